@@ -1,0 +1,1 @@
+"""EAPO-Math-v0: a Gymnasium environment in which a policy may consult experts."""

@@ -1,0 +1,88 @@
+"""The action grammar: what a completion does. Parsing is total; rendering is its inverse.
+
+    <consult>
+    <query>first question</query>
+    <query>second question</query>
+    </consult>
+
+consults; a final answer (`answers.extract_answer`) answers; anything else is malformed. Tags are
+plain text, because LaTeX backslashes break JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from eapo_env.answers import extract_answer
+
+CONSULT_OPEN, CONSULT_CLOSE = "<consult>", "</consult>"
+QUERY_OPEN, QUERY_CLOSE = "<query>", "</query>"
+
+_QUERY = re.compile(re.escape(QUERY_OPEN) + r"(.*?)" + re.escape(QUERY_CLOSE), re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Consult:
+    """Ask experts these questions, in this order; none is empty."""
+
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Commit to this answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Neither consult nor answer; the turn is used."""
+
+    reason: str
+
+
+Action = Consult | Answer | Malformed
+
+
+def parse_action(completion: str, *, experts: bool = True) -> Action:
+    """Return what a completion does; total, never raises.
+
+    The first complete consult block decides, wherever it stands, because it ends the turn: the
+    policies stop there, and whatever follows is dropped. Without one, the final answer decides,
+    unless a consult block was opened after the reasoning and never closed. `experts=False` reads
+    consult tags as mere text (turn budget 1, or rules without experts).
+    """
+    if experts and CONSULT_OPEN in completion:
+        block = _first_block(completion)
+        if block is not None:
+            return _parse_block(block)
+        if CONSULT_OPEN in completion.rpartition("</think>")[2]:
+            return Malformed("a consult block is not closed")
+    answer = extract_answer(completion)
+    return Malformed("no answer and no consult block") if answer is None else Answer(answer)
+
+
+def render_consult(action: Consult) -> str:
+    """Return the block that `parse_action` reads back as this action."""
+    queries = "".join(f"{QUERY_OPEN}{query}{QUERY_CLOSE}\n" for query in action.queries)
+    return f"{CONSULT_OPEN}\n{queries}{CONSULT_CLOSE}"
+
+
+def end_of_turn(completion: str) -> str:
+    """Return the completion up to the end of its first consult block, or all of it."""
+    start = completion.find(CONSULT_OPEN)
+    end = completion.find(CONSULT_CLOSE, start) if start >= 0 else -1
+    return completion if end < 0 else completion[: end + len(CONSULT_CLOSE)]
+
+
+def _first_block(completion: str) -> str | None:
+    start = completion.find(CONSULT_OPEN)
+    end = completion.find(CONSULT_CLOSE, start)
+    return None if end < 0 else completion[start + len(CONSULT_OPEN) : end]
+
+
+def _parse_block(block: str) -> Action:
+    queries = tuple(text for text in map(str.strip, _QUERY.findall(block)) if text)
+    return Consult(queries) if queries else Malformed("a consult block without a query")

@@ -1,0 +1,183 @@
+"""One attempt at one problem, as a frozen value advanced by pure functions.
+
+    begin -> act -> receive -> act -> ... -> act (a stop reason is set)
+
+`act` takes a completion of the policy. If it consults, the episode then waits for replies
+(`pending`), which `receive` writes into the history. Nothing here asks, waits or verifies: the
+environments and the rollout do, and all drive this same core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from eapo_env.acceptance import draw_acceptance
+from eapo_env.actions import Action, Answer, Consult, Malformed, end_of_turn, parse_action
+from eapo_env.prompts import Prompts, encodable
+from eapo_env.types import (
+    Consultation,
+    ExpertReply,
+    Message,
+    Problem,
+    Query,
+    Rules,
+    StopReason,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """An episode so far.
+
+    Args:
+        problem: what is being solved.
+        rules: what the episode allows; fixed while it lasts.
+        prompts: the wording of the environment's messages.
+        seed: identifies the episode to experts whose luck depends on it.
+        messages: the history; it only grows.
+        actions: what each turn did, in order.
+        consultations: those whose replies were received, and last the pending one, if any.
+        stop_reason: why the episode ended; None while it goes on.
+    """
+
+    problem: Problem
+    rules: Rules
+    prompts: Prompts
+    seed: int
+    messages: tuple[Message, ...]
+    actions: tuple[Action, ...] = ()
+    consultations: tuple[Consultation, ...] = ()
+    stop_reason: StopReason | None = None
+
+    @property
+    def turn(self) -> int:
+        """The number of turns used."""
+        return len(self.actions)
+
+    @property
+    def turns_left(self) -> int:
+        """The number of turns the policy may still take."""
+        return 0 if self.stop_reason else self.rules.turn_budget - len(self.actions)
+
+    @property
+    def pending(self) -> Consultation | None:
+        """The consultation that waits for its replies; None when it is the policy's turn."""
+        last = self.consultations[-1] if self.consultations else None
+        return None if last is None or last.replies else last
+
+    @property
+    def num_queries(self) -> int:
+        """The number of queries put to the gate so far."""
+        return sum(len(consultation.queries) for consultation in self.consultations)
+
+    @property
+    def num_accepted(self) -> int:
+        """The number of queries whose reply the gate accepts."""
+        return sum(sum(consultation.accepted) for consultation in self.consultations)
+
+    @property
+    def response(self) -> str:
+        """What the policy wrote last: the text that the verifier grades; empty before any turn."""
+        last = self.messages[-1]
+        return last.content if last.role == "assistant" else ""
+
+    def transcript(self, start: int = 0) -> str:
+        """Return the messages from number `start` on as one text, each headed by its role."""
+        return "\n\n".join([f"[{m.role}]\n{m.content}" for m in self.messages[start:]])
+
+
+def begin(
+    problem: Problem, rules: Rules, prompts: Prompts | None = None, *, seed: int = 0
+) -> Episode:
+    """Return a fresh episode: its history is the opening prompt."""
+    prompts = prompts or Prompts()
+    opening = prompts.opening(problem, rules)
+    return Episode(problem=problem, rules=rules, prompts=prompts, seed=seed, messages=(opening,))
+
+
+def act(episode: Episode, completion: str, rng: np.random.Generator) -> Episode:
+    """Return the episode after one completion of the policy; total in the completion.
+
+    A consultation draws one uniform number per query slot from `rng`, in query order; nothing
+    else draws. The episode ends on an answer, and on anything else in the last turn.
+    """
+    assert episode.stop_reason is None, "the episode is over"
+    assert episode.pending is None, "the episode waits for replies"
+    experts = not episode.rules.is_alone
+    completion = encodable(completion)
+    action = parse_action(completion, experts=experts)
+    spoken = Message("assistant", end_of_turn(completion) if experts else completion)
+    episode = replace(
+        episode, messages=(*episode.messages, spoken), actions=(*episode.actions, action)
+    )
+    match action:
+        case Answer():
+            return replace(episode, stop_reason=StopReason.ANSWERED)
+        case _ if episode.turns_left == 0:
+            return replace(episode, stop_reason=StopReason.TURN_BUDGET)
+        case Consult():
+            consultation = _consultation(episode, action, rng)
+            return replace(episode, consultations=(*episode.consultations, consultation))
+        case Malformed():
+            notice = episode.prompts.notice(turns_left=episode.turns_left)
+            return replace(episode, messages=(*episode.messages, notice))
+
+
+def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:
+    """Return the episode with its pending consultation answered: one reply per query slot.
+
+    Raises:
+        ValueError: more or fewer replies than slots.
+    """
+    pending = episode.pending
+    assert pending is not None, "the episode waits for no replies"
+    if len(replies) != len(pending.queries):
+        raise ValueError(f"{len(replies)} replies for {len(pending.queries)} queries")
+    answered = replace(pending, replies=tuple(replies))
+    relay = episode.prompts.relay(
+        answered,
+        num_surplus=_num_surplus(episode),
+        turns_left=episode.turns_left,
+        rules=episode.rules,
+    )
+    return replace(
+        episode,
+        messages=(*episode.messages, relay),
+        consultations=(*episode.consultations[:-1], answered),
+    )
+
+
+def truncate(episode: Episode, reason: StopReason) -> Episode:
+    """Return the episode cut off by an outside limit; a pending consultation is dropped.
+
+    Raises:
+        ValueError: the reason is not a truncation.
+    """
+    if not reason.truncated:
+        raise ValueError(f"an outside limit truncates with LENGTH or WALL_CLOCK, not {reason!r}")
+    kept = episode.consultations[:-1] if episode.pending else episode.consultations
+    return replace(episode, consultations=kept, stop_reason=reason)
+
+
+def _consultation(episode: Episode, action: Consult, rng: np.random.Generator) -> Consultation:
+    asked = action.queries[: episode.rules.queries_per_turn]
+    queries = tuple(
+        Query(
+            text=text,
+            statement=episode.problem.statement,
+            seed=episode.seed,
+            turn=episode.turn,
+            slot=slot,
+        )
+        for slot, text in enumerate(asked)
+    )
+    return Consultation(queries, draw_acceptance(len(queries), episode.rules.acceptance_rate, rng))
+
+
+def _num_surplus(episode: Episode) -> int:
+    action = episode.actions[-1]
+    assert isinstance(action, Consult)
+    return max(len(action.queries) - episode.rules.queries_per_turn, 0)

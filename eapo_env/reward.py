@@ -1,0 +1,62 @@
+"""(episode, correct) -> reward (paper 2.1; the consultation penalty is from its introduction)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eapo_env.episode import Episode
+
+LARGEST_PENALTY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlong:
+    """DAPO's soft punishment of long responses (arXiv 2503.14476, eq. 13).
+
+    0 up to `limit - cushion` policy tokens, then linearly down to `-factor` at `limit` and beyond.
+    Only tokens that the policy wrote count; an expert's words cost nothing.
+    """
+
+    limit: int = 20_480
+    cushion: int = 4_096
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cushion <= self.limit:
+            raise ValueError(f"cushion must be in (0, limit={self.limit}], not {self.cushion}")
+        if self.factor < 0:
+            raise ValueError(f"factor must be at least 0, not {self.factor}")
+
+    def penalty(self, num_policy_tokens: int) -> float:
+        """Return the penalty, in [-factor, 0]."""
+        excess = num_policy_tokens - (self.limit - self.cushion)
+        return -self.factor * min(max(excess / self.cushion, 0.0), 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRule:
+    """What an episode earns: 1 for a correct answer, 0 otherwise, minus penalties.
+
+    Args:
+        consultation_penalty: taken off per query, at most 0.5 in all, so that a correct answer
+            always earns more than a wrong one. A query counts whether or not the gate accepts it.
+        overlong: DAPO's length punishment, or None for none.
+
+    Raises:
+        ValueError: a negative penalty.
+    """
+
+    consultation_penalty: float = 0.0
+    overlong: Overlong | None = None
+
+    def __post_init__(self) -> None:
+        if not self.consultation_penalty >= 0:
+            raise ValueError(
+                f"consultation_penalty must be at least 0, not {self.consultation_penalty}"
+            )
+
+    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int = 0) -> float:
+        """Return the reward of a finished episode."""
+        asked = min(self.consultation_penalty * episode.num_queries, LARGEST_PENALTY)
+        length = self.overlong.penalty(num_policy_tokens) if self.overlong else 0.0
+        return float(correct) - asked + length

@@ -1,0 +1,150 @@
+"""The nouns of the environment: problems, messages, queries, replies, consultations, rules.
+
+Every value here is frozen and compares by content. What an episode does with them stands in
+`episode.py`; the words are those of `docs/glossary.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["user", "assistant"]
+Gate = Literal["pre", "post"]
+
+
+class StopReason(StrEnum):
+    """Why an episode ended; exactly one for every finished episode."""
+
+    ANSWERED = "answered"
+    """The policy committed to an answer."""
+    TURN_BUDGET = "turn_budget"
+    """The last turn was used without an answer (a termination: the budget is part of the MDP)."""
+    LENGTH = "length"
+    """An outside limit on tokens cut the episode off (a truncation)."""
+    WALL_CLOCK = "wall_clock"
+    """An outside limit on time cut the episode off (a truncation)."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether an outside limit, rather than the rules, ended the episode."""
+        return self in (StopReason.LENGTH, StopReason.WALL_CLOCK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A statement and its verifiable answer.
+
+    Raises:
+        ValueError: an empty id, statement or answer.
+    """
+
+    id: str
+    statement: str
+    answer: str
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "statement", "answer"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"a problem's {name} must be a non-empty string, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the history: who wrote it, and its text."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One question to one expert.
+
+    `text` is what the policy wrote; `statement` is the problem it is working on, for experts that
+    want the context. `seed`, `turn` and `slot` name the question uniquely within a run, so that an
+    expert's luck can be a function of the question alone, whatever batch it arrives in.
+    """
+
+    text: str
+    statement: str = ""
+    seed: int = 0
+    turn: int = 0
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an expert answered, and the expert's name."""
+
+    expert: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A reply that never came. The reason is for the records; the policy never reads it."""
+
+    reason: str
+    expert: str = ""
+
+
+ExpertReply = Reply | Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Consultation:
+    """The queries of one turn, which of them the gate accepts, and (once received) the replies.
+
+    `accepted` is drawn before anything is asked, one decision per query, in query order.
+    `replies` is empty while the consultation is pending, else one per query.
+    """
+
+    queries: tuple[Query, ...]
+    accepted: tuple[bool, ...]
+    replies: tuple[ExpertReply, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What one episode allows; fixed while it lasts, and recorded with it.
+
+    Args:
+        turn_budget: the most turns the episode may take, at least 1 (paper 2.3: initial value 4).
+        acceptance_rate: p_s, the probability that an expert reply enters the history (2.3).
+        queries_per_turn: M, the most experts asked in parallel (2.3: 3); 0 means no experts.
+        max_reply_chars: a longer reply is cut there, visibly.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    turn_budget: int = 4
+    acceptance_rate: float = 1.0
+    queries_per_turn: int = 3
+    max_reply_chars: int = 16_384
+
+    def __post_init__(self) -> None:
+        if isinstance(self.turn_budget, bool) or self.turn_budget != int(self.turn_budget):
+            raise ValueError(f"turn_budget must be a whole number, not {self.turn_budget!r}")
+        if self.turn_budget < 1:
+            raise ValueError(f"turn_budget must be at least 1, not {self.turn_budget}")
+        if not 0.0 <= self.acceptance_rate <= 1.0:
+            raise ValueError(f"acceptance_rate must be in [0, 1], not {self.acceptance_rate}")
+        if self.queries_per_turn < 0:
+            raise ValueError(f"queries_per_turn must be at least 0, not {self.queries_per_turn}")
+        if self.max_reply_chars < 1:
+            raise ValueError(f"max_reply_chars must be at least 1, not {self.max_reply_chars}")
+
+    @classmethod
+    def alone(cls) -> Rules:
+        """Return the rules of evaluation: one turn, no experts (paper 2.1)."""
+        return cls(turn_budget=1, acceptance_rate=0.0, queries_per_turn=0)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no expert can be consulted: then the prompt mentions none."""
+        return self.turn_budget == 1 or self.queries_per_turn == 0
