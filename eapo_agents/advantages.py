@@ -25,8 +25,8 @@ def group_advantages(rewards_G: Rewards) -> Rewards:
     """
     if _is_constant(rewards_G):
         return np.zeros(len(rewards_G))
-    centred_G: Rewards = rewards_G - rewards_G.mean()
-    return centred_G / (rewards_G.std(ddof=1) + 1e-6)
+    advantages_G: Rewards = (rewards_G - rewards_G.mean()) / (rewards_G.std(ddof=1) + 1e-6)
+    return advantages_G
 
 
 def centred_advantages(rewards_G: Rewards) -> Rewards:
@@ -39,8 +39,8 @@ def centred_advantages(rewards_G: Rewards) -> Rewards:
     """
     if _is_constant(rewards_G):
         return np.zeros(len(rewards_G))
-    centred_G: Rewards = rewards_G - rewards_G.mean()
-    return centred_G
+    advantages_G: Rewards = rewards_G - rewards_G.mean()
+    return advantages_G
 
 
 def leave_one_out_advantages(rewards_G: Rewards) -> Rewards:

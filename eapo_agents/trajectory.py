@@ -48,8 +48,6 @@ class Demonstration:
             self.mask, other.mask
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
     @property
     def num_tokens(self) -> int:
         """The number of ids, whoever wrote them."""
@@ -108,8 +106,6 @@ class Trajectory:
             np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
     @property
     def num_tokens(self) -> int:
         """The number of ids, whoever wrote them."""
@@ -145,12 +141,12 @@ class Group:
                 raise ValueError(f"a trajectory of {other!r} in the group of {self.problem.id!r}")
 
     @property
-    def rewards_G(self) -> npt.NDArray[np.float64]:
+    def rewards_G(self) -> npt.NDArray[np.float64]:  # noqa: N802 - an axis, as on every tensor
         """The rewards, in the order of the trajectories."""
         return np.array([trajectory.reward for trajectory in self.trajectories], dtype=np.float64)
 
     @property
-    def correct_G(self) -> Mask:
+    def correct_G(self) -> Mask:  # noqa: N802
         """Which trajectories answered correctly, in their order."""
         return np.array([trajectory.correct for trajectory in self.trajectories], dtype=np.bool_)
 

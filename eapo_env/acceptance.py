@@ -9,6 +9,7 @@ histories; `"post"` costs the experts' work and yields call statistics.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -28,11 +29,7 @@ def queries_to_ask(consultation: Consultation, gate: Gate) -> tuple[Query, ...]:
     """Return the queries to send to the experts, in query order."""
     if gate == "post":
         return consultation.queries
-    return tuple(
-        query
-        for query, accepted in zip(consultation.queries, consultation.accepted, strict=True)
-        if accepted
-    )
+    return tuple(compress(consultation.queries, consultation.accepted))
 
 
 def replies_in_slots(
@@ -43,10 +40,10 @@ def replies_in_slots(
     Raises:
         ValueError: the pool returned more or fewer replies than it was asked for.
     """
-    num_asked = len(queries_to_ask(consultation, gate))
+    num_asked = len(consultation.queries) if gate == "post" else sum(consultation.accepted)
     if len(replies) != num_asked:
         raise ValueError(f"the expert pool returned {len(replies)} replies to {num_asked} queries")
     if gate == "post":
         return tuple(replies)
     answered = iter(replies)
-    return tuple(next(answered) if accepted else REFUSED for accepted in consultation.accepted)
+    return tuple([next(answered) if accepted else REFUSED for accepted in consultation.accepted])

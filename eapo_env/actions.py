@@ -11,15 +11,13 @@ plain text, because LaTeX backslashes break JSON.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eapo_env.answers import extract_answer
 
 CONSULT_OPEN, CONSULT_CLOSE = "<consult>", "</consult>"
 QUERY_OPEN, QUERY_CLOSE = "<query>", "</query>"
-
-_QUERY = re.compile(re.escape(QUERY_OPEN) + r"(.*?)" + re.escape(QUERY_CLOSE), re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +82,13 @@ def _first_block(completion: str) -> str | None:
 
 
 def _parse_block(block: str) -> Action:
-    queries = tuple(text for text in map(str.strip, _QUERY.findall(block)) if text)
+    queries = tuple(text for text in map(str.strip, _queries(block)) if text)
     return Consult(queries) if queries else Malformed("a consult block without a query")
+
+
+def _queries(block: str) -> Iterator[str]:
+    # Not a regex: one with a lazy middle takes quadratic time on tags that are never closed.
+    start = block.find(QUERY_OPEN)
+    while start >= 0 and (end := block.find(QUERY_CLOSE, start)) >= 0:
+        yield block[start + len(QUERY_OPEN) : end]
+        start = block.find(QUERY_OPEN, end)

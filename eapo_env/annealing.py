@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -81,8 +80,9 @@ class Annealing:
             raise ValueError(f"step must be at least 0, not {step}")
         if not 0.0 <= draw < 1.0:
             raise ValueError(f"draw must be in [0, 1), not {draw}")
+        whole, part = divmod(self.turn_budget_at(step), 1.0)
         return Rules(
-            turn_budget=math.floor(self.turn_budget_at(step) + draw),
+            turn_budget=int(whole) + (draw >= 1.0 - part),
             acceptance_rate=self.acceptance_rate_at(step),
             queries_per_turn=self.queries_per_turn,
         )

@@ -21,31 +21,35 @@ from collections.abc import Iterator
 TAIL_CHARS = 20_000
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
-_BOX_OR_BRACE = re.compile(r"\\\\(?!boxed|fbox)|\\[{}]|(\\(?:boxed|fbox)\s{0,3}\{)|([{}])")
-_BARE_BOX = re.compile(r"\s{1,3}([^\s{}$\\]{1,100})")
+_TOKEN = re.compile(
+    r"\\\\(?!boxed|fbox)|\\[{}]|(?P<box>\\(?:boxed|fbox)\s{0,4}\{)|(?P<open>\{)|(?P<close>\})"
+    r"|\\(?:boxed|fbox)(?![A-Za-z])(?:\s{1,3}(?P<bare>[^\s{}$\\]{1,100}))?"
+)
 _JOINER = re.compile(
-    r"(?:\s|[,;$.]|\\[()\[\],;!]|\\q?quad|\\text\s?\{|\}|\\ |\*|(?:and|or)\b"
+    r"(?:\s|[,;$]|\\[()\[\],; ]|\\q?quad|\\(?:text|mathrm) ?\{|\}|(?:and|or)\b"
     r"|for part \(\w\)){1,40}"
 )
+_MATH = r"\$\$[^$]{1,1000}\$\$|\$[^$]{1,1000}\$|\\\([^$]{1,1000}?\\\)|\\\[[^$]{1,1000}?\\\]"
 _ANSWER_LINE = re.compile(
-    r"^[ \t*_#>~-]{0,12}(?:the[ ]{1,2})?(?:final[ ]{1,2}|correct[ ]{1,2})?answer[ \t*_]{0,6}"
-    r"(?:(?:is[ ]{0,2})?[:=][ \t*_]{0,6}|(?=\$|\\\[|\\\(|\n))",
+    r"^[ \t*_#>~-]{0,12}(?:the )?(?:final |correct )?answer[ \t*_]{0,6}"
+    r"(?:(?:is ?)?[:=][ \t*_]{0,6}|(?=\$|\\\[|\\\(|\n))\s{0,4}"
+    rf"(?P<claim>{_MATH}|[^\n]{{1,{TAIL_CHARS}}})",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANSWER_IS = re.compile(
-    r"\banswer(?:[ ]to[ ]the[ ](?:problem|question))?[ ](?:is|equals)[: ]{1,3}(?:simply |just )?",
-    re.IGNORECASE,
+    r"\banswer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}"
+    rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{_MATH})"
+    r"|(?P<number>[-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?))"
+    r"(?P<rest>.{0,200})",
+    re.IGNORECASE | re.DOTALL,
 )
-_CLAIM = re.compile(
-    r"(?:\*\*(?P<bold>[^*\n]{1,200})\*\*|(?P<math>\$\$?[^$]{1,1000}\$\$?|\\\(.{1,1000}?\\\)|"
-    r"\\\[.{1,1000}?\\\])|(?P<number>[-+]?\\?\$?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?\\?%?))"
-    r"(?P<rest>[^\n]{0,200})",
-    re.DOTALL,
+_SENTENCE_END = re.compile(
+    r"(?![.,]?\d)(?:\s?[.!]?\s{0,4}\Z| (?:because|since|as) [^\n.]{0,150}\.?\Z)"
 )
 _CLOSING = re.compile(
     r"(?:\s|<\|[^|<>]{1,30}\|>(?:user|assistant)?|I hope (?:it|this) is correct\.?){1,20}\Z"
 )
-_DISPLAY = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
+_WRAPPERS = (("**", "**"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 
 
 def extract_answer(response: str) -> str | None:
@@ -56,9 +60,9 @@ def extract_answer(response: str) -> str | None:
     """
     text = final_text(response)
     if "boxed" in text or "fbox" in text:
-        first = _BOX.search(text)
-        if first is not None:
-            return _boxed(text, first.start())
+        last = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+        if last >= 0 and _BOX.match(text, last):
+            return _boxed(text, last)
     if "nswer" in text or "NSWER" in text:
         return _stated(text)
     return None
@@ -74,17 +78,77 @@ def final_text(response: str) -> str:
     return text[-TAIL_CHARS:]
 
 
-def _boxed(text: str, first: int) -> str | None:
-    last = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
-    last = last if _BOX.match(text, last) else first
-    boxes = list(_complete_boxes(text, last if last == first else first))
-    if not boxes or boxes[-1][1] <= last:
-        bare = _BARE_BOX.match(text, text.find("x", last) + (2 if text[last + 1] == "b" else 1))
-        return None if bare is None else bare[1].rstrip(".,;:)")
-    answers = [boxes[-1]]
-    for box in reversed(boxes[:-1]):
-        if _JOINER.fullmatch(text, box[1], answers[-1][0]) is None:
+def unwrapped(text: str) -> str:
+    r"""Return `text` without surrounding space, `$`, `\(`, `\[` or `**`, however nested."""
+    text = text.strip()
+    for opener, closer in _WRAPPERS:
+        if text.startswith(opener) and text.endswith(closer) and len(text) > len(opener + closer):
+            text = text[len(opener) : -len(closer)].strip()
+    return text
+
+
+def _boxed(text: str, last: int) -> str | None:
+    """Return the content of the last box, joined with the boxes that form one list with it."""
+    answers: list[str] = []
+    edge, closed = 0, False
+    for start, end, content in _boxes(text, last):
+        if answers and _JOINER.fullmatch(text, edge, start) is None:
+            answers.clear()
+        answers.append(unwrapped(_BOX.sub("", content)))
+        edge, closed = end, end > last
+    if not closed:
+        return None
+    return ", ".join(dict.fromkeys(answers)) or None
+
+
+def _boxes(text: str, last: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (start, end, content) of the outermost complete boxes, up to the one at `last`."""
+    first = min(i for i in (text.find("\\boxed"), text.find("\\fbox")) if i >= 0)
+    stack: list[tuple[int, int, int]] = []
+    inner: list[tuple[int, int, str]] = []
+    depth = 0
+    for token in _TOKEN.finditer(text, first):
+        kind = token.lastgroup
+        if kind == "box":
+            stack.append((depth, token.start(), token.end()))
+            depth += 1
+        elif kind == "open":
+            depth += 1
+        elif kind == "close":
+            depth -= 1
+            if stack and stack[-1][0] >= depth:
+                _, start, inside = stack.pop()
+                content = text[inside : token.start()]
+                while inner and inner[-1][0] > start:
+                    nested_start, nested_end, nested = inner.pop()
+                    if text[nested_start:nested_end] == content.strip():
+                        content = nested
+                inner.append((start, token.end(), content))
+        elif kind == "bare" and not stack:
+            inner.append((token.start(), token.end(), token["bare"].rstrip(".,;:)")))
+        if not stack and token.end() > last:
             break
-        answers.append(box)
-    distinct = dict.fromkeys(_inside(text, *box) for box in reversed(answers))
-    return ", ".join(distinct).strip() or None
+    yield from inner
+
+
+def _stated(text: str) -> str | None:
+    """Return the value of the last `Answer:` line or of a closing `the answer is ...`."""
+    text = text[: _closing_start(text)]
+    sentence = None
+    for sentence in _ANSWER_IS.finditer(text, max(0, len(text) - 1500)):
+        pass
+    if sentence is not None and _SENTENCE_END.match(sentence["rest"]):
+        return unwrapped(sentence["bold"] or sentence["math"] or sentence["number"]) or None
+    line = None
+    for line in _ANSWER_LINE.finditer(text):
+        pass
+    if line is None:
+        return None
+    return unwrapped(line["claim"].strip(" \t*_").removesuffix(".").rstrip(" *_")) or None
+
+
+def _closing_start(text: str) -> int:
+    """Return where the courtesies and special tokens at the end of `text` begin."""
+    start = max(0, len(text) - 200)
+    closing = _CLOSING.search(text, start)
+    return closing.start() if closing else len(text)

@@ -110,20 +110,21 @@ def act(episode: Episode, completion: str, rng: np.random.Generator) -> Episode:
     completion = encodable(completion)
     action = parse_action(completion, experts=experts)
     spoken = Message("assistant", end_of_turn(completion) if experts else completion)
-    episode = replace(
-        episode, messages=(*episode.messages, spoken), actions=(*episode.actions, action)
-    )
+    messages, actions = (*episode.messages, spoken), (*episode.actions, action)
+    turns_left = episode.turns_left - 1
     match action:
         case Answer():
-            return replace(episode, stop_reason=StopReason.ANSWERED)
-        case _ if episode.turns_left == 0:
-            return replace(episode, stop_reason=StopReason.TURN_BUDGET)
+            stop_reason = StopReason.ANSWERED
+            return replace(episode, messages=messages, actions=actions, stop_reason=stop_reason)
+        case _ if turns_left == 0:
+            stop_reason = StopReason.TURN_BUDGET
+            return replace(episode, messages=messages, actions=actions, stop_reason=stop_reason)
         case Consult():
-            consultation = _consultation(episode, action, rng)
-            return replace(episode, consultations=(*episode.consultations, consultation))
+            consultations = (*episode.consultations, _consultation(episode, action, rng))
+            return replace(episode, messages=messages, actions=actions, consultations=consultations)
         case Malformed():
-            notice = episode.prompts.notice(turns_left=episode.turns_left)
-            return replace(episode, messages=(*episode.messages, notice))
+            notice = episode.prompts.notice(turns_left=turns_left)
+            return replace(episode, messages=(*messages, notice), actions=actions)
 
 
 def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:
@@ -136,7 +137,7 @@ def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:
     assert pending is not None, "the episode waits for no replies"
     if len(replies) != len(pending.queries):
         raise ValueError(f"{len(replies)} replies for {len(pending.queries)} queries")
-    answered = replace(pending, replies=tuple(replies))
+    answered = Consultation(pending.queries, pending.accepted, tuple(replies))
     relay = episode.prompts.relay(
         answered,
         num_surplus=_num_surplus(episode),
@@ -150,29 +151,36 @@ def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:
     )
 
 
-def truncate(episode: Episode, reason: StopReason) -> Episode:
+def truncate(episode: Episode, reason: StopReason, completion: str = "") -> Episode:
     """Return the episode cut off by an outside limit; a pending consultation is dropped.
+
+    A completion that the limit cut short is kept in the history as the last, malformed turn.
 
     Raises:
         ValueError: the reason is not a truncation.
     """
     if not reason.truncated:
         raise ValueError(f"an outside limit truncates with LENGTH or WALL_CLOCK, not {reason!r}")
-    kept = episode.consultations[:-1] if episode.pending else episode.consultations
-    return replace(episode, consultations=kept, stop_reason=reason)
+    if episode.pending:
+        return replace(episode, consultations=episode.consultations[:-1], stop_reason=reason)
+    if not completion:
+        return replace(episode, stop_reason=reason)
+    return replace(
+        episode,
+        messages=(*episode.messages, Message("assistant", encodable(completion))),
+        actions=(*episode.actions, Malformed(f"cut off: {reason}")),
+        stop_reason=reason,
+    )
 
 
 def _consultation(episode: Episode, action: Consult, rng: np.random.Generator) -> Consultation:
     asked = action.queries[: episode.rules.queries_per_turn]
+    statement, seed, turn = episode.problem.statement, episode.seed, episode.turn + 1
     queries = tuple(
-        Query(
-            text=text,
-            statement=episode.problem.statement,
-            seed=episode.seed,
-            turn=episode.turn,
-            slot=slot,
-        )
-        for slot, text in enumerate(asked)
+        [
+            Query(text=text, statement=statement, seed=seed, turn=turn, slot=slot)
+            for slot, text in enumerate(asked)
+        ]
     )
     return Consultation(queries, draw_acceptance(len(queries), episode.rules.acceptance_rate, rng))
 

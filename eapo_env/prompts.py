@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
-from eapo_env.types import Consultation, Message, Problem, Reply, Rules
+from eapo_env.types import LONE_SURROGATE, Consultation, Message, Problem, Reply, Rules
 
 CUT_MARK = "... [cut]"
 
-_TAG = re.compile(r"<(?=\s*/?\s*(?:consult|query|reply|think)\b)", re.IGNORECASE)
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_TAG = re.compile(r"<(?=\s*+(?:/\s*+)?+(?:consult|query|reply|think)\b)", re.IGNORECASE)
 _UNENCODABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -134,7 +133,9 @@ def neutralise(text: str) -> str:
 
 def encodable(text: str) -> str:
     """Return the text with every lone surrogate replaced by U+FFFD, so that UTF-8 can hold it."""
-    return _SURROGATE.sub("\ufffd", text)
+    if text.isascii():
+        return text
+    return LONE_SURROGATE.sub("\ufffd", text)
 
 
 def cut(text: str, max_chars: int) -> str:

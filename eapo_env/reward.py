@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from eapo_env.episode import Episode
@@ -24,8 +25,8 @@ class Overlong:
     def __post_init__(self) -> None:
         if not 0 < self.cushion <= self.limit:
             raise ValueError(f"cushion must be in (0, limit={self.limit}], not {self.cushion}")
-        if self.factor < 0:
-            raise ValueError(f"factor must be at least 0, not {self.factor}")
+        if not 0 <= self.factor < math.inf:
+            raise ValueError(f"factor must be at least 0 and finite, not {self.factor}")
 
     def penalty(self, num_policy_tokens: int) -> float:
         """Return the penalty, in [-factor, 0]."""
@@ -43,16 +44,17 @@ class RewardRule:
         overlong: DAPO's length punishment, or None for none.
 
     Raises:
-        ValueError: a negative penalty.
+        ValueError: a negative or infinite penalty.
     """
 
     consultation_penalty: float = 0.0
     overlong: Overlong | None = None
 
     def __post_init__(self) -> None:
-        if not self.consultation_penalty >= 0:
+        if not 0 <= self.consultation_penalty < math.inf:
             raise ValueError(
-                f"consultation_penalty must be at least 0, not {self.consultation_penalty}"
+                "consultation_penalty must be at least 0 and finite, not"
+                f" {self.consultation_penalty}"
             )
 
     def reward(self, episode: Episode, correct: bool, num_policy_tokens: int = 0) -> float:

@@ -6,12 +6,17 @@ Every value here is frozen and compares by content. What an episode does with th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Integral
 from typing import Literal
 
 Role = Literal["user", "assistant"]
 Gate = Literal["pre", "post"]
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a Python string can hold and UTF-8 cannot."""
 
 
 class StopReason(StrEnum):
@@ -37,7 +42,7 @@ class Problem:
     """A statement and its verifiable answer.
 
     Raises:
-        ValueError: an empty id, statement or answer.
+        ValueError: an empty id, statement or answer, or one with a lone surrogate.
     """
 
     id: str
@@ -50,6 +55,8 @@ class Problem:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"a problem's {name} must be a non-empty string, not {value!r}")
+            if LONE_SURROGATE.search(value):
+                raise ValueError(f"a problem's {name} must fit in UTF-8, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,10 @@ class Rules:
     max_reply_chars: int = 16_384
 
     def __post_init__(self) -> None:
-        if isinstance(self.turn_budget, bool) or self.turn_budget != int(self.turn_budget):
-            raise ValueError(f"turn_budget must be a whole number, not {self.turn_budget!r}")
+        for name in ("turn_budget", "queries_per_turn", "max_reply_chars"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
         if self.turn_budget < 1:
             raise ValueError(f"turn_budget must be at least 1, not {self.turn_budget}")
         if not 0.0 <= self.acceptance_rate <= 1.0:

@@ -1,0 +1,160 @@
+"""The command line: train, evaluate, play, report, demo, pretrain."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eapo_agents.config import TrainConfig
+    from eapo_agents.run import Run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status: 0, 1 when interrupted, 2 for bad input."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0].startswith("eapo"):
+            raise
+        print(f"eapo: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"eapo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eapo", description="Expert-assisted policy optimisation (arXiv 2509.23730)."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a policy, or go on with a run")
+    train.add_argument("preset", nargs="?", default="embedded", help="embedded, paper, ...")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to go on with")
+    _add_settings(train)
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a model alone on held-out problems")
+    evaluate.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
+    evaluate.add_argument("--preset", default="embedded", help="whose problems and limits to take")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    _add_settings(evaluate)
+    evaluate.set_defaults(command=_evaluate)
+
+    play = commands.add_parser("play", help="be the policy yourself, or watch a model play")
+    play.add_argument("--model", help="watch this model; without it, you play")
+    play.add_argument("--problems", default="synthetic", help="a source of problems")
+    play.add_argument("--turns", type=int, default=4, help="the turn budget")
+    play.add_argument("--acceptance-rate", type=float, default=1.0)
+    play.add_argument("--episodes", type=int, default=1)
+    play.add_argument("--seed", type=int, default=None)
+    play.set_defaults(command=_play)
+
+    report = commands.add_parser("report", help="table and plots of one or several runs")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    report.add_argument("--plot", type=Path, metavar="PNG", help="default: RUN/plots/training.png")
+    report.set_defaults(command=_report)
+
+    demo = commands.add_parser("demo", help="train with and without experts; compare")
+    _add_settings(demo)
+    demo.set_defaults(command=_demo)
+
+    pretrain = commands.add_parser("pretrain", help="make the embedded model anew")
+    pretrain.add_argument("folder", type=Path)
+    pretrain.set_defaults(command=_pretrain)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a setting of the preset; may be repeated",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from eapo_agents.console import train_run
+    from eapo_agents.run import Run
+
+    if options.resume:
+        if options.set:
+            raise ValueError(f"--resume takes the run's own settings; not --set {options.set}")
+        run = Run.open(options.resume)
+    else:
+        run = Run.create(_config(options.preset, options.set), options.runs)
+    finished = train_run(run)
+    return _show([run]) if finished else 1
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from eapo_agents.console import evaluate_model
+
+    config = _config(options.preset, options.set)
+    return evaluate_model(options.model, config, options.json)
+
+
+def _play(options: argparse.Namespace) -> int:
+    from eapo_agents.play import play
+    from eapo_env.types import Rules
+
+    rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
+    play(options.problems, rules, options.model, options.episodes, options.seed)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from eapo_agents.run import Run
+
+    return _show([Run.open(folder) for folder in options.runs], options.plot)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from eapo_agents.console import train_run
+    from eapo_agents.presets import self_exploratory
+    from eapo_agents.run import Run
+
+    eapo = _config("embedded", ["name=eapo", *options.set])
+    runs = [Run.create(c, options.runs) for c in (eapo, self_exploratory(eapo))]
+    if not all(train_run(run) for run in runs):
+        return 1
+    return _show(runs, runs[0].folder / "plots" / "comparison.png")
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from eapo_agents.console import show_pretraining
+    from eapo_agents.pretrain import Pretraining
+
+    show_pretraining(Pretraining(), options.folder)
+    return 0
+
+
+def _config(preset: str, settings: Sequence[str]) -> TrainConfig:
+    from eapo_agents.config import with_settings
+    from eapo_agents.presets import preset_named
+
+    return with_settings(preset_named(preset), settings)
+
+
+def _show(runs: Sequence[Run], plot: Path | None = None) -> int:
+    from eapo_agents.console import show_report
+
+    show_report(runs, plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

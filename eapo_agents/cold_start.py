@@ -1,0 +1,129 @@
+"""The supervised cold start of the embedded model: demonstrations by a careless student.
+
+The student knows the format perfectly (solve step by step, consult about the whole or about the
+parts, use what comes back, go on where nothing does, answer), but each single step of its own
+arithmetic goes wrong with probability `slip`. A model that imitates it starts reinforcement
+learning able to use experts and weak at working alone, with rewards that are rare but not absent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eapo_env.acceptance import replies_in_slots
+from eapo_env.actions import Consult, render_consult
+from eapo_env.episode import Episode, act, begin, receive
+from eapo_env.prompts import Prompts
+from eapo_env.synthetic import MODULUS, Bracket, BracketSum, apply, random_sum, work_out
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """How the demonstrations are drawn; every share is a probability.
+
+    Args:
+        slip: a step's result is replaced by a random one.
+        alone: the episode is played under the evaluation prompt.
+        consult: otherwise, the first turn consults rather than solves.
+        whole: a consultation asks one question about the whole rather than one about each part.
+        again: parts that no expert answered are asked about once more while turns remain.
+        max_brackets: problems have 1 to this many brackets.
+        operations: of 1 to this many operations each.
+    """
+
+    slip: float = 0.35
+    alone: float = 0.5
+    consult: float = 0.85
+    whole: float = 0.1
+    again: float = 0.1
+    max_brackets: int = 4
+    operations: int = 2
+
+    def demonstrate(self, rng: np.random.Generator) -> Episode:
+        """Return one finished episode of the student on a random problem."""
+        total = random_sum(
+            rng,
+            brackets=int(rng.integers(1, self.max_brackets + 1)),
+            operations=int(rng.integers(1, self.operations + 1)),
+        )
+        problem = Problem(id="demonstration", statement=total.statement, answer=str(total.value))
+        episode = begin(problem, self._rules(rng), Prompts.terse())
+        while not episode.stop_reason:
+            episode = act(episode, self._completion(episode, total, rng), rng)
+            if episode.pending:
+                episode = receive(episode, _answers(episode))
+        return episode
+
+    def _rules(self, rng: np.random.Generator) -> Rules:
+        if rng.random() < self.alone:
+            return Rules.alone()
+        return Rules(turn_budget=int(rng.integers(2, 5)), acceptance_rate=float(rng.random()))
+
+    def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
+        known = _known(episode)
+        if total.expression in known:
+            return f"\\boxed{{{known[total.expression]}}}"
+        missing = [str(part) for part in total.brackets if str(part) not in known]
+        may_consult = not episode.rules.is_alone and episode.turns_left > 1
+        if may_consult and missing and rng.random() < self._eagerness(episode):
+            whole = episode.turn == 0 and rng.random() < self.whole
+            questions = [total.expression] if whole else missing
+            limit = episode.rules.queries_per_turn
+            return render_consult(Consult(tuple(questions[:limit])))
+        return self._solve(total, known, rng)
+
+    def _eagerness(self, episode: Episode) -> float:
+        return self.consult if episode.turn == 0 else self.again
+
+    def _solve(self, total: BracketSum, known: dict[str, int], rng: np.random.Generator) -> str:
+        lines, values = [], []
+        for part in total.brackets:
+            if str(part) in known:
+                values.append(known[str(part)])
+                lines.append(str(values[-1]))
+            else:
+                line, value = self._work(part, rng)
+                values.append(value)
+                lines.append(line)
+        if len(values) > 1:
+            sums = Bracket(values[0], tuple(("+", value) for value in values[1:]))
+            line, value = self._work(sums, rng)
+            lines.append(line)
+            values = [value]
+        return ";".join(lines) + f" \\boxed{{{values[0]}}}"
+
+    def _work(self, part: Bracket, rng: np.random.Generator) -> tuple[str, int]:
+        value, steps = part.start, []
+        for operation, operand in part.steps:
+            result = apply(operation, value, operand)
+            if rng.random() < self.slip:
+                result = int(rng.integers(MODULUS))
+            steps.append(f"{value}{operation}{operand}={result}")
+            value = result
+        return ",".join(steps), value
+
+
+def _known(episode: Episode) -> dict[str, int]:
+    """Return the values that accepted replies gave, by the question they answer."""
+    return {
+        query.text: int(reply.text)
+        for consultation in episode.consultations
+        for query, accepted, reply in zip(
+            consultation.queries, consultation.accepted, consultation.replies, strict=True
+        )
+        if accepted and isinstance(reply, Reply)
+    }
+
+
+def _answers(episode: Episode) -> tuple[ExpertReply, ...]:
+    pending = episode.pending
+    assert pending is not None
+    return replies_in_slots(pending, "post", [_answer(query) for query in pending.queries])
+
+
+def _answer(query: Query) -> ExpertReply:
+    text = work_out(query)
+    return Unavailable("no expression") if text is None else Reply("calculator", text)

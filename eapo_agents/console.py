@@ -1,0 +1,128 @@
+"""What a person sees while the commands work: progress bars, tables, where the files are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from eapo_agents.config import TrainConfig
+from eapo_agents.evaluate import Report, evaluate
+from eapo_agents.hf_policy import HFPolicy
+from eapo_agents.models import load_model
+from eapo_agents.pretrain import Pretraining
+from eapo_agents.report import draw, table
+from eapo_agents.run import Run
+from eapo_agents.trainer import Trainer, make_rollout
+
+CONSOLE = Console()
+
+
+def train_run(run: Run) -> bool:
+    """Train a run to its end, with a progress bar; return whether it got there."""
+    config = run.config
+    CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
+    trainer = Trainer.from_config(config)
+    with _progress("{task.fields[metrics]}") as progress:
+        bar = progress.add_task(run.name, total=config.steps, metrics="")
+
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            progress.update(bar, completed=step, metrics=_in_brief(metrics))
+
+        finished = trainer.train(run, on_step)
+    if not finished:
+        CONSOLE.print(f"interrupted; go on with: eapo train --resume {run.folder}")
+    return finished
+
+
+def evaluate_model(path: str, config: TrainConfig, json_file: Path | None) -> int:
+    """Evaluate a model, or the newest checkpoint of a run, alone; print and write the report."""
+    config = replace(config, model=replace(config.model, path=_model_path(path)))
+    model, tokenizer = load_model(config.model)
+    policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
+    problems = config.evaluation.problems.load()
+    with CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"):
+        report = asyncio.run(
+            evaluate(
+                make_rollout(config, policy),
+                problems,
+                samples_per_problem=config.evaluation.samples_per_problem,
+                seed=config.seed,
+            )
+        )
+    _print_report(path, report)
+    if json_file:
+        json_file.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def show_report(runs: Sequence[Run], plot: Path | None) -> None:
+    """Print the table of some runs and draw their plot."""
+    CONSOLE.print(table(runs))
+    place = plot or runs[0].folder / "plots" / "training.png"
+    draw(runs, place)
+    CONSOLE.print(f"plot: {place}")
+    for run in runs:
+        CONSOLE.print(f"run folder: {run.folder}")
+
+
+def show_pretraining(pretraining: Pretraining, folder: Path) -> None:
+    """Make the embedded model in a folder, with a progress bar."""
+    with _progress("loss {task.fields[loss]:.3f}") as progress:
+        bar = progress.add_task("pretraining", total=pretraining.steps, loss=float("nan"))
+        pretraining.run(folder, lambda _, loss: progress.update(bar, advance=1, loss=loss))
+    CONSOLE.print(f"model: {folder}")
+
+
+def _progress(last_column: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn(last_column),
+        console=CONSOLE,
+    )
+
+
+def _in_brief(metrics: Mapping[str, float]) -> str:
+    return (
+        f"accuracy {metrics['accuracy']:.2f}  calls {metrics['call_rate']:.2f}"
+        f"  accepted {metrics['acceptance_rate']:.2f}  turns {metrics['turn_budget']:.1f}"
+    )
+
+
+def _model_path(path: str) -> str:
+    folder = Path(path)
+    if not (folder / "config.json").is_file() or not (folder / "checkpoints").is_dir():
+        return path
+    checkpoints = Run.open(folder).checkpoints
+    if not checkpoints:
+        raise ValueError(f"the run {path} has no checkpoint yet")
+    return str(checkpoints[-1])
+
+
+def _print_report(name: str, report: Report) -> None:
+    drawn = Table(title=f"{name}, alone: {report.num_problems} problems")
+    drawn.add_column("metric")
+    drawn.add_column("value", justify="right")
+    low, high = report.interval
+    k = report.samples_per_problem
+    for title, value in (
+        (f'mean@{k} (the paper\'s "Pass@{k}")', f"{report.mean_at_k:.3f}"),
+        ("95% interval", f"{low:.3f} to {high:.3f}"),
+        ("variance", f"{report.variance:.4f}"),
+        (f"pass@{k}", f"{report.pass_at_k:.3f}"),
+        (f"majority@{k}", f"{report.majority_at_k:.3f}"),
+        ("call rate", f"{report.call_rate:.3f}"),
+        ("response tokens", f"{report.response_tokens:.1f}"),
+        ("truncation rate", f"{report.truncation_rate:.3f}"),
+    ):
+        drawn.add_row(title, value)
+    CONSOLE.print(drawn)

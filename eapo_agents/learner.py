@@ -1,0 +1,289 @@
+"""[edge] The learner: a causal language model, its optimiser, and one update at a time.
+
+Owns the order of an update: advantages, micro-batches, one forward and backward each, the check
+that everything is finite, gradient clipping, the optimiser's step. Because each micro-batch adds
+its share of a loss normalised over the whole step (`losses.py`), the update does not depend on how
+the step is cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from eapo_agents.algorithm import DAPO, Algorithm
+from eapo_agents.batches import Batch, MiniBatch, Row, mini_batch, packed, padded, rows_of_groups
+from eapo_agents.logprobs import token_logprobs
+from eapo_agents.losses import Loss, mismatch, sft_loss
+from eapo_agents.trajectory import Demonstration, Floats, Group, Trajectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSettings:
+    """How the learner updates the model; defaults as in the paper's Table 5 where it says.
+
+    Args:
+        learning_rate: AdamW's, after the warm-up (Table 5: 1e-6).
+        warmup_steps: updates over which it grows linearly from 1/warmup_steps of it (Table 5: 10).
+        weight_decay: AdamW's (inferred from the DAPO recipe).
+        max_grad_norm: gradients are scaled down to this norm; `inf` never scales (inferred).
+        max_batch_tokens: tokens of a micro-batch, padding included: memory and speed, not results.
+        mini_batches: updates the groups of one call are split into, whole groups in their order.
+        epochs: passes over them. With more than one update in all, `logp_old` is computed once
+            before the first, and the ratio is 1 only in the first.
+        temperature: of the sampler: log-probabilities are those of logits / temperature.
+        device: where the model lives; "auto" takes an accelerator if there is one.
+        precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
+        layout: how a model reads a batch; "packed" wants flash attention, "padded" suits the rest.
+        gradient_checkpointing: recompute activations in the backward pass, to save memory. This
+            needs the model's training mode and so its dropout, if it has any.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    learning_rate: float = 1e-6
+    warmup_steps: int = 10
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    max_batch_tokens: int = 8192
+    mini_batches: int = 1
+    epochs: int = 1
+    temperature: float = 1.0
+    device: str = "auto"
+    precision: Literal["float64", "float32", "bfloat16"] = "float32"
+    layout: Literal["padded", "packed"] = "padded"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_grad_norm", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("max_batch_tokens", "mini_batches", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device meant."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """The type of weights, gradients and optimiser state."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+class Learner:
+    """Updates a causal language model from groups of trajectories, or from demonstrations.
+
+    Args:
+        model: a transformers causal language model; it is moved to the settings' device and type,
+            and updated in place.
+        algorithm: the advantages and the loss; any value of the type, one's own included.
+        settings: see `LearnerSettings`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        algorithm: Algorithm = DAPO,
+        settings: LearnerSettings | None = None,
+    ) -> None:
+        self.settings = settings or LearnerSettings()
+        self.algorithm = algorithm
+        self.model = model.to(self.settings.torch_device, self.settings.weights_dtype)
+        if self.settings.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.step = 0
+        self._parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+
+    def update(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Improve the model on the groups; return the update's metrics.
+
+        These are `loss`, `grad_norm` (before clipping), `learning_rate`, `entropy` (nats a policy
+        token), `mismatch_kl`, `max_mismatch_ratio`, `learned_tokens`, `learned_sequences`, `padding_rate`
+        and the diagnostics of the loss; with several optimiser steps, the mean of each over them,
+        or the largest for a maximum.
+
+        Raises:
+            ValueError: no groups, or no policy token in one of the optimiser steps.
+            FloatingPointError: the loss or a gradient is not finite; that step is not applied.
+        """
+        minis = [
+            self._mini_batch(
+                rows_of_groups(chunk, self.algorithm.advantages), num_groups=len(chunk)
+            )
+            for chunk in _split(groups, self.settings.mini_batches)
+        ]
+        only_one = len(minis) * self.settings.epochs == 1
+        old = [None if only_one else self._logps(mini.batches) for mini in minis]
+        return _summary(
+            [
+                self._apply(mini, self.algorithm.loss, logp_old)
+                for _ in range(self.settings.epochs)
+                for mini, logp_old in zip(minis, old, strict=True)
+            ]
+        )
+
+    def sft_update(self, demonstrations: Sequence[Demonstration]) -> dict[str, float]:
+        """Imitate the demonstrations with one step of cross-entropy; return its metrics.
+
+        Raises:
+            ValueError: no demonstrations, or not a single token to learn.
+            FloatingPointError: the loss or a gradient is not finite; the step is not applied.
+        """
+        rows = [Row(record=record) for record in demonstrations]
+        report = self._apply(self._mini_batch(rows, num_groups=len(rows)), sft_loss, None)
+        return {name: value for name, value in report.items() if "mismatch" not in name}
+
+    def logprobs(self, records: Sequence[Trajectory | Demonstration]) -> list[Floats]:
+        """Return each record's log-probabilities under the model, 0 off the mask, in order."""
+        mini = self._mini_batch([Row(record=record) for record in records], num_groups=1)
+        found: dict[int, Floats] = {}
+        for batch, logp_BT in zip(mini.batches, self._logps(mini.batches), strict=True):
+            for row, logp_T in zip(batch.row_B.tolist(), logp_BT.float().cpu(), strict=True):
+                found[row] = logp_T[: records[row].num_tokens].numpy().copy()
+        return [found[row] for row in range(len(records))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on as if nothing had happened; live tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore weights, optimiser and step."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint: the model in Hugging Face format, the rest in `learner.pt`."""
+        self.model.save_pretrained(folder)
+        state = {"optimizer": self._optimizer.state_dict(), "step": self.step}
+        torch.save(state, folder / "learner.pt")
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote, and go on as if nothing had happened.
+
+        Raises:
+            ValueError: a folder that does not hold such a checkpoint, or a damaged one.
+        """
+        try:
+            weights = type(self.model).from_pretrained(folder, dtype=self.settings.weights_dtype)
+            state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
+            self.load_state_dict(state | {"model": weights.state_dict()})
+        except Exception as error:
+            raise ValueError(f"cannot restore a learner from {folder}: {error}") from error
+
+    def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
+        mini = mini_batch(rows, max_tokens=self.settings.max_batch_tokens, num_groups=num_groups)
+        device, dtype = self.settings.torch_device, self.settings.weights_dtype
+        return replace(mini, batches=[batch.to(device, dtype) for batch in mini.batches])
+
+    def _apply(self, mini: MiniBatch, loss: Loss, old: Sequence[Tensor] | None) -> dict[str, float]:
+        """Take one optimiser step; `old` None means that the ratio is 1."""
+        self._optimizer.zero_grad(set_to_none=True)
+        report: dict[str, Tensor] = {}
+        for i, batch in enumerate(mini.batches):
+            logp_BT, entropy = self._forward(batch)
+            inputs = mini.loss_inputs(batch, logp_BT, logp_BT.detach() if old is None else old[i])
+            output, gap = loss(inputs), mismatch(inputs)
+            output.loss.backward()  # type: ignore[no-untyped-call]
+            sums = {"loss": output.loss.detach() * mini.num_tokens, "entropy": entropy}
+            _add(report, sums | output.sums | gap.sums, output.maxima | gap.maxima, mini.num_tokens)
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        report |= {"grad_norm": grad_norm}
+        self._refuse_non_finite(report)
+        learning_rate = self.settings.learning_rate_at(self.step)
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = learning_rate
+        self._optimizer.step()
+        self.step += 1
+        return {name: float(value) for name, value in report.items()} | {
+            "learning_rate": learning_rate,
+            "learned_tokens": mini.num_tokens,
+            "learned_sequences": mini.num_sequences,
+            "padding_rate": mini.padding_rate,
+        }
+
+    def _refuse_non_finite(self, report: Mapping[str, Tensor]) -> None:
+        loss, grad_norm = float(report["loss"]), float(report["grad_norm"])
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise FloatingPointError(
+                f"update {self.step} is not applied: its loss is {loss}, its gradient norm "
+                f"{grad_norm}; weights and optimiser are as they were before it"
+            )
+
+    @torch.no_grad()
+    def _logps(self, batches: Sequence[Batch]) -> list[Tensor]:
+        return [self._forward(batch)[0] for batch in batches]
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        self.model.train(settings.gradient_checkpointing)
+        bfloat16 = settings.precision == "bfloat16"
+        with torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=bfloat16):
+            layout = padded if settings.layout == "padded" else packed
+            return token_logprobs(
+                self.model, batch, layout=layout, temperature=settings.temperature
+            )
+
+
+def _add(
+    report: dict[str, Tensor],
+    sums: Mapping[str, Tensor],
+    maxima: Mapping[str, Tensor],
+    num_tokens: float,
+) -> None:
+    """Add a micro-batch's diagnostics to the report of its optimiser step."""
+    for name, value in sums.items():
+        report[name] = report.get(name, 0.0) + value.detach() / num_tokens
+    for name, value in maxima.items():
+        report[f"max_{name}"] = torch.maximum(report.get(f"max_{name}", value), value.detach())
+
+
+def _summary(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over the optimiser steps, or the largest of a maximum."""
+    return {
+        name: (max if name.startswith("max_") else fmean)([report[name] for report in reports])
+        for name in reports[0]
+    }
+
+
+def _split(groups: Sequence[Group], num: int) -> list[Sequence[Group]]:
+    """Cut the groups into `num` runs of nearly equal size, in order; fewer if there are fewer."""
+    if not groups:
+        raise ValueError("an update needs at least one group")
+    num = min(num, len(groups))
+    return [groups[len(groups) * i // num : len(groups) * (i + 1) // num] for i in range(num)]

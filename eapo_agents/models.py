@@ -1,0 +1,31 @@
+"""Load a causal language model and its tokenizer, the embedded one among them."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eapo_agents.config import EMBEDDED, ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model, in the wanted dtype, and its tokenizer.
+
+    Raises:
+        ValueError: no model can be loaded from the path.
+    """
+    path = str(resources.files("eapo_agents") / "embedded") if settings.path == EMBEDDED else (
+        settings.path
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except OSError as error:
+        raise ValueError(f"no model can be loaded from {settings.path!r}: {error}") from error
+    return model, tokenizer

@@ -1,0 +1,102 @@
+"""Play in the terminal: a person is the policy, or watches a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import gymnasium as gym
+from rich.console import Console
+from rich.panel import Panel
+
+from eapo_env import EAPOMathEnv
+from eapo_env.prompts import Prompts
+from eapo_env.types import Rules
+
+Write = Callable[[str], str]
+"""What a policy writes after it has read an observation."""
+
+
+def play(
+    source: str, rules: Rules, model: str | None, episodes: int, seed: int | None
+) -> None:
+    """Play episodes in the environment and print what happens.
+
+    Raises:
+        ValueError: a source or a model that does not exist.
+    """
+    console = Console()
+    prompts = Prompts.terse() if model == "embedded" else Prompts()
+    made = gym.make(
+        "EAPO-Math-v0", problems=source, rules=rules, observation="delta", prompts=prompts
+    )
+    env = made.unwrapped
+    assert isinstance(env, EAPOMathEnv)
+    write = _model(model, env) if model else _person(console)
+    for number in range(episodes):
+        _episode(env, write, console, seed if number == 0 else None)
+
+
+def _episode(env: EAPOMathEnv, write: Write, console: Console, seed: int | None) -> None:
+    observation, info = env.reset(seed=seed)
+    done = False
+    reward = 0.0
+    while not done:
+        _panel(console, "environment", observation)
+        text = write(observation)
+        _panel(console, "policy", text)
+        observation, reward, terminated, truncated, info = env.step(text)
+        done = terminated or truncated
+    verdict = "correct" if info["correct"] else f"not correct; the answer is {_answer(env)}"
+    console.print(f"[bold]{info['stop_reason']}[/bold]: {verdict}, reward {reward:g}\n")
+
+
+def _panel(console: Console, title: str, text: str) -> None:
+    console.print(Panel(text, title=title, title_align="left"), markup=False, highlight=False)
+
+
+def _answer(env: EAPOMathEnv) -> str:
+    return env.episode.problem.answer
+
+
+def _person(console: Console) -> Write:
+    console.print(
+        "Write your turn; an empty line ends it. Consult with <consult><query>...</query>"
+        "</consult>, answer with \\boxed{...}.",
+        markup=False,
+    )
+
+    def write(_: str) -> str:
+        lines = []
+        while line := input("> "):
+            lines.append(line)
+        return "\n".join(lines)
+
+    return write
+
+
+def _model(path: str, env: EAPOMathEnv) -> Write:
+    from eapo_agents.config import ModelSettings
+    from eapo_agents.hf_policy import HFPolicy
+    from eapo_agents.models import load_model
+    from eapo_agents.policy import Sampling
+    from eapo_agents.tokens import Chat, TokenHistory
+    from eapo_env.actions import CONSULT_CLOSE
+
+    model, tokenizer = load_model(ModelSettings(path=path))
+    policy, chat = HFPolicy(model, tokenizer), Chat(tokenizer)
+    history: list[TokenHistory] = []
+
+    def write(_: str) -> str:
+        messages = env.episode.messages
+        if len(messages) == 1:
+            history[:] = [TokenHistory.open(messages, chat)]
+        else:
+            history.append(history[-1].extend(messages[-1], chat))
+        ids = history[-1].token_ids
+        sampling = Sampling(max_tokens=4096, stop=(CONSULT_CLOSE,))
+        completion = asyncio.run(policy.complete(ids, sampling, seed=len(ids)))
+        history.append(history[-1].sampled(completion))
+        return chat.text(completion.token_ids)
+
+    return write

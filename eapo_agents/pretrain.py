@@ -1,0 +1,153 @@
+"""Make the embedded model: a small Qwen2 from scratch, taught by the careless student.
+
+Two phases: first the arithmetic, from short flawless solutions; then the whole format, from
+demonstrations whose steps go wrong at the student's rate, so that the model knows every step and
+yet takes it wrongly that often. The weights in the package were made with the defaults here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.cold_start import Student
+from eapo_agents.tokens import Chat, plain_ids
+from eapo_env.episode import Episode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Demonstration = tuple[list[int], list[bool]]  # ids, and which of them to learn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretraining:
+    """How the embedded model is made.
+
+    Args:
+        arithmetic_steps: optimiser steps of the first phase.
+        format_steps: optimiser steps of the second phase.
+        batch_size: demonstrations a step; a quarter of it in the second phase, which are longer.
+        learning_rate: at its peak; cosine decay to a twentieth.
+        student: who demonstrates in the second phase.
+        seed: of the weights and of the demonstrations.
+    """
+
+    arithmetic_steps: int = 900
+    format_steps: int = 900
+    batch_size: int = 256
+    learning_rate: float = 3e-3
+    student: Student = Student()
+    seed: int = 0
+
+    def run(self, folder: Path, on_step: Callable[[int, float], None]) -> None:
+        """Train the model and write it, in float16, to a folder in Hugging Face format."""
+        tokenizer = char_tokenizer()
+        torch.manual_seed(self.seed)
+        model = Qwen2ForCausalLM(_shape(tokenizer))
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+        )
+        for step, batch in enumerate(self._batches(tokenizer)):
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate * self._schedule(step)
+            on_step(step, _update(model, optimiser, batch))
+        model.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    @property
+    def steps(self) -> int:
+        """The number of optimiser steps."""
+        return self.arithmetic_steps + self.format_steps
+
+    def _schedule(self, step: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
+
+    def _batches(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[Demonstration]]:
+        rng = np.random.default_rng(self.seed)
+        arithmetic = replace(self.student, slip=0.0, alone=1.0, max_brackets=2)
+        phases = (
+            (arithmetic, self.arithmetic_steps, self.batch_size),
+            (self.student, self.format_steps, max(self.batch_size // 4, 1)),
+        )
+        chat = Chat(tokenizer)
+        for student, steps, size in phases:
+            for start in range(0, steps, 8):
+                yield from _bucketed(student, chat, rng, size, min(8, steps - start))
+
+
+def encode(episode: Episode, chat: Chat) -> Demonstration:
+    """Return a demonstration's ids and mask, laid out exactly as a rollout lays them out."""
+    ids = chat.opening(episode.messages[:1])
+    mask = [False] * len(ids)
+    for message in episode.messages[1:]:
+        if message.role == "assistant":
+            new = plain_ids(message.content, chat.tokenizer)
+            new += [chat.tokenizer.eos_token_id] if message is episode.messages[-1] else []
+        else:
+            new = chat.reply(message, after=ids[-1])
+        ids += new
+        mask += [message.role == "assistant"] * len(new)
+    return ids, mask
+
+
+def _bucketed(
+    student: Student, chat: Chat, rng: np.random.Generator, size: int, num_batches: int
+) -> list[list[Demonstration]]:
+    """Return batches of demonstrations of like length, in random order: little padding."""
+    drawn = [encode(student.demonstrate(rng), chat) for _ in range(size * num_batches)]
+    drawn.sort(key=lambda demonstration: len(demonstration[0]))
+    batches = [drawn[number * size : (number + 1) * size] for number in range(num_batches)]
+    return [batches[number] for number in rng.permutation(num_batches)]
+
+
+def _update(
+    model: Qwen2ForCausalLM, optimiser: torch.optim.Optimizer, batch: list[Demonstration]
+) -> float:
+    ids_BT, mask_BT = _padded(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden_BTD = model.model(input_ids=ids_BT).last_hidden_state[:, :-1]
+        logits = model.lm_head(hidden_BTD[mask_BT[:, 1:]]).float()
+    loss = torch.nn.functional.cross_entropy(logits, ids_BT[:, 1:][mask_BT[:, 1:]])
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return float(loss)
+
+
+def _padded(batch: list[Demonstration]) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, padded on the right, where causal attention makes padding harmless."""
+    shape = (len(batch), max(len(ids) for ids, _ in batch))
+    ids_BT, mask_BT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for row, (ids, mask) in enumerate(batch):
+        ids_BT[row, : len(ids)] = torch.tensor(ids)
+        mask_BT[row, : len(mask)] = torch.tensor(mask)
+    return ids_BT, mask_BT
+
+
+def _shape(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    """Return the shape of the model: a million parameters."""
+    return Qwen2Config(
+        vocab_size=128,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )

@@ -1,0 +1,213 @@
+"""Problems -> groups: episodes played with the current policy, one coroutine each.
+
+Nobody waits for the slowest: an episode that waits for an expert leaves the policy to the others,
+and the policy batches whatever is waiting. Dynamic sampling (DAPO, arXiv 2503.14476 eq. 11) keeps
+the groups that teach something, within a bound on how many problems it may try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from eapo_agents.policy import Completion, Policy, Sampling
+from eapo_agents.tokens import Chat, TokenHistory, cut_tokens
+from eapo_agents.trajectory import Group, Trajectory
+from eapo_env.acceptance import queries_to_ask, replies_in_slots
+from eapo_env.actions import CONSULT_CLOSE, Malformed
+from eapo_env.episode import Episode, act, begin, receive, truncate
+from eapo_env.experts import ExpertPool
+from eapo_env.prompts import Prompts
+from eapo_env.reward import RewardRule
+from eapo_env.types import ExpertReply, Gate, Problem, Reply, Rules, StopReason
+from eapo_env.verifier import Status, Verifier
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLimits:
+    """How many tokens an episode may hold (paper, Table 5).
+
+    Args:
+        max_response_tokens: what the policy may write over all its turns.
+        max_reply_tokens: one expert reply is cut there, visibly.
+
+    Raises:
+        ValueError: a limit below 1.
+    """
+
+    max_response_tokens: int = 20_480
+    max_reply_tokens: int = 2_048
+
+    def __post_init__(self) -> None:
+        for name in ("max_response_tokens", "max_reply_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Everything an episode meets besides its problem, its rules and its luck."""
+
+    policy: Policy
+    experts: ExpertPool
+    verifier: Verifier
+    reward: RewardRule = RewardRule()
+    prompts: Prompts = Prompts()
+    limits: TokenLimits = TokenLimits()
+    temperature: float = 1.0
+    gate: Gate = "pre"
+
+    async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
+        """Return the trajectory of one episode; the seed decides the gate and the sampling."""
+        rng = np.random.default_rng([seed, 0])
+        episode = begin(problem, rules, self.prompts, seed=seed)
+        history = TokenHistory.open(episode.messages, self._chat)
+        while not episode.stop_reason:
+            room = self._room(history)
+            if room < 1:
+                episode = truncate(episode, StopReason.LENGTH)
+                break
+            sampling = self._sampling(rules, room)
+            completion = await self.policy.complete(
+                history.token_ids, sampling, derive_seed(seed, 1, episode.turn)
+            )
+            history = history.sampled(completion)
+            episode = await self._advance(episode, completion, rng)
+            if not episode.stop_reason:
+                history = history.extend(episode.messages[-1], self._chat)
+        return await self._trajectory(episode, history)
+
+    async def play_group(
+        self, problem: Problem, rules_G: Sequence[Rules], *, seed: int
+    ) -> Group:
+        """Return the trajectories of one problem, one per member's rules."""
+        members = await gather(
+            self.play(problem, rules, seed=derive_seed(seed, member))
+            for member, rules in enumerate(rules_G)
+        )
+        return Group(problem=problem, trajectories=tuple(members))
+
+    @cached_property
+    def _chat(self) -> Chat:
+        return Chat(self.policy.tokenizer)
+
+    def _room(self, history: TokenHistory) -> int:
+        return min(
+            self.limits.max_response_tokens - history.num_policy_tokens,
+            self.policy.max_context_tokens - len(history.token_ids),
+        )
+
+    def _sampling(self, rules: Rules, room: int) -> Sampling:
+        stop = () if rules.is_alone else (CONSULT_CLOSE,)
+        return Sampling(max_tokens=room, temperature=self.temperature, stop=stop)
+
+    async def _advance(
+        self, episode: Episode, completion: Completion, rng: np.random.Generator
+    ) -> Episode:
+        text = self._chat.text(completion.token_ids)
+        after = act(episode, text, rng)
+        if completion.finish == "length" and isinstance(after.actions[-1], Malformed):
+            return truncate(episode, StopReason.LENGTH, text)
+        return await self._consult(after)
+
+    async def _consult(self, episode: Episode) -> Episode:
+        pending = episode.pending
+        if pending is None:
+            return episode
+        queries = queries_to_ask(pending, self.gate)
+        replies = await self.experts.ask(queries) if queries else ()
+        slots = replies_in_slots(pending, self.gate, [self._cut(reply) for reply in replies])
+        return receive(episode, slots)
+
+    def _cut(self, reply: ExpertReply) -> ExpertReply:
+        match reply:
+            case Reply(text=text):
+                limit = self.limits.max_reply_tokens
+                return replace(reply, text=cut_tokens(text, self.policy.tokenizer, limit))
+            case _:
+                return reply
+
+    async def _trajectory(self, episode: Episode, history: TokenHistory) -> Trajectory:
+        status = Status.NO_ANSWER
+        if episode.stop_reason is StopReason.ANSWERED:
+            pair = (episode.response, episode.problem.answer)
+            status = (await self.verifier.averify([pair]))[0].status
+        correct = status is Status.CORRECT
+        return Trajectory(
+            token_ids=np.asarray(history.token_ids, dtype=np.int32),
+            mask=np.asarray(history.mask, dtype=np.bool_),
+            logprobs=np.asarray(history.logprobs, dtype=np.float32),
+            reward=self.reward.reward(episode, correct, history.num_policy_tokens),
+            status=str(status),
+            correct=correct,
+            episode=episode,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicSampling:
+    """How many groups a training step wants, and how hard it tries (paper, Table 5).
+
+    Problems are played `problems_per_round` at a time, every group of a round is finished, and
+    groups are kept in the order of their problems: taking the first to finish would throw
+    consulting episodes away, which are slower. After `max_rounds` it makes do with what there is.
+
+    Args:
+        groups_per_step: the train batch size, in problems.
+        problems_per_round: the generation batch size, in problems.
+        max_rounds: the most generation batches a step may use.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    groups_per_step: int = 32
+    problems_per_round: int = 96
+    max_rounds: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("groups_per_step", "problems_per_round", "max_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    async def sample(self, play: Callable[[int], Coroutine[None, None, Group]], first: int) -> Sampled:
+        """Return the groups of a step, playing problem numbers `first`, `first + 1`, ..."""
+        played: list[Group] = []
+        for _ in range(self.max_rounds):
+            start = first + len(played)
+            numbers = range(start, start + self.problems_per_round)
+            played += await gather(play(number) for number in numbers)
+            if sum(group.has_signal for group in played) >= self.groups_per_step:
+                break
+        kept = [group for group in played if group.has_signal][: self.groups_per_step]
+        return Sampled(kept=tuple(kept), played=tuple(played))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What dynamic sampling brings: the groups to learn from, and all that were played."""
+
+    kept: tuple[Group, ...]
+    played: tuple[Group, ...]
+
+
+def derive_seed(*key: int) -> int:
+    """Return a 63-bit seed that is a function of the key alone, independent between keys."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+async def gather(coroutines: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """Run coroutines at once and return their results in order; the first error cancels the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

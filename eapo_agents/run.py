@@ -1,0 +1,159 @@
+"""The run folder: what a training run leaves behind, for a person to read and for itself to go on.
+
+    config.json             every setting
+    metrics.jsonl           one line a training step
+    tensorboard/            the same, for TensorBoard
+    transcripts/            episodes as text and data, one file per recorded step
+    checkpoints/step-000100 the model in Hugging Face format, the optimiser, where to go on
+    plots/                  pictures of the metrics (written by `report.py`)
+
+A checkpoint is written beside its place and moved there in one stroke: it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eapo_agents.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that exists; `Run.create` makes a fresh one, `Run.open` finds an old one."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, config: TrainConfig, root: Path) -> Run:
+        """Return a new run in the first free `root/NAME-N`, its config written."""
+        number = 1
+        while True:
+            folder = root / f"{config.name}-{number}"
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                number += 1
+        (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Return the run in a folder.
+
+        Raises:
+            ValueError: the folder holds no run.
+        """
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder} holds no run: there is no config.json in it")
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        return TrainConfig.read(self.folder / "config.json")
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The recorded metrics, a mapping per training step, in order.
+
+        Raises:
+            ValueError: a line that is not JSON, before the last; a last line cut short by a crash
+                is left out.
+        """
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return list(_parsed_lines(lines, path))
+
+    def record(self, step: int, metrics: Metrics) -> None:
+        """Append a step's metrics."""
+        line = json.dumps({"step": step, **metrics})
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def record_transcripts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a step's episodes, one JSON object a line."""
+        folder = self.folder / "transcripts"
+        folder.mkdir(exist_ok=True)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"step-{step:06d}.jsonl").write_text(text, encoding="utf-8")
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        return sorted(p for p in (self.folder / "checkpoints").glob("step-*") if p.is_dir())
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Return the new checkpoint of a step, which `write` fills; prune the oldest ones."""
+        place = self.folder / "checkpoints" / f"step-{step:06d}"
+        unfinished = place.with_name(f".unfinished-{place.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        write(unfinished)
+        _flush(unfinished)
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
+        for old in self.checkpoints[: -self.config.keep_checkpoints]:
+            shutil.rmtree(old)
+        return place
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics recorded after a step: the run goes on from there."""
+        kept = [row for row in self.metrics if row["step"] <= step]
+        path = self.folder / "metrics.jsonl"
+        beside = path.with_suffix(".unfinished")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        beside.replace(path)
+        for transcript in (self.folder / "transcripts").glob("step-*.jsonl"):
+            if int(transcript.stem.removeprefix("step-")) > step:
+                transcript.unlink()
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        if "_tensorboard" in self.__dict__:
+            self._tensorboard.close()
+
+    @cached_property
+    def _tensorboard(self) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        steps = [int(row["step"]) for row in self.metrics]
+        return SummaryWriter(
+            str(self.folder / "tensorboard"), purge_step=steps[-1] + 1 if steps else None
+        )
+
+
+def _parsed_lines(lines: list[str], path: Path) -> Iterable[dict[str, float]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder's files to disk, so that no rename can come before them."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,196 @@
+"""The training loop: play with the current policy, learn, hand over the weights, record.
+
+Everything drawn at random is a function of the run's seed, the training step and the problem's
+number, so a run that was interrupted goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+from eapo_agents.config import TrainConfig
+from eapo_agents.evaluate import Report, evaluate
+from eapo_agents.hf_policy import HFPolicy
+from eapo_agents.learner import Learner
+from eapo_agents.models import load_model
+from eapo_agents.policy import Policy
+from eapo_agents.rollout import Rollout, Sampled, derive_seed
+from eapo_agents.run import Run
+from eapo_agents.summary import step_metrics, transcript_rows
+from eapo_agents.trajectory import Group
+from eapo_env.types import Problem
+from eapo_env.verifier import Verifier
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """A policy, its learner, and what they train on; `from_config` makes all of it.
+
+    Any part can be replaced before training: `replace(trainer, rollout=replace(trainer.rollout,
+    experts=mine))`.
+    """
+
+    config: TrainConfig
+    learner: Learner
+    rollout: Rollout
+    problems: Sequence[Problem]
+    held_out: Sequence[Problem]
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> Trainer:
+        """Return the trainer that a config describes.
+
+        Raises:
+            ValueError: a setting that names nothing, or problems that cannot be read.
+        """
+        model, tokenizer = load_model(config.model)
+        policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
+        return cls(
+            config=config,
+            learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
+            rollout=make_rollout(config, policy),
+            problems=config.problems.load(),
+            held_out=config.evaluation.problems.load(),
+        )
+
+    def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
+        """Train up to the configured number of steps; return whether it got there.
+
+        Goes on from the newest checkpoint in the run folder. The first Ctrl-C ends the current
+        step, writes a checkpoint and returns False; a second one stops at once.
+        """
+        step, cursor = self._restore(run)
+        with asyncio.Runner() as runner, interruption() as interrupted:
+            while step < self.config.steps and not interrupted():
+                metrics, sampled = self._step(runner, step, cursor)
+                step, cursor = step + 1, cursor + len(sampled.played)
+                metrics |= self._periodic(runner, run, step, sampled)
+                run.record(step, metrics)
+                on_step(step, metrics)
+                if step % self.config.checkpoint_every == 0 or step == self.config.steps:
+                    self._save(run, step, cursor)
+            if interrupted() and step % self.config.checkpoint_every:
+                self._save(run, step, cursor)
+        run.close()
+        return step >= self.config.steps
+
+    def evaluate(self, runner: asyncio.Runner) -> Report:
+        """Return the report of the current policy, alone, on the held-out problems."""
+        settings = self.config.evaluation
+        return runner.run(
+            evaluate(
+                self.rollout,
+                self.held_out,
+                samples_per_problem=settings.samples_per_problem,
+                seed=derive_seed(self.config.seed, 2),
+            )
+        )
+
+    def _step(
+        self, runner: asyncio.Runner, step: int, cursor: int
+    ) -> tuple[dict[str, float], Sampled]:
+        start = time.perf_counter()
+        sampling = self.config.rollout.sampling
+        sampled = runner.run(sampling.sample(partial(self._play, step), cursor))
+        played = time.perf_counter()
+        update = self.learner.update(sampled.kept) if sampled.kept else {}
+        self.rollout.policy.load_weights(self.learner.model.state_dict())
+        learned = time.perf_counter()
+        metrics = step_metrics(sampled) | {
+            "acceptance_rate": self.config.annealing.acceptance_rate_at(step),
+            "turn_budget": self.config.annealing.turn_budget_at(step),
+            **update,
+            "seconds/rollout": played - start,
+            "seconds/update": learned - played,
+        }
+        return metrics, sampled
+
+    async def _play(self, step: int, number: int) -> Group:
+        """Play the group of one problem: its members draw their turn budgets independently."""
+        seed = derive_seed(self.config.seed, 1, number)
+        draws = np.random.default_rng(seed).random(self.config.rollout.group_size)
+        rules = [self.config.annealing.rules_at(step, draw) for draw in draws]
+        return await self.rollout.play_group(self._problem(number), rules, seed=seed)
+
+    def _problem(self, number: int) -> Problem:
+        """Return problem `number` of an endless sequence: a fresh permutation each epoch."""
+        epoch, place = divmod(number, len(self.problems))
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.problems))
+        return self.problems[order[place]]
+
+    def _periodic(
+        self, runner: asyncio.Runner, run: Run, step: int, sampled: Sampled
+    ) -> dict[str, float]:
+        if step == 1 or step % self.config.transcripts_every == 0:
+            run.record_transcripts(step, transcript_rows(sampled.played))
+        every = self.config.evaluation.every
+        if not (step == self.config.steps or (every and step % every == 0)):
+            return {}
+        return {f"alone/{name}": n for name, n in self.evaluate(runner).metrics().items()}
+
+    def _save(self, run: Run, step: int, cursor: int) -> None:
+        def write(folder: Path) -> None:
+            self.learner.save(folder)
+            self.rollout.policy.tokenizer.save_pretrained(folder)
+            state = {"step": step, "cursor": cursor}
+            (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+        run.save(step, write)
+
+    def _restore(self, run: Run) -> tuple[int, int]:
+        checkpoints = run.checkpoints
+        if not checkpoints:
+            run.rewind(0)
+            return 0, 0
+        newest = checkpoints[-1]
+        self.learner.load(newest)
+        self.rollout.policy.load_weights(self.learner.model.state_dict())
+        state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        run.rewind(state["step"])
+        return state["step"], state["cursor"]
+
+
+def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
+    """Return the rollout that a config describes, around a policy."""
+    return Rollout(
+        policy=policy,
+        experts=config.experts.pool(),
+        verifier=Verifier(),
+        reward=config.reward,
+        prompts=config.rollout.prompts,
+        limits=config.rollout.limits,
+        temperature=config.rollout.temperature,
+    )
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C or SIGTERM came; a second one acts at once."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.signal(number, before[number])
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,285 @@
+"""EAPO-Math-v0: one episode behind Gymnasium's interface.
+
+The rules of the game are pure and stand in `episode.py`; this file adds the two streams of luck,
+the reset options, and the waiting: for experts and for the verifier. Whoever waits differently
+(the vector environment, a learner's own loop) drives `begin_turn` and `end_turn`, the halves of
+`step` before and after the waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from eapo_env.acceptance import queries_to_ask, replies_in_slots
+from eapo_env.episode import Episode, act, begin, receive
+from eapo_env.event_loop import run
+from eapo_env.experts import ExpertPool, SilentExperts
+from eapo_env.options import ProblemSource, by_id, check_choice, problems_of, read_options
+from eapo_env.prompts import Prompts
+from eapo_env.reward import RewardRule
+from eapo_env.spaces import UnicodeText
+from eapo_env.synthetic import synthetic_experts
+from eapo_env.types import ExpertReply, Gate, Problem, Query, Rules, StopReason
+from eapo_env.verifier import Verdict, Verifier
+
+Observation = Literal["transcript", "delta"]
+Info = dict[str, str | int | float | bool | None]
+StepResult = tuple[str, float, bool, bool, Info]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn whose completion is written and whose waiting is still to do.
+
+    Args:
+        start: the episode before it.
+        episode: the episode after the completion, before any reply.
+        queries: what to ask the experts, in this order; often nothing.
+        pairs: what to ask the verifier: one (response, gold answer), or nothing.
+    """
+
+    start: Episode
+    episode: Episode
+    queries: tuple[Query, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+
+class EAPOMathEnv(gym.Env[str, str]):
+    """A mathematical problem, turns to solve it in, and experts who may be consulted.
+
+    The action is one completion of the policy; the observation is what it reads next. `info` has
+    the same flat keys after every call: `problem_id`, `turn`, `turns_left`, `queries` and
+    `accepted` (both so far), `correct`, `verdict` (None until an answer is verified) and
+    `stop_reason` (None while the episode goes on).
+
+    `rules` may be set at any time and hold from the next reset on. `episode` is the structured
+    history.
+
+    Args:
+        problems: problems, a source name or a path (`load_problems`); procedural ones by default.
+        experts: who is consulted. The default is the calculator of the procedural problems, and
+            nobody for other problems.
+        rules: what an episode allows, unless the reset options say otherwise.
+        reward: what an episode earns. There are no tokens here, so `overlong` never applies.
+        verifier: who grades; one made here is closed with the environment.
+        observation: `"transcript"`, the whole history, or `"delta"`, what the environment wrote
+            since the last action.
+        gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all.
+        prompts: the wording.
+        render_mode: None, `"ansi"` (`render` returns the transcript) or `"human"` (it is printed
+            as it grows).
+
+    Raises:
+        ValueError: no problem, two with the same id, or an unknown value of an argument.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        *,
+        problems: ProblemSource = "synthetic",
+        experts: ExpertPool | None = None,
+        rules: Rules | None = None,
+        reward: RewardRule | None = None,
+        verifier: Verifier | None = None,
+        observation: Observation = "transcript",
+        gate: Gate = "pre",
+        prompts: Prompts | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        check_choice("observation", observation, get_args(Observation))
+        check_choice("gate", gate, get_args(Gate))
+        check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        self.problems = problems_of(problems)
+        self.experts = experts or _default_experts(self.problems)
+        self.rules = rules or Rules()
+        self.reward = reward or RewardRule()
+        self.verifier = verifier or Verifier()
+        self.observation = observation
+        self.gate: Gate = gate
+        self.prompts = prompts or Prompts()
+        self.render_mode = render_mode
+        self.observation_space = UnicodeText()
+        self.action_space = UnicodeText()
+        self._owns_verifier = verifier is None
+        self._by_id = by_id(self.problems)
+        self._episode_seeds: np.random.Generator | None = None
+        self._gate_rng: np.random.Generator | None = None
+        self._episode: Episode | None = None
+        self._verdict: Verdict | None = None
+        self._num_printed = 0
+
+    @property
+    def episode(self) -> Episode:
+        """The episode so far, as a value.
+
+        Raises:
+            ResetNeeded: nothing has been reset yet.
+        """
+        if self._episode is None:
+            raise ResetNeeded("call reset() first")
+        return self._episode
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[str, Info]:
+        """Return the observation and info of a fresh episode.
+
+        A seed starts two independent streams, which go on over later resets without one: the
+        problems drawn, and the episodes' own seeds, each of which starts that episode's gate. So
+        a group can share a problem (`problem_id`) and still have independent gates.
+
+        Args:
+            seed: starts both streams anew; None goes on with them.
+            options: `problem_id` (one of this environment's) or `problem` (any), and any field of
+                `Rules`, for this episode only.
+
+        Raises:
+            ValueError: an unknown option, or a bad value.
+        """
+        problem, rules = read_options(options or {}, self.rules, self._by_id)
+        super().reset(seed=seed)
+        if seed is not None or self._episode_seeds is None:
+            self._episode_seeds = np.random.default_rng(self.np_random.integers(2**63))
+        problem = problem or self.problems[int(self.np_random.integers(len(self.problems)))]
+        episode_seed = int(self._episode_seeds.integers(2**63))
+        self._gate_rng = np.random.default_rng(episode_seed)
+        self._episode = begin(problem, rules, self.prompts, seed=episode_seed)
+        self._verdict = None
+        self._num_printed = 0
+        self._show()
+        return self.observe(), self.inform()
+
+    def step(self, action: str) -> StepResult:
+        """Return observation, reward, terminated, truncated and info after one completion.
+
+        The reward is 0 until the episode ends. `truncated` is always False: the turn budget is
+        part of the game. What the completion says never raises.
+
+        Raises:
+            ResetNeeded: there is no episode, or it is over.
+            ValueError: the action is no string; the episode stays as it was.
+        """
+        turn = self.begin_turn(action)
+        replies = run(self.experts.ask(turn.queries)) if turn.queries else ()
+        verdicts = self.verifier.verify(turn.pairs) if turn.pairs else ()
+        return self.end_turn(turn, replies, verdicts)
+
+    async def step_async(self, action: str) -> StepResult:
+        """Return what `step` returns, without blocking the event loop.
+
+        Raises:
+            RuntimeError: the episode was reset or stepped meanwhile; this turn is lost.
+        """
+        turn = self.begin_turn(action)
+        replies = await self.experts.ask(turn.queries) if turn.queries else ()
+        verdicts = await self.verifier.averify(turn.pairs) if turn.pairs else ()
+        return self.end_turn(turn, replies, verdicts)
+
+    def begin_turn(self, action: str) -> Turn:
+        """Return the turn that this completion makes; the episode does not change yet.
+
+        Raises:
+            ResetNeeded, ValueError: as `step`.
+        """
+        if not isinstance(action, str):
+            raise ValueError(f"an action must be a string, not {action!r:.200}")
+        start = self.episode
+        if start.stop_reason is not None:
+            raise ResetNeeded(f"the episode is over ({start.stop_reason}): call reset() first")
+        assert self._gate_rng is not None, "reset makes the gate's generator with the episode"
+        episode = act(start, action, self._gate_rng)
+        pending = episode.pending
+        return Turn(
+            start,
+            episode,
+            queries_to_ask(pending, self.gate) if pending else (),
+            ((episode.response, episode.problem.answer),)
+            if episode.stop_reason is StopReason.ANSWERED
+            else (),
+        )
+
+    def end_turn(
+        self, turn: Turn, replies: Sequence[ExpertReply], verdicts: Sequence[Verdict]
+    ) -> StepResult:
+        """Return what `step` returns, given the replies to `turn.queries` and its verdicts.
+
+        Raises:
+            RuntimeError: the episode was reset or stepped since the turn began.
+            ValueError: more or fewer replies than queries.
+        """
+        if turn.start is not self._episode:
+            raise RuntimeError("the episode was reset or stepped while this turn was under way")
+        episode = turn.episode
+        pending = episode.pending
+        if pending:
+            episode = receive(episode, replies_in_slots(pending, self.gate, replies))
+        self._episode = episode
+        self._verdict = verdicts[0] if verdicts else None
+        self._show()
+        over = episode.stop_reason is not None
+        reward = self.reward.reward(episode, self._correct) if over else 0.0
+        return self.observe(), reward, over, False, self.inform()
+
+    def observe(self) -> str:
+        """Return the current observation."""
+        if self.observation == "transcript":
+            return self.episode.transcript()
+        last = self.episode.messages[-1]
+        return last.content if last.role == "user" else ""
+
+    def inform(self) -> Info:
+        """Return the current info, a fresh dictionary."""
+        episode = self.episode
+        return {
+            "problem_id": episode.problem.id,
+            "turn": episode.turn,
+            "turns_left": episode.turns_left,
+            "queries": episode.num_queries,
+            "accepted": episode.num_accepted,
+            "correct": self._correct,
+            "verdict": self._verdict.status.value if self._verdict else None,
+            "stop_reason": episode.stop_reason.value if episode.stop_reason else None,
+        }
+
+    def render(self) -> str | None:
+        """Return the transcript for `"ansi"`; print what is new in it for `"human"`."""
+        if self.render_mode == "ansi":
+            return self._words(0)
+        self._show()
+        return None
+
+    def close(self) -> None:
+        """Stop the verifier, if it was made here."""
+        if self._owns_verifier:
+            self.verifier.close()
+
+    @property
+    def _correct(self) -> bool:
+        return self._verdict is not None and self._verdict.correct
+
+    def _show(self) -> None:
+        num_messages = len(self.episode.messages)
+        if self.render_mode == "human" and self._num_printed < num_messages:
+            print(self._words(self._num_printed), flush=True)
+            self._num_printed = num_messages
+
+    def _words(self, start: int) -> str:
+        episode = self.episode
+        words = episode.transcript(start)
+        if episode.stop_reason is None:
+            return words
+        outcome = self._verdict.status.value if self._verdict else "no answer"
+        return f"{words}\n\n[{episode.stop_reason}: {outcome}]"
+
+
+def _default_experts(problems: Sequence[Problem]) -> ExpertPool:
+    procedural = all(problem.source == "synthetic" for problem in problems)
+    return synthetic_experts() if procedural else SilentExperts()

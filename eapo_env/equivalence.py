@@ -1,0 +1,242 @@
+r"""Exact equality of plain numbers, without sympy: what decides nearly every integer-answer problem.
+
+`canonical` rewrites an answer into plain ASCII LaTeX; `number` reads integers, decimals,
+fractions, mixed numbers, scientific notation, thousands separators, percent, degrees, currency and
+unit words into an exact `Fraction`. All patterns are anchored, with bounded repeats. Characters
+outside ASCII that the replacement table does not name (`４３`, `٤٣`, Cyrillic letters) stay as they
+are, so such a text is never a number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+MAX_CHARS = 2_000
+_NUMBER_CHARS = 400
+
+_UNICODE = str.maketrans(
+    {
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ",
+        "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "°": "^\\circ ", "º": "^\\circ ", "π": "\\pi ",
+        "∞": "\\infty ", "≤": "\\le ", "⩽": "\\le ", "≥": "\\ge ", "⩾": "\\ge ", "≠": "\\ne ",
+        "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "±": "\\pm ", "√": "\\sqrt ", "θ": "\\theta ",
+        "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ",
+        "ω": "\\omega ", "ℝ": "\\mathbb{R}", "∅": "\\emptyset ", "½": "\\frac{1}{2}",
+        "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
+        "²": "^{2}", "³": "^{3}", "€": "$", "£": "$", "¥": "$", "₹": "$", "，": ",", "（": "(",
+        "）": ")", "：": ":", "；": ";", "∣": "|", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
+        "…": "\\ldots ", "’": "'", "⟨": "(", "⟩": ")", "₁": "_1", "₂": "_2", "₃": "_3", "₀": "_0",
+    }
+)  # fmt: skip
+
+_SIMPLE = (
+    ("\\\\sqrt", "\\sqrt"), ("\\\\frac", "\\frac"), ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"),
+    ("\\cfrac", "\\frac"), ("\\!", ""), ("{,}", ","), ("\\$", "$"), ("\\%", "%"),
+    ("^{\\circ}", "^\\circ"), ("^ \\circ", "^\\circ"), ("^{ \\circ }", "^\\circ"),
+    ("\\degree", "^\\circ"), ("\\displaystyle", ""), ("\\leqslant", "\\le"),
+    ("\\geqslant", "\\ge"), ("\\leq", "\\le"), ("\\geq", "\\ge"), ("\\neq", "\\ne"),
+    ("\\lbrace", "\\{"), ("\\rbrace", "\\}"), ("\\lvert", "|"), ("\\rvert", "|"),
+    ("\\{}", ""), ("\\mathbb{R}", "(-\\infty,\\infty)"), ("\\mathbb R", "(-\\infty,\\infty)"),
+)  # fmt: skip
+_SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])(?: ?\.)?")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|hbox|emph|math(?:rm|bf|it|sf|cal)|boldsymbol|bm"
+    r"|operatorname\*?) ?\{([^{}]{0,200})\}"
+)
+_SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-z])")
+_SPACES = re.compile(r"\s{1,2000}")
+_WRAPPED = re.compile(r"\A\{([^{}]{0,2000})\}\Z")
+
+
+@lru_cache(maxsize=4096)
+def canonical(text: str) -> str:
+    r"""Return `text` as plain LaTeX: one notation for what is written in many ways.
+
+    `\text{...}` becomes its words with a space on either side. At most 2,000 characters are meant
+    to come here: longer answers are refused before (`limits.py`).
+    """
+    if not text.isascii():
+        text = text.translate(_UNICODE)
+    if "\\" in text or "$" in text or "~" in text or "{" in text:
+        for old, new in _SIMPLE:
+            if old in text:
+                text = text.replace(old, new)
+        text = _SPACE.sub(" ", _SIZES.sub("", text))
+        text = _TEXT.sub(r" \1 ", text)
+        text = text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", "")
+    text = _SPACES.sub(" ", text).replace(" ^", "^").strip()
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1].rstrip()
+    while (inside := _WRAPPED.match(text)) and "," not in inside[1]:
+        text = inside[1].strip()
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An exact number as written: its value, and what its notation says beside the value."""
+
+    value: Fraction
+    percent: bool = False
+    unit: str = ""
+    decimals: int | None = None
+    """Digits after the decimal point of a plain decimal or of scientific notation, else None."""
+
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,100}(?!\d)|\d{1,3}(?: \d{3}){1,100}(?!\d)|\d{1,300})"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.\d{{0,300}})?|\.\d{{1,300}})"
+_SIGNED = rf"[+-]? ?{_DECIMAL}"
+_ARG = rf"(?:\{{ ?({_SIGNED}) ?\}}|(\d))"
+_NUMBER = re.compile(
+    rf"(?P<sign>[+-]?) ?\$? ?(?P<minus>-?)"
+    rf"(?:(?P<whole>\d{{1,15}})? ?\\frac ?{_ARG} ?{_ARG}"
+    rf"|(?:(?P<mixed>\d{{1,15}})[ ])?(?P<num>\d{{1,300}}) ?/ ?(?P<den>\d{{1,300}})"
+    rf"|(?P<open>\()?(?P<num2>{_SIGNED})(?(open)\)) ?/ ?\((?P<den2>{_SIGNED})\)"
+    rf"|(?P<decimal>{_DECIMAL})"
+    r"(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?(?:\{ ?(?P<exp1>[+-]?\d{1,3}) ?\}|(?P<exp2>\d))"
+    r"|[eE](?P<exp3>[+-]?\d{1,3}))?"
+    r")\$?(?P<suffix>[^\d].{0,60})?",
+    re.DOTALL,
+)
+_NAME = re.compile(
+    r"\A(?:[A-Za-z](?:_\{?\w{1,3}\}?)?(?: ?\( ?[A-Za-z] ?\))?|\|?[A-Z]{1,4}\|?|[A-Z] ?: ?[A-Z]"
+    r"|\\(?:angle|triangle|overline) ?\{?[A-Z]{1,4}\}?|\|[A-Za-z]\||\\(?:theta|alpha|beta|lambda|phi)"
+    r"|[A-Z]{1,2}/[A-Z]{1,2}|P ?\( ?\w{1,12} ?\)|[A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,3}) ?(?:=|:=|\\approx(?![a-z])) ?"
+)
+_UNIT_WORD = re.compile(r"(?P<word>[A-Za-z]{1,20})\.?(?: ?\^ ?\{? ?-?[123] ?\}?)?")
+_UNIT_BREAK = re.compile(r" ?[/*] ?| ?\\cdot ?| ")
+_ABBREVIATIONS = frozenset(
+    "cm mm km dm nm kg mg mL ml ft in hr hrs am pm min sec Hz kHz mi lb lbs oz yd mph kph sq Rs kW"
+    " kWh MB GB cc rad deg USD EUR".split()
+)
+_LETTERS = frozenset("m s g h L l N J W V K C F A".split())
+_NOT_UNITS = frozenset(
+    "or and not mod pi exp sqrt sin cos tan cot sec log ln inf nan infinity infty false true if"
+    " plus minus times over but maybe million billion thousand hundred dozen trillion imaginary"
+    " squared cubed factorial choose base through to less more greater least most than is thus"
+    " with where for so hence then equals max gcd lcm".split()
+)
+_MEASURES = {
+    "centimeters": "cm", "centimeter": "cm", "centimetres": "cm", "meters": "m", "meter": "m",
+    "metres": "m", "kilometers": "km", "millimeters": "mm", "inches": "in", "inch": "in",
+    "feet": "ft", "foot": "ft", "miles": "mi", "seconds": "s", "minutes": "min", "hours": "h",
+    "grams": "g", "kilograms": "kg", "yards": "yd", "mile": "mi", "hour": "h", "hr": "h",
+    "hrs": "h", "minute": "min", "second": "s", "gram": "g", "kilogram": "kg",
+}  # fmt: skip
+_KNOWN = frozenset(_MEASURES.values())
+
+
+@lru_cache(maxsize=4096)
+def number(text: str) -> Number | None:
+    """Return the exact number a canonical `text` writes, or None when it writes anything else."""
+    if len(text) > _NUMBER_CHARS or not text.isascii():
+        return None
+    named = _NAME.match(text)
+    match = _NUMBER.fullmatch(text, named.end() if named else 0)
+    if match is None:
+        return None
+    suffix = _suffix(match["suffix"] or "")
+    value, decimals = _value(match)
+    if suffix is None or value is None:
+        return None
+    return Number(value=value, percent=suffix[0], unit=suffix[1], decimals=decimals)
+
+
+def same_number(answer: Number, gold: Number) -> bool:
+    """Return whether two numbers are equal.
+
+    A percentage equals its bare figure and its fraction (`10%` is `10` and `0.1`); units must
+    agree only when both are known measures; a decimal with at least six significant digits
+    equals the fraction it is the rounding of (`0.333333` is `1/3`), never another decimal.
+    """
+    if answer.unit in _KNOWN and gold.unit in _KNOWN and answer.unit != gold.unit:
+        return False
+    a, g = answer.value, gold.value
+    if a == g:
+        return True
+    if answer.percent != gold.percent:
+        return a / 100 == g if answer.percent else g / 100 == a
+    return rounds_to(a, answer.decimals, g) or rounds_to(g, gold.decimals, a)
+
+
+def rounds_to(decimal: Fraction, decimals: int | None, exact: Fraction) -> bool:
+    """Return whether a decimal of `decimals` places is `exact`, a non-terminating fraction."""
+    if decimals is None or _terminates(exact):
+        return False
+    scale = Fraction(10) ** decimals
+    if abs(decimal) * scale < 100_000:
+        return False
+    return abs(decimal - exact) * scale * 2 <= 1
+
+
+def _terminates(value: Fraction) -> bool:
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1
+
+
+def _suffix(suffix: str) -> tuple[bool, str] | None:
+    """Return (is a percentage, unit), or None when the suffix is no mere unit."""
+    word = suffix.strip().rstrip(". ")
+    if word in ("", "%", "percent", "percentage", "pct"):
+        return word != "", ""
+    if word.startswith("^\\circ"):
+        return (False, "") if word[6:].strip() in ("", "C", "F") else None
+    for part in _UNIT_BREAK.split(word):
+        match = _UNIT_WORD.fullmatch(part)
+        if match is None or not _is_unit(match["word"], attached=not suffix.startswith(" ")):
+            return None
+    return False, _MEASURES.get(word.lower(), word)
+
+
+def is_unit(text: str) -> bool:
+    """Return whether `text` is a unit of measure or a counted thing (`cm^2`, `square units`)."""
+    suffix = _suffix(" " + text)
+    return suffix is not None and suffix[1] != ""
+
+
+def _is_unit(word: str, *, attached: bool) -> bool:
+    if word in _ABBREVIATIONS:
+        return True
+    if attached or word.lower() in _NOT_UNITS:
+        return False
+    return len(word) >= 3 or word in _LETTERS or word in ("of", "in", "per")
+
+
+def _value(match: re.Match[str]) -> tuple[Fraction | None, int | None]:
+    """Return (value, decimal places or None); the value is None for a division by zero."""
+    decimals = None
+    numerator = match[4] or match[5]
+    if match["decimal"]:
+        value = _exact(match["decimal"])
+        shift = int(match["exp1"] or match["exp2"] or match["exp3"] or 0)
+        value *= Fraction(10) ** shift
+        point = match["decimal"].find(".")
+        if point >= 0:
+            decimals = len(match["decimal"]) - point - 1 - shift
+    elif match["num"]:
+        value = _ratio(match["num"], match["den"], match["mixed"])
+    elif match["num2"]:
+        value = _ratio(match["num2"], match["den2"], None)
+    else:
+        value = _ratio(numerator, match[6] or match[7], match["whole"])
+    if value is None:
+        return None, None
+    negative = (match["sign"] == "-") != (match["minus"] == "-")
+    return (-value if negative else value), decimals
+
+
+def _ratio(numerator: str, denominator: str, whole: str | None) -> Fraction | None:
+    top, bottom = _exact(numerator), _exact(denominator)
+    if bottom == 0 or (whole and not 0 <= top / bottom < 1):
+        return None
+    return top / bottom + (int(whole) if whole else 0)
+
+
+def _exact(text: str) -> Fraction:
+    return Fraction(text.replace(",", "").replace(" ", "").rstrip("."))

@@ -1,0 +1,153 @@
+"""Experts behind OpenAI-compatible servers (vLLM, any provider): a pool that survives them.
+
+Whatever a server does (refuse, fail, hang, hang up, answer nonsense), the reply is `Unavailable`
+with a reason, in time. The pool itself is a plain value: connections, the limit on live calls and
+the circuit of an endpoint belong to the running event loop, are opened at the first use, shared by
+every pool that names the same endpoint, and closed when the loop shuts down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, close_line, open_line
+from eapo_env.experts import luck
+from eapo_env.prompts import encodable
+from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+
+SYSTEM_PROMPT = (
+    "You are an expert whom a colleague consults on a question that came up in a larger problem."
+    " Answer exactly what is asked: reason carefully, be brief, and state the result clearly at"
+    " the end. If the question cannot be answered as it stands, say what is missing."
+)
+
+
+def by_slot(query: Query, num_experts: int) -> int:
+    """Return the expert of a slot, in turn: parallel queries meet different experts."""
+    return query.slot % num_experts
+
+
+def by_question(query: Query, num_experts: int) -> int:
+    """Return an expert such that slots, turns and episodes spread evenly over all of them."""
+    return (query.seed + query.turn + query.slot) % num_experts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAIExperts:
+    """Expert models behind one or several OpenAI-compatible endpoints.
+
+    The experts are the models of the endpoints, in order. When the circuit of an expert's endpoint
+    is open, the query goes to the next endpoint that serves the same model; an expert is never
+    replaced by another model, which would change the experiment.
+
+    Args:
+        endpoints: where the experts are.
+        system_prompt: what every expert is told first; empty for none.
+        temperature: the experts' sampling temperature.
+        top_p: the experts' nucleus.
+        max_tokens: the most tokens of one reply, reasoning included.
+        extra_body: further fields of the request, or other values for these; a field whose value
+            is None is not sent.
+        seed: derives a sampling seed for each query, sent to the server; None sends no seed.
+        batch_timeout_s: replies that are not there by then are unavailable, and their calls
+            cancelled; those that are there are kept.
+        route: (query, number of experts) -> the index of the expert to ask.
+
+    Raises:
+        ValueError: no endpoint, or a value out of its range.
+    """
+
+    endpoints: Sequence[Endpoint]
+    system_prompt: str = SYSTEM_PROMPT
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 8192
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+    seed: int | None = None
+    batch_timeout_s: float = 300.0
+    route: Callable[[Query, int], int] = by_slot
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "endpoints", tuple(self.endpoints))
+        if not self.endpoints:
+            raise ValueError("a pool needs at least one endpoint, not ()")
+        if not self.batch_timeout_s > 0:
+            raise ValueError(f"batch_timeout_s must be positive, not {self.batch_timeout_s}")
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return the experts' replies in query order; asked in parallel, nothing is raised."""
+        if not queries:
+            return []
+        tasks = [asyncio.create_task(self._ask_one(query)) for query in queries]
+        try:
+            await asyncio.wait(tasks, timeout=self.batch_timeout_s)
+        finally:
+            await _cancel(tasks)
+        late = Unavailable(f"no reply within {self.batch_timeout_s:g} s (the batch's deadline)")
+        return [late if task.cancelled() else task.result() for task in tasks]
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections to the endpoints; the next use opens new ones."""
+        for endpoint in self.endpoints:
+            await close_line(endpoint)
+
+    async def _ask_one(self, query: Query) -> ExpertReply:
+        experts = [(model, endpoint) for endpoint in self.endpoints for model in endpoint.models]
+        chosen = self.route(query, len(experts)) % len(experts)
+        model = experts[chosen][0]
+        body = self._request(query, model)
+        for name, endpoint in experts[chosen:] + experts[:chosen]:
+            if name != model:
+                continue
+            try:
+                line = await open_line(endpoint)
+            except KeyError:
+                return Unavailable(f"the variable {endpoint.api_key_env} is not set or empty", model)
+            match await line.call(body):
+                case Payload(content):
+                    return read_reply(content, model)
+                case Failure(reason):
+                    return Unavailable(reason, model)
+                case Refused():
+                    continue
+        return Unavailable("the circuit is open: the endpoint did not answer lately", model)
+
+    def _request(self, query: Query, model: str) -> dict[str, object]:
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        body = {
+            "model": model,
+            "messages": [*system, {"role": "user", "content": encodable(query.text)}],
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": None if self.seed is None else int(luck(query, self.seed).integers(2**31)),
+            **self.extra_body,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+
+def read_reply(content: object, model: str) -> ExpertReply:
+    """Return the reply in a decoded chat completion; total, whatever the server sent."""
+    match content:
+        case {
+            "choices": [{"message": {"content": str(text)}, "finish_reason": "abort" | "error"}, *_]
+        }:
+            return Unavailable(f"cut off by the server after {len(text)} characters", model)
+        case {"choices": [{"message": {"content": str(text)}}, *_]}:
+            answer = without_reasoning(text)
+            return Reply(model, answer) if answer else Unavailable("an empty reply", model)
+        case _:
+            return Unavailable(f"not a chat completion: {repr(content)[:200]}", model)
+
+
+def without_reasoning(text: str) -> str:
+    """Return the text after its `<think>...</think>` part, open or closed, with or without it."""
+    return text.rpartition("</think>")[2].partition("<think>")[0].strip()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[ExpertReply]]) -> None:
+    stragglers = [task for task in tasks if task.cancel()]
+    if stragglers:
+        await asyncio.wait(stragglers)

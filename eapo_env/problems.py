@@ -1,0 +1,227 @@
+"""Problems from named sources, from files, and from hub data sets.
+
+Every gold answer is checked here, once: one that the verifier could never confirm is an error now,
+not a reward of 0 for ever. How rows are read, and how their errors name file, line and column,
+stands in `rows.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+from eapo_env.answers import extract_answer
+from eapo_env.rows import Row, cell, read_rows
+from eapo_env.types import Problem
+from eapo_env.verifier import check_gold
+
+_Found = tuple[str, Problem]  # where it stands, and what was read there
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns that hold a problem; dots lead into nested values (`prompt.0.content`).
+
+    Args:
+        statement: the column of the statement, a string.
+        answer: the column of the gold answer, a string or a finite number.
+        id: the column of the id, a string or a whole number; None numbers the rows from 0.
+    """
+
+    statement: str = "problem"
+    answer: str = "answer"
+    id: str | None = "id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """A named source: where it is, how it is laid out, and what its text must be freed of."""
+
+    name: str
+    location: str
+    columns: Columns = Columns()
+    split: str = "test"
+    clean_statement: Callable[[str], str] = str.strip
+    clean_answer: Callable[[str], str] = str.strip
+    repeats: bool = False
+
+
+def _without_instructions(prompt: str) -> str:
+    """Return the statement inside a DAPO prompt."""
+    return prompt.strip().removeprefix(_DAPO_PREFIX).removesuffix(_DAPO_SUFFIX).strip()
+
+
+def _boxed_answer(solution: str) -> str:
+    """Return the answer a solution commits to, or the solution itself when it is a bare answer."""
+    return extract_answer(solution) or solution.strip()
+
+
+_DAPO_PREFIX = (
+    "Solve the following math problem step by step. The last line of your response should be of"
+    " the form Answer: $Answer (without quotes) where $Answer is the answer to the problem."
+)
+_DAPO_SUFFIX = 'Remember to put your answer on its own line after "Answer:".'
+_NAMED = (
+    _Source(
+        name="dapo-math-17k",
+        location="BytedTsinghua-SIA/DAPO-Math-17k",
+        columns=Columns(
+            statement="prompt.0.content", answer="reward_model.ground_truth", id="extra_info.index"
+        ),
+        split="train",
+        clean_statement=_without_instructions,
+        repeats=True,
+    ),
+    _Source(
+        name="aime-2024",
+        location="math-ai/aime24",
+        columns=Columns(answer="solution"),
+        clean_answer=_boxed_answer,
+    ),
+    _Source(name="aime-2025", location="math-ai/aime25"),
+    _Source(name="aimo-2025", location=""),
+    _Source(name="sample", location=str(Path(__file__).parent / "data" / "sample.jsonl")),
+)
+_SOURCES = {source.name: source for source in _NAMED}
+SOURCES = (*_SOURCES, "synthetic")
+"""The names `load_problems` knows."""
+
+
+def load_problems(
+    source: str | PathLike[str],
+    *,
+    path: str | PathLike[str] | None = None,
+    columns: Columns | None = None,
+    split: str | None = None,
+    subset: str | None = None,
+) -> tuple[Problem, ...]:
+    """Return the problems of a source, in the order of its rows, with the ids that stand there.
+
+    - a name of `SOURCES`: `"dapo-math-17k"`, `"aime-2024"` and `"aime-2025"` come from the hub,
+      `"aimo-2025"` is Kaggle's `reference.csv` and needs `path`, `"sample"` and `"synthetic"`
+      come with the package (paper 3.1 trains on the first and evaluates on the next three);
+    - a `.jsonl`, `.csv` or `.parquet` file, or a folder laid out like a hub data set;
+    - a hub data set, `"owner/name"`.
+
+    The hub file of DAPO-Math-17k repeats each problem about a hundred times, and a few statements
+    come with two answers: each statement is kept once, and one with two answers not at all,
+    because nothing says which is right.
+
+    Args:
+        source: a name, a file, a folder, or a hub id.
+        path: a local copy of a named source: a file or folder in the same layout.
+        columns: where the problems stand in the rows; those of the named source by default.
+        split: the split of a hub data set or folder; that of the named source, or `"train"`.
+        subset: the configuration of a hub data set that has several.
+
+    Raises:
+        ValueError: an unknown source (naming the nearest known one); a malformed row, an empty
+            or repeated id, or a gold answer that cannot be verified (naming file, line and
+            column); no problem at all.
+        ImportError: `datasets` is needed and not installed.
+    """
+    if source == "synthetic" and path is None:
+        from eapo_env.synthetic import synthetic_problems
+
+        return tuple(synthetic_problems())
+    layout = _layout(source, path)
+    columns = columns or layout.columns
+    rows = read_rows(layout.location, split or layout.split, subset)
+    found = _parse(rows, layout, columns)
+    problems = tuple(_checked(_unrepeated(found) if layout.repeats else found, columns))
+    if not problems:
+        raise ValueError(f"{layout.location} holds no problems")
+    return problems
+
+
+def _layout(source: str | PathLike[str], path: str | PathLike[str] | None) -> _Source:
+    """Return how to read a source, its location filled in."""
+    named = _SOURCES.get(source) if isinstance(source, str) else None
+    if named is None:
+        if path is not None:
+            raise ValueError(f"path is for a named source of the hub or Kaggle, not {source!r}")
+        return _Source(name=Path(source).stem, location=_existing(source), split="train")
+    if path is not None:
+        return replace(named, location=_existing(Path(path)))
+    if not named.location:
+        raise ValueError(
+            f"{source!r} is not on the hub: download reference.csv of Kaggle's AI Mathematical"
+            " Olympiad - Progress Prize 2 and pass path='reference.csv'"
+        )
+    return named
+
+
+def _existing(source: str | PathLike[str]) -> str:
+    """Return the location of an unnamed source: a file, a folder or a hub id.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    path = Path(source)
+    if source and path.exists():
+        return str(path)
+    if not isinstance(source, str) or path.suffix in (".jsonl", ".csv", ".parquet"):
+        raise ValueError(f"no such file: {str(path)!r}")
+    if _HUB_ID.fullmatch(source):
+        return source
+    nearest = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"unknown problem source {source!r}: the nearest is {nearest!r} (of {', '.join(SOURCES)});"
+        " a file, a folder or a hub id 'owner/name' will do too"
+    )
+
+
+def _parse(rows: Iterable[Row], layout: _Source, columns: Columns) -> Iterator[_Found]:
+    """Yield every row's problem and where it stands."""
+    for number, (where, row) in enumerate(rows):
+        text = {
+            "statement": layout.clean_statement(cell(where, row, columns.statement)),
+            "answer": layout.clean_answer(cell(where, row, columns.answer)),
+            "id": f"{layout.name}-{number}" if columns.id is None else cell(where, row, columns.id),
+        }
+        for field, value in text.items():
+            if not value.strip():
+                raise ValueError(f"{where}, column {getattr(columns, field)!r}: empty")
+        yield (
+            where,
+            Problem(
+                id=text["id"],
+                statement=text["statement"],
+                answer=text["answer"],
+                source=layout.name,
+            ),
+        )
+
+
+def _unrepeated(found: Iterable[_Found]) -> Iterator[_Found]:
+    """Yield the first problem of each statement, and none of a statement with two answers."""
+    first: dict[str, _Found] = {}
+    contradicted: set[str] = set()
+    for where, problem in found:
+        kept = first.setdefault(problem.statement, (where, problem))[1]
+        if kept.answer != problem.answer:
+            contradicted.add(problem.statement)
+    yield from (pair for statement, pair in first.items() if statement not in contradicted)
+
+
+def _checked(found: Iterable[_Found], columns: Columns) -> Iterator[Problem]:
+    """Yield the problems, their ids found unique and their gold answers verifiable."""
+    places: dict[str, str] = {}
+    for where, problem in found:
+        if problem.id in places:
+            raise ValueError(
+                f"{where}, column {columns.id!r}: id {problem.id!r} stands also in"
+                f" {places[problem.id]}"
+            )
+        places[problem.id] = where
+        try:
+            check_gold(problem.answer)
+        except ValueError as error:
+            raise ValueError(f"{where}, column {columns.answer!r}: {error}") from None
+        yield problem

@@ -1,0 +1,158 @@
+"""Rows of problem files and data sets, each with the place where it stands.
+
+JSONL and CSV are read with the standard library, because a malformed row must be an error that
+names its file, line and column; Parquet files and hub data sets go through `datasets`, imported
+on use, and their errors name the row.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from eapo_env.types import LONE_SURROGATE
+
+Row = tuple[str, Mapping[str, object]]
+"""Where a row stands ("file.csv, line 7"), and its values by column."""
+
+_ABSENT = object()
+
+
+def read_rows(location: str, split: str, subset: str | None = None) -> Iterator[Row]:
+    """Yield the rows of a .jsonl, .csv or .parquet file, of a folder, or of a hub data set.
+
+    Args:
+        location: the file, the folder (laid out like a hub data set), or the hub id.
+        split: which split of a folder or hub data set.
+        subset: which configuration of a hub data set that has several.
+
+    Raises:
+        ValueError: a malformed row, or a file of another kind.
+        ImportError: `datasets` is needed and not installed.
+    """
+    path = Path(location)
+    match path.suffix:
+        case ".jsonl":
+            return _jsonl_rows(path)
+        case ".csv":
+            return _csv_rows(path)
+        case ".parquet":
+            return _dataset_rows(location, "train", subset, builder="parquet")
+        case _ if path.is_file():
+            raise ValueError(f"{location!r} is not a .jsonl, .csv or .parquet file")
+        case _:
+            return _dataset_rows(location, split, subset)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file, ends included; only `\\n` ends one, as in JSONL."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}, column {error.start + 1}: not UTF-8"
+                ) from None
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.rstrip("\r\n"))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}: not readable JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: a JSON object is needed, not {line[:80]!r}")
+        yield f"{path}, line {number}", row
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a CSV file with the line each one starts on; a cell may span lines."""
+    reader = csv.reader(_lines(path), strict=True)
+    header: list[str] = []
+    while True:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"{where}: not CSV: {error}") from None
+        if not cells:
+            continue
+        if not header:
+            header = cells
+            if repeated := sorted({name for name in header if header.count(name) > 1}):
+                raise ValueError(f"{where}, column {repeated[0]!r}: named twice")
+        elif len(cells) < len(header):
+            raise ValueError(f"{where}, column {header[len(cells)]!r}: the row ends before it")
+        elif len(cells) > len(header):
+            raise ValueError(f"{where}: {len(cells)} values for {len(header)} columns")
+        else:
+            yield where, dict(zip(header, cells, strict=True))
+
+
+def _dataset_rows(
+    location: str, split: str, subset: str | None, builder: str | None = None
+) -> Iterator[Row]:
+    """Yield the rows of a hub data set, of a folder like one, or of a file read by `builder`."""
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError(
+            f"reading {location!r} needs the datasets package: pip install datasets"
+        ) from None
+    try:
+        if builder:
+            data = datasets.load_dataset(builder, data_files=location, split=split)
+        else:
+            data = datasets.load_dataset(location, subset, split=split)
+    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        raise ValueError(f"{location}: {error}") from error
+    numbers = itertools.count(1)
+    for batch in data.iter(batch_size=1000):
+        for cells, number in zip(zip(*batch.values(), strict=True), numbers, strict=False):
+            yield f"{location}, row {number}", dict(zip(batch, cells, strict=True))
+
+
+def cell(where: str, row: Mapping[str, object], column: str) -> str:
+    """Return the text of a column of a row; dots lead into nested values (`prompt.0.content`).
+
+    Raises:
+        ValueError: no such column, or neither text that UTF-8 can hold nor a finite number.
+    """
+    value = _nested(row, column)
+    if value is _ABSENT:
+        raise ValueError(f"{where}, column {column!r}: missing (columns: {', '.join(row)})")
+    if isinstance(value, str) and LONE_SURROGATE.search(value) is None:
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else repr(value)
+    raise ValueError(f"{where}, column {column!r}: text or a number is needed, not {value!r}")
+
+
+def _nested(row: Mapping[str, object], column: str) -> object:
+    if column in row:
+        return row[column]
+    value: object = row
+    for key in column.split("."):
+        if isinstance(value, Mapping) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return _ABSENT
+    return value

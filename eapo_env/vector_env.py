@@ -1,0 +1,237 @@
+"""Many episodes behind Gymnasium's vector interface, with one batch of waiting per step.
+
+In a step every sub-environment's completion is parsed first, then the queries of all go to the
+experts as one batch, then the answers of all go to the verifier as one batch, and the outcomes
+are applied in index order. Lock-step is what the interface asks for; a learner that wants nobody
+to wait for the slowest uses `step_one` and `reset_one` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from itertools import islice
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from eapo_env.env import EAPOMathEnv, Info, StepResult, Turn
+from eapo_env.event_loop import run
+from eapo_env.types import Rules
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Seeds = int | Sequence[int | None] | None
+
+
+class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt.NDArray[Any]]):
+    """`num_envs` episodes of `EAPOMathEnv`, value for value what a `SyncVectorEnv` of them gives.
+
+    Args:
+        num_envs: the number of sub-environments.
+        autoreset_mode: what happens to an episode that is over. `NEXT_STEP`: the next step resets
+            it and ignores its action. `SAME_STEP`: the same step does, and the end is in the
+            infos as `final_obs` and `final_info`. `DISABLED`: the caller resets it, with
+            `reset(options={"reset_mask": ...})`.
+        settings: the arguments of `EAPOMathEnv`, shared by all.
+
+    Raises:
+        ValueError: no sub-environment, or a bad value.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        **EAPOMathEnv.metadata,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        **settings: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, not {num_envs}")
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        first = EAPOMathEnv(**settings)
+        # Before the first reset a sub-environment holds nothing but what all of them share.
+        self.envs = (first, *(copy(first) for _ in range(num_envs - 1)))
+        self.render_mode = first.render_mode
+        self.single_observation_space = first.observation_space
+        self.single_action_space = first.action_space
+        self.observation_space = batch_space(first.observation_space, num_envs)
+        self.action_space = batch_space(first.action_space, num_envs)
+
+    def reset(
+        self, *, seed: Seeds = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Return the observations, and the infos of the sub-environments that were reset.
+
+        Args:
+            seed: a number s gives sub-environment i the seed s + i; a sequence gives each its
+                own; see `EAPOMathEnv.reset`.
+            options: those of `EAPOMathEnv.reset`, for all; `problem_ids`, one per
+                sub-environment (None draws one); `reset_mask`, a boolean array of those to reset.
+
+        Raises:
+            ValueError: an unknown option, or a bad value.
+        """
+        shared = dict(options or {})
+        mask = self._mask(shared.pop("reset_mask", None))
+        problem_ids = self._one_each("problem_ids", shared.pop("problem_ids", None))
+        infos: dict[str, Any] = {}
+        for index, (env, own_seed) in enumerate(zip(self.envs, self._seeds(seed), strict=True)):
+            if mask[index]:
+                own = {"problem_id": problem_ids[index]} if problem_ids[index] is not None else {}
+                _, info = env.reset(seed=own_seed, options=shared | own)
+                infos = self._add_info(infos, info, index)
+        return self._observations(), infos
+
+    def step(
+        self, actions: Sequence[str]
+    ) -> tuple[tuple[str, ...], Floats, Bools, Bools, dict[str, Any]]:
+        """Return observations, rewards, terminations, truncations and infos after one step of all.
+
+        Raises:
+            ResetNeeded: an episode is missing, or is over and this mode does not reset it here.
+            ValueError: not one string per sub-environment. Nothing has changed then.
+        """
+        turns = self._begin_turns(actions)
+        results = self._wait_for(turns)
+        rewards = np.zeros(self.num_envs, dtype=np.float64)
+        terminations = np.zeros(self.num_envs, dtype=np.bool_)
+        truncations = np.zeros(self.num_envs, dtype=np.bool_)
+        infos: dict[str, Any] = {}
+        for index, (env, result) in enumerate(zip(self.envs, results, strict=True)):
+            observation, rewards[index], terminations[index], truncations[index], info = result
+            over = terminations[index] or truncations[index]
+            if over and self.autoreset_mode is AutoresetMode.SAME_STEP:
+                final = {"final_obs": observation, "final_info": info}
+                infos = self._add_info(infos, final, index)
+                _, info = env.reset()
+            infos = self._add_info(infos, info, index)
+        return self._observations(), rewards, terminations, truncations, infos
+
+    async def step_one(self, index: int, action: str) -> StepResult:
+        """Return what sub-environment `index` alone makes of a completion.
+
+        Nothing resets by itself here: `reset_one` does. So each episode can be a coroutine of its
+        own, and neither a slow nor a finished sub-environment costs the policy a call.
+
+        Raises:
+            ResetNeeded, ValueError, RuntimeError: as `EAPOMathEnv.step_async`.
+        """
+        return await self.envs[index].step_async(action)
+
+    def reset_one(
+        self, index: int, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[str, Info]:
+        """Return the observation and info of a fresh episode in sub-environment `index`."""
+        return self.envs[index].reset(seed=seed, options=options)
+
+    @property
+    def rules(self) -> tuple[Rules, ...]:
+        """The rules of each sub-environment's next episode; may be set, to one value for all."""
+        return tuple(env.rules for env in self.envs)
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self.set_attr("rules", rules)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Return an attribute of every sub-environment."""
+        return tuple(getattr(env, name) for env in self.envs)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of every sub-environment: to each its own from a list, or one to all."""
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        for env, value in zip(self.envs, self._one_each(name, each), strict=True):
+            setattr(env, name, value)
+
+    def render(self) -> tuple[Any, ...]:
+        """Return what each sub-environment renders."""
+        return tuple(env.render() for env in self.envs)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the verifier, if it was made here."""
+        self.envs[0].close()
+
+    def _begin_turns(self, actions: Sequence[str]) -> list[Turn | None]:
+        """Return every live sub-environment's turn, None for those that this step resets."""
+        if isinstance(actions, str) or len(actions) != self.num_envs:
+            raise ValueError(f"{self.num_envs} actions are needed, not {actions!r:.200}")
+        for action in actions:
+            if not isinstance(action, str):
+                raise ValueError(f"every action must be a string, not {action!r:.200}")
+        over = [env.episode.stop_reason is not None for env in self.envs]
+        if any(over) and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            raise ResetNeeded(f"these episodes are over: {[i for i, o in enumerate(over) if o]}")
+        return [
+            None if is_over else env.begin_turn(action)
+            for env, action, is_over in zip(self.envs, actions, over, strict=True)
+        ]
+
+    def _wait_for(self, turns: Sequence[Turn | None]) -> list[StepResult]:
+        """Return every sub-environment's result, having asked and verified all at once."""
+        queries = [query for turn in turns if turn for query in turn.queries]
+        pairs = [pair for turn in turns if turn for pair in turn.pairs]
+        replies = run(self.envs[0].experts.ask(queries)) if queries else ()
+        if len(replies) != len(queries):
+            raise ValueError(
+                f"the expert pool gave {len(replies)} replies to {len(queries)} queries"
+            )
+        verdicts = self.envs[0].verifier.verify(pairs) if pairs else ()
+        next_replies, next_verdicts = iter(replies), iter(verdicts)
+        return [
+            env.end_turn(
+                turn,
+                tuple(islice(next_replies, len(turn.queries))),
+                tuple(islice(next_verdicts, len(turn.pairs))),
+            )
+            if turn
+            else _reset(env)
+            for env, turn in zip(self.envs, turns, strict=True)
+        ]
+
+    def _observations(self) -> tuple[str, ...]:
+        return tuple(env.observe() for env in self.envs)
+
+    def _seeds(self, seed: Seeds) -> Sequence[int | None]:
+        if isinstance(seed, int | np.integer):
+            return [int(seed) + index for index in range(self.num_envs)]
+        return self._one_each("seed", seed)
+
+    def _one_each(self, name: str, values: Sequence[Any] | None) -> Sequence[Any]:
+        if values is None:
+            return [None] * self.num_envs
+        if isinstance(values, str) or len(values) != self.num_envs:
+            raise ValueError(f"{name} must hold {self.num_envs} values, not {values!r:.200}")
+        return values
+
+    def _mask(self, mask: object) -> Bools:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        if (
+            not isinstance(mask, np.ndarray)
+            or mask.shape != (self.num_envs,)
+            or mask.dtype != np.bool_
+            or not mask.any()
+        ):
+            raise ValueError(
+                f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in"
+                f" it, not {mask!r}"
+            )
+        return mask
+
+
+def _reset(env: EAPOMathEnv) -> StepResult:
+    observation, info = env.reset()
+    return observation, 0.0, False, False, info

@@ -1,0 +1,197 @@
+"""An OpenAI-compatible server that misbehaves on request: the model's name says how.
+
+Run as a program it serves; `StubServer` starts it in a process of its own, kills and restarts it.
+GET /v1/records returns what the server saw: one record per call, and the most calls live at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+RETRY_AFTER_S = 1
+HUGE_CHARS = 10_000_000
+
+
+class StubServer:
+    """The server in another process, on a port that stays the same over restarts."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> StubServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start serving; returns once the server listens."""
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), "--port", str(self.port)], stdout=subprocess.PIPE
+        )
+        assert self.process.stdout.readline().strip() == b"ready"
+
+    def kill(self) -> None:
+        """Kill the server as the kernel would: no farewell to anybody."""
+        if self.process is not None:
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+
+    def records(self, model: str) -> list[dict]:
+        """Return the records of the calls to a model, in order of arrival."""
+        return [call for call in self._seen()["calls"] if call["model"] == model]
+
+    def max_live(self, model: str) -> int:
+        """Return the most calls to a model that were live at the same time."""
+        return self._seen()["max_live"].get(model, 0)
+
+    def wait_for(self, model: str, num_calls: int, **properties: object) -> list[dict]:
+        """Return the records of a model, once so many of them have these properties."""
+        while True:
+            calls = self.records(model)
+            fits = [c for c in calls if all(c[k] == v for k, v in properties.items())]
+            if len(fits) >= num_calls:
+                return fits
+            time.sleep(0.01)
+
+    def _seen(self) -> dict:
+        with urllib.request.urlopen(f"{self.url}/records") as response:
+            return json.load(response)
+
+
+def completion(content: object, finish_reason: object = "stop") -> dict:
+    message = {"role": "assistant", "content": content}
+    return {
+        "id": "stub",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "stub",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+    }
+
+
+BODIES = {
+    "abort": json.dumps(completion("half a thought", "abort")),
+    "empty": json.dumps(completion("")),
+    "null": json.dumps(completion(None)),
+    "no-choices": json.dumps({"choices": []}),
+    "wrong-types": json.dumps({"choices": {"message": 7}}),
+    "garbage": '{"choices": [{"mess',
+    "nasty": json.dumps(completion("null \0, lone \ud800, 🤔, ∫, </reply>")),
+    "think": json.dumps(completion("<think>\nseven times six\n</think>\n\n42")),
+    "thinking": json.dumps(completion("<think>\nseven times")),
+    "huge": json.dumps(completion("x" * HUGE_CHARS)),
+    "not-utf8": b'{"choices": "\xff\xfe"}',
+}
+
+
+def main() -> None:
+    from aiohttp import web
+
+    calls: list[dict] = []
+    live: dict[str, int] = {}
+    max_live: dict[str, int] = {}
+
+    async def complete(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        model = body["model"]
+        call = {
+            "model": model,
+            "text": body["messages"][-1]["content"],
+            "body": body,
+            "authorization": request.headers.get("Authorization"),
+            "retry": int(request.headers.get("x-stainless-retry-count", "0")),
+            "began_s": time.monotonic(),
+            "disconnected": False,
+        }
+        calls.append(call)
+        live[model] = live.get(model, 0) + 1
+        max_live[model] = max(max_live.get(model, 0), live[model])
+        try:
+            return await behave(request, call)
+        except asyncio.CancelledError:
+            call["disconnected"] = True
+            raise
+        finally:
+            live[model] -= 1
+
+    async def behave(request: web.Request, call: dict) -> web.StreamResponse:
+        model, text = call["model"], call["text"]
+        kind, _, parameter = model.partition(":")
+        match kind:
+            case "echo":
+                return web.json_response(completion(f"echo: {text}"))
+            case "delay":
+                await asyncio.sleep(float(parameter))
+                return web.json_response(completion(f"echo: {text}"))
+            case "text-decides":
+                await asyncio.sleep(3600 if "hang" in text else 0)
+                return web.json_response(completion(f"echo: {text}"))
+            case "hang":
+                await asyncio.sleep(3600)
+            case "status":
+                message = f"you sent {call['authorization']}"
+                error = {"error": {"message": message}}
+                return web.json_response(error, status=int(parameter))
+            case "flaky" if call["retry"] == 0:
+                headers = {"Retry-After": str(RETRY_AFTER_S)}
+                return web.json_response({"error": {}}, status=429, headers=headers)
+            case "flaky":
+                return web.json_response(completion(f"echo: {text}"))
+            case "drop":
+                request.transport.abort()
+            case "not-http":
+                request.transport.write(b"\x00\xff\x16 this is no HTTP\r\n\r\n")
+                request.transport.close()
+            case "cut-off":
+                response = web.StreamResponse(headers={"Content-Type": "application/json"})
+                response.content_length = 1000
+                await response.prepare(request)
+                await response.write(b'{"choices": [')
+                request.transport.close()
+                return response
+            case "html":
+                return web.Response(text="<h1>It works!</h1>", content_type="text/html")
+            case _:
+                body = BODIES[kind]
+                body = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
+                return web.Response(body=body, content_type="application/json")
+        return web.Response()
+
+    async def records(_: web.Request) -> web.Response:
+        return web.json_response({"calls": calls, "max_live": max_live})
+
+    async def serve(port: int) -> None:
+        app = web.Application(client_max_size=2**26)
+        app.router.add_post("/v1/chat/completions", complete)
+        app.router.add_get("/v1/records", records)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    asyncio.run(serve(parser.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Problems: the real loaders on small files in the schemas of the hub and of Kaggle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eapo_env.problems import SOURCES, Columns, load_problems
+from eapo_env.types import Problem
+from eapo_env.verifier import Verifier
+
+datasets = pytest.importorskip("datasets")
+
+DAPO_PREFIX = (
+    "Solve the following math problem step by step. The last line of your response should be of "
+    "the form Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"
+)
+DAPO_SUFFIX = '\n\nRemember to put your answer on its own line after "Answer:".'
+
+
+@pytest.fixture(autouse=True)
+def _cache_outside_the_home(tmp_path: Path) -> Iterator[None]:
+    kept = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = tmp_path / "cache"
+    yield
+    datasets.config.HF_DATASETS_CACHE = kept
+
+
+def dapo_row(statement: str, answer: str, index: str) -> dict[str, object]:
+    return {
+        "data_source": "math_dapo",
+        "prompt": [{"role": "user", "content": DAPO_PREFIX + statement + DAPO_SUFFIX}],
+        "ability": "MATH",
+        "reward_model": {"ground_truth": answer, "style": "rule-lighteval/MATH_v2"},
+        "extra_info": {"index": index},
+    }
+
+
+def write_parquet(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_list(rows).to_parquet(str(path))
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_dapo_is_unwrapped_and_each_statement_kept_once(tmp_path: Path) -> None:
+    rows = [
+        dapo_row("What is $1+1$?", "2", "uuid-a"),
+        dapo_row("What is $2+2$?", "4", "uuid-b"),
+        dapo_row("What is $3+3$?", "6", "uuid-c"),
+    ]
+    again = dapo_row("What is $1+1$?", "2", "uuid-d")
+    against = dapo_row("What is $3+3$?", "7", "uuid-e")
+    write_parquet(
+        tmp_path / "DAPO" / "data" / "dapo-math-17k.parquet", [*rows * 100, again, against]
+    )
+    assert load_problems("dapo-math-17k", path=tmp_path / "DAPO") == (
+        Problem(id="uuid-a", statement="What is $1+1$?", answer="2", source="dapo-math-17k"),
+        Problem(id="uuid-b", statement="What is $2+2$?", answer="4", source="dapo-math-17k"),
+    )
+
+
+def test_a_dapo_statement_may_end_in_the_words_of_its_wrapping(tmp_path: Path) -> None:
+    statement = 'Write $x$ as Answer: $Answer. Solve it step by step, after "Answer:".'
+    path = write_parquet(tmp_path / "d.parquet", [dapo_row(statement, "5", "u")])
+    assert load_problems("dapo-math-17k", path=path)[0].statement == statement
+
+
+def test_aime_2024_answers_are_taken_out_of_their_boxes(tmp_path: Path) -> None:
+    rows = [
+        {"id": 60, "problem": "One?", "solution": r"\boxed{204}", "url": "https://a/1"},
+        {"id": 61, "problem": "Two?", "solution": r"So $x = 25$, hence $\boxed{025}$.", "url": ""},
+    ]
+    write_parquet(tmp_path / "aime24" / "data" / "test-00000-of-00001.parquet", rows)
+    problems = load_problems("aime-2024", path=tmp_path / "aime24")
+    assert [(p.id, p.statement, p.answer) for p in problems] == [
+        ("60", "One?", "204"),
+        ("61", "Two?", "025"),
+    ]
+
+
+def test_aime_2025_loads_from_a_folder_like_the_hubs(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"problem": "Find $b > 9$.", "answer": "70", "id": "0"},
+        {"problem": "Find 角 $C$.", "answer": "588", "id": "1"},
+    ]
+    write_jsonl(tmp_path / "aime25" / "test.jsonl", rows)
+    problems = load_problems("aime-2025", path=tmp_path / "aime25")
+    assert [(p.id, p.statement, p.answer) for p in problems] == [
+        ("0", "Find $b > 9$.", "70"),
+        ("1", "Find 角 $C$.", "588"),
+    ]
+
+
+def test_aimo_2025_is_kaggles_csv(tmp_path: Path) -> None:
+    path = tmp_path / "reference.csv"
+    path.write_text('id,problem,answer\n057f8a,"Three airline\ncompanies, ""and"" more",79\n')
+    assert load_problems("aimo-2025", path=path) == (
+        Problem(
+            id="057f8a",
+            statement='Three airline\ncompanies, "and" more',
+            answer="79",
+            source="aimo-2025",
+        ),
+    )
+
+
+def test_aimo_2025_without_its_file_says_where_to_get_it() -> None:
+    with pytest.raises(ValueError, match=r"not on the hub: download reference\.csv"):
+        load_problems("aimo-2025")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "folder"])
+def test_every_kind_of_file_gives_the_same_problems(tmp_path: Path, kind: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"key": "p", "question": "What is $x$?", "target": "3/4"},
+        {"key": "q", "question": "And {0} $y$?", "target": "-12"},
+    ]
+    path = tmp_path / f"set.{kind}"
+    if kind == "jsonl":
+        write_jsonl(path, rows)
+    elif kind == "csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+    elif kind == "parquet":
+        write_parquet(path, rows)
+    else:
+        write_jsonl(path / "train.jsonl", rows)
+    columns = Columns(statement="question", answer="target", id="key")
+    assert load_problems(path, columns=columns) == (
+        Problem(id="p", statement="What is $x$?", answer="3/4", source="set"),
+        Problem(id="q", statement="And {0} $y$?", answer="-12", source="set"),
+    )
+
+
+def test_a_folder_has_splits(tmp_path: Path) -> None:
+    for split, answer in (("train", 1), ("test", 2)):
+        row: dict[str, object] = {"id": 0, "problem": "?", "answer": answer}
+        write_jsonl(tmp_path / "set" / f"{split}.jsonl", [row])
+    assert load_problems(tmp_path / "set")[0].answer == "1"
+    assert load_problems(tmp_path / "set", split="test")[0].answer == "2"
+    with pytest.raises(ValueError, match=r"set: .*train.*test"):
+        load_problems(tmp_path / "set", split="dev")
+
+
+def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{"problem": "?", "answer": 1}] * 2)
+    assert [p.id for p in load_problems(path, columns=Columns(id=None))] == ["set-0", "set-1"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"id": "b", "problem": " ", "answer": "1"}, "column 'problem': empty"),
+        ({"id": "", "problem": "?", "answer": "1"}, "column 'id': empty"),
+        ({"id": "a", "problem": "?", "answer": "1"}, "column 'id': id 'a' stands also in"),
+        ({"id": "b", "problem": "?", "answer": ""}, "column 'answer': empty"),
+        ({"id": "b", "problem": "?", "answer": "\\frac{1}{"}, "column 'answer': "),
+    ],
+)
+def test_a_bad_problem_names_file_line_and_column(
+    tmp_path: Path, kind: str, bad: dict[str, object], message: str
+) -> None:
+    rows: list[dict[str, object]] = [{"id": "a", "problem": "?", "answer": "1"}, bad]
+    path = tmp_path / f"set.{kind}"
+    if kind == "parquet":
+        write_parquet(path, rows)
+        place = "row 2"
+    elif kind == "csv":
+        path.write_text("id,problem,answer\n" + "\n".join(",".join(r.values()) for r in rows))  # type: ignore[arg-type]
+        place = "line 3"
+    else:
+        write_jsonl(path, rows)
+        place = "line 2"
+    with pytest.raises(ValueError, match=rf"set\.{kind}, {place}, {message}"):
+        load_problems(path)
+
+
+def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{"id": 1, "question": "?", "answer": "1"}])
+    with pytest.raises(
+        ValueError, match=r"line 1, column 'problem': missing \(columns: id, question, answer\)"
+    ):
+        load_problems(path)
+
+
+def test_a_file_that_is_no_parquet_is_a_value_error_naming_it(tmp_path: Path) -> None:
+    path = tmp_path / "set.parquet"
+    path.write_bytes(b"not parquet")
+    with pytest.raises(ValueError, match=r"set\.parquet"):
+        load_problems(path)
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="holds no problems"):
+        load_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("aime2024", "unknown problem source 'aime2024': the nearest is 'aime-2024'"),
+        ("DAPO-Math-17K", "the nearest is 'dapo-math-17k'"),
+        ("sampel", "the nearest is 'sample'"),
+        ("", "unknown problem source ''"),
+        ("missing.jsonl", "no such file: 'missing.jsonl'"),
+        (Path("sample"), "no such file: 'sample'"),
+    ],
+)
+def test_an_unknown_source_names_the_nearest(source: str | Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_problems(source)
+
+
+def test_a_path_belongs_to_a_named_source_and_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="path is for a named source"):
+        load_problems("mine", path=tmp_path)
+    with pytest.raises(ValueError, match="no such file"):
+        load_problems("aime-2025", path=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("source", ["sample", "synthetic"])
+def test_what_ships_with_the_package_loads_and_verifies(source: str) -> None:
+    problems = load_problems(source)
+    assert len({p.id for p in problems}) == len(problems) >= 10
+    assert source in SOURCES
+    with Verifier() as verifier:
+        verdicts = verifier.verify([(rf"\boxed{{{p.answer}}}", p.answer) for p in problems])
+    assert all(verdict.correct for verdict in verdicts)
+
+
+def test_a_hub_id_reaches_the_hub_loader() -> None:
+    code = (
+        "from eapo_env.problems import load_problems\n"
+        "try:\n    load_problems('nobody/nothing')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, 'nobody/nothing' in str(error))\n"
+    )
+    offline = {"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": "/nonexistent"}
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env=offline,
+        check=False,
+    )
+    assert result.stdout.split() in (["ConnectionError", "True"], ["OfflineModeIsEnabled", "True"])
