@@ -20,8 +20,9 @@ from eapo_agents.algorithm import ALGORITHMS, Algorithm
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.rollout import DynamicSampling, TokenLimits
 from eapo_env.annealing import Annealing
+from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, SilentExperts
-from eapo_env.openai_experts import Endpoint, OpenAIExperts
+from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.problems import load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
@@ -97,7 +98,7 @@ class ExpertSettings:
             case "synthetic":
                 return synthetic_experts(self.error_rate)
             case "openai":
-                return OpenAIExperts(self.endpoints)
+                return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)
             case "silent":

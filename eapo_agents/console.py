@@ -17,7 +17,7 @@ from eapo_agents.evaluate import Report, evaluate
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.models import load_model
 from eapo_agents.pretrain import Pretraining
-from eapo_agents.report import draw, table
+from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
 from eapo_agents.trainer import Trainer, make_rollout
 
@@ -65,6 +65,8 @@ def evaluate_model(path: str, config: TrainConfig, json_file: Path | None) -> in
 def show_report(runs: Sequence[Run], plot: Path | None) -> None:
     """Print the table of some runs and draw their plot."""
     CONSOLE.print(table(runs))
+    if len(runs) == 2 and (compared := difference(*runs)):
+        CONSOLE.print(compared)
     place = plot or runs[0].folder / "plots" / "training.png"
     draw(runs, place)
     CONSOLE.print(f"plot: {place}")
@@ -76,7 +78,7 @@ def show_pretraining(pretraining: Pretraining, folder: Path) -> None:
     """Make the embedded model in a folder, with a progress bar."""
     with _progress("loss {task.fields[loss]:.3f}") as progress:
         bar = progress.add_task("pretraining", total=pretraining.steps, loss=float("nan"))
-        pretraining.run(folder, lambda _, loss: progress.update(bar, advance=1, loss=loss))
+        pretraining.run(folder, lambda loss: progress.update(bar, advance=1, loss=loss))
     CONSOLE.print(f"model: {folder}")
 
 

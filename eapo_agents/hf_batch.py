@@ -114,14 +114,16 @@ class Batch:
         rows["count"] += 1
         stopped = self._stops.hit(self._tokens[: len(rows)], rows["count"], rows["stop"])
         done = np.flatnonzero(stopped | (rows["count"] >= rows["limit"]))
-        finished = [(self.live[row], self._completion(row, bool(stopped[row]))) for row in done]
+        finished = [
+            (self.live[row], self._completion(int(row), bool(stopped[row]))) for row in done
+        ]
         self._remove(done)
         return finished
 
     @torch.inference_mode()
     def drop(self, requests: Sequence[Request]) -> None:
         """Let live requests leave unfinished."""
-        self._remove(np.array(sorted(self.live.index(request) for request in requests)))
+        self._remove(np.array([self.live.index(request) for request in requests], np.intp))
 
     def _logits(self, rows: npt.NDArray[Any]) -> Tensor:
         at_B = self._on_device(rows["length"])

@@ -85,7 +85,7 @@ class HFPolicy:
             limit=completion_limit(prompt_ids, sampling, self.max_context_tokens),
         )
         self._start_engine()
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._futures[request] = future
         self._waiting.append(request)
         try:
@@ -130,11 +130,14 @@ class HFPolicy:
             while self._futures:
                 self._admit()
                 for request, completion in self._batch.step():
-                    self._futures.pop(request).set_result(completion)
+                    future = self._futures.pop(request)
+                    if not future.cancelled():
+                        future.set_result(completion)
                 await asyncio.sleep(0)
         except Exception as error:
             for future in self._futures.values():
-                future.set_exception(error)
+                if not future.cancelled():
+                    future.set_exception(error)
             self._batch.clear()
         finally:
             self._model.train(was_training)

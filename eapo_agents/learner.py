@@ -19,7 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from eapo_agents.algorithm import DAPO, Algorithm
-from eapo_agents.batches import Batch, MiniBatch, Row, mini_batch, packed, padded, rows_of_groups
+from eapo_agents.batches import (
+    Batch,
+    MiniBatch,
+    Row,
+    make_batches,
+    mini_batch,
+    packed,
+    padded,
+    rows_of_groups,
+)
 from eapo_agents.logprobs import token_logprobs
 from eapo_agents.losses import Loss, mismatch, sft_loss
 from eapo_agents.trajectory import Demonstration, Floats, Group, Trajectory
@@ -56,7 +65,7 @@ class LearnerSettings:
     warmup_steps: int = 10
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
-    max_batch_tokens: int = 8192
+    max_batch_tokens: int = 4096
     mini_batches: int = 1
     epochs: int = 1
     temperature: float = 1.0
@@ -85,7 +94,7 @@ class LearnerSettings:
         """The device meant."""
         if self.device != "auto":
             return torch.device(self.device)
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     @property
     def weights_dtype(self) -> torch.dtype:
@@ -128,9 +137,9 @@ class Learner:
         """Improve the model on the groups; return the update's metrics.
 
         These are `loss`, `grad_norm` (before clipping), `learning_rate`, `entropy` (nats a policy
-        token), `mismatch_kl`, `max_mismatch_ratio`, `learned_tokens`, `learned_sequences`, `padding_rate`
-        and the diagnostics of the loss; with several optimiser steps, the mean of each over them,
-        or the largest for a maximum.
+        token), `mismatch_kl`, `max_mismatch_ratio`, `learned_tokens`, `learned_sequences`,
+        `padding_rate` and the diagnostics of the loss; with several optimiser steps, the mean of
+        each over them, or the largest for a maximum.
 
         Raises:
             ValueError: no groups, or no policy token in one of the optimiser steps.
@@ -165,9 +174,10 @@ class Learner:
 
     def logprobs(self, records: Sequence[Trajectory | Demonstration]) -> list[Floats]:
         """Return each record's log-probabilities under the model, 0 off the mask, in order."""
-        mini = self._mini_batch([Row(record=record) for record in records], num_groups=1)
+        rows = [Row(record=record) for record in records]
+        batches = self._placed(make_batches(rows, max_tokens=self.settings.max_batch_tokens))
         found: dict[int, Floats] = {}
-        for batch, logp_BT in zip(mini.batches, self._logps(mini.batches), strict=True):
+        for batch, logp_BT in zip(batches, self._logps(batches), strict=True):
             for row, logp_T in zip(batch.row_B.tolist(), logp_BT.float().cpu(), strict=True):
                 found[row] = logp_T[: records[row].num_tokens].numpy().copy()
         return [found[row] for row in range(len(records))]
@@ -207,8 +217,11 @@ class Learner:
 
     def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
         mini = mini_batch(rows, max_tokens=self.settings.max_batch_tokens, num_groups=num_groups)
+        return replace(mini, batches=self._placed(mini.batches))
+
+    def _placed(self, batches: Sequence[Batch]) -> list[Batch]:
         device, dtype = self.settings.torch_device, self.settings.weights_dtype
-        return replace(mini, batches=[batch.to(device, dtype) for batch in mini.batches])
+        return [batch.to(device, dtype) for batch in batches]
 
     def _apply(self, mini: MiniBatch, loss: Loss, old: Sequence[Tensor] | None) -> dict[str, float]:
         """Take one optimiser step; `old` None means that the ratio is 1."""
@@ -219,25 +232,23 @@ class Learner:
             inputs = mini.loss_inputs(batch, logp_BT, logp_BT.detach() if old is None else old[i])
             output, gap = loss(inputs), mismatch(inputs)
             output.loss.backward()  # type: ignore[no-untyped-call]
-            sums = {"loss": output.loss.detach() * mini.num_tokens, "entropy": entropy}
-            _add(report, sums | output.sums | gap.sums, output.maxima | gap.maxima, mini.num_tokens)
+            report["loss"] = report.get("loss", 0.0) + output.loss.detach()
+            sums = {"entropy": entropy} | output.sums | gap.sums
+            _add(report, sums, output.maxima | gap.maxima, mini.num_tokens)
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
-        report |= {"grad_norm": grad_norm}
-        self._refuse_non_finite(report)
-        learning_rate = self.settings.learning_rate_at(self.step)
-        for parameters in self._optimizer.param_groups:
-            parameters["lr"] = learning_rate
+        self._refuse_non_finite(float(report["loss"]), float(grad_norm))
+        self._optimizer.param_groups[0]["lr"] = self.settings.learning_rate_at(self.step)
         self._optimizer.step()
         self.step += 1
         return {name: float(value) for name, value in report.items()} | {
-            "learning_rate": learning_rate,
+            "grad_norm": float(grad_norm),
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
             "learned_tokens": mini.num_tokens,
             "learned_sequences": mini.num_sequences,
             "padding_rate": mini.padding_rate,
         }
 
-    def _refuse_non_finite(self, report: Mapping[str, Tensor]) -> None:
-        loss, grad_norm = float(report["loss"]), float(report["grad_norm"])
+    def _refuse_non_finite(self, loss: float, grad_norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             self._optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(
@@ -255,9 +266,7 @@ class Learner:
         bfloat16 = settings.precision == "bfloat16"
         with torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=bfloat16):
             layout = padded if settings.layout == "padded" else packed
-            return token_logprobs(
-                self.model, batch, layout=layout, temperature=settings.temperature
-            )
+            return token_logprobs(self.model, batch, layout, settings.temperature)
 
 
 def _add(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def token_logprobs(
     model: PreTrainedModel,
     batch: Batch,
-    *,
     layout: Callable[[Batch], ModelInputs],
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
@@ -46,7 +45,9 @@ def _of_logits(
     logits_RKV: Tensor, inputs: ModelInputs, temperature: float
 ) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(logits_RKV.dtype, torch.float32)
-    logits_RKV = logits_RKV.to(dtype) / temperature
+    logits_RKV = logits_RKV.to(dtype)
+    if temperature != 1.0:  # a copy of the logits is the largest tensor there is
+        logits_RKV = logits_RKV / temperature
     total_RK = logits_RKV.logsumexp(-1)
     chosen_RK = logits_RKV.gather(-1, inputs.targets_RK[..., None])[..., 0]
     with torch.no_grad():

@@ -20,8 +20,10 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     Raises:
         ValueError: no model can be loaded from the path.
     """
-    path = str(resources.files("eapo_agents") / "embedded") if settings.path == EMBEDDED else (
-        settings.path
+    path = (
+        str(resources.files("eapo_agents") / "embedded")
+        if settings.path == EMBEDDED
+        else (settings.path)
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))

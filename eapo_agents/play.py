@@ -17,9 +17,7 @@ Write = Callable[[str], str]
 """What a policy writes after it has read an observation."""
 
 
-def play(
-    source: str, rules: Rules, model: str | None, episodes: int, seed: int | None
-) -> None:
+def play(source: str, rules: Rules, model: str | None, episodes: int, seed: int | None) -> None:
     """Play episodes in the environment and print what happens.
 
     Raises:

@@ -16,7 +16,7 @@ from eapo_agents.config import (
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.rollout import DynamicSampling, TokenLimits
 from eapo_env.annealing import Annealing
-from eapo_env.openai_experts import Endpoint
+from eapo_env.endpoints import Endpoint
 
 
 def embedded() -> TrainConfig:
@@ -52,7 +52,9 @@ def paper() -> TrainConfig:
         problems=ProblemSettings(source="dapo-math-17k"),
         experts=ExpertSettings(
             kind="openai",
-            endpoints=(Endpoint(base_url="http://127.0.0.1:8000/v1", models=("Qwen/QwQ-32B",) * 3),),
+            endpoints=(
+                Endpoint(base_url="http://127.0.0.1:8000/v1", models=("Qwen/QwQ-32B",) * 3),
+            ),
         ),
         learner=LearnerSettings(learning_rate=1e-6, warmup_steps=10),
         evaluation=EvaluationSettings(problems=ProblemSettings(source="aime-2024"), every=20),

@@ -37,7 +37,8 @@ class Pretraining:
         arithmetic_steps: optimiser steps of the first phase.
         format_steps: optimiser steps of the second phase.
         batch_size: demonstrations a step; a quarter of it in the second phase, which are longer.
-        learning_rate: at its peak; cosine decay to a twentieth.
+        learning_rate: at its peak, a third of it in the second phase; each phase warms up and
+            decays by a cosine to a twentieth.
         student: who demonstrates in the second phase.
         seed: of the weights and of the demonstrations.
     """
@@ -49,7 +50,7 @@ class Pretraining:
     student: Student = Student()
     seed: int = 0
 
-    def run(self, folder: Path, on_step: Callable[[int, float], None]) -> None:
+    def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
         """Train the model and write it, in float16, to a folder in Hugging Face format."""
         tokenizer = char_tokenizer()
         torch.manual_seed(self.seed)
@@ -57,10 +58,10 @@ class Pretraining:
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
         )
-        for step, batch in enumerate(self._batches(tokenizer)):
+        for learning_rate, batch in self._batches(Chat(tokenizer)):
             for group in optimiser.param_groups:
-                group["lr"] = self.learning_rate * self._schedule(step)
-            on_step(step, _update(model, optimiser, batch))
+                group["lr"] = learning_rate
+            on_step(_update(model, optimiser, batch))
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -69,21 +70,25 @@ class Pretraining:
         """The number of optimiser steps."""
         return self.arithmetic_steps + self.format_steps
 
-    def _schedule(self, step: int) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
-
-    def _batches(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[Demonstration]]:
+    def _batches(self, chat: Chat) -> Iterator[tuple[float, list[Demonstration]]]:
+        """Yield the learning rate and the batch of every optimiser step."""
         rng = np.random.default_rng(self.seed)
         arithmetic = replace(self.student, slip=0.0, alone=1.0, max_brackets=2)
         phases = (
-            (arithmetic, self.arithmetic_steps, self.batch_size),
-            (self.student, self.format_steps, max(self.batch_size // 4, 1)),
+            (arithmetic, self.arithmetic_steps, self.batch_size, self.learning_rate),
+            (self.student, self.format_steps, max(self.batch_size // 4, 1), self.learning_rate / 3),
         )
-        chat = Chat(tokenizer)
-        for student, steps, size in phases:
+        for student, steps, size, peak in phases:
             for start in range(0, steps, 8):
-                yield from _bucketed(student, chat, rng, size, min(8, steps - start))
+                batches = _bucketed(student, chat, rng, size, min(8, steps - start))
+                for step, batch in enumerate(batches, start=start):
+                    yield peak * _schedule(step, steps), batch
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Return a step's share of the peak learning rate: linear warm-up, cosine decay."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
 
 
 def encode(episode: Episode, chat: Chat) -> Demonstration:
@@ -120,10 +125,10 @@ def _update(
         logits = model.lm_head(hidden_BTD[mask_BT[:, 1:]]).float()
     loss = torch.nn.functional.cross_entropy(logits, ids_BT[:, 1:][mask_BT[:, 1:]])
     optimiser.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
-    return float(loss)
+    return loss.item()
 
 
 def _padded(batch: list[Demonstration]) -> tuple[Tensor, Tensor]:

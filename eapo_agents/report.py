@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from eapo_agents.metrics import paired_difference
 from eapo_agents.run import Run
 
 PANELS = (
@@ -69,6 +71,26 @@ def table(runs: Sequence[Run]) -> Table:
         values = [[value for _, value in series(run, metric)[-1:]] for run in runs]
         drawn.add_row(title, *(f"{value[0]:.3f}" if value else "-" for value in values))
     return drawn
+
+
+def difference(first: Run, second: Run) -> str | None:
+    """Return how the first run's policy compares with the second's; None without evaluations.
+
+    The problems are the same, so they are compared pairwise: difference of mean@k, 95% interval
+    by bootstrap over problems, p-value of a sign-flip test.
+    """
+    reports = [first.last_evaluation, second.last_evaluation]
+    if reports[0] is None or reports[1] is None:
+        return None
+    a, b = (np.mean(report["correct_PK"], axis=1) for report in reports if report)
+    if len(a) != len(b):
+        return None
+    found = paired_difference(a, b, np.random.default_rng(0))
+    return (
+        f"{first.name} - {second.name}: {100 * found.mean:+.1f} points of mean@k, 95% interval"
+        f" {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f},"
+        f" p = {found.p_value:.3f} (over problems; one training seed each)"
+    )
 
 
 def series(run: Run, metric: str) -> list[tuple[float, float]]:

@@ -84,9 +84,7 @@ class Rollout:
                 history = history.extend(episode.messages[-1], self._chat)
         return await self._trajectory(episode, history)
 
-    async def play_group(
-        self, problem: Problem, rules_G: Sequence[Rules], *, seed: int
-    ) -> Group:
+    async def play_group(self, problem: Problem, rules_G: Sequence[Rules], *, seed: int) -> Group:
         """Return the trajectories of one problem, one per member's rules."""
         members = await gather(
             self.play(problem, rules, seed=derive_seed(seed, member))
@@ -177,7 +175,9 @@ class DynamicSampling:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
-    async def sample(self, play: Callable[[int], Coroutine[None, None, Group]], first: int) -> Sampled:
+    async def sample(
+        self, play: Callable[[int], Coroutine[None, None, Group]], first: int
+    ) -> Sampled:
         """Return the groups of a step, playing problem numbers `first`, `first + 1`, ..."""
         played: list[Group] = []
         for _ in range(self.max_rounds):
@@ -204,7 +204,7 @@ def derive_seed(*key: int) -> int:
 
 
 async def gather(coroutines: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """Run coroutines at once and return their results in order; the first error cancels the rest and is raised as it is."""
+    """Return the results of coroutines run at once, in order; the first error ends the others."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]

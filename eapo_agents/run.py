@@ -4,6 +4,7 @@
     metrics.jsonl           one line a training step
     tensorboard/            the same, for TensorBoard
     transcripts/            episodes as text and data, one file per recorded step
+    evaluations/            every sample's verdict of each evaluation, alone
     checkpoints/step-000100 the model in Hugging Face format, the optimiser, where to go on
     plots/                  pictures of the metrics (written by `report.py`)
 
@@ -97,6 +98,19 @@ class Run:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"step-{step:06d}.jsonl").write_text(text, encoding="utf-8")
 
+    def record_evaluation(self, step: int, report: Mapping[str, Any]) -> None:
+        """Write a step's whole evaluation, every sample's verdict included."""
+        folder = self.folder / "evaluations"
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(report) + "\n"
+        (folder / f"step-{step:06d}.json").write_text(text, encoding="utf-8")
+
+    @property
+    def last_evaluation(self) -> dict[str, Any] | None:
+        """The newest evaluation; None before the first."""
+        files = sorted((self.folder / "evaluations").glob("step-*.json"))
+        return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
     @property
     def checkpoints(self) -> list[Path]:
         """The whole checkpoints, oldest first."""
@@ -123,9 +137,10 @@ class Run:
         beside = path.with_suffix(".unfinished")
         beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         beside.replace(path)
-        for transcript in (self.folder / "transcripts").glob("step-*.jsonl"):
-            if int(transcript.stem.removeprefix("step-")) > step:
-                transcript.unlink()
+        for pattern in ("transcripts/step-*.jsonl", "evaluations/step-*.json"):
+            for recorded in self.folder.glob(pattern):
+                if int(recorded.stem.removeprefix("step-")) > step:
+                    recorded.unlink()
 
     def close(self) -> None:
         """Finish what is being written."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eapo_agents.metrics import call_rates
 from eapo_agents.rollout import Sampled
 from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.types import Reply
@@ -20,19 +21,22 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
     played = [trajectory for group in sampled.played for trajectory in group.trajectories]
     episodes = [trajectory.episode for trajectory in played]
     queries = sum(episode.num_queries for episode in episodes)
-    turns = sum(episode.turn for episode in episodes)
+    turns = [episode.turn for episode in episodes]
+    calls = call_rates([len(episode.consultations) for episode in episodes], turns)
     policy_tokens = [trajectory.num_policy_tokens for trajectory in played]
     return {
         "reward": _mean([trajectory.reward for trajectory in played]),
         "accuracy": _mean([trajectory.correct for trajectory in played]),
-        "call_rate": _mean([bool(episode.consultations) for episode in episodes]),
-        "call_rate_per_turn": sum(len(e.consultations) for e in episodes) / max(turns, 1),
+        "call_rate": calls.per_episode,
+        "call_rate_per_turn": calls.per_turn,
         "queries_per_episode": queries / len(episodes),
         "acceptance_rate_realised": sum(e.num_accepted for e in episodes) / max(queries, 1),
         "failed_reply_rate": _failed_reply_rate(played),
         "alone_rate": _mean([episode.rules.is_alone for episode in episodes]),
-        "turns_per_episode": turns / len(episodes),
-        "truncation_rate": _mean([bool(e.stop_reason and e.stop_reason.truncated) for e in episodes]),
+        "turns_per_episode": _mean(turns),
+        "truncation_rate": _mean(
+            [bool(e.stop_reason and e.stop_reason.truncated) for e in episodes]
+        ),
         "no_answer_rate": _mean([trajectory.status == "no_answer" for trajectory in played]),
         "verifier_failure_rate": _mean(
             [t.status in ("timeout", "memory", "too_complex") for t in played]

@@ -12,12 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
+import torch
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Report, evaluate
@@ -121,7 +123,7 @@ class Trainer:
     async def _play(self, step: int, number: int) -> Group:
         """Play the group of one problem: its members draw their turn budgets independently."""
         seed = derive_seed(self.config.seed, 1, number)
-        draws = np.random.default_rng(seed).random(self.config.rollout.group_size)
+        draws = np.random.default_rng(seed).random(self.config.rollout.group_size).tolist()
         rules = [self.config.annealing.rules_at(step, draw) for draw in draws]
         return await self.rollout.play_group(self._problem(number), rules, seed=seed)
 
@@ -129,7 +131,7 @@ class Trainer:
         """Return problem `number` of an endless sequence: a fresh permutation each epoch."""
         epoch, place = divmod(number, len(self.problems))
         order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.problems))
-        return self.problems[order[place]]
+        return self.problems[int(order[place])]
 
     def _periodic(
         self, runner: asyncio.Runner, run: Run, step: int, sampled: Sampled
@@ -139,11 +141,14 @@ class Trainer:
         every = self.config.evaluation.every
         if not (step == self.config.steps or (every and step % every == 0)):
             return {}
-        return {f"alone/{name}": n for name, n in self.evaluate(runner).metrics().items()}
+        report = self.evaluate(runner)
+        run.record_evaluation(step, asdict(report))
+        return {f"alone/{name}": number for name, number in report.metrics().items()}
 
     def _save(self, run: Run, step: int, cursor: int) -> None:
         def write(folder: Path) -> None:
-            self.learner.save(folder)
+            self.learner.model.save_pretrained(folder)
+            torch.save(self.learner.state_dict(), folder / "learner.pt")
             self.rollout.policy.tokenizer.save_pretrained(folder)
             state = {"step": step, "cursor": cursor}
             (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -156,7 +161,7 @@ class Trainer:
             run.rewind(0)
             return 0, 0
         newest = checkpoints[-1]
-        self.learner.load(newest)
+        self.learner.load_state_dict(torch.load(newest / "learner.pt"))
         self.rollout.policy.load_weights(self.learner.model.state_dict())
         state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
         run.rewind(state["step"])
@@ -186,9 +191,9 @@ def interruption() -> Iterator[Callable[[], bool]]:
         came = True
         signal.signal(number, before[number])
 
-    before = {}
+    before: dict[int, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             before[number] = signal.signal(number, note)
         yield lambda: came
     finally:

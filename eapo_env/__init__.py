@@ -1,8 +1,100 @@
-"""EAPO-Math-v0: a Gymnasium environment in which a policy may consult experts."""
+"""EAPO-Math-v0: a Gymnasium environment in which a policy may consult experts.
+
+Importing this package registers the environment. `__all__` is its public interface; everything
+heavy (the HTTP client, computer algebra, data sets) is imported where it is first used.
+"""
 
 from __future__ import annotations
 
 import gymnasium as gym
+
+from eapo_env.acceptance import draw_acceptance, queries_to_ask, replies_in_slots
+from eapo_env.actions import Action, Answer, Consult, Malformed, parse_action, render_consult
+from eapo_env.annealing import Annealing
+from eapo_env.answers import extract_answer
+from eapo_env.endpoints import Endpoint
+from eapo_env.env import EAPOMathEnv, Turn
+from eapo_env.episode import Episode, act, begin, receive, truncate
+from eapo_env.experts import (
+    ErroneousExperts,
+    ExpertPool,
+    MeaninglessExperts,
+    ScriptedExperts,
+    SilentExperts,
+    check_expert_pool,
+)
+from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.problems import Columns, load_problems
+from eapo_env.prompts import Prompts
+from eapo_env.recordings import RecordingExperts, ReplayExperts
+from eapo_env.reward import Overlong, RewardRule
+from eapo_env.spaces import UnicodeText
+from eapo_env.synthetic import synthetic_experts, synthetic_problems
+from eapo_env.types import (
+    Consultation,
+    ExpertReply,
+    Message,
+    Problem,
+    Query,
+    Reply,
+    Rules,
+    StopReason,
+    Unavailable,
+)
+from eapo_env.vector_env import EAPOMathVectorEnv
+from eapo_env.verifier import Status, Verdict, Verifier
+
+__all__ = [
+    "Action",
+    "Annealing",
+    "Answer",
+    "Columns",
+    "Consult",
+    "Consultation",
+    "EAPOMathEnv",
+    "EAPOMathVectorEnv",
+    "Endpoint",
+    "Episode",
+    "ErroneousExperts",
+    "ExpertPool",
+    "ExpertReply",
+    "Malformed",
+    "MeaninglessExperts",
+    "Message",
+    "OpenAIExperts",
+    "Overlong",
+    "Problem",
+    "Prompts",
+    "Query",
+    "RecordingExperts",
+    "ReplayExperts",
+    "Reply",
+    "RewardRule",
+    "Rules",
+    "ScriptedExperts",
+    "SilentExperts",
+    "Status",
+    "StopReason",
+    "Turn",
+    "Unavailable",
+    "UnicodeText",
+    "Verdict",
+    "Verifier",
+    "act",
+    "begin",
+    "check_expert_pool",
+    "draw_acceptance",
+    "extract_answer",
+    "load_problems",
+    "parse_action",
+    "queries_to_ask",
+    "receive",
+    "render_consult",
+    "replies_in_slots",
+    "synthetic_experts",
+    "synthetic_problems",
+    "truncate",
+]
 
 gym.register(
     id="EAPO-Math-v0",

@@ -32,14 +32,15 @@ _JOINER = re.compile(
 _MATH = r"\$\$[^$]{1,1000}\$\$|\$[^$]{1,1000}\$|\\\([^$]{1,1000}?\\\)|\\\[[^$]{1,1000}?\\\]"
 _ANSWER_LINE = re.compile(
     r"^[ \t*_#>~-]{0,12}(?:the )?(?:final |correct )?answer[ \t*_]{0,6}"
-    r"(?:(?:is ?)?[:=][ \t*_]{0,6}|(?=\$|\\\[|\\\(|\n))\s{0,4}"
+    r"(?:(?:is ?)?[:=][ \t*_]{0,6}|(?=\$|\\\[|\\\(|\[ |\n))\s{0,4}"
     rf"(?P<claim>{_MATH}|[^\n]{{1,{TAIL_CHARS}}})",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANSWER_IS = re.compile(
     r"\banswer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}"
     rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{_MATH})"
-    r"|(?P<number>[-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?))"
+    r"|(?P<number>[-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
+    r"|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
     r"(?P<rest>.{0,200})",
     re.IGNORECASE | re.DOTALL,
 )
@@ -48,6 +49,23 @@ _SENTENCE_END = re.compile(
 )
 _CLOSING = re.compile(
     r"(?:\s|<\|[^|<>]{1,30}\|>(?:user|assistant)?|I hope (?:it|this) is correct\.?){1,20}\Z"
+)
+_FORMULA_CHARS, _SENTENCE_CHARS = 200, 600
+_FORMULA = re.compile(_MATH)
+_AFTER_FORMULA = re.compile(r" ?(?:\\?%|percent|\^?\\circ|degrees|[a-z]{2,12})?[ .!]{0,3}")
+_SENTENCE = re.compile(r"(?<=[.!?])\s{1,10}(?=[A-Z])|\n| (?=(?:Therefore|Thus|Hence|So),? )| (?=which is )")
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?!and |or )[A-Za-z]{2,20},? (?:[a-z]{2,20} )")
+_LONE_NUMBER = re.compile(r"[$*]{0,2}[-+]?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?\\?%?[$*]{0,2}\.?")
+_CLOSING_NUMBER = re.compile(
+    r"(?:\b(?:is|are|be|by|equals|get|gives|obtain|have|to|was)|=|:) ?"
+    r"\*{0,2}([-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
+    r"[*€£¥$]{0,2}(?: [a-z]{2,12}){0,2}(?: because [^\n.]{0,150})?[.!]?\Z"
+)
+_HEDGE = re.compile(
+    r"\b(?:not|or|nor|never|no|maybe|perhaps|probably|possibly|guess|if|unless|wrong|incorrect"
+    r"|might|could|would|may|unlikely|suppose|assume|assuming|either|between|try|check|but|although"
+    r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm)\b|n't|\?",
+    re.IGNORECASE,
 )
 _WRAPPERS = (("**", "**"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 
@@ -76,6 +94,35 @@ def final_text(response: str) -> str:
     if opened >= 0:
         text = text[:opened]
     return text[-TAIL_CHARS:]
+
+
+def closing_claim(response: str) -> str | None:
+    """Return what the last sentence of a response without a stated answer amounts to, or None.
+
+    Wider than `extract_answer`, for checking a response that is known to be final: the only
+    formula of the last sentence, the number it ends with after `is`, `=` or the like, or a
+    response that is nothing but one short formula. A sentence with a negation or a hedge
+    (`not`, `or`, `maybe`, ...) claims nothing.
+    """
+    text = final_text(response)
+    text = text[: _closing_start(text)].strip()
+    if not text:
+        return None
+    last_line = text[text.rfind("\n") + 1 :]
+    if len(text) <= _FORMULA_CHARS and last_line == text and not _PROSE.search(text):
+        whole = unwrapped(text)
+        if not _FORMULA.search(whole, 1):
+            return whole or None
+    if _LONE_NUMBER.fullmatch(last_line):
+        return unwrapped(last_line)
+    sentence = _SENTENCE.split(text[-_SENTENCE_CHARS:])[-1]
+    if _HEDGE.search(sentence):
+        return None
+    formulas = [*_FORMULA.finditer(sentence)]
+    if len(formulas) == 1 and _AFTER_FORMULA.fullmatch(sentence, formulas[0].end()):
+        return unwrapped(formulas[0][0]) + sentence[formulas[0].end() :].strip(" .")
+    number = _CLOSING_NUMBER.search(sentence) if not formulas else None
+    return number[1] if number else None
 
 
 def unwrapped(text: str) -> str:
@@ -138,7 +185,8 @@ def _stated(text: str) -> str | None:
     for sentence in _ANSWER_IS.finditer(text, max(0, len(text) - 1500)):
         pass
     if sentence is not None and _SENTENCE_END.match(sentence["rest"]):
-        return unwrapped(sentence["bold"] or sentence["math"] or sentence["number"]) or None
+        claim = next(filter(None, sentence.group("bold", "math", "number", "choice")), "")
+        return unwrapped(claim) or None
     line = None
     for line in _ANSWER_LINE.finditer(text):
         pass

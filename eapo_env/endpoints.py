@@ -168,16 +168,15 @@ _Lifetime = AsyncGenerator[Line, None]
 _lines: dict[asyncio.AbstractEventLoop, dict[Endpoint, tuple[Line, _Lifetime]]] = {}
 
 
-async def open_line(endpoint: Endpoint) -> Line:
-    """Return the running loop's line to an endpoint.
-
-    Raises:
-        KeyError: the environment variable with the key is not set, or empty.
-    """
+async def open_line(endpoint: Endpoint) -> Line | None:
+    """Return the running loop's line to an endpoint; None while the key's variable is not set."""
     lines = _lines_of_this_loop()
     if endpoint not in lines:
+        api_key = _api_key(endpoint)
+        if not api_key:
+            return None
         # Nothing suspends up to the generator's yield, so no two callers can both get here.
-        lifetime = _lifetime(endpoint, _api_key(endpoint))
+        lifetime = _lifetime(endpoint, api_key)
         lines[endpoint] = await anext(lifetime), lifetime
     return lines[endpoint][0]
 
@@ -216,9 +215,4 @@ async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
 
 
 def _api_key(endpoint: Endpoint) -> str:
-    if endpoint.api_key_env is None:
-        return "none"
-    key = os.environ.get(endpoint.api_key_env, "")
-    if not key:
-        raise KeyError(endpoint.api_key_env)
-    return key
+    return "none" if endpoint.api_key_env is None else os.environ.get(endpoint.api_key_env, "")

@@ -48,6 +48,7 @@ _TEXT = re.compile(
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-z])")
 _SPACES = re.compile(r"\s{1,2000}")
+_LONE_BRACKETS = re.compile(r"\A\[ ([^\[\](),;]{1,200}) \]\Z")
 _WRAPPED = re.compile(r"\A\{([^{}]{0,2000})\}\Z")
 
 
@@ -67,7 +68,11 @@ def canonical(text: str) -> str:
         text = _SPACE.sub(" ", _SIZES.sub("", text))
         text = _TEXT.sub(r" \1 ", text)
         text = text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", "")
+    if "infinity" in text:
+        text = text.replace("infinity", "\\infty")
     text = _SPACES.sub(" ", text).replace(" ^", "^").strip()
+    if bracketed := _LONE_BRACKETS.match(text):
+        text = bracketed[1]
     if text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip()
     while (inside := _WRAPPED.match(text)) and "," not in inside[1]:
@@ -95,6 +100,8 @@ _NUMBER = re.compile(
     rf"(?:(?P<whole>\d{{1,15}})? ?\\frac ?{_ARG} ?{_ARG}"
     rf"|(?:(?P<mixed>\d{{1,15}})[ ])?(?P<num>\d{{1,300}}) ?/ ?(?P<den>\d{{1,300}})"
     rf"|(?P<open>\()?(?P<num2>{_SIGNED})(?(open)\)) ?/ ?\((?P<den2>{_SIGNED})\)"
+    r"|(?P<whole_part>\d{0,15})\.(?P<before>\d{0,15}) ?\\(?:overline|bar) ?\{(?P<repeating>\d{1,30})\}"
+    r"|10 ?\^ ?(?:\{ ?(?P<power1>[+-]?\d{1,3}) ?\}|(?P<power2>\d))"
     rf"|(?P<decimal>{_DECIMAL})"
     r"(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?(?:\{ ?(?P<exp1>[+-]?\d{1,3}) ?\}|(?P<exp2>\d))"
     r"|[eE](?P<exp3>[+-]?\d{1,3}))?"
@@ -159,17 +166,17 @@ def same_number(answer: Number, gold: Number) -> bool:
         return True
     if answer.percent != gold.percent:
         return a / 100 == g if answer.percent else g / 100 == a
-    return rounds_to(a, answer.decimals, g) or rounds_to(g, gold.decimals, a)
+    return (is_rounding(answer, g) and not _terminates(g)) or (
+        is_rounding(gold, a) and not _terminates(a)
+    )
 
 
-def rounds_to(decimal: Fraction, decimals: int | None, exact: Fraction) -> bool:
-    """Return whether a decimal of `decimals` places is `exact`, a non-terminating fraction."""
-    if decimals is None or _terminates(exact):
+def is_rounding(decimal: Number, exact: Fraction) -> bool:
+    """Return whether a decimal with six significant digits or more is `exact`, rounded."""
+    if decimal.decimals is None:
         return False
-    scale = Fraction(10) ** decimals
-    if abs(decimal) * scale < 100_000:
-        return False
-    return abs(decimal - exact) * scale * 2 <= 1
+    scale = Fraction(10) ** decimal.decimals
+    return abs(decimal.value) * scale >= 100_000 and abs(decimal.value - exact) * scale * 2 <= 1
 
 
 def _terminates(value: Fraction) -> bool:
@@ -182,7 +189,7 @@ def _terminates(value: Fraction) -> bool:
 
 def _suffix(suffix: str) -> tuple[bool, str] | None:
     """Return (is a percentage, unit), or None when the suffix is no mere unit."""
-    word = suffix.strip().rstrip(". ")
+    word = suffix.strip().removesuffix(".").rstrip()
     if word in ("", "%", "percent", "percentage", "pct"):
         return word != "", ""
     if word.startswith("^\\circ"):
@@ -211,8 +218,11 @@ def _is_unit(word: str, *, attached: bool) -> bool:
 def _value(match: re.Match[str]) -> tuple[Fraction | None, int | None]:
     """Return (value, decimal places or None); the value is None for a division by zero."""
     decimals = None
-    numerator = match[4] or match[5]
-    if match["decimal"]:
+    if match["repeating"]:
+        value = _repeating(match["whole_part"], match["before"], match["repeating"])
+    elif match["power1"] or match["power2"]:
+        value = Fraction(10) ** int(match["power1"] or match["power2"])
+    elif match["decimal"]:
         value = _exact(match["decimal"])
         shift = int(match["exp1"] or match["exp2"] or match["exp3"] or 0)
         value *= Fraction(10) ** shift
@@ -224,7 +234,7 @@ def _value(match: re.Match[str]) -> tuple[Fraction | None, int | None]:
     elif match["num2"]:
         value = _ratio(match["num2"], match["den2"], None)
     else:
-        value = _ratio(numerator, match[6] or match[7], match["whole"])
+        value = _ratio(match[4] or match[5], match[6] or match[7], match["whole"])
     if value is None:
         return None, None
     negative = (match["sign"] == "-") != (match["minus"] == "-")
@@ -236,6 +246,11 @@ def _ratio(numerator: str, denominator: str, whole: str | None) -> Fraction | No
     if bottom == 0 or (whole and not 0 <= top / bottom < 1):
         return None
     return top / bottom + (int(whole) if whole else 0)
+
+
+def _repeating(whole: str, before: str, repeating: str) -> Fraction:
+    nines = Fraction(int(repeating), 10 ** len(repeating) - 1)
+    return int(whole or 0) + (int(before or 0) + nines) / 10 ** len(before)
 
 
 def _exact(text: str) -> Fraction:

@@ -7,108 +7,108 @@ factorials, huge literals, deep nesting, and text that belongs to a programming 
 
 from __future__ import annotations
 
+import math
 import re
 
 MAX_CHARS = 2_000
-MAX_DEPTH = 64
+MAX_TOKENS = 800
+MAX_DEPTH = 24
 MAX_DIGITS = 300
 MAX_EXPONENT = 10_000
+MAX_NESTED_EXPONENT = 100_000
 MAX_FACTORIAL = 3_000
-MAX_POWERS = 150
-MAX_ROOT_OR_BINOMIAL = 10_000
 MAX_CELLS = 144
-MAX_DETERMINANT_CELLS = 25
+MAX_DETERMINANT_CELLS = 12
 
 _CODE = re.compile(
-    r"__|['\"`@#\\]?\b(?:import|lambda|eval|exec|open|getattr|globals|system|subprocess|raise"
-    r"|SystemExit|quit|exit)\b ?\(?|[\"`@#\x00-\x08\x0e-\x1f\x7f]|\\(?:input|include|write|def"
-    r"|csname|catcode|let|read|openin|openout|immediate)(?![A-Za-z])|[A-Za-z]\.[A-Za-z_]{2}"
+    r"__|[\"`@#]|\b(?:import|lambda|eval|exec|open|getattr|globals|system|subprocess|raise"
+    r"|SystemExit|quit|exit|int ?\(|str ?\()|\A ?\{\{|\$\{|<%|[A-Za-z)]\.[A-Za-z_]{2}|\("
+    r"['\"]|[\x00-\x08\x0e-\x1f\x7f]|\\(?:input|include|write|def|csname|catcode|let|read|openin"
+    r"|openout|immediate)(?![a-z])"
 )
-_TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|\d+|\*\*|[{}()\[\]^!&]|.", re.DOTALL)
-_CLOSERS = {"{": "}", "(": ")", "[": "]"}
-_LARGE_OPERATORS = ("\\sum", "\\prod", "\\gcd", "\\lcm", "\\lim", "\\int")
+_TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|\d+|\*\*|[^\s]")
+_OPENERS, _CLOSERS = ("{", "(", "["), ("}", ")", "]")
+_POWERS = ("^", "**")
+_BINOMIALS = ("\\binom", "\\dbinom", "\\tbinom")
+_LARGE_OPERATORS = ("\\sum", "\\prod", "\\int", "\\gcd", "\\lcm", "\\lim", "\\Gamma", "\\zeta")
 
 
 def is_too_complex(text: str) -> bool:
     """Return whether `text` exceeds a limit. Linear in its length; never raises."""
     if len(text) > MAX_CHARS or _CODE.search(text):
         return True
-    if text.count("&") > MAX_CELLS or re.search(r"matrix\} ?\^", text):
+    cells = text.count("&")
+    if cells > (MAX_DETERMINANT_CELLS if "vmatrix" in text or "\\det" in text else MAX_CELLS):
         return True
-    if "vmatrix" in text and text.count("&") > MAX_DETERMINANT_CELLS:
-        return True
-    return _exceeds(_TOKEN.findall(text))
+    tokens = _TOKEN.findall(text)
+    return len(tokens) > MAX_TOKENS or _is_nested(tokens) or _has_large_number(tokens)
 
 
-def _exceeds(tokens: list[str]) -> bool:
-    """Walk the tokens with a stack of open brackets, each marked whether it is an exponent."""
-    stack: list[bool] = []
-    powers, limit, previous = 0, MAX_DIGITS, ""
-    large = any(operator in tokens for operator in _LARGE_OPERATORS)
+def _is_nested(tokens: list[str]) -> bool:
+    """Return whether brackets nest too deeply, or powers stand where powers multiply."""
+    in_exponent: list[bool] = []
+    operators = sum(token in _LARGE_OPERATORS for token in tokens)
+    before, previous = "", ""
     for token in tokens:
-        if token == " ":
-            continue
-        in_exponent = any(stack) or previous in ("^", "**")
-        if token in _CLOSERS:
-            stack.append(previous in ("^", "**"))
-        elif token in ("}", ")", "]"):
-            if stack:
-                stack.pop()
-        elif token in ("^", "**"):
-            powers += 1
-            if sum(stack) >= 2 or (in_exponent and large):
+        if token in _OPENERS:
+            in_exponent.append(previous in _POWERS)
+        elif token in _CLOSERS and in_exponent:
+            in_exponent.pop()
+        elif token in _POWERS:
+            numeric = previous.isdigit() or operators > 0
+            if before in _POWERS or sum(in_exponent) > (0 if numeric else 1):
                 return True
-        elif token.isdigit():
-            limit = MAX_EXPONENT if in_exponent or large or previous in ("\\binom", "\\sqrt") else 0
-            if _too_large(token, limit):
-                return True
-        elif token == "!" and _big_factorial(previous):
+        elif token == "!" and previous in ("!", *_CLOSERS):
             return True
-        if len(stack) > MAX_DEPTH or powers > MAX_POWERS:
+        if len(in_exponent) > MAX_DEPTH:
             return True
-        previous = token
-    return _has_tower(tokens) or _has_big_argument(tokens)
+        before, previous = previous, token
+    return operators > 1 or (operators == 1 and tokens.count("^") > 12)
 
 
-def _too_large(digits: str, limit: int) -> bool:
-    digits = digits.lstrip("0")
-    return len(digits) > MAX_DIGITS or bool(limit and len(digits) > 6) or bool(
-        limit and digits and int(digits) > limit
-    )
-
-
-def _big_factorial(previous: str) -> bool:
-    if previous.isdigit():
-        return _too_large(previous, MAX_FACTORIAL)
-    return previous in ("!", ")", "}", "]")
-
-
-def _has_tower(tokens: list[str]) -> bool:
-    """Return whether a numeric power stands in the exponent of another power."""
-    depth_of_exponent: list[int] = []
-    depth, previous = 0, ""
+def _has_large_number(tokens: list[str]) -> bool:
+    """Return whether a literal is huge where its size is work: exponents, factorials, bounds."""
+    all_bounded = any(token in _LARGE_OPERATORS or token in _BINOMIALS for token in tokens)
+    exponents: list[int] = []
+    depth, opened_at, previous = 0, -1, ""
     for token in tokens:
-        if token == " ":
-            continue
-        if token in _CLOSERS:
+        if token in _OPENERS:
             depth += 1
-            if previous in ("^", "**"):
-                depth_of_exponent.append(depth)
-        elif token in ("}", ")", "]"):
-            if depth_of_exponent and depth_of_exponent[-1] == depth:
-                depth_of_exponent.pop()
+            if previous in _POWERS and opened_at < 0:
+                opened_at = depth
+                exponents.append(1)
+        elif token in _CLOSERS:
+            if depth == opened_at:
+                opened_at = -1
             depth -= 1
-        elif token in ("^", "**") and depth_of_exponent and previous.isdigit():
+        elif token.isdigit():
+            size = _bounded(token)
+            if previous in _POWERS and opened_at < 0:
+                exponents.append(size)
+            elif opened_at >= 0:
+                exponents[-1] *= max(size, 1)
+            if len(token) > MAX_DIGITS or (all_bounded and size > MAX_EXPONENT):
+                return True
+        elif token == "!" and previous.isdigit() and _bounded(previous) > MAX_FACTORIAL:
+            return True
+        if exponents and exponents[-1] > MAX_EXPONENT:
             return True
         previous = token
-    return False
+    return _multiply(tokens, exponents, all_bounded)
 
 
-def _has_big_argument(tokens: list[str]) -> bool:
-    """Return whether a root's index or a binomial's argument is beyond its limit."""
-    for index, token in enumerate(tokens):
-        if token in ("\\binom", "\\dbinom", "\\tbinom", "\\sqrt"):
-            for argument in tokens[index + 1 : index + 8]:
-                if argument.isdigit() and _too_large(argument, MAX_ROOT_OR_BINOMIAL):
-                    return token != "\\sqrt" or tokens[index + 1] == "["
-    return False
+def _multiply(tokens: list[str], exponents: list[int], all_bounded: bool) -> bool:
+    """Return whether powers of powers, of binomials or of factorials exceed their limit."""
+    if all_bounded or "!" in tokens:
+        binomials = sum(token in _BINOMIALS for token in tokens)
+        return max(exponents, default=0) > 100 or (binomials > 0 and "^" in tokens[:-1] and
+                                                   math.prod(exponents) > 1_000)
+    if not any(a in _CLOSERS and b in _POWERS for a, b in zip(tokens, tokens[1:], strict=False)):
+        return False
+    return math.prod(size for size in exponents if size > 1) > MAX_NESTED_EXPONENT
+
+
+def _bounded(digits: str) -> int:
+    """Return the integer, or 10**9 for any that is longer."""
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) < 10 else 10**9

@@ -9,10 +9,11 @@ every pool that names the same endpoint, and closed when the loop shuts down.
 from __future__ import annotations
 
 import asyncio
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, close_line, open_line
+from eapo_env.endpoints import Endpoint, Failure, Line, Payload, Refused, close_line, open_line
 from eapo_env.experts import luck
 from eapo_env.prompts import encodable
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
@@ -80,7 +81,8 @@ class OpenAIExperts:
         """Return the experts' replies in query order; asked in parallel, nothing is raised."""
         if not queries:
             return []
-        tasks = [asyncio.create_task(self._ask_one(query)) for query in queries]
+        lines = {endpoint: await open_line(endpoint) for endpoint in self.endpoints}
+        tasks = [asyncio.create_task(self._ask_one(query, lines)) for query in queries]
         try:
             await asyncio.wait(tasks, timeout=self.batch_timeout_s)
         finally:
@@ -93,7 +95,7 @@ class OpenAIExperts:
         for endpoint in self.endpoints:
             await close_line(endpoint)
 
-    async def _ask_one(self, query: Query) -> ExpertReply:
+    async def _ask_one(self, query: Query, lines: Mapping[Endpoint, Line | None]) -> ExpertReply:
         experts = [(model, endpoint) for endpoint in self.endpoints for model in endpoint.models]
         chosen = self.route(query, len(experts)) % len(experts)
         model = experts[chosen][0]
@@ -101,10 +103,11 @@ class OpenAIExperts:
         for name, endpoint in experts[chosen:] + experts[:chosen]:
             if name != model:
                 continue
-            try:
-                line = await open_line(endpoint)
-            except KeyError:
-                return Unavailable(f"the variable {endpoint.api_key_env} is not set or empty", model)
+            line = lines[endpoint]
+            if line is None:
+                return Unavailable(
+                    f"the variable {endpoint.api_key_env} is not set or empty", model
+                )
             match await line.call(body):
                 case Payload(content):
                     return read_reply(content, model)
@@ -139,7 +142,7 @@ def read_reply(content: object, model: str) -> ExpertReply:
             answer = without_reasoning(text)
             return Reply(model, answer) if answer else Unavailable("an empty reply", model)
         case _:
-            return Unavailable(f"not a chat completion: {repr(content)[:200]}", model)
+            return Unavailable(f"not a chat completion: {reprlib.repr(content)}", model)
 
 
 def without_reasoning(text: str) -> str:

@@ -47,8 +47,9 @@ def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
     """
     index: dict[str, Problem] = {}
     for problem in problems:
-        if index.setdefault(problem.id, problem) is not problem:
+        if problem.id in index:
             raise ValueError(f"two problems have the id {problem.id!r}")
+        index[problem.id] = problem
     return index
 
 

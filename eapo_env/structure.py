@@ -33,11 +33,14 @@ _NAME = (
     r"(?:[A-Za-z](?:_\{?\w{1,3}\}?|')?(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z]){0,3} ?\))?"
     r"|\|?[A-Z]{1,4}\|?|[A-Z] ?: ?[A-Z]|\|[A-Za-z]\||[A-Z]{1,2}/[A-Z]{1,2}"
     r"|\\(?:angle|triangle|overline) ?\{?[A-Z]{1,4}\}?|[A-Z][a-z]? ?\( ?[\w=<> ]{1,12} ?\)"
+    r"|\( ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z](?:_\d)?){1,3} ?\)"
+    r"|\\(?:vec|mathbf|bm|hat|bar) ?\{[A-Za-z]{1,2}\}|[A-Za-z]\^\{?(?:-1|T)\}?(?: ?\( ?[a-z] ?\))?"
+    r"|\\frac ?\{d[a-z]?(?:\^2 ?[a-z])?\} ?\{d[a-z](?:\^2)?\} ?[a-z]?(?: ?\( ?[a-z] ?\))?|(?:m ?)?\\angle ?[A-Z]{1,3}"
     r"|\\(?:theta|alpha|beta|gamma|lambda|phi|omega|mu|sigma)"
     r"|[A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,3})"
 )
 _IS_NAME = re.compile(rf"\A ?{_NAME} ?\Z")
-_MEMBER = re.compile(r"\A ?\(? ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z]){0,3} ?\)? ?\\in ")
+_MEMBER = re.compile(r"\A ?\(? ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z]){0,3} ?\)? ?\\in(?![a-z]) ?")
 _RELATION = re.compile(
     r"\\(?:le|ge|ne|lt|gt|approx|equiv)(?![A-Za-z])|<=|>=|!=|(?<![<>!:=])=|[<>]|\\not ?="
 )
@@ -48,6 +51,9 @@ _WORDS = re.compile(r"\A[A-Za-z][A-Za-z' .()-]{0,80}\Z")
 _CHOICE = re.compile(r"\A[(\[]? ?([A-Ja-j]) ?[)\]]?\.?\Z")
 _CHOSEN = re.compile(r"\A(?:\(([A-J])\)|([A-J]) ?[).:]) ?\S")
 _FREE_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{1,3}(?![A-Za-z])")
+_OPERATION = re.compile(r"\A ?\\(?:i{0,2}int|lim|sum|prod|det|nabla|gcd|lcm|max|min)(?![a-z])")
+_SEPARATING_SPACE = re.compile(r"(?<=[0-9]) (?=[0-9])|(?<=[A-Za-z]) (?=[A-Za-z])")
+_SUBSCRIPT = re.compile(r"_\{(\w)\}")
 _SYMBOL_WORDS = frozenset("pi exp sqrt sin cos tan cot sec csc log ln inf infty".split())
 
 
@@ -63,7 +69,7 @@ def exact_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | None:
 
 def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
     """Return whether two canonical texts are the same answer; None when `scalar` cannot tell."""
-    if answer.replace(" ", "") == gold.replace(" ", ""):
+    if _same_text(answer, gold):
         return _says_something(gold)
     exact = exact_scalar(answer, gold)
     if exact is not None:
@@ -72,6 +78,16 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if words is not None:
         return words
     return _same_structure(answer, gold, scalar)
+
+
+def _same_text(answer: str, gold: str) -> bool:
+    """Return whether two texts differ at most in spaces that separate nothing."""
+    return answer == gold or _without_spaces(answer) == _without_spaces(gold)
+
+
+def _without_spaces(text: str) -> str:
+    text = _SEPARATING_SPACE.sub("\t", text).replace(" ", "").replace("\t", " ")
+    return _SUBSCRIPT.sub(r"_\1", text)
 
 
 def _says_something(text: str) -> bool:
@@ -146,15 +162,33 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
         return _same_item(a_items[0], g_items[0], scalar)
     same = partial(_same_item, scalar=scalar)
     for items, lone, other in ((a_items, g_items, answer), (g_items, a_items, gold)):
-        tuple_ = _bracketed(lone[0]) if len(lone) == 1 else None
+        tuple_ = _bracketed(_unnamed(lone[0])) if len(lone) == 1 else None
         if tuple_ and tuple_[0] == "()" and len(tuple_[1]) == len(items) and "{" not in other[:2]:
-            return _all(same(_unnamed(i), t) for i, t in zip(items, tuple_[1], strict=True))
+            sides = (items, tuple_[1]) if other is answer else (tuple_[1], items)
+            return _all(same(_unnamed(a), _unnamed(g)) for a, g in zip(*sides, strict=True))
     if len(a_items) != len(g_items):
-        return False
+        a_items, g_items = _union_parts(a_items), _union_parts(g_items)
+        return len(a_items) == len(g_items) and _same_unordered(a_items, g_items, same)
+    a_names, g_names = _names(a_items), _names(g_items)
+    if a_names and g_names and set(a_names) == set(g_names):
+        a_items = [a_items[a_names.index(name)] for name in g_names]
+    if a_names or g_names:
+        return _all(map(same, a_items, g_items))
     values = [_unnamed(text) for text in a_items], [_unnamed(text) for text in g_items]
     if not any(_relation(text) for side in values for text in side):
         a_items, g_items = values
     return _same_unordered(a_items, g_items, same)
+
+
+def _union_parts(items: Sequence[str]) -> Sequence[str]:
+    return _union(items[0]) if len(items) == 1 else items
+
+
+def _names(items: Sequence[str]) -> list[str]:
+    """Return the names of a list of assignments to different names (`a=1, b=2`), else nothing."""
+    relations = [_relation(item) for item in items]
+    names = [r[0].replace(" ", "") for r in relations if r and r[1] == "=" and _IS_NAME.match(r[0])]
+    return names if len(set(names)) == len(items) else []
 
 
 def _same_unordered(
@@ -183,7 +217,7 @@ def _all(outcomes: Iterable[bool | None]) -> bool | None:
 
 def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
     answer, gold = _MEMBER.sub("", answer).strip(), _MEMBER.sub("", gold).strip()
-    if answer.replace(" ", "") == gold.replace(" ", ""):
+    if _same_text(answer, gold):
         return _says_something(gold)
     same = partial(_same_item, scalar=scalar)
     a_union, g_union = _union(answer), _union(gold)
@@ -252,7 +286,7 @@ def _same_scalar(answer: str, gold: str, scalar: Scalar) -> bool | None:
     answer, gold = _unnamed(answer.strip()), _unnamed(gold.strip())
     if not answer or not gold:
         return False
-    if answer.replace(" ", "") == gold.replace(" ", ""):
+    if _same_text(answer, gold):
         return _says_something(gold)
     exact = exact_scalar(answer, gold)
     if exact is not None:
@@ -264,7 +298,7 @@ def _same_scalar(answer: str, gold: str, scalar: Scalar) -> bool | None:
 def _relation(text: str) -> tuple[str, str, str] | None:
     """Return (left, sign, right) of a text with one relation, or with a chain's ends for `=`."""
     found = [m for m in _RELATION.finditer(text) if _balanced(text[: m.start()])]
-    if not found or "\\begin" in text:
+    if not found or text.rfind("\\end") > found[-1].start():
         return None
     last = found[-1]
     sign = _SIGNS.get(last[0], last[0])
@@ -278,7 +312,9 @@ def _value(text: str) -> str:
     if relation is None or relation[1] not in ("=", "\\approx"):
         return text
     left, _, right = relation
-    if _IS_NAME.match(left) or not _has_variables(left):
+    if not left:
+        return text
+    if _IS_NAME.match(left) or _OPERATION.match(left) or not _has_variables(left):
         return right
     return text
 
@@ -304,11 +340,15 @@ def _as_interval(text: str, other: str) -> str:
 
     Only when the other side is an interval: `x \ge 5` is `[5,\infty)`.
     """
-    if not (_bracketed(other) or re.fullmatch(r"[^=]*\\(?:le|lt)[^=]*\\(?:le|lt).*", other)):
+    if not _bracketed(other) and len(_RELATION.findall(other)) != 2:
         return text
     found = [*_RELATION.finditer(text)]
     signs = [_SIGNS.get(m[0], m[0]) for m in found]
-    if len(found) == 2 and set(signs) <= {"\\le", "\\lt"}:
+    if len(found) == 2 and set(signs) <= {"\\ge", "\\gt"}:
+        high, low = text[: found[0].start()], text[found[1].end() :]
+        variable = text[found[0].end() : found[1].start()]
+        right, left = (_TURNED[sign] for sign in signs)
+    elif len(found) == 2 and set(signs) <= {"\\le", "\\lt"}:
         low, high = text[: found[0].start()], text[found[1].end() :]
         variable = text[found[0].end() : found[1].start()]
         left, right = signs
@@ -320,7 +360,7 @@ def _as_interval(text: str, other: str) -> str:
         if signs[0] in ("\\le", "\\lt"):
             low, high, left, right = "-\\infty", second, "\\lt", signs[0]
         else:
-            low, high, left, right = second, "\\infty", signs[0], "\\lt"
+            low, high, left, right = second, "\\infty", _TURNED[signs[0]], "\\lt"
     else:
         return text
     if _IS_NAME.match(variable) is None:

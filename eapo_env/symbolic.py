@@ -16,18 +16,20 @@ import math_verify
 import sympy
 from math_verify import LatexExtractionConfig
 
-from eapo_env.equivalence import is_unit, number, rounds_to, same_number
+from eapo_env.equivalence import is_rounding, is_unit, number, same_number
 from eapo_env.structure import Factor
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
-_DIGITS = 60
-_TOLERANCE = sympy.Float("1e-45", _DIGITS)
+_DIGITS = 160
+_TOLERANCE = sympy.Float("1e-145", _DIGITS)
 _CONFIG = [LatexExtractionConfig()]
-_UNEVALUATED = re.compile(
-    r"\\(?:sum|prod|i{0,2}int|lim|[dt]?binom|gcd|lcm|max|min|mod|bmod|pmod)(?![a-z])|!|\^|\*\*"
+_OPERATOR = re.compile(
+    r"\\(?:sum|prod|i{0,2}int|lim|[dt]?binom|gcd|lcm|max|min|mod|bmod|pmod|det)(?![a-z])"
 )
+_POWER = re.compile(r"!|\^|\*\*")
+_UNREADABLE = re.compile(r"\d \d|\d ?_|\\[lc]?dots|\.\.|%.*[^\s%]")
 _FUNCTION = re.compile(
     r"(?<![\\A-Za-z])(?:arc)?(sin|cos|tan|cot|sec|csc|ln|log|sinh|cosh|tanh)(?![a-z])"
 )
@@ -41,12 +43,13 @@ def symbolic_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | No
     """Return whether two scalars are equal up to `factor`; False when either cannot be read."""
     if not (answer.isascii() and gold.isascii()):
         return False
+    if _UNREADABLE.search(answer) or _UNREADABLE.search(gold):
+        return False
     answer, gold = _without_unit(answer, gold), _without_unit(gold, answer)
     a_number, g_number = number(answer), number(gold)
     if factor == "one" and a_number and g_number:
         return same_number(a_number, g_number)
-    integer = g_number is not None and g_number.value.denominator == 1
-    if integer and _UNEVALUATED.search(answer) and not _VARIABLE.search(_bare(answer)):
+    if _is_unevaluated(answer, gold):
         return False
     a, g = _parse(answer), _parse(gold)
     if a is None or g is None:
@@ -56,11 +59,25 @@ def symbolic_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | No
     if factor != "one":
         return _proportional(a, g, factor)
     for decimal, exact in ((a_number, g), (g_number, a)):
-        if decimal and decimal.decimals is not None and not exact.free_symbols:
-            value = exact.doit().evalf(_DIGITS)
-            if value.is_Float and not exact.has(sympy.Float) and not exact.is_Rational:
-                return rounds_to(decimal.value, decimal.decimals, Fraction(str(value)))
+        value = None if decimal is None else _irrational(exact)
+        if decimal and value is not None:
+            return is_rounding(decimal, value)
     return _same_expression(a, g)
+
+
+def _is_unevaluated(answer: str, gold: str) -> bool:
+    """Return whether the answer leaves to be computed what the gold answer has computed.
+
+    A sum, limit, integral, binomial and the like for a gold constant without one; for an integer
+    also a power or factorial of numbers. Accepting these would reward restating the problem.
+    """
+    if _VARIABLE.search(_bare(gold)) or _OPERATOR.search(gold):
+        return False
+    if _OPERATOR.search(answer):
+        return True
+    value = number(gold)
+    integer = value is not None and value.value.denominator == 1
+    return integer and bool(_POWER.search(answer)) and not _VARIABLE.search(_bare(answer))
 
 
 def _bare(text: str) -> str:
@@ -122,6 +139,14 @@ def _parse(text: str) -> Any:
         if expression.has(sympy.nan, sympy.zoo):
             return None
     return expression
+
+
+def _irrational(expression: sympy.Expr) -> Fraction | None:
+    """Return the value of an irrational real constant to 60 digits, else None."""
+    value = _evaluated(expression)
+    if value.free_symbols or value.is_rational is not False or value.is_real is not True:
+        return None
+    return Fraction(str(value.evalf(_DIGITS)))
 
 
 def _same_object(answer: Any, gold: Any) -> bool:

@@ -125,7 +125,9 @@ def synthetic_experts(error_rate: float = 0.0, *, seed: int = 0) -> ExpertPool:
     With an `error_rate` above 0, each reply is wrong with that probability.
     """
     expert = ScriptedExperts(work_out, names=("calculator",))
-    return ErroneousExperts(expert, error_rate=error_rate, seed=seed) if error_rate else expert
+    if not error_rate:
+        return expert
+    return ErroneousExperts(inner=expert, error_rate=error_rate, seed=seed)
 
 
 def work_out(query: Query) -> str | None:

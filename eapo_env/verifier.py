@@ -1,13 +1,27 @@
-"""placeholder: public interface of the verifier (being completed)."""
+r"""Is this response right? The one place that decides, in this process or in a killable worker.
+
+A check goes through: extraction of the final answer, identical text, exact numbers and structure
+(`equivalence.py`, `structure.py`; microseconds, no sympy), static limits (`limits.py`), and only
+then sympy in a helper process (`worker_pool.py`), under limits of time and memory.
+
+Policies: answers inside `<think>` do not count; for an integer gold an unevaluated closed form
+(`2^{10}`, `\sum_{k=1}^{100} k^2`) is wrong, since it may only restate the problem; a hedge
+(`42 \text{ or } 43`) is a list and so equals no single number.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache, partial
 
-from eapo_env.answers import extract_answer
+from eapo_env.answers import closing_claim, extract_answer
+from eapo_env.equivalence import canonical
+from eapo_env.limits import MAX_CHARS, is_too_complex
+from eapo_env.structure import equivalent, exact_scalar
+from eapo_env.worker_pool import WorkerPool
 
 
 class Status(StrEnum):
@@ -16,9 +30,13 @@ class Status(StrEnum):
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
+    """The response commits to no answer."""
     TOO_COMPLEX = "too_complex"
+    """The answer exceeds a static limit and was not read."""
     TIMEOUT = "timeout"
+    """Reading the answer took more time than a check may."""
     MEMORY = "memory"
+    """Reading the answer took more memory than a check may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,46 +47,138 @@ class Verdict:
 
     @property
     def correct(self) -> bool:
-        """Whether the answer was found to be right."""
+        """Whether the answer was found to be right; every other outcome is False."""
         return self.status is Status.CORRECT
 
 
-def check_gold(answer: str) -> None:
-    """Raise ValueError when `answer` cannot serve as a gold answer."""
-    if not answer.strip():
-        raise ValueError(f"not a verifiable gold answer: {answer!r}")
+_VERDICTS = {status: Verdict(status) for status in Status}
+_CORRECT, _WRONG = _VERDICTS[Status.CORRECT], _VERDICTS[Status.WRONG]
+_NO_ANSWER, _TOO_COMPLEX = _VERDICTS[Status.NO_ANSWER], _VERDICTS[Status.TOO_COMPLEX]
+
+Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verifier:
-    """Checks answers."""
+    """Checks responses against gold answers.
 
-    time_limit_s: float = 2.0
+    A cheap value: it compares by its settings, and copies or pickles without its workers, which
+    start on the first check that needs one. Any thread, event loop or forked process may use it.
+
+    Args:
+        time_limit_s: CPU time of one check; twice that in wall time is the hard limit.
+        memory_limit_bytes: address space of one check.
+        num_workers: helper processes, each running one check at a time.
+
+    Raises:
+        ValueError: a setting that is not positive.
+    """
+
+    time_limit_s: float = 1.0
     memory_limit_bytes: int = 2**30
     num_workers: int = 2
+    _pool: WorkerPool = field(init=False, repr=False, compare=False)
 
-    def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Return one verdict per (response, gold) pair."""
-        verdicts = []
-        for response, gold in pairs:
-            answer = extract_answer(response)
-            if answer is None:
-                verdicts.append(Verdict(Status.NO_ANSWER))
-            elif answer.lstrip("0") == gold.strip().lstrip("0"):
-                verdicts.append(Verdict(Status.CORRECT))
-            else:
-                verdicts.append(Verdict(Status.WRONG))
-        return verdicts
+    def __post_init__(self) -> None:
+        for name in ("time_limit_s", "memory_limit_bytes", "num_workers"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+        pool = WorkerPool(
+            cpu_s=self.time_limit_s,
+            memory_bytes=self.memory_limit_bytes,
+            num_workers=self.num_workers,
+        )
+        object.__setattr__(self, "_pool", pool)
 
-    async def averify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Return one verdict per (response, gold) pair, without blocking the event loop."""
+    def verify(self, pairs: Pairs) -> list[Verdict]:
+        """Return one verdict per (response, gold) pair, in order.
+
+        No text raises. A RuntimeError says that the helper process cannot be started at all.
+        """
+        verdicts = [_response_verdict(response, gold) for response, gold in pairs]
+        answers = [(final_answer(r), g) for (r, g), v in zip(pairs, verdicts, strict=True) if not v]
+        return self._completed(verdicts, answers)
+
+    async def averify(self, pairs: Pairs) -> list[Verdict]:
+        """Return what `verify` returns, without blocking the event loop."""
+        verdicts = [_response_verdict(response, gold) for response, gold in pairs]
+        if None not in verdicts:
+            return [verdict for verdict in verdicts if verdict]
         return await asyncio.to_thread(self.verify, pairs)
 
+    def equivalent(self, pairs: Pairs) -> list[Verdict]:
+        r"""Return one verdict per (answer, gold) pair of bare answers, as if each were boxed."""
+        verdicts = [_answer_verdict(answer, gold) for answer, gold in pairs]
+        answers = [(a, g) for (a, g), v in zip(pairs, verdicts, strict=True) if v is None]
+        return self._completed(verdicts, answers)
+
+    def _completed(
+        self, verdicts: list[Verdict | None], answers: Sequence[tuple[str | None, str]]
+    ) -> list[Verdict]:
+        if not answers:
+            return [verdict for verdict in verdicts if verdict]
+        slow = iter(self._pool.check([(answer or "", gold) for answer, gold in answers]))
+        return [verdict or _VERDICTS[Status(next(slow))] for verdict in verdicts]
+
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers; a later check starts new ones."""
+        self._pool.close()
 
     def __enter__(self) -> Verifier:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        settings = partial(
+            Verifier,
+            time_limit_s=self.time_limit_s,
+            memory_limit_bytes=self.memory_limit_bytes,
+            num_workers=self.num_workers,
+        )
+        return settings, ()
+
+
+def final_answer(response: str) -> str | None:
+    """Return the answer that is checked: what the response commits to, else its closing claim."""
+    answer = extract_answer(response)
+    return closing_claim(response) if answer is None else answer
+
+
+def check_gold(answer: str) -> None:
+    """Accept a gold answer that responses can be checked against; instant for numbers.
+
+    Raises:
+        ValueError: an empty answer, one beyond the static limits, or unbalanced brackets.
+    """
+    text = canonical(answer) if len(answer) <= MAX_CHARS else ""
+    if not any(character.isalnum() for character in text):
+        raise ValueError(f"no answer can be read in {answer[:200]!r}")
+    if exact_scalar(text, text) is None and is_too_complex(text):
+        raise ValueError(f"too complex to check answers against: {answer[:200]!r}")
+    if text.count("{") != text.count("}"):
+        raise ValueError(f"unbalanced braces in the answer {answer[:200]!r}")
+
+
+def _response_verdict(response: str, gold: str) -> Verdict | None:
+    answer = final_answer(response)
+    return _NO_ANSWER if answer is None else _answer_verdict(answer, gold)
+
+
+def _answer_verdict(answer: str, gold: str) -> Verdict | None:
+    """Return the verdict this process can give; None when it takes sympy."""
+    if gold.isdigit() and gold.isascii() and answer.isdigit() and answer.isascii():
+        return _CORRECT if answer.lstrip("0") == gold.lstrip("0") else _WRONG
+    if len(answer) > MAX_CHARS:
+        return _CORRECT if answer.strip() == gold.strip() else _TOO_COMPLEX
+    return _settled(answer, gold)
+
+
+@lru_cache(maxsize=1024)
+def _settled(answer: str, gold: str) -> Verdict | None:
+    a, g = canonical(answer), canonical(gold)
+    outcome = equivalent(a, g, exact_scalar)
+    if outcome is not None:
+        return _CORRECT if outcome else _WRONG
+    return _TOO_COMPLEX if any(map(is_too_complex, (answer, a, g))) else None

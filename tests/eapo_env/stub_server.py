@@ -94,6 +94,7 @@ BODIES = {
     "no-choices": json.dumps({"choices": []}),
     "wrong-types": json.dumps({"choices": {"message": 7}}),
     "garbage": '{"choices": [{"mess',
+    "deep": "[" * 100_000,
     "nasty": json.dumps(completion("null \0, lone \ud800, 🤔, ∫, </reply>")),
     "think": json.dumps(completion("<think>\nseven times six\n</think>\n\n42")),
     "thinking": json.dumps(completion("<think>\nseven times")),

@@ -41,9 +41,10 @@ def test_rate_zero_accepts_nothing_and_rate_one_everything(num_queries: int, see
 def test_the_kth_decision_depends_on_the_kth_uniform_alone(
     num_queries: int, rate: float, seed: int
 ) -> None:
-    uniforms = np.random.default_rng(seed).random(num_queries)
-    decisions = draw_acceptance(num_queries, rate, np.random.default_rng(seed))
-    assert decisions == tuple(bool(u < rate) for u in uniforms)
+    uniforms = np.random.default_rng(seed).random(num_queries).tolist()
+    for threshold in (rate, *uniforms):
+        decisions = draw_acceptance(num_queries, threshold, np.random.default_rng(seed))
+        assert decisions == tuple(u < threshold for u in uniforms)
 
 
 @given(st.lists(st.integers(1, 5), max_size=5), RATES, SEEDS)
@@ -138,9 +139,10 @@ def test_the_order_in_which_replies_arrive_does_not_matter(
         random.shuffle(order)
 
         async def race() -> Sequence[ExpertReply]:
-            pending = [asyncio.get_running_loop().create_future() for _ in asked]
+            loop = asyncio.get_running_loop()
+            pending: list[asyncio.Future[ExpertReply]] = [loop.create_future() for _ in asked]
             for k in order:
-                asyncio.get_running_loop().call_soon(pending[k].set_result, expert(asked[k]))
+                loop.call_soon(pending[k].set_result, expert(asked[k]))
             return await asyncio.gather(*pending)
 
         return asyncio.run(race())

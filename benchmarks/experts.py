@@ -1,0 +1,128 @@
+"""What a vector step's worth of expert calls costs beside the experts' own latency.
+
+256 sub-environments with 3 queries each, every expert 50 ms away: the floor is 50 ms, because all
+768 calls can be under way at once. In process, and over loopback HTTP to a stub server in another
+process on the same machine, beside other clients on the same server.
+
+    python benchmarks/experts.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from openai import AsyncOpenAI
+
+from eapo_env import event_loop
+from eapo_env.endpoints import Endpoint
+from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.types import ExpertReply, Query, Reply
+
+LATENCY_S = 0.05
+MODEL = f"delay:{LATENCY_S}"
+ROUNDS = 7
+STUB = Path(__file__).parents[1] / "tests" / "eapo_env" / "stub_server.py"
+QUERIES = [
+    Query(text=f"What is {env} + {slot}?", seed=env, slot=slot)
+    for env in range(256)
+    for slot in range(3)
+]
+
+
+@dataclass(frozen=True)
+class Colleagues:
+    """Experts in process, each of whom thinks for 50 ms."""
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        return await asyncio.gather(*(self._think(query) for query in queries))
+
+    async def _think(self, query: Query) -> ExpertReply:
+        await asyncio.sleep(LATENCY_S)
+        return Reply("colleague", query.text)
+
+
+async def median_s(batch: Callable[[], Awaitable[object]]) -> float:
+    """Return the median time of a batch; the first one, which connects, does not count."""
+    times = []
+    for _ in range(1 + ROUNDS):
+        began = time.perf_counter()
+        await batch()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+async def in_process() -> float:
+    return await median_s(lambda: Colleagues().ask(QUERIES))
+
+
+async def ours(url: str) -> float:
+    endpoint = Endpoint(base_url=url, models=[MODEL], max_live_calls=len(QUERIES))
+    pool = OpenAIExperts(endpoints=[endpoint])
+
+    async def batch() -> None:
+        replies = await pool.ask(QUERIES)
+        assert all(isinstance(reply, Reply) for reply in replies), replies
+
+    return await median_s(batch)
+
+
+async def openai_default(url: str) -> float:
+    async with AsyncOpenAI(base_url=url, api_key="none") as client:
+
+        async def call(query: Query) -> None:
+            await client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": query.text}]
+            )
+
+        return await median_s(lambda: asyncio.gather(*map(call, QUERIES)))
+
+
+async def bare_aiohttp(url: str) -> float:
+    connector = aiohttp.TCPConnector(limit=len(QUERIES))
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def call(query: Query) -> None:
+            body = {"model": MODEL, "messages": [{"role": "user", "content": query.text}]}
+            async with session.post(f"{url}/chat/completions", json=body) as response:
+                await response.json()
+
+        return await median_s(lambda: asyncio.gather(*map(call, QUERIES)))
+
+
+def round_trip_us() -> float:
+    """Return the microseconds of one trip to the background loop and back."""
+
+    async def nothing() -> None:
+        pass
+
+    event_loop.run(nothing())
+    began = time.perf_counter()
+    for _ in range(5000):
+        event_loop.run(nothing())
+    return (time.perf_counter() - began) / 5000 * 1e6
+
+
+def main() -> None:
+    rows = [("in process, one asyncio batch", asyncio.run(in_process()))]
+    with runpy.run_path(str(STUB))["StubServer"]() as server:
+        rows += [
+            ("HTTP, OpenAIExperts", asyncio.run(ours(server.url))),
+            ("HTTP, bare aiohttp", asyncio.run(bare_aiohttp(server.url))),
+            ("HTTP, openai, default transport", asyncio.run(openai_default(server.url))),
+        ]
+    print(f"{len(QUERIES)} expert calls of {LATENCY_S * 1000:.0f} ms, median of {ROUNDS} batches")
+    print(f"{'':34}{'ms':>8}{'x floor':>10}")
+    for name, seconds in rows:
+        print(f"{name:34}{seconds * 1000:8.0f}{seconds / LATENCY_S:10.2f}")
+    print(f"event_loop.run, round trip: {round_trip_us():.0f} us")
+
+
+if __name__ == "__main__":
+    main()

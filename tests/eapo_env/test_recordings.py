@@ -1,0 +1,179 @@
+"""Recording and replaying: a round trip, shared files, later runs, and files that are damaged."""
+
+import asyncio
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eapo_env.experts import ScriptedExperts, SilentExperts, check_expert_pool
+from eapo_env.recordings import RecordingExperts, ReplayExperts
+from eapo_env.types import Query, Reply, Unavailable
+
+texts = st.text(st.characters(codec=None), max_size=20)
+numbers = st.integers(0, 2)
+queries = st.builds(Query, text=texts, statement=texts, seed=numbers, turn=numbers, slot=numbers)
+replies = st.builds(Reply, texts, texts) | st.builds(Unavailable, texts, texts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Experts that look the reply up."""
+
+    replies: tuple
+
+    async def ask(self, queries):
+        table = dict(self.replies)
+        return [table[query] for query in queries]
+
+
+def echo(query):
+    return f"{query.text}: {query.seed}/{query.turn}/{query.slot}"
+
+
+def ask(pool, *asked):
+    return list(asyncio.run(pool.ask(asked)))
+
+
+@given(st.dictionaries(queries, replies, max_size=6), st.randoms(use_true_random=False))
+def test_a_recording_is_replayed_reply_by_reply(table, random):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "experts.jsonl"
+        asked = list(table)
+        recorded = ask(RecordingExperts(Table(tuple(table.items())), path), *asked)
+        assert recorded == list(table.values())
+        random.shuffle(asked)
+        assert ask(ReplayExperts(path), *asked) == [table[query] for query in asked]
+
+
+def test_both_conform(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    asyncio.run(check_expert_pool(RecordingExperts(ScriptedExperts(echo), path)))
+    asyncio.run(check_expert_pool(ReplayExperts(path)))
+
+
+def test_a_replay_is_a_value_before_and_after_it_was_read(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    ask(RecordingExperts(ScriptedExperts(echo), path), Query(text="a"))
+    pool = ReplayExperts(path)
+    before = pickle.dumps(pool)
+    replies = ask(pool, Query(text="a"))
+    assert pickle.dumps(pool) == before
+    assert pickle.loads(before) == pool
+    assert ask(pickle.loads(before), Query(text="a")) == replies
+
+
+def test_an_unknown_query_is_unavailable(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    ask(RecordingExperts(ScriptedExperts(echo), path), Query(text="a", statement="p"))
+    asked = [Query(text="a", statement="q"), Query(text="b", statement="p")]
+    assert ask(ReplayExperts(path), *asked) == [Unavailable("not in the recording")] * 2
+
+
+def test_another_slot_gets_one_of_the_replies_always_the_same(tmp_path):
+    path, turned = tmp_path / "experts.jsonl", tmp_path / "turned.jsonl"
+    recorded = ask(
+        RecordingExperts(ScriptedExperts(echo), path), *(Query(text="a", seed=s) for s in range(4))
+    )
+    turned.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    others = [Query(text="a", seed=seed) for seed in range(4, 60)]
+    replayed = ask(ReplayExperts(path), *others)
+    assert {reply.text for reply in replayed} == {reply.text for reply in recorded}
+    assert ask(ReplayExperts(turned), *reversed(others)) == replayed[::-1]
+
+
+def test_failures_are_recorded_with_their_reason(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    ask(RecordingExperts(SilentExperts("asleep"), path), Query(text="a"))
+    assert json.loads(path.read_text())["unavailable"] == "asleep"
+    assert ask(ReplayExperts(path), Query(text="a")) == [Unavailable("asleep")]
+
+
+RECORD = """
+import asyncio, sys
+from eapo_env.experts import MeaninglessExperts
+from eapo_env.recordings import RecordingExperts
+from eapo_env.types import Query
+
+def record(path, seed):
+    pool = RecordingExperts(MeaninglessExperts(), path)
+    for turn in range(20):
+        queries = [Query(text="x" * 3000, seed=seed, turn=turn, slot=slot) for slot in range(3)]
+        asyncio.run(pool.ask(queries))
+"""
+
+
+def test_threads_and_processes_share_a_file(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    program = RECORD + "record(sys.argv[1], seed=0)"
+    other = subprocess.Popen([sys.executable, "-c", program, str(path)])
+    names = {}
+    exec(RECORD, names)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(names["record"], [path] * 3, range(1, 4)))
+    assert other.wait() == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({(line["seed"], line["turn"], line["slot"]) for line in lines}) == len(lines) == 240
+
+
+def test_a_later_run_goes_on_even_after_a_torn_line(tmp_path):
+    path = tmp_path / "experts.jsonl"
+    ask(RecordingExperts(ScriptedExperts(echo), path), Query(text="a"))
+    path.write_bytes(path.read_bytes()[:-20])
+    ask(RecordingExperts(ScriptedExperts(echo), path), Query(text="b"))
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[1])["text"] == "b"
+    path.write_text(lines[1])
+    assert ask(ReplayExperts(path), Query(text="b")) == [Reply("scripted", "b: 0/0/0")]
+
+
+GOOD = {"text": "a", "statement": "", "seed": 0, "turn": 0, "slot": 0, "expert": "e", "reply": "r"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "7",
+        "[]",
+        '"text"',
+        "{}",
+        b"\xff\xfe",
+        "[" * 100_000,
+        json.dumps({**GOOD, "seed": "0"}),
+        json.dumps({**GOOD, "reply": None}),
+        json.dumps({**GOOD, "text": 7}),
+        json.dumps({key: GOOD[key] for key in GOOD if key != "expert"}),
+    ],
+    ids=repr,
+)
+def test_a_malformed_line_is_an_error_that_names_it(tmp_path, line):
+    path = tmp_path / "experts.jsonl"
+    line = line if isinstance(line, bytes) else line.encode()
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n\n" + line + b"\n")
+    with pytest.raises(ValueError, match=r"experts\.jsonl, line 3: not a recorded reply"):
+        ask(ReplayExperts(path), Query(text="a"))
+
+
+def test_a_missing_recording_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        ask(ReplayExperts(tmp_path / "nowhere.jsonl"), Query(text="a"))
+
+
+def test_a_repeated_identity_keeps_every_reply_a_candidate(tmp_path):
+    """Two runs with the same seeds record two replies to one question: both can be served."""
+    path = tmp_path / "experts.jsonl"
+    asked = [Query(text=str(n)) for n in range(40)]
+    for expert in ("first", "second"):
+        ask(RecordingExperts(ScriptedExperts(echo, names=(expert,)), path), *asked)
+    replayed = ask(ReplayExperts(path), *asked)
+    assert {reply.expert for reply in replayed} == {"first", "second"}
+    assert ask(ReplayExperts(path), *asked) == replayed
