@@ -57,12 +57,13 @@ def grouped_work(num_rows: int, rng: np.random.Generator) -> Work:
 
 def run_policy(policy: HFPolicy, work: Work) -> None:
     async def together() -> None:
-        await asyncio.gather(
+        completions = await asyncio.gather(
             *(
                 policy.complete(prompt, Sampling(max_tokens=length), seed)
                 for seed, (prompt, length) in enumerate(work)
             )
         )
+        assert [len(completion.token_ids) for completion in completions] == [n for _, n in work]
 
     asyncio.run(together())
 
@@ -73,16 +74,16 @@ def run_generate(model: PreTrainedModel, work: Work, batch: int) -> None:
         rows = work[start : start + batch]
         width, longest = max(len(ids) for ids, _ in rows), max(length for _, length in rows)
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in rows])
-        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in rows])
-        model.generate(
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in rows])
+        completed = model.generate(
             ids,
             attention_mask=mask,
             do_sample=True,
             top_k=0,
             max_new_tokens=longest,
-            min_new_tokens=longest,
             pad_token_id=0,
         )
+        assert completed.shape == (len(rows), width + longest)
 
 
 def tokens_per_second(run: Callable[[], None], work: Work, repeats: int) -> float:
@@ -102,9 +103,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, rng = small_model(), np.random.default_rng(0)
-    policy = HFPolicy(model, char_tokenizer())
-    # A fresh model draws the end of turn now and then; the benchmark wants exact lengths.
-    policy._batch._stops._ends[:] = False
+    tokenizer = char_tokenizer()
+    tokenizer.eos_token = None  # every completion runs to its length
+    policy = HFPolicy(model, tokenizer)
     cases = {
         "16 equal": equal_work(16, rng),
         "128 equal": equal_work(128, rng),

@@ -31,13 +31,13 @@ _JOINER = re.compile(
 )
 _MATH = r"\$\$[^$]{1,1000}\$\$|\$[^$]{1,1000}\$|\\\([^$]{1,1000}?\\\)|\\\[[^$]{1,1000}?\\\]"
 _ANSWER_LINE = re.compile(
-    r"^[ \t*_#>~-]{0,12}(?:the )?(?:final |correct )?answer[ \t*_]{0,6}"
+    r"[ \t*_#>~-]{0,12}(?:the |my |your )?(?:final |correct )?answer[ \t*_]{0,6}"
     r"(?:(?:is ?)?[:=][ \t*_]{0,6}|(?=\$|\\\[|\\\(|\[ |\n))\s{0,4}"
     rf"(?P<claim>{_MATH}|[^\n]{{1,{TAIL_CHARS}}})",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
 _ANSWER_IS = re.compile(
-    r"\banswer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}"
+    r"answer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}(?:therefore |thus |simply )?"
     rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{_MATH})"
     r"|(?P<number>[-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
     r"|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
@@ -50,12 +50,19 @@ _SENTENCE_END = re.compile(
 _CLOSING = re.compile(
     r"(?:\s|<\|[^|<>]{1,30}\|>(?:user|assistant)?|I hope (?:it|this) is correct\.?){1,20}\Z"
 )
+_MENTIONS = 50
 _FORMULA_CHARS, _SENTENCE_CHARS = 200, 600
 _FORMULA = re.compile(_MATH)
-_AFTER_FORMULA = re.compile(r" ?(?:\\?%|percent|\^?\\circ|degrees|[a-z]{2,12})?[ .!]{0,3}")
-_SENTENCE = re.compile(r"(?<=[.!?])\s{1,10}(?=[A-Z])|\n| (?=(?:Therefore|Thus|Hence|So),? )| (?=which is )")
+_AFTER_FORMULA = re.compile(
+    r" ?(?:\\?%|percent|\^?\\circ|degrees|(?:[a-z]{2,12} ?){1,3})?[ .!]{0,3}"
+)
+_SENTENCE = re.compile(
+    r"(?<=[.!?])\s{1,10}(?=[A-Z])|\n| (?=(?:Therefore|Thus|Hence|So),? )| (?=which is )"
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!and |or )[A-Za-z]{2,20},? (?:[a-z]{2,20} )")
-_LONE_NUMBER = re.compile(r"[$*]{0,2}[-+]?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?\\?%?[$*]{0,2}\.?")
+_LONE_NUMBER = re.compile(
+    r"[$*]{0,2}[-+]?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?\\?%?[$*]{0,2}\.?"
+)
 _CLOSING_NUMBER = re.compile(
     r"(?:\b(?:is|are|be|by|equals|get|gives|obtain|have|to|was)|=|:) ?"
     r"\*{0,2}([-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
@@ -67,7 +74,7 @@ _HEDGE = re.compile(
     r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm)\b|n't|\?",
     re.IGNORECASE,
 )
-_WRAPPERS = (("**", "**"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
+_WRAPPERS = (("**", "**"), ("`", "`"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 
 
 def extract_answer(response: str) -> str | None:
@@ -113,8 +120,8 @@ def closing_claim(response: str) -> str | None:
         whole = unwrapped(text)
         if not _FORMULA.search(whole, 1):
             return whole or None
-    if _LONE_NUMBER.fullmatch(last_line):
-        return unwrapped(last_line)
+    if _LONE_NUMBER.fullmatch(last_line.removeprefix("####").strip()):
+        return unwrapped(last_line.removeprefix("####"))
     sentence = _SENTENCE.split(text[-_SENTENCE_CHARS:])[-1]
     if _HEDGE.search(sentence):
         return None
@@ -181,22 +188,26 @@ def _boxes(text: str, last: int) -> Iterator[tuple[int, int, str]]:
 def _stated(text: str) -> str | None:
     """Return the value of the last `Answer:` line or of a closing `the answer is ...`."""
     text = text[: _closing_start(text)]
-    sentence = None
-    for sentence in _ANSWER_IS.finditer(text, max(0, len(text) - 1500)):
-        pass
-    if sentence is not None and _SENTENCE_END.match(sentence["rest"]):
-        claim = next(filter(None, sentence.group("bold", "math", "number", "choice")), "")
-        return unwrapped(claim) or None
-    line = None
-    for line in _ANSWER_LINE.finditer(text):
-        pass
-    if line is None:
-        return None
-    return unwrapped(line["claim"].strip(" \t*_").removesuffix(".").rstrip(" *_")) or None
+    position = len(text)
+    for _ in range(_MENTIONS):
+        position = max(text.rfind("nswer", 0, position), text.rfind("NSWER", 0, position))
+        if position < 0:
+            return None
+        line = _ANSWER_LINE.match(text, text.rfind("\n", 0, position) + 1)
+        if line is not None and line.start("claim") > position:
+            return unwrapped(line["claim"].strip(" \t*_").removesuffix(".").rstrip(" *_")) or None
+        sentence = _ANSWER_IS.match(text, position - 1) if position else None
+        if sentence is not None and _SENTENCE_END.match(sentence["rest"]):
+            claim = next(filter(None, sentence.group("bold", "math", "number", "choice")), "")
+            return unwrapped(claim) or None
+    return None
 
 
 def _closing_start(text: str) -> int:
     """Return where the courtesies and special tokens at the end of `text` begin."""
+    end = text[-40:].rstrip()
+    if not end.endswith(("correct.", "correct", "|>", "|>user", "|>assistant")):
+        return len(text)
     start = max(0, len(text) - 200)
     closing = _CLOSING.search(text, start)
     return closing.start() if closing else len(text)

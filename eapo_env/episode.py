@@ -161,6 +161,7 @@ def truncate(episode: Episode, reason: StopReason, completion: str = "") -> Epis
     """
     if not reason.truncated:
         raise ValueError(f"an outside limit truncates with LENGTH or WALL_CLOCK, not {reason!r}")
+    assert episode.stop_reason is None, "the episode is over"
     if episode.pending:
         return replace(episode, consultations=episode.consultations[:-1], stop_reason=reason)
     if not completion:

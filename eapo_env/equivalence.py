@@ -1,4 +1,4 @@
-r"""Exact equality of plain numbers, without sympy: what decides nearly every integer-answer problem.
+r"""Exact equality of plain numbers, without sympy: what decides nearly every integer answer.
 
 `canonical` rewrites an answer into plain ASCII LaTeX; `number` reads integers, decimals,
 fractions, mixed numbers, scientific notation, thousands separators, percent, degrees, currency and
@@ -52,7 +52,7 @@ _LONE_BRACKETS = re.compile(r"\A\[ ([^\[\](),;]{1,200}) \]\Z")
 _WRAPPED = re.compile(r"\A\{([^{}]{0,2000})\}\Z")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def canonical(text: str) -> str:
     r"""Return `text` as plain LaTeX: one notation for what is written in many ways.
 
@@ -100,7 +100,8 @@ _NUMBER = re.compile(
     rf"(?:(?P<whole>\d{{1,15}})? ?\\frac ?{_ARG} ?{_ARG}"
     rf"|(?:(?P<mixed>\d{{1,15}})[ ])?(?P<num>\d{{1,300}}) ?/ ?(?P<den>\d{{1,300}})"
     rf"|(?P<open>\()?(?P<num2>{_SIGNED})(?(open)\)) ?/ ?\((?P<den2>{_SIGNED})\)"
-    r"|(?P<whole_part>\d{0,15})\.(?P<before>\d{0,15}) ?\\(?:overline|bar) ?\{(?P<repeating>\d{1,30})\}"
+    r"|(?P<whole_part>\d{0,15})\.(?P<before>\d{0,15}) ?\\(?:overline|bar) ?"
+    r"\{(?P<repeating>\d{1,30})\}"
     r"|10 ?\^ ?(?:\{ ?(?P<power1>[+-]?\d{1,3}) ?\}|(?P<power2>\d))"
     rf"|(?P<decimal>{_DECIMAL})"
     r"(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?(?:\{ ?(?P<exp1>[+-]?\d{1,3}) ?\}|(?P<exp2>\d))"
@@ -108,24 +109,18 @@ _NUMBER = re.compile(
     r")\$?(?P<suffix>[^\d].{0,60})?",
     re.DOTALL,
 )
-_NAME = re.compile(
-    r"\A(?:[A-Za-z](?:_\{?\w{1,3}\}?)?(?: ?\( ?[A-Za-z] ?\))?|\|?[A-Z]{1,4}\|?|[A-Z] ?: ?[A-Z]"
-    r"|\\(?:angle|triangle|overline) ?\{?[A-Z]{1,4}\}?|\|[A-Za-z]\||\\(?:theta|alpha|beta|lambda|phi)"
-    r"|[A-Z]{1,2}/[A-Z]{1,2}|P ?\( ?\w{1,12} ?\)|[A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,3}) ?(?:=|:=|\\approx(?![a-z])) ?"
-)
 _UNIT_WORD = re.compile(r"(?P<word>[A-Za-z]{1,20})\.?(?: ?\^ ?\{? ?-?[123] ?\}?)?")
 _UNIT_BREAK = re.compile(r" ?[/*] ?| ?\\cdot ?| ")
-_ABBREVIATIONS = frozenset(
-    "cm mm km dm nm kg mg mL ml ft in hr hrs am pm min sec Hz kHz mi lb lbs oz yd mph kph sq Rs kW"
-    " kWh MB GB cc rad deg USD EUR".split()
-)
-_LETTERS = frozenset("m s g h L l N J W V K C F A".split())
-_NOT_UNITS = frozenset(
-    "or and not mod pi exp sqrt sin cos tan cot sec log ln inf nan infinity infty false true if"
-    " plus minus times over but maybe million billion thousand hundred dozen trillion imaginary"
-    " squared cubed factorial choose base through to less more greater least most than is thus"
-    " with where for so hence then equals max gcd lcm".split()
-)
+_WORDS = {
+    "abbreviations": "cm mm km dm nm kg mg mL ml ft in hr hrs am pm min sec Hz kHz mi lb lbs oz yd"
+    " mph kph sq Rs kW kWh MB GB cc rad deg USD EUR",
+    "letters": "m s g h L l N J W V K C F A",
+    "no units": "or and not mod pi exp sqrt sin cos tan cot sec log ln inf nan infinity infty false"
+    " true if plus minus times over but maybe million billion thousand hundred dozen trillion"
+    " imaginary squared cubed factorial choose base through to less more greater least most than"
+    " is thus with where for so hence then equals max gcd lcm",
+}
+_ABBREVIATIONS, _LETTERS, _NOT_UNITS = (frozenset(words.split()) for words in _WORDS.values())
 _MEASURES = {
     "centimeters": "cm", "centimeter": "cm", "centimetres": "cm", "meters": "m", "meter": "m",
     "metres": "m", "kilometers": "km", "millimeters": "mm", "inches": "in", "inch": "in",
@@ -136,13 +131,12 @@ _MEASURES = {
 _KNOWN = frozenset(_MEASURES.values())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def number(text: str) -> Number | None:
     """Return the exact number a canonical `text` writes, or None when it writes anything else."""
     if len(text) > _NUMBER_CHARS or not text.isascii():
         return None
-    named = _NAME.match(text)
-    match = _NUMBER.fullmatch(text, named.end() if named else 0)
+    match = _NUMBER.fullmatch(text)
     if match is None:
         return None
     suffix = _suffix(match["suffix"] or "")
@@ -217,15 +211,15 @@ def _is_unit(word: str, *, attached: bool) -> bool:
 
 def _value(match: re.Match[str]) -> tuple[Fraction | None, int | None]:
     """Return (value, decimal places or None); the value is None for a division by zero."""
-    decimals = None
+    decimals: int | None = None
+    value: Fraction | None
     if match["repeating"]:
         value = _repeating(match["whole_part"], match["before"], match["repeating"])
     elif match["power1"] or match["power2"]:
         value = Fraction(10) ** int(match["power1"] or match["power2"])
     elif match["decimal"]:
-        value = _exact(match["decimal"])
         shift = int(match["exp1"] or match["exp2"] or match["exp3"] or 0)
-        value *= Fraction(10) ** shift
+        value = _exact(match["decimal"]) * Fraction(10) ** shift
         point = match["decimal"].find(".")
         if point >= 0:
             decimals = len(match["decimal"]) - point - 1 - shift
@@ -249,8 +243,9 @@ def _ratio(numerator: str, denominator: str, whole: str | None) -> Fraction | No
 
 
 def _repeating(whole: str, before: str, repeating: str) -> Fraction:
-    nines = Fraction(int(repeating), 10 ** len(repeating) - 1)
-    return int(whole or 0) + (int(before or 0) + nines) / 10 ** len(before)
+    nines: int = 10 ** len(repeating) - 1
+    tens: int = 10 ** len(before)
+    return int(whole or 0) + (int(before or 0) + Fraction(int(repeating), nines)) / tens
 
 
 def _exact(text: str) -> Fraction:

@@ -46,7 +46,7 @@ class ScriptedExperts:
         names: the experts; slot i of a turn goes to expert i mod n.
 
     An exception in `answer` makes that reply `Unavailable`, with the exception as its reason, and
-    a RuntimeWarning: a query is model text, which must not end a run, but a bug must be seen.
+    is shown as a RuntimeWarning.
     """
 
     answer: Callable[[Query], str | None]
@@ -65,8 +65,7 @@ class ScriptedExperts:
         try:
             text = self.answer(query)
         except Exception as error:
-            warnings.warn(f"the scripted expert failed: {error!r}", RuntimeWarning, stacklevel=2)
-            return Unavailable(f"the scripted expert failed: {error!r}", expert)
+            return _bug_seen(error, expert)
         return Unavailable("no answer", expert) if text is None else Reply(expert, text)
 
 
@@ -116,6 +115,7 @@ class ErroneousExperts:
         inner: the pool that answers.
         error_rate: the probability that a reply is corrupted.
         corrupt: (reply text, generator) -> the wrong text; the default changes the last number.
+            An exception in it makes the reply `Unavailable` and is shown as a RuntimeWarning.
         seed: whose luck it is.
 
     Raises:
@@ -142,7 +142,16 @@ class ErroneousExperts:
         rng = luck(query, self.seed)
         if not isinstance(reply, Reply) or rng.random() >= self.error_rate:
             return reply
-        return replace(reply, text=self.corrupt(reply.text, rng))
+        try:
+            return replace(reply, text=self.corrupt(reply.text, rng))
+        except Exception as error:
+            return _bug_seen(error, reply.expert)
+
+
+def _bug_seen(error: Exception, expert: str) -> Unavailable:
+    # The user's function met text that a model wrote: that must not end a run, nor go unseen.
+    warnings.warn(f"the expert {expert!r} failed: {error!r}", RuntimeWarning, stacklevel=3)
+    return Unavailable(f"failed: {error!r}", expert)
 
 
 def luck(query: Query, seed: int) -> np.random.Generator:
@@ -164,7 +173,11 @@ async def check_expert_pool(pool: ExpertPool) -> None:
     await _check_replies(pool, ())
     await _check_replies(pool, _STRANGE_QUERIES)
     await asyncio.gather(*(_check_replies(pool, _STRANGE_QUERIES[i:]) for i in range(3)))
-    await _check_replies(pickle.loads(pickle.dumps(pool)), _STRANGE_QUERIES[:1])
+    try:
+        copy = pickle.loads(pickle.dumps(pool))
+    except Exception as error:
+        raise AssertionError(f"{pool!r} cannot be pickled: {error!r}") from error
+    await _check_replies(copy, _STRANGE_QUERIES[:1])
 
 
 _STRANGE_TEXTS = (
@@ -188,6 +201,7 @@ async def _check_replies(pool: ExpertPool, queries: Sequence[Query]) -> None:
         replies = await pool.ask(queries)
     except Exception as error:
         raise AssertionError(f"{pool!r} raised {error!r} instead of replying") from error
+    assert isinstance(replies, Sequence), f"not a sequence of replies: {replies!r}"
     assert len(replies) == len(queries), f"{len(replies)} replies to {len(queries)} queries"
     for reply in replies:
         assert isinstance(reply, Reply | Unavailable), f"not a reply: {reply!r}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
 MAX_CHARS = 2_000
 MAX_TOKENS = 800
@@ -26,7 +27,7 @@ _CODE = re.compile(
     r"['\"]|[\x00-\x08\x0e-\x1f\x7f]|\\(?:input|include|write|def|csname|catcode|let|read|openin"
     r"|openout|immediate)(?![a-z])"
 )
-_TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|\d+|\*\*|[^\s]")
+_TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|[0-9]+|\*\*|[^\s]")
 _OPENERS, _CLOSERS = ("{", "(", "["), ("}", ")", "]")
 _POWERS = ("^", "**")
 _BINOMIALS = ("\\binom", "\\dbinom", "\\tbinom")
@@ -55,7 +56,7 @@ def _is_nested(tokens: list[str]) -> bool:
         elif token in _CLOSERS and in_exponent:
             in_exponent.pop()
         elif token in _POWERS:
-            numeric = previous.isdigit() or operators > 0
+            numeric = _is_number(previous) or operators > 0
             if before in _POWERS or sum(in_exponent) > (0 if numeric else 1):
                 return True
         elif token == "!" and previous in ("!", *_CLOSERS):
@@ -81,7 +82,7 @@ def _has_large_number(tokens: list[str]) -> bool:
             if depth == opened_at:
                 opened_at = -1
             depth -= 1
-        elif token.isdigit():
+        elif _is_number(token):
             size = _bounded(token)
             if previous in _POWERS and opened_at < 0:
                 exponents.append(size)
@@ -89,7 +90,7 @@ def _has_large_number(tokens: list[str]) -> bool:
                 exponents[-1] *= max(size, 1)
             if len(token) > MAX_DIGITS or (all_bounded and size > MAX_EXPONENT):
                 return True
-        elif token == "!" and previous.isdigit() and _bounded(previous) > MAX_FACTORIAL:
+        elif token == "!" and _is_number(previous) and _bounded(previous) > MAX_FACTORIAL:
             return True
         if exponents and exponents[-1] > MAX_EXPONENT:
             return True
@@ -101,11 +102,16 @@ def _multiply(tokens: list[str], exponents: list[int], all_bounded: bool) -> boo
     """Return whether powers of powers, of binomials or of factorials exceed their limit."""
     if all_bounded or "!" in tokens:
         binomials = sum(token in _BINOMIALS for token in tokens)
-        return max(exponents, default=0) > 100 or (binomials > 0 and "^" in tokens[:-1] and
-                                                   math.prod(exponents) > 1_000)
-    if not any(a in _CLOSERS and b in _POWERS for a, b in zip(tokens, tokens[1:], strict=False)):
+        return max(exponents, default=0) > 100 or (
+            binomials > 0 and "^" in tokens[:-1] and math.prod(exponents) > 1_000
+        )
+    if not any(a in _CLOSERS and b in _POWERS for a, b in pairwise(tokens)):
         return False
     return math.prod(size for size in exponents if size > 1) > MAX_NESTED_EXPONENT
+
+
+def _is_number(token: str) -> bool:
+    return "0" <= token[:1] <= "9"
 
 
 def _bounded(digits: str) -> int:

@@ -29,7 +29,7 @@ _OPERATOR = re.compile(
     r"\\(?:sum|prod|i{0,2}int|lim|[dt]?binom|gcd|lcm|max|min|mod|bmod|pmod|det)(?![a-z])"
 )
 _POWER = re.compile(r"!|\^|\*\*")
-_UNREADABLE = re.compile(r"\d \d|\d ?_|\\[lc]?dots|\.\.|%.*[^\s%]")
+_UNREADABLE = re.compile(r"(?<![_\d])\d{1,300} \d|\d ?_|\\[lc]?dots|\.\.|%.*[^\s%]")
 _FUNCTION = re.compile(
     r"(?<![\\A-Za-z])(?:arc)?(sin|cos|tan|cot|sec|csc|ln|log|sinh|cosh|tanh)(?![a-z])"
 )

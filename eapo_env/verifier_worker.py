@@ -57,9 +57,7 @@ def serve(check: Check, *, cpu_s: float, memory_bytes: int, channel: int) -> Non
             os.write(channel, status.encode() + b"\n")
 
 
-def _checked_in_child(
-    check: Check, answer: str, gold: str, cpu_s: float, memory_bytes: int
-) -> str:
+def _checked_in_child(check: Check, answer: str, gold: str, cpu_s: float, memory_bytes: int) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -77,9 +75,9 @@ def _checked_in_child(
             os.write(writer, status)
             os._exit(0)
     os.close(writer)
-    status = _outcome(child, reader, 2 * cpu_s)
+    outcome = _outcome(child, reader, 2 * cpu_s)
     os.close(reader)
-    return status
+    return outcome
 
 
 def _outcome(child: int, reader: int, wall_s: float) -> str:

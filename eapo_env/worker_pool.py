@@ -28,7 +28,7 @@ _ATTEMPTS = 3
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 
-class _Failed(Exception):
+class _HelperError(Exception):
     """A helper died, hung, or could not start; the check itself is not to blame."""
 
 
@@ -64,7 +64,7 @@ class _Helper:
         try:
             self.requests.write(json.dumps([answer, gold]).encode() + b"\n")
         except OSError as error:
-            raise _Failed from error
+            raise _HelperError from error
         self.waiting_for.append(ACKNOWLEDGED)
         if self.waiting_for[0] is ACKNOWLEDGED:
             self.deadline = time.monotonic() + _ACKNOWLEDGE_S
@@ -73,14 +73,14 @@ class _Helper:
         """Take in what the helper wrote; return the status once it is complete."""
         received = os.read(self.replies.fileno(), 4096)
         if not received:
-            raise _Failed
+            raise _HelperError
         self.buffer += received
         while b"\n" in self.buffer:
             line, self.buffer = self.buffer.split(b"\n", 1)
             if not self.waiting_for:
                 return line.decode()
             if line + b"\n" != self.waiting_for.pop(0):
-                raise _Failed
+                raise _HelperError
             wait = _ACKNOWLEDGE_S if self.waiting_for else self.wall_s
             self.deadline = time.monotonic() + wait
         return None
@@ -196,7 +196,7 @@ class WorkerPool:
 def _send(helper: _Helper, answer: str, gold: str) -> None:
     try:
         helper.send(answer, gold)
-    except _Failed:
+    except _HelperError:
         helper.deadline = 0.0
 
 
@@ -216,8 +216,8 @@ def _ready(helpers: list[_Helper]) -> list[tuple[_Helper, str | None]]:
                 if status is not None:
                     finished.append((helper, status))
             elif time.monotonic() >= helper.deadline:
-                raise _Failed
-        except (_Failed, OSError, ValueError):
+                raise _HelperError
+        except (_HelperError, OSError, ValueError):
             finished.append((helper, None))
     return finished
 

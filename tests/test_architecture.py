@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 MAX_LINES = 300
 
 ENV_ROWS = [
-    "types answers equivalence spaces breaker event_loop limits",
+    "types answers equivalence notation spaces breaker event_loop limits",
     "actions prompts annealing acceptance experts rows structure endpoints",
     "episode openai_experts recordings symbolic synthetic",
     "reward verifier_worker",

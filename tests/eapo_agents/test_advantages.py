@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eapo_agents.advantages import (
@@ -36,6 +36,7 @@ def test_leave_one_out_advantages_by_hand() -> None:
 
 
 @pytest.mark.parametrize("advantages", ALL)
+@settings(deadline=None)
 @given(reward=st.floats(-1e6, 1e6), size=st.integers(1, 64))
 def test_a_constant_group_gives_exact_zeros(
     advantages: Advantages, reward: float, size: int
@@ -44,6 +45,7 @@ def test_a_constant_group_gives_exact_zeros(
 
 
 @pytest.mark.parametrize("advantages", ALL)
+@settings(deadline=None)
 @given(rewards_G=rewards)
 def test_advantages_sum_to_zero_and_keep_the_order_of_rewards(
     advantages: Advantages, rewards_G: np.ndarray
@@ -55,6 +57,7 @@ def test_advantages_sum_to_zero_and_keep_the_order_of_rewards(
 
 
 @pytest.mark.parametrize("advantages", ALL)
+@settings(deadline=None)
 @given(rewards_G=rewards, seed=st.integers(0, 99))
 def test_advantages_do_not_depend_on_the_order_of_trajectories(
     advantages: Advantages, rewards_G: np.ndarray, seed: int
@@ -65,6 +68,7 @@ def test_advantages_do_not_depend_on_the_order_of_trajectories(
     )
 
 
+@settings(deadline=None)
 @given(rewards_G=rewards)
 def test_leave_one_out_is_the_reward_less_the_mean_of_the_others(rewards_G: np.ndarray) -> None:
     found = leave_one_out_advantages(rewards_G)

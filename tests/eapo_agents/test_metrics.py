@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eapo_agents.metrics import (
@@ -42,6 +42,7 @@ def test_pass_at_k_by_hand() -> None:
     assert pass_at_k(CORRECT_PK, 4) == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.data())
 def test_pass_at_k_is_the_mean_over_all_subsets(correct: list[bool], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(correct)))
@@ -49,6 +50,7 @@ def test_pass_at_k_is_the_mean_over_all_subsets(correct: list[bool], data: st.Da
     assert pass_at_k([correct], k) == pytest.approx(sum(every) / len(every))
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=9))
 def test_pass_at_1_is_the_mean(correct: list[bool]) -> None:
     assert pass_at_k([correct], 1) == pytest.approx(mean_at_k([correct]))
@@ -82,6 +84,7 @@ def test_majority_by_hand() -> None:
     assert majority_at_k(answers, correct) == (1 + 0.5 + 0 + 0 + 0.5) / 5
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["1", "2", None]), min_size=1, max_size=6), st.integers(0, 99))
 def test_majority_does_not_depend_on_the_order_of_samples(
     answers: list[str | None], seed: int

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eapo_agents.trajectory import Demonstration, Group, Trajectory
@@ -94,6 +94,7 @@ def test_demonstrations_count_compare_and_refuse() -> None:
         Demonstration(token_ids=(1, 2), mask=(True, True))
 
 
+@settings(deadline=None)
 @given(correct=st.lists(st.booleans(), min_size=1, max_size=8), data=st.data())
 def test_signal_is_correctness_that_varies_whatever_the_rewards(
     correct: list[bool], data: st.DataObject

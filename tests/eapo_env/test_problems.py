@@ -8,13 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import pytest
 
 from eapo_env.problems import SOURCES, Columns, load_problems
 from eapo_env.types import Problem
 from eapo_env.verifier import Verifier
-
-datasets = pytest.importorskip("datasets")
 
 DAPO_PREFIX = (
     "Solve the following math problem step by step. The last line of your response should be of "
