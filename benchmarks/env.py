@@ -4,7 +4,8 @@
 
 A step is timed against a bare Gymnasium environment with string spaces in the same run, both as
 `gym.make` gives them, with its wrappers. The episode that is stepped already holds a transcript of
-20,000 characters; each timed step starts from that same episode. The vector step is timed against the latency of its experts: 50 ms.
+20,000 characters; each timed step starts from that same episode. The vector step is timed against
+the latency of its experts: 50 ms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import string
 import subprocess
 import sys
 import time
@@ -22,7 +24,6 @@ import gymnasium as gym
 
 from eapo_env.env import EAPOMathEnv
 from eapo_env.experts import ScriptedExperts
-from eapo_env.spaces import UnicodeText
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
 from eapo_env.vector_env import EAPOMathVectorEnv
 
@@ -34,17 +35,24 @@ ANSWER = r"So the answer is \boxed{17}."
 
 
 class BareEnv(gym.Env[str, str]):
-    """What a Gymnasium environment with string spaces costs when it does nothing."""
+    """The least a Gymnasium environment with string spaces does: look at its action, reply."""
 
-    observation_space = UnicodeText()
-    action_space = UnicodeText()
+    observation_space = gym.spaces.Text(100, charset=string.printable)
+    action_space = gym.spaces.Text(100, charset=string.printable)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, object]]:
-        return "observation", 0.0, False, False, {}
+        return action, 0.0, action not in self.action_space, False, {}
 
     def reset(self, **kwargs: object) -> tuple[str, dict[str, object]]:
         super().reset()
         return "observation", {}
+
+
+class ConstantEnv(BareEnv):
+    """Not even that: the cost of the call and of the wrappers of `gym.make`."""
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, object]]:
+        return "observation", 0.0, False, False, {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +101,20 @@ def stepper(action: str, *, acceptance_rate: float) -> Callable[[], object]:
     return step
 
 
+def bare_step(entry_point: Callable[[], gym.Env[str, str]]) -> float:
+    gym.register(id="Bare-v0", entry_point=entry_point)
+    env = gym.make("Bare-v0")
+    env.reset()
+    duration = microseconds(lambda: env.step(MALFORMED), number=20_000)
+    del gym.registry["Bare-v0"]
+    return duration
+
+
 def print_steps() -> None:
-    gym.register(id="Bare-v0", entry_point=BareEnv)
-    bare_env = gym.make("Bare-v0")
-    bare_env.reset()
-    bare = microseconds(lambda: bare_env.step(MALFORMED), number=200_000)
+    bare = bare_step(BareEnv)
     rows = [
-        ("bare Gymnasium env", bare),
+        ("env that returns a constant", bare_step(ConstantEnv)),
+        ("bare env with Text spaces", bare),
         ("malformed", microseconds(stepper(MALFORMED, acceptance_rate=1))),
         ("consultation, all refused", microseconds(stepper(CONSULT, acceptance_rate=0))),
         ("answer, verified", microseconds(stepper(ANSWER, acceptance_rate=1))),
@@ -113,7 +128,7 @@ def print_steps() -> None:
 def print_vector_step(num_envs: int) -> None:
     envs = EAPOMathVectorEnv(num_envs, experts=SlowExperts(EXPERT_LATENCY_S))
     durations = []
-    for _ in range(5):
+    for _ in range(9):
         envs.reset(seed=0)
         start = time.perf_counter()
         envs.step([CONSULT] * num_envs)

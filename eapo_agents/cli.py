@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,19 @@ if TYPE_CHECKING:
     from eapo_agents.config import TrainConfig
     from eapo_agents.run import Run
 
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' own, in the middle of ours
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""What torch and transformers read when they are imported, unless the user has set it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 when interrupted, 2 for bad input."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         status: int = options.command(options)
     except ModuleNotFoundError as error:
@@ -24,12 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"eapo: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
-    except ValueError as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"eapo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
     return status
+
+
+_PRESET_HELP = "whose settings to take for a model; a run has its own"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,17 +54,19 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("preset", nargs="?", default="embedded", help="embedded, paper, ...")
     train.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to go on with")
     _add_settings(train)
+    _add_runs(train)
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a model alone on held-out problems")
     evaluate.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
-    evaluate.add_argument("--preset", default="embedded", help="whose problems and limits to take")
+    evaluate.add_argument("--preset", default="embedded", help=_PRESET_HELP)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
     _add_settings(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     play = commands.add_parser("play", help="be the policy yourself, or watch a model play")
-    play.add_argument("--model", help="watch this model; without it, you play")
+    play.add_argument("--model", help="watch this model or run; without it, you play")
+    play.add_argument("--preset", default="embedded", help=_PRESET_HELP)
     play.add_argument("--problems", default="synthetic", help="a source of problems")
     play.add_argument("--turns", type=int, default=4, help="the turn budget")
     play.add_argument("--acceptance-rate", type=float, default=1.0)
@@ -67,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="train with and without experts; compare")
     _add_settings(demo)
+    _add_runs(demo)
     demo.set_defaults(command=_demo)
 
     pretrain = commands.add_parser("pretrain", help="make the embedded model anew")
     pretrain.add_argument("folder", type=Path)
+    _add_settings(pretrain)
     pretrain.set_defaults(command=_pretrain)
     return parser
 
@@ -81,8 +97,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change a setting of the preset; may be repeated",
+        help="change a setting; may be repeated",
     )
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
 
 
@@ -101,18 +120,24 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from eapo_agents.config import with_settings
     from eapo_agents.console import evaluate_model
+    from eapo_agents.run import model_config
 
-    config = _config(options.preset, options.set)
-    return evaluate_model(options.model, config, options.json)
+    config = model_config(options.model, _config(options.preset, ()))
+    evaluate_model(with_settings(config, options.set), options.json)
+    return 0
 
 
 def _play(options: argparse.Namespace) -> int:
     from eapo_agents.play import play
+    from eapo_agents.run import model_config
     from eapo_env.types import Rules
 
     rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
-    play(options.problems, rules, options.model, options.episodes, options.seed)
+    preset = _config(options.preset, ())
+    config = model_config(options.model, preset) if options.model else None
+    play(options.problems, rules, config, options.episodes, options.seed)
     return 0
 
 
@@ -135,10 +160,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
+    from eapo_agents.config import with_settings
     from eapo_agents.console import show_pretraining
     from eapo_agents.pretrain import Pretraining
 
-    show_pretraining(Pretraining(), options.folder)
+    show_pretraining(with_settings(Pretraining(), options.set), options.folder)
     return 0
 
 

@@ -32,6 +32,9 @@ class Student:
         again: parts that no expert answered are asked about once more while turns remain.
         max_brackets: problems have 1 to this many brackets.
         operations: of 1 to this many operations each.
+
+    Raises:
+        ValueError: a share outside [0, 1], or a number below 1.
     """
 
     slip: float = 0.35
@@ -41,6 +44,14 @@ class Student:
     again: float = 0.1
     max_brackets: int = 4
     operations: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("slip", "alone", "consult", "whole", "again"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+        for name in ("max_brackets", "operations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def demonstrate(self, rng: np.random.Generator) -> Episode:
         """Return one finished episode of the student on a random problem."""

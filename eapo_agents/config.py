@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,7 +30,18 @@ from eapo_env.reward import RewardRule
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import Problem
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+
 EMBEDDED = "embedded"
+
+
+def _at_least(lowest: int, section: object, *names: str) -> None:
+    for name in names:
+        if not getattr(section, name) >= lowest:
+            raise ValueError(f"{name} must be at least {lowest}, not {getattr(section, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,9 @@ class ModelSettings:
     path: str = EMBEDDED
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "max_batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +81,8 @@ class ProblemSettings:
         """Return the problems."""
         if self.source != "synthetic":
             return load_problems(self.source)
-        return synthetic_problems(
-            self.num_problems,
-            brackets=self.brackets,
-            operations=self.operations,
-            seed=self.seed,
-        )
+        difficulty = {"brackets": self.brackets, "operations": self.operations}
+        return synthetic_problems(self.num_problems, **difficulty, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +120,7 @@ class RolloutSettings:
     """How episodes are played.
 
     Args:
-        group_size: G, the trajectories of one problem.
+        group_size: G, the trajectories of one problem; a single one has nothing to differ from.
         temperature: of the policy's sampling.
         wording: the prompts: "full" sentences, or "terse" for character-level models.
         sampling: dynamic sampling.
@@ -122,6 +132,10 @@ class RolloutSettings:
     wording: Literal["full", "terse"] = "full"
     sampling: DynamicSampling = DynamicSampling()
     limits: TokenLimits = TokenLimits()
+
+    def __post_init__(self) -> None:
+        _at_least(2, self, "group_size")
+        _at_least(0, self, "temperature")
 
     @property
     def prompts(self) -> Prompts:
@@ -142,6 +156,10 @@ class EvaluationSettings:
     problems: ProblemSettings = ProblemSettings(num_problems=64, seed=1)
     samples_per_problem: int = 32
     every: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "samples_per_problem")
+        _at_least(0, self, "every")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,9 +194,10 @@ class TrainConfig:
     evaluation: EvaluationSettings = EvaluationSettings()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "keep_checkpoints", "transcripts_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        _at_least(0, self, "seed")
+        _at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
+        if not self.name or set(self.name) & set("/\\\0"):
+            raise ValueError(f"name must be fit for a folder, not {self.name!r}")
 
     @property
     def chosen_algorithm(self) -> Algorithm:
@@ -196,7 +215,7 @@ class TrainConfig:
         Raises:
             ValueError: text that is not JSON, an unknown key, a value of the wrong kind.
         """
-        return _validated(json.loads(text))
+        return _validated(json.loads(text), cls)
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
@@ -211,7 +230,7 @@ class TrainConfig:
             raise ValueError(f"{path}: {error}") from None
 
 
-def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
+def with_settings(config: C, settings: Iterable[str]) -> C:
     """Return the config with `section.key=value` settings applied, in order.
 
     Values are JSON where they parse as JSON, else plain strings.
@@ -225,7 +244,7 @@ def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
         if not equals:
             raise ValueError(f"a setting reads section.key=value, not {setting!r}")
         _set(tree, key.strip().split("."), _parsed(value.strip()), setting)
-    return _validated(tree)
+    return _validated(tree, type(config))
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: object, setting: str) -> None:
@@ -247,9 +266,9 @@ def _parsed(value: str) -> object:
         return value
 
 
-def _validated(tree: object) -> TrainConfig:
+def _validated(tree: object, kind: type[C]) -> C:
     try:
-        config = TypeAdapter(TrainConfig).validate_python(tree)
+        config = TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         raise ValueError("; ".join(map(_explain, error.errors()))) from None
     _refuse_unknown(tree, dataclasses.asdict(config), "")
@@ -273,5 +292,7 @@ def _refuse_unknown(given: object, known: object, where: str) -> None:
 
 
 def _explain(item: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, item["loc"]))
+    where = ".".join(map(str, item["loc"])) or "config"
+    if item["type"] == "value_error":
+        return f"{where}: {item['ctx']['error']}"
     return f"{where}: {item['msg']}, not {item['input']!r}"

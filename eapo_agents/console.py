@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,13 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.evaluate import Report, evaluate
+from eapo_agents.evaluate import Report
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.models import load_model
 from eapo_agents.pretrain import Pretraining
 from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
-from eapo_agents.trainer import Trainer, make_rollout
+from eapo_agents.trainer import Trainer, evaluate_alone, make_rollout
 
 CONSOLE = Console()
 
@@ -41,25 +41,16 @@ def train_run(run: Run) -> bool:
     return finished
 
 
-def evaluate_model(path: str, config: TrainConfig, json_file: Path | None) -> int:
-    """Evaluate a model, or the newest checkpoint of a run, alone; print and write the report."""
-    config = replace(config, model=replace(config.model, path=_model_path(path)))
+def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
+    """Evaluate the config's model alone; print the report, and write all of it to a file."""
     model, tokenizer = load_model(config.model)
     policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
     problems = config.evaluation.problems.load()
     with CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"):
-        report = asyncio.run(
-            evaluate(
-                make_rollout(config, policy),
-                problems,
-                samples_per_problem=config.evaluation.samples_per_problem,
-                seed=config.seed,
-            )
-        )
-    _print_report(path, report)
+        report = asyncio.run(evaluate_alone(config, make_rollout(config, policy), problems))
+    _print_report(config.model.path, report)
     if json_file:
         json_file.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def show_report(runs: Sequence[Run], plot: Path | None) -> None:
@@ -98,16 +89,6 @@ def _in_brief(metrics: Mapping[str, float]) -> str:
         f"accuracy {metrics['accuracy']:.2f}  calls {metrics['call_rate']:.2f}"
         f"  accepted {metrics['acceptance_rate']:.2f}  turns {metrics['turn_budget']:.1f}"
     )
-
-
-def _model_path(path: str) -> str:
-    folder = Path(path)
-    if not (folder / "config.json").is_file() or not (folder / "checkpoints").is_dir():
-        return path
-    checkpoints = Run.open(folder).checkpoints
-    if not checkpoints:
-        raise ValueError(f"the run {path} has no checkpoint yet")
-    return str(checkpoints[-1])
 
 
 def _print_report(name: str, report: Report) -> None:

@@ -74,20 +74,8 @@ class Batch:
         self._reserve(start + len(requests), max(request.limit for request in requests))
         slots: dict[tuple[int, ...], list[int]] = {}
         for slot, request in enumerate(requests, start):
-            prompt, sampling = request.prompt_ids, request.sampling
-            stop_index = self._stops.index(sampling.stop)
-            length = len(prompt) - 1
-            self._rows[slot] = (
-                prompt[-1],
-                length,
-                0,
-                request.limit,
-                sampling.temperature,
-                stop_index,
-            )
-            draws = np.random.default_rng(request.seed).random(request.limit)
-            self._uniforms[slot, : request.limit] = draws
-            slots.setdefault(prompt[:-1], []).append(slot)
+            self._take(slot, request)
+            slots.setdefault(request.prompt_ids[:-1], []).append(slot)
         self.live += requests
         slots.pop((), None)
         for prompts in _chunks(sorted(slots, key=len, reverse=True)):
@@ -124,6 +112,17 @@ class Batch:
     def drop(self, requests: Sequence[Request]) -> None:
         """Let live requests leave unfinished."""
         self._remove(np.array([self.live.index(request) for request in requests], np.intp))
+
+    def _take(self, slot: int, request: Request) -> None:
+        row, sampling = self._rows[slot], request.sampling
+        row["last"] = request.prompt_ids[-1]
+        row["length"] = len(request.prompt_ids) - 1
+        row["count"] = 0
+        row["limit"] = request.limit
+        row["temperature"] = sampling.temperature
+        row["stop"] = self._stops.index(sampling.stop)
+        luck = np.random.default_rng(request.seed)
+        self._uniforms[slot, : request.limit] = luck.random(request.limit)
 
     def _logits(self, rows: npt.NDArray[Any]) -> Tensor:
         at_B = self._on_device(rows["length"])

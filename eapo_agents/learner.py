@@ -250,7 +250,6 @@ class Learner:
 
     def _refuse_non_finite(self, loss: float, grad_norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            self._optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(
                 f"update {self.step} is not applied: its loss is {loss}, its gradient norm "
                 f"{grad_norm}; weights and optimiser are as they were before it"

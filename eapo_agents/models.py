@@ -6,6 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eapo_agents.config import EMBEDDED, ModelSettings
@@ -20,14 +21,12 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     Raises:
         ValueError: no model can be loaded from the path.
     """
-    path = (
-        str(resources.files("eapo_agents") / "embedded")
-        if settings.path == EMBEDDED
-        else (settings.path)
-    )
+    embedded = str(resources.files("eapo_agents") / "embedded")
+    path = embedded if settings.path == EMBEDDED else settings.path
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except OSError as error:
-        raise ValueError(f"no model can be loaded from {settings.path!r}: {error}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"no model can be loaded from {settings.path!r}: {reason}") from error
     return model, tokenizer

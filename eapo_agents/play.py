@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 from rich.console import Console
@@ -13,26 +15,34 @@ from eapo_env import EAPOMathEnv
 from eapo_env.prompts import Prompts
 from eapo_env.types import Rules
 
+if TYPE_CHECKING:
+    from eapo_agents.config import TrainConfig
+
 Write = Callable[[str], str]
 """What a policy writes after it has read an observation."""
 
 
-def play(source: str, rules: Rules, model: str | None, episodes: int, seed: int | None) -> None:
+def play(
+    source: str, rules: Rules, config: TrainConfig | None, episodes: int, seed: int | None
+) -> None:
     """Play episodes in the environment and print what happens.
+
+    The config's model plays; without one, the person at the terminal, who ends it with Ctrl-D.
 
     Raises:
         ValueError: a source or a model that does not exist.
     """
     console = Console()
-    prompts = Prompts.terse() if model == "embedded" else Prompts()
+    prompts = config.rollout.prompts if config else Prompts()
     made = gym.make(
         "EAPO-Math-v0", problems=source, rules=rules, observation="delta", prompts=prompts
     )
     env = made.unwrapped
     assert isinstance(env, EAPOMathEnv)
-    write = _model(model, env) if model else _person(console)
-    for number in range(episodes):
-        _episode(env, write, console, seed if number == 0 else None)
+    write = _model(config, env) if config else _person(console)
+    with suppress(EOFError), closing(env):
+        for number in range(episodes):
+            _episode(env, write, console, seed if number == 0 else None)
 
 
 def _episode(env: EAPOMathEnv, write: Write, console: Console, seed: int | None) -> None:
@@ -73,15 +83,14 @@ def _person(console: Console) -> Write:
     return write
 
 
-def _model(path: str, env: EAPOMathEnv) -> Write:
-    from eapo_agents.config import ModelSettings
+def _model(config: TrainConfig, env: EAPOMathEnv) -> Write:
     from eapo_agents.hf_policy import HFPolicy
     from eapo_agents.models import load_model
     from eapo_agents.policy import Sampling
     from eapo_agents.tokens import Chat, TokenHistory
     from eapo_env.actions import CONSULT_CLOSE
 
-    model, tokenizer = load_model(ModelSettings(path=path))
+    model, tokenizer = load_model(config.model)
     policy, chat = HFPolicy(model, tokenizer), Chat(tokenizer)
     history: list[TokenHistory] = []
 
@@ -92,7 +101,11 @@ def _model(path: str, env: EAPOMathEnv) -> Write:
         else:
             history.append(history[-1].extend(messages[-1], chat))
         ids = history[-1].token_ids
-        sampling = Sampling(max_tokens=4096, stop=(CONSULT_CLOSE,))
+        sampling = Sampling(
+            max_tokens=config.rollout.limits.max_response_tokens,
+            temperature=config.rollout.temperature,
+            stop=() if env.episode.rules.is_alone else (CONSULT_CLOSE,),
+        )
         completion = asyncio.run(policy.complete(ids, sampling, seed=len(ids)))
         history.append(history[-1].sampled(completion))
         return chat.text(completion.token_ids)

@@ -106,7 +106,7 @@ class ScriptedPolicy:
     Args:
         tokenizer: encodes the texts.
         script: the texts to write, in order of the calls; or a function of the prompt's text and
-            of a generator seeded with the completion's seed.
+            of a generator seeded with the completion's seed (with 0 at temperature 0).
         max_context_tokens: the most ids of prompt and completion together.
         logprob: the log-probability reported for every id.
     """
@@ -134,7 +134,8 @@ class ScriptedPolicy:
         """
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
         await asyncio.sleep(0)
-        text = self._script(self.tokenizer.decode(prompt_ids), np.random.default_rng(seed))
+        rng = np.random.default_rng(seed if sampling.temperature else 0)
+        text = self._script(self.tokenizer.decode(list(prompt_ids)), rng)
         ids, stopped = self._encode(text, sampling.stop)
         finish: Finish = "stop" if stopped and len(ids) <= limit else "length"
         ids = ids[:limit]
@@ -215,14 +216,16 @@ async def _check_stop(
     policy: Policy, prompt_ids: Sequence[int], known: Completion, sampling: Sampling
 ) -> None:
     """Ask for the known completion again, with the text of one of its ids as a stop text."""
-    text = policy.tokenizer.decode(known.token_ids[len(known.token_ids) // 2])
+    text = policy.tokenizer.decode([known.token_ids[len(known.token_ids) // 2]])
     if not text or "\ufffd" in text:
         return
     stopped = await policy.complete(prompt_ids, replace(sampling, stop=(text,)), 0)
     assert stopped.finish == "stop", f"did not stop at {text!r}"
     assert stopped.token_ids == known.token_ids[: len(stopped.token_ids)], "stop changed the ids"
-    assert text in policy.tokenizer.decode(stopped.token_ids), "the stop text was not kept"
-    assert text not in policy.tokenizer.decode(stopped.token_ids[:-1]), "went on after a stop text"
+    assert text in policy.tokenizer.decode(list(stopped.token_ids)), "the stop text was not kept"
+    assert text not in policy.tokenizer.decode(list(stopped.token_ids[:-1])), (
+        "went on after a stop text"
+    )
 
 
 async def _check_length(policy: Policy, prompt_ids: Sequence[int]) -> None:

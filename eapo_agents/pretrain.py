@@ -41,6 +41,9 @@ class Pretraining:
             decays by a cosine to a twentieth.
         student: who demonstrates in the second phase.
         seed: of the weights and of the demonstrations.
+
+    Raises:
+        ValueError: a number out of its range.
     """
 
     arithmetic_steps: int = 900
@@ -49,6 +52,10 @@ class Pretraining:
     learning_rate: float = 3e-3
     student: Student = Student()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.arithmetic_steps, self.format_steps, self.seed) < 0 or self.batch_size < 1:
+            raise ValueError(f"steps and seed must not be negative, batch_size positive: {self}")
 
     def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
         """Train the model and write it, in float16, to a folder in Hugging Face format."""
@@ -64,6 +71,8 @@ class Pretraining:
             on_step(_update(model, optimiser, batch))
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        for path in folder.iterdir():  # safetensors writes its file for the owner alone
+            path.chmod((folder / "config.json").stat().st_mode)
 
     @property
     def steps(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from eapo_agents.config import ProblemSettings
 from eapo_agents.metrics import paired_difference
 from eapo_agents.run import Run
 
@@ -76,21 +77,23 @@ def table(runs: Sequence[Run]) -> Table:
 def difference(first: Run, second: Run) -> str | None:
     """Return how the first run's policy compares with the second's; None without evaluations.
 
-    The problems are the same, so they are compared pairwise: difference of mean@k, 95% interval
-    by bootstrap over problems, p-value of a sign-flip test.
+    Policies evaluated on the same problems are compared pairwise: difference of mean@k, 95%
+    interval by bootstrap over problems, p-value of a sign-flip test. On other problems: None.
     """
-    reports = [first.last_evaluation, second.last_evaluation]
-    if reports[0] is None or reports[1] is None:
+    reports = [run.last_evaluation for run in (first, second)]
+    if None in reports or _problems(first) != _problems(second):
         return None
     a, b = (np.mean(report["correct_PK"], axis=1) for report in reports if report)
-    if len(a) != len(b):
-        return None
     found = paired_difference(a, b, np.random.default_rng(0))
     return (
         f"{first.name} - {second.name}: {100 * found.mean:+.1f} points of mean@k, 95% interval"
         f" {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f},"
         f" p = {found.p_value:.3f} (over problems; one training seed each)"
     )
+
+
+def _problems(run: Run) -> ProblemSettings:
+    return run.config.evaluation.problems
 
 
 def series(run: Run, metric: str) -> list[tuple[float, float]]:

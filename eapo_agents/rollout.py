@@ -66,7 +66,7 @@ class Rollout:
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
         """Return the trajectory of one episode; the seed decides the gate and the sampling."""
-        rng = np.random.default_rng([seed, 0])
+        rng = np.random.default_rng(seed)  # the gate's, as in the environment
         episode = begin(problem, rules, self.prompts, seed=seed)
         history = TokenHistory.open(episode.messages, self._chat)
         while not episode.stop_reason:
@@ -209,5 +209,6 @@ async def gather(coroutines: Iterable[Coroutine[None, None, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        first = errors.exceptions[0]
+        raise first from first.__cause__
     return [task.result() for task in tasks]

@@ -17,8 +17,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 Metrics = Mapping[str, float]
 
+_UNFINISHED = ".unfinished-"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,16 +41,17 @@ class Run:
 
     @classmethod
     def create(cls, config: TrainConfig, root: Path) -> Run:
-        """Return a new run in the first free `root/NAME-N`, its config written."""
-        number = 1
-        while True:
-            folder = root / f"{config.name}-{number}"
-            try:
-                folder.mkdir(parents=True)
-                break
-            except FileExistsError:
-                number += 1
-        (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+        """Return a new run in the first free `root/NAME-N`, its config written.
+
+        Raises:
+            ValueError: no folder can be made there.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = next(filter(_made, (root / f"{config.name}-{n}" for n in count(1))))
+            _write(folder / "config.json", config.to_json())
+        except OSError as error:
+            raise ValueError(f"cannot make a run folder in {root}: {error}") from error
         return cls(folder)
 
     @classmethod
@@ -96,14 +100,13 @@ class Run:
         folder = self.folder / "transcripts"
         folder.mkdir(exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"step-{step:06d}.jsonl").write_text(text, encoding="utf-8")
+        _write(folder / f"step-{step:06d}.jsonl", text)
 
     def record_evaluation(self, step: int, report: Mapping[str, Any]) -> None:
         """Write a step's whole evaluation, every sample's verdict included."""
         folder = self.folder / "evaluations"
         folder.mkdir(exist_ok=True)
-        text = json.dumps(report) + "\n"
-        (folder / f"step-{step:06d}.json").write_text(text, encoding="utf-8")
+        _write(folder / f"step-{step:06d}.json", json.dumps(report) + "\n")
 
     @property
     def last_evaluation(self) -> dict[str, Any] | None:
@@ -119,24 +122,23 @@ class Run:
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Return the new checkpoint of a step, which `write` fills; prune the oldest ones."""
         place = self.folder / "checkpoints" / f"step-{step:06d}"
-        unfinished = place.with_name(f".unfinished-{place.name}")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for leftover in place.parent.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        unfinished = _hidden(place)
         unfinished.mkdir(parents=True)
         write(unfinished)
-        _flush(unfinished)
-        shutil.rmtree(place, ignore_errors=True)
+        self._settle(unfinished)
         unfinished.rename(place)
+        _flush(place.parent)
         for old in self.checkpoints[: -self.config.keep_checkpoints]:
-            shutil.rmtree(old)
+            shutil.rmtree(old.rename(_hidden(old)))
         return place
 
     def rewind(self, step: int) -> None:
         """Forget the metrics recorded after a step: the run goes on from there."""
         kept = [row for row in self.metrics if row["step"] <= step]
-        path = self.folder / "metrics.jsonl"
-        beside = path.with_suffix(".unfinished")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        beside.replace(path)
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        _write(self.folder / "metrics.jsonl", text)
         for pattern in ("transcripts/step-*.jsonl", "evaluations/step-*.json"):
             for recorded in self.folder.glob(pattern):
                 if int(recorded.stem.removeprefix("step-")) > step:
@@ -146,6 +148,14 @@ class Run:
         """Finish what is being written."""
         if "_tensorboard" in self.__dict__:
             self._tensorboard.close()
+
+    def _settle(self, folder: Path) -> None:
+        """Bring a folder to disk, so that no rename comes before it, and let others read it."""
+        mode = (self.folder / "config.json").stat().st_mode
+        for path in (*folder.rglob("*"), folder):
+            if path.is_file():
+                path.chmod(mode)  # safetensors writes files for their owner alone
+            _flush(path)
 
     @cached_property
     def _tensorboard(self) -> SummaryWriter:
@@ -157,6 +167,21 @@ class Run:
         )
 
 
+def model_config(path: str, preset: TrainConfig) -> TrainConfig:
+    """Return the settings around a model: a run's own with its newest checkpoint, or a preset's.
+
+    Raises:
+        ValueError: a run that has no checkpoint yet.
+    """
+    folder = Path(path)
+    if not (folder / "metrics.jsonl").is_file():
+        return replace(preset, model=replace(preset.model, path=path))
+    run = Run.open(folder)
+    if not run.checkpoints:
+        raise ValueError(f"the run {path} has no checkpoint yet")
+    return replace(run.config, model=replace(run.config.model, path=str(run.checkpoints[-1])))
+
+
 def _parsed_lines(lines: list[str], path: Path) -> Iterable[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
@@ -166,9 +191,29 @@ def _parsed_lines(lines: list[str], path: Path) -> Iterable[dict[str, float]]:
                 raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
 
 
-def _flush(folder: Path) -> None:
-    """Bring a folder's files to disk, so that no rename can come before them."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def _made(folder: Path) -> bool:
+    """Make a folder; return whether it is new."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file in one stroke; what UTF-8 cannot hold becomes "?"."""
+    beside = _hidden(path)
+    beside.write_text(text, encoding="utf-8", errors="replace")
+    beside.replace(path)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f"{_UNFINISHED}{path.name}")
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eapo_agents.metrics import call_rates
+from eapo_agents.metrics import CallRates, call_rates
 from eapo_agents.rollout import Sampled
 from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.types import Reply
@@ -22,7 +22,8 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
     episodes = [trajectory.episode for trajectory in played]
     queries = sum(episode.num_queries for episode in episodes)
     turns = [episode.turn for episode in episodes]
-    calls = call_rates([len(episode.consultations) for episode in episodes], turns)
+    consultations = [len(episode.consultations) for episode in episodes]
+    calls = call_rates(consultations, turns) if any(turns) else CallRates(0.0, 0.0)
     policy_tokens = [trajectory.num_policy_tokens for trajectory in played]
     return {
         "reward": _mean([trajectory.reward for trajectory in played]),

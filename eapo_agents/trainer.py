@@ -11,15 +11,15 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Report, evaluate
@@ -55,17 +55,25 @@ class Trainer:
     def from_config(cls, config: TrainConfig) -> Trainer:
         """Return the trainer that a config describes.
 
+        Problems that are held out for evaluation are left out of training.
+
         Raises:
             ValueError: a setting that names nothing, or problems that cannot be read.
         """
+        if config.learner.temperature != config.rollout.temperature:
+            raise ValueError(
+                f"learner.temperature is {config.learner.temperature}, but the sampler's,"
+                f" rollout.temperature, {config.rollout.temperature}: they must be equal"
+            )
+        held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
         policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
         return cls(
             config=config,
             learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
             rollout=make_rollout(config, policy),
-            problems=config.problems.load(),
-            held_out=config.evaluation.problems.load(),
+            problems=_without(held_out, config.problems.load()),
+            held_out=held_out,
         )
 
     def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
@@ -75,31 +83,22 @@ class Trainer:
         step, writes a checkpoint and returns False; a second one stops at once.
         """
         step, cursor = self._restore(run)
-        with asyncio.Runner() as runner, interruption() as interrupted:
-            while step < self.config.steps and not interrupted():
+        stopping = False
+        with closing(run), asyncio.Runner() as runner, interruption() as interrupted:
+            while step < self.config.steps and not stopping:
                 metrics, sampled = self._step(runner, step, cursor)
                 step, cursor = step + 1, cursor + len(sampled.played)
                 metrics |= self._periodic(runner, run, step, sampled)
                 run.record(step, metrics)
                 on_step(step, metrics)
-                if step % self.config.checkpoint_every == 0 or step == self.config.steps:
+                stopping = interrupted() or step == self.config.steps
+                if stopping or step % self.config.checkpoint_every == 0:
                     self._save(run, step, cursor)
-            if interrupted() and step % self.config.checkpoint_every:
-                self._save(run, step, cursor)
-        run.close()
         return step >= self.config.steps
 
-    def evaluate(self, runner: asyncio.Runner) -> Report:
+    async def evaluate(self) -> Report:
         """Return the report of the current policy, alone, on the held-out problems."""
-        settings = self.config.evaluation
-        return runner.run(
-            evaluate(
-                self.rollout,
-                self.held_out,
-                samples_per_problem=settings.samples_per_problem,
-                seed=derive_seed(self.config.seed, 2),
-            )
-        )
+        return await evaluate_alone(self.config, self.rollout, self.held_out)
 
     def _step(
         self, runner: asyncio.Runner, step: int, cursor: int
@@ -141,14 +140,13 @@ class Trainer:
         every = self.config.evaluation.every
         if not (step == self.config.steps or (every and step % every == 0)):
             return {}
-        report = self.evaluate(runner)
+        report = runner.run(self.evaluate())
         run.record_evaluation(step, asdict(report))
         return {f"alone/{name}": number for name, number in report.metrics().items()}
 
     def _save(self, run: Run, step: int, cursor: int) -> None:
         def write(folder: Path) -> None:
-            self.learner.model.save_pretrained(folder)
-            torch.save(self.learner.state_dict(), folder / "learner.pt")
+            self.learner.save(folder)
             self.rollout.policy.tokenizer.save_pretrained(folder)
             state = {"step": step, "cursor": cursor}
             (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -161,11 +159,18 @@ class Trainer:
             run.rewind(0)
             return 0, 0
         newest = checkpoints[-1]
-        self.learner.load_state_dict(torch.load(newest / "learner.pt"))
+        try:
+            self.learner.load(newest)
+            state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+            step, cursor = int(state["step"]), int(state["cursor"])
+        except (ValueError, OSError, KeyError) as error:
+            raise ValueError(
+                f"the checkpoint {newest} is damaged ({error}); delete it to go on from the one"
+                " before"
+            ) from error
         self.rollout.policy.load_weights(self.learner.model.state_dict())
-        state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-        run.rewind(state["step"])
-        return state["step"], state["cursor"]
+        run.rewind(step)
+        return step, cursor
 
 
 def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
@@ -181,10 +186,34 @@ def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
     )
 
 
+async def evaluate_alone(
+    config: TrainConfig, rollout: Rollout, problems: Sequence[Problem]
+) -> Report:
+    """Return the report that a config asks for; the same weights always give the same one."""
+    return await evaluate(
+        rollout,
+        problems,
+        samples_per_problem=config.evaluation.samples_per_problem,
+        seed=derive_seed(config.seed, 2),
+    )
+
+
+def _without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+    statements = {problem.statement for problem in held_out}
+    rest = [problem for problem in problems if problem.statement not in statements]
+    if not rest:
+        raise ValueError(f"all {len(problems)} problems are held out: none is left to train on")
+    return rest
+
+
 @contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C or SIGTERM came; a second one acts at once."""
+    """Yield a function that tells whether Ctrl-C or SIGTERM came; a second one acts at once.
+
+    Signals reach the main thread only: in another one, nothing ever came.
+    """
     came = False
+    wanted = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal came
@@ -193,7 +222,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
 
     before: dict[int, Any] = {}
     try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        for number in map(int, wanted):
             before[number] = signal.signal(number, note)
         yield lambda: came
     finally:

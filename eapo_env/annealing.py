@@ -82,7 +82,7 @@ class Annealing:
             raise ValueError(f"draw must be in [0, 1), not {draw}")
         whole, part = divmod(self.turn_budget_at(step), 1.0)
         return Rules(
-            turn_budget=int(whole) + (draw >= 1.0 - part),
+            turn_budget=int(whole) + int(draw >= 1.0 - part),
             acceptance_rate=self.acceptance_rate_at(step),
             queries_per_turn=self.queries_per_turn,
         )

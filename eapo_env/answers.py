@@ -115,19 +115,20 @@ def closing_claim(response: str) -> str | None:
     text = text[: _closing_start(text)].strip()
     if not text:
         return None
-    last_line = text[text.rfind("\n") + 1 :]
-    if len(text) <= _FORMULA_CHARS and last_line == text and not _PROSE.search(text):
+    last_line = text[text.rfind("\n") + 1 :].removeprefix("####").strip()
+    if _LONE_NUMBER.fullmatch(last_line):
+        return unwrapped(last_line)
+    if len(text) <= _FORMULA_CHARS and "\n" not in text and not _PROSE.search(text):
         whole = unwrapped(text)
         if not _FORMULA.search(whole, 1):
             return whole or None
-    if _LONE_NUMBER.fullmatch(last_line.removeprefix("####").strip()):
-        return unwrapped(last_line.removeprefix("####"))
     sentence = _SENTENCE.split(text[-_SENTENCE_CHARS:])[-1]
     if _HEDGE.search(sentence):
         return None
     formulas = [*_FORMULA.finditer(sentence)]
     if len(formulas) == 1 and _AFTER_FORMULA.fullmatch(sentence, formulas[0].end()):
-        return unwrapped(formulas[0][0]) + sentence[formulas[0].end() :].strip(" .")
+        unit = sentence[formulas[0].end() :].strip(" .!")
+        return f"{unwrapped(formulas[0][0])} {unit}".strip()
     number = _CLOSING_NUMBER.search(sentence) if not formulas else None
     return number[1] if number else None
 

@@ -137,7 +137,7 @@ def number(text: str) -> Number | None:
     if len(text) > _NUMBER_CHARS or not text.isascii():
         return None
     match = _NUMBER.fullmatch(text)
-    if match is None:
+    if match is None or (match["sign"] and match["minus"]):
         return None
     suffix = _suffix(match["suffix"] or "")
     value, decimals = _value(match)
@@ -231,8 +231,7 @@ def _value(match: re.Match[str]) -> tuple[Fraction | None, int | None]:
         value = _ratio(match[4] or match[5], match[6] or match[7], match["whole"])
     if value is None:
         return None, None
-    negative = (match["sign"] == "-") != (match["minus"] == "-")
-    return (-value if negative else value), decimals
+    return (-value if "-" in (match["sign"], match["minus"]) else value), decimals
 
 
 def _ratio(numerator: str, denominator: str, whole: str | None) -> Fraction | None:

@@ -18,6 +18,7 @@ MAX_DIGITS = 300
 MAX_EXPONENT = 10_000
 MAX_NESTED_EXPONENT = 100_000
 MAX_FACTORIAL = 3_000
+MAX_FACTORIAL_POWER = 100
 MAX_CELLS = 144
 MAX_DETERMINANT_CELLS = 12
 
@@ -27,6 +28,7 @@ _CODE = re.compile(
     r"['\"]|[\x00-\x08\x0e-\x1f\x7f]|\\(?:input|include|write|def|csname|catcode|let|read|openin"
     r"|openout|immediate)(?![a-z])"
 )
+_BIG_ROOT = re.compile(r"\\sqrt ?\[ ?[^\]]{0,20}[0-9]{4}")
 _TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|[0-9]+|\*\*|[^\s]")
 _OPENERS, _CLOSERS = ("{", "(", "["), ("}", ")", "]")
 _POWERS = ("^", "**")
@@ -36,7 +38,7 @@ _LARGE_OPERATORS = ("\\sum", "\\prod", "\\int", "\\gcd", "\\lcm", "\\lim", "\\Ga
 
 def is_too_complex(text: str) -> bool:
     """Return whether `text` exceeds a limit. Linear in its length; never raises."""
-    if len(text) > MAX_CHARS or _CODE.search(text):
+    if len(text) > MAX_CHARS or _CODE.search(text) or _BIG_ROOT.search(text):
         return True
     cells = text.count("&")
     if cells > (MAX_DETERMINANT_CELLS if "vmatrix" in text or "\\det" in text else MAX_CELLS):
@@ -95,16 +97,13 @@ def _has_large_number(tokens: list[str]) -> bool:
         if exponents and exponents[-1] > MAX_EXPONENT:
             return True
         previous = token
-    return _multiply(tokens, exponents, all_bounded)
+    return _multiply(tokens, exponents)
 
 
-def _multiply(tokens: list[str], exponents: list[int], all_bounded: bool) -> bool:
+def _multiply(tokens: list[str], exponents: list[int]) -> bool:
     """Return whether powers of powers, of binomials or of factorials exceed their limit."""
-    if all_bounded or "!" in tokens:
-        binomials = sum(token in _BINOMIALS for token in tokens)
-        return max(exponents, default=0) > 100 or (
-            binomials > 0 and "^" in tokens[:-1] and math.prod(exponents) > 1_000
-        )
+    if "!" in tokens or any(token in _BINOMIALS for token in tokens):
+        return max(exponents, default=0) > MAX_FACTORIAL_POWER
     if not any(a in _CLOSERS and b in _POWERS for a, b in pairwise(tokens)):
         return False
     return math.prod(size for size in exponents if size > 1) > MAX_NESTED_EXPONENT

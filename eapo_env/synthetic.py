@@ -141,6 +141,8 @@ def work_out(query: Query) -> str | None:
 
 def evaluate(expression: str) -> int | None:
     """Return the value modulo 100 of an expression in `+-*`; None when it is none. Never raises."""
+    if not _EXPRESSION.fullmatch(expression):
+        return None
     try:
         return _value(ast.parse(expression, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -146,13 +146,15 @@ class WorkerPool:
         return statuses
 
     def close(self) -> None:
-        """Stop every helper; checks that are under way start new ones."""
+        """Stop every helper; checks that are under way go on with new ones."""
         with self._free:
-            self._idle.clear()
-            helpers = list(self._helpers)
+            idle, self._idle = self._idle, []
+            leased = self._helpers.difference(idle)
             self._helpers.clear()
-        for helper in helpers:
+        for helper in idle:
             helper.stop()
+        for helper in leased:
+            helper.process.kill()
 
     def forget(self) -> None:
         """Drop what was inherited by fork: the helpers, and locks that other threads held."""

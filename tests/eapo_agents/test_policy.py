@@ -1,4 +1,4 @@
-"""The values of the policy protocol, the scripted double, and what the conformance check catches."""
+"""The values of the policy protocol, the scripted double, and what the conformance check finds."""
 
 from __future__ import annotations
 
@@ -113,8 +113,9 @@ class Broken(ScriptedPolicy):
                 completion = await super().complete(prompt_ids, sampling, seed)
                 return replace(completion, logprobs=(0.5,) * len(completion.token_ids))
             case "greedy" if sampling.temperature == 0:
-                return await super().complete(prompt_ids, sampling, self.calls)
-        return await super().complete(prompt_ids, sampling, 0 if sampling.temperature == 0 else seed)
+                warm = replace(sampling, temperature=1.0)
+                return await super().complete(prompt_ids, warm, seed)
+        return await super().complete(prompt_ids, sampling, seed)
 
 
 @pytest.mark.parametrize(

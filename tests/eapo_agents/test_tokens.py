@@ -1,4 +1,4 @@
-"""Token histories under four kinds of chat template, hostile content, and the character tokenizer."""
+"""Token histories under several chat templates, hostile content, and the character tokenizer."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ REASONING = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
     "{{ '<｜User｜>' + m['content'] }}{% else %}"
     "{{ '<｜Assistant｜>' + m['content'].split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
 )
-NEWLINE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}assistant: "
+NEWLINE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}assistant: "
+)
 
 
 def byte_tokenizer(template: str, special: list[str], plain: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer with a few merges; the last special token ends a turn."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e"), ("<", "|"), ("Ċ", "Ċ")]
+    merges = [("t", "h"), ("th", "e"), ("<", "|"), ("Ġ", "x")]
     vocabulary = {token: i for i, token in enumerate([*alphabet, *map("".join, merges)])}
     backend = Tokenizer(models.BPE(vocabulary, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -117,7 +120,9 @@ def test_a_history_only_grows_and_masks_exactly_what_was_sampled(
 @settings(max_examples=150, deadline=None)
 def test_content_never_becomes_a_control_token(kind: str, opening: str, answered: str) -> None:
     chat, tokenizer = CHATS[kind], tokenizer_of(kind)
-    frame = set(chat.opening([Message("user", "")])) | set(chat.reply(Message("user", ""), after=-1))
+    frame = set(chat.opening([Message("user", "")])) | set(
+        chat.reply(Message("user", ""), after=-1)
+    )
     added = set(tokenizer.added_tokens_decoder) - set(tokenizer.convert_tokens_to_ids(list(TAGS)))
     control = (frame & added) | set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
@@ -218,7 +223,9 @@ def test_a_cut_text_is_short_and_says_so(kind: str, text: str, limit: int) -> No
         kept = cut.removesuffix(CUT_MARK)
         assert cut == kept + CUT_MARK
         assert text.replace("\ud800", "\ufffd").startswith(kept)
-        assert len(plain_ids(kept, tokenizer)) <= limit + 3  # a character of several ids stays whole
+        assert (
+            len(plain_ids(kept, tokenizer)) <= limit + 3
+        )  # a character of several ids stays whole
 
 
 def test_cutting_tells_how_and_refuses_a_negative_limit() -> None:

@@ -40,6 +40,7 @@ from eapo_env.recordings import RecordingExperts, ReplayExperts
 from eapo_env.reward import RewardRule
 from eapo_env.spaces import UnicodeText
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+from eapo_env.verifier import Verifier
 
 PROBLEMS = tuple(
     Problem(id=f"p{n}", statement=f"Sei 𝔽 = ℤ/{n + 7}ℤ. ∑ √4·{n} = ?", answer=str(2 * n))
@@ -155,9 +156,13 @@ class EnvMachine(RuleBasedStateMachine):
         observation=st.sampled_from(["transcript", "delta"]),
     )
     def start(self, seed: int, budget: int, rate: float, gate: str, observation: str) -> None:
-        rules = Rules(turn_budget=budget, acceptance_rate=rate)
-        experts = ErroneousExperts(inner=ScriptedExperts(say), error_rate=0.5)
-        self.env = make(rules=rules, experts=experts, gate=gate, observation=observation)
+        self.env = make(
+            rules=Rules(turn_budget=budget, acceptance_rate=rate),
+            experts=ErroneousExperts(inner=ScriptedExperts(say), error_rate=0.5),
+            reward=RewardRule(consultation_penalty=0.125),
+            gate=gate,
+            observation=observation,
+        )
         self.fresh(self.env.reset(seed=seed))
 
     def fresh(self, opening: tuple[str, dict[str, Any]]) -> None:
@@ -227,7 +232,8 @@ class EnvMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_reward_comes_only_at_the_end(self) -> None:
-        assert self.reward == float(self.info["correct"])
+        penalty = min(0.125 * self.info["queries"], 0.5)
+        assert self.reward == (float(self.info["correct"]) - penalty if self.ended else 0.0)
         assert not self.info["correct"] or self.ended
 
     @invariant()
@@ -405,6 +411,25 @@ def test_answering_right_and_wrong_and_not_at_all() -> None:
     assert outcomes == [(True, "correct", "answered"), (False, "wrong", "answered")]
     assert (never[-1]["verdict"], never[-1]["stop_reason"]) == (None, "turn_budget")
     assert never[-1]["queries"] == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grader(Verifier):
+    """A verifier that notes that it was closed."""
+
+    closed: list[bool] = field(default_factory=list)
+
+    def close(self) -> None:
+        self.closed.append(True)
+        super().close()
+
+
+def test_a_verifier_from_outside_is_used_and_left_open() -> None:
+    with Grader() as verifier:
+        env = make(verifier=verifier)
+        assert play(env, [r"\boxed{4}"], options={"problem_id": "p2"})[-1][1] == 1.0
+        env.close()
+        assert verifier.closed == []
 
 
 def test_nothing_is_possible_before_reset() -> None:

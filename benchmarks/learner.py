@@ -1,0 +1,151 @@
+"""Time one update of the learner: tokens per second, against the same update without its care.
+
+The plain update pads every sequence on the left to the longest, in one batch with an attention
+mask, and computes logits at every position: what a first version does. Both compute the same
+gradient (the largest relative difference is printed). Random ids, a random 1M-parameter model.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/learner.py --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from eapo_agents.batches import rows_of_groups
+from eapo_agents.learner import Learner, LearnerSettings
+from eapo_agents.trajectory import Group, Trajectory
+from eapo_env.episode import begin
+from eapo_env.types import Problem, Rules
+
+VOCABULARY = 128
+SHAPES = {
+    "ragged: 36 + 8..220 ids": (36, 8, 220),
+    "TRL's shape: 36 + 64 ids": (36, 64, 64),
+}
+
+
+def make_model() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def make_groups(prompt: int, shortest: int, longest: int) -> list[Group]:
+    """Return 16 groups of 8 with completions of uniformly drawn lengths."""
+    luck = np.random.default_rng(0)
+    problem = Problem(id="p", statement="1 + 1 = ?", answer="2")
+    episode = begin(problem, Rules(), seed=0)
+
+    def trajectory(member: int) -> Trajectory:
+        length = prompt + int(luck.integers(shortest, longest + 1))
+        mask = np.arange(length) >= prompt
+        return Trajectory(
+            token_ids=luck.integers(1, VOCABULARY, length),
+            mask=mask,
+            logprobs=np.where(mask, -np.log(VOCABULARY), 0.0),
+            reward=float(member % 3 == 0),
+            status="correct",
+            correct=member % 3 == 0,
+            episode=episode,
+        )
+
+    return [
+        Group(problem=problem, trajectories=tuple(map(trajectory, range(8)))) for _ in range(16)
+    ]
+
+
+def plain_update(learner: Learner, groups: list[Group]) -> None:
+    """DAPO at ratio 1, one left-padded batch, logits everywhere."""
+    rows = rows_of_groups(groups, learner.algorithm.advantages)
+    width = max(row.record.num_tokens for row in rows)
+    ids_BT = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask_BT, real_BT = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
+    sampler_BT = torch.zeros(len(rows), width)
+    for b, row in enumerate(rows):
+        start = width - row.record.num_tokens
+        ids_BT[b, start:] = torch.tensor(row.record.token_ids)
+        mask_BT[b, start:], real_BT[b, start:] = torch.tensor(row.record.mask), True
+        sampler_BT[b, start:] = torch.tensor(row.logprobs)
+    logits_BTV = learner.model(
+        input_ids=ids_BT,
+        attention_mask=real_BT.long(),
+        position_ids=(real_BT.long().cumsum(1) - 1).clamp(min=0),
+        use_cache=False,
+    ).logits[:, :-1]
+    logp_BT = logits_BTV.log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
+    weight_BT = (logp_BT.detach() - sampler_BT[:, 1:]).exp().clamp(max=2.0) * mask_BT[:, 1:]
+    advantage_B1 = torch.tensor([[row.advantage] for row in rows])
+    learner._optimizer.zero_grad()
+    (-(advantage_B1 * weight_BT * logp_BT).sum() / mask_BT.sum()).backward()
+    torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 1.0)
+    learner._optimizer.step()
+
+
+def gradient(learner: Learner) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in learner.model.parameters()])
+
+
+def seconds(update: Callable[[], object], repeats: int) -> float:
+    """Return the median seconds of an update, after one to warm up."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        update()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    base = LearnerSettings(device="cpu", learning_rate=0.0, weight_decay=0.0)
+    ways = {
+        f"{layout}, {tokens} tokens": replace(base, layout=layout, max_batch_tokens=tokens)
+        for layout, tokens in [
+            ("padded", 1024),
+            ("padded", 4096),
+            ("padded", 32768),
+            ("packed", 1024),
+        ]
+    } | {"padded, 4096 tokens, bfloat16": replace(base, precision="bfloat16")}
+    print("| 128 sequences | update | seconds | tokens/s | ratio to plain | gradient differs by |")
+    print("|---|---|---|---|---|---|")
+    for shape, lengths in SHAPES.items():
+        groups = make_groups(*lengths)
+        num_tokens = sum(t.num_tokens for group in groups for t in group.trajectories)
+        plain = Learner(make_model(), settings=base)
+        reference = seconds(lambda: plain_update(plain, groups), options.repeats)  # noqa: B023
+        expected = gradient(plain)
+        print(f"| {shape} | plain | {reference:.2f} | {num_tokens / reference:,.0f} | 1.00 | - |")
+        for name, way in ways.items():
+            learner = Learner(make_model(), settings=way)
+            took = seconds(lambda: learner.update(groups), options.repeats)  # noqa: B023
+            apart = (gradient(learner) - expected).norm() / expected.norm()
+            print(
+                f"| {shape} | {name} | {took:.2f} | {num_tokens / took:,.0f} "
+                f"| {took / reference:.2f} | {apart:.1e} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Extraction: which answer a text commits to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eapo_env.answers import TAIL_CHARS, closing_claim, extract_answer
+
+any_text = st.text(st.characters(), max_size=300)
+pieces = st.lists(
+    st.sampled_from(
+        [
+            "\\boxed{",
+            "\\fbox{",
+            "{",
+            "}",
+            "\\{",
+            "\\}",
+            "\\\\",
+            "$",
+            "Answer:",
+            "\n",
+            "answer is ",
+            "<think>",
+            "</think>",
+            "42",
+            "\x00",
+            "�",
+            " ",
+            "**",
+            "and",
+            ",",
+            "\\boxed",
+            "\\[",
+        ]
+    ),
+    max_size=40,
+).map("".join)
+balanced = st.recursive(
+    st.text("abc0123 +-=.,", min_size=1, max_size=8),
+    lambda inner: st.lists(inner, min_size=1, max_size=3).map(lambda xs: "{" + "".join(xs) + "}"),
+    max_leaves=8,
+)
+
+
+@given(any_text | pieces)
+def test_every_text_has_an_answer_or_none(text: str) -> None:
+    for read in (extract_answer, closing_claim):
+        answer = read(text)
+        assert answer is None or (isinstance(answer, str) and answer)
+
+
+@given(before=st.text("abc {}$\n.", max_size=50), answer=balanced)
+def test_a_box_gives_its_content_whatever_braces_it_holds(before: str, answer: str) -> None:
+    body = "x" + answer + "y"
+    assert extract_answer(f"{before}\n\\boxed{{{body}}} done.") == body
+
+
+@given(reasoning=any_text | pieces, answer=st.integers())
+def test_only_what_follows_the_reasoning_counts(reasoning: str, answer: int) -> None:
+    text = reasoning.replace("<think>", "")
+    assert extract_answer(f"{text}</think>So \\boxed{{{answer}}}.") == str(answer)
+    assert extract_answer(f"<think>\\boxed{{{answer}}}{text.replace('</think>', '')}") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"first \boxed{1}, then \boxed{2}", "2"),
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"$\boxed{(1, 2)}$, $\boxed{(3, 4)}$", "(1, 2), (3, 4)"),
+        (r"\boxed{5}. Again: \boxed{5}", "5"),
+        (r"\boxed{\boxed{204}}", "204"),
+        (r"\boxed{x + \boxed{3}}", "x + {3}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed 204.", "204"),
+        (r"\boxed {8}", "8"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{$5$}", "5"),
+        (r"First \boxed{42}. Then \boxed{4", None),
+        (r"\boxedx{4}", None),
+        (r"\boxed{}", None),
+        ("Answer: 33\n\nWait.\n\nAnswer: **34**.", "34"),
+        ("**Final Answer:** $\\frac{1}{2}$", r"\frac{1}{2}"),
+        ("Answer $$ \n 9 \n $$", "9"),
+        ("### Final answer\n\n17", "17"),
+        ("answer: 5\n<|im_end|>", "5"),
+        ("The final answer is 12,000. I hope it is correct.", "12,000"),
+        ("The answer is $x+1$.", "x+1"),
+        ("The answer is (C)", "(C)"),
+        ("The answer is 42 because it is.", "42"),
+        ("The answer is 42. But let me check.", None),
+        ("The answer is 42 or 43.", None),
+        ("The answer is not 42.", None),
+        ("We have 3 apples and 4 pears, 7 in all.", None),
+        ("<query>What is 2+2?</query>", None),
+        (r"\boxed{7}" + " " * TAIL_CHARS, None),
+        ("", None),
+    ],
+)
+def test_extraction(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("So the length is 5.", "5"),
+        ("We find that $x < 3$.", "x < 3"),
+        ("First compute 6*7.\n42", "42"),
+        ("#### 1,234", "1,234"),
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        ("It may be 5.", None),
+        ("It is 5 or 6", None),
+        ("Either $x=1$ or $x=2$.", None),
+        ("Is it 5?", None),
+    ],
+)
+def test_a_closing_claim_is_read_from_the_last_sentence(text: str, claim: str | None) -> None:
+    assert extract_answer(text) is None
+    assert closing_claim(text) == claim

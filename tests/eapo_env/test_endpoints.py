@@ -1,0 +1,265 @@
+"""Endpoints against a real HTTP server in another process: limits, deadlines, circuit, keys."""
+
+import asyncio
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eapo_env import event_loop
+from eapo_env.breaker import Breaker
+from eapo_env.endpoints import Endpoint
+from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.types import Query, Reply, Unavailable
+
+STUB = runpy.run_path(str(Path(__file__).with_name("stub_server.py")))
+KEY, KEY_ENV = "sk-this-must-not-leak", "EAPO_TEST_KEY"
+PATIENT = Breaker(max_failures=1000)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with STUB["StubServer"]() as server:
+        yield server
+
+
+@pytest.fixture
+def key():
+    os.environ[KEY_ENV] = KEY
+    yield KEY
+    os.environ.pop(KEY_ENV, None)
+
+
+def pool_of(url, *models, batch_timeout_s=60.0, **settings):
+    settings = {"max_retries": 0, "breaker": PATIENT, **settings}
+    endpoint = Endpoint(base_url=url, models=models, **settings)
+    return OpenAIExperts(endpoints=[endpoint], batch_timeout_s=batch_timeout_s)
+
+
+def queries(*texts):
+    return [Query(text=text, slot=slot) for slot, text in enumerate(texts)]
+
+
+def ask(pool, *texts):
+    return list(asyncio.run(pool.ask(queries(*texts))))
+
+
+def test_live_calls_stay_within_the_limit_over_all_batches(server):
+    pool = pool_of(server.url, "delay:0.02", max_live_calls=5)
+
+    async def several_batches():
+        return await asyncio.gather(*(pool.ask(queries(*"abcdefgh")) for _ in range(4)))
+
+    for replies in asyncio.run(several_batches()):
+        assert [reply.text for reply in replies] == [f"echo: {text}" for text in "abcdefgh"]
+    assert server.max_live("delay:0.02") == 5
+
+
+def test_equal_endpoints_share_one_limit(server):
+    async def two_pools():
+        pools = [pool_of(server.url, "delay:0.021", max_live_calls=3) for _ in range(2)]
+        await asyncio.gather(*(pool.ask(queries(*"abcdef")) for pool in pools))
+
+    asyncio.run(two_pools())
+    assert server.max_live("delay:0.021") == 3
+
+
+def test_retry_after_is_honoured(server):
+    """The client's own first pause would be at most half a second."""
+    (reply,) = ask(pool_of(server.url, "flaky", max_retries=1), "a")
+    assert reply == Reply("flaky", "echo: a")
+    refused, repeated = server.records("flaky")
+    assert repeated["began_s"] - refused["began_s"] >= 0.99 * STUB["RETRY_AFTER_S"]
+
+
+def test_a_call_has_a_deadline(server):
+    hung, fine = ask(pool_of(server.url, "hang:call", "echo", call_timeout_s=1), "a", "b")
+    assert hung == Unavailable("no reply within 1 s", "hang:call")
+    assert fine == Reply("echo", "echo: b")
+    assert server.wait_for("hang:call", 1, disconnected=True)
+
+
+def test_a_call_that_waits_for_a_retry_keeps_its_deadline(server):
+    (late,) = ask(pool_of(server.url, "flaky:late", max_retries=1, call_timeout_s=0.3), "a")
+    assert late == Unavailable("no reply within 0.3 s", "flaky:late")
+    assert len(server.records("flaky:late")) == 1
+
+
+def test_a_server_that_is_killed_and_restarted_is_left_alone_and_found_again():
+    breaker = Breaker(max_failures=2, cooldown_s=0.5)
+
+    async def through_it_all(server):
+        pool = pool_of(server.url, "echo", "delay:3600", breaker=breaker)
+        assert await pool.ask([Query(text="before")]) == [Reply("echo", "echo: before")]
+        in_flight = asyncio.create_task(
+            pool.ask([Query(text="a", slot=1), Query(text="b", slot=1)])
+        )
+        await asyncio.to_thread(server.wait_for, "delay:3600", 2)
+        server.kill()
+        assert all(isinstance(reply, Unavailable) for reply in await in_flight)
+        refused = await pool.ask(queries(*"abc"))
+        assert [reply.reason for reply in refused][:1] == [
+            "the circuit is open: the endpoint did not answer lately"
+        ]
+        await asyncio.sleep(1.2 * breaker.cooldown_s)
+        failed_probe = await pool.ask([Query(text="still dead?")] * 3)
+        told = sorted("circuit" in reply.reason for reply in failed_probe)
+        assert told == [False, True, True], "one probe, and nothing else is sent"
+        server.start()
+        await asyncio.sleep(1.2 * breaker.cooldown_s)
+        first = await pool.ask([Query(text="probe")] * 3)
+        assert sorted(isinstance(reply, Reply) for reply in first) == [False, False, True]
+        assert await pool.ask([Query(text="after")] * 3) == [Reply("echo", "echo: after")] * 3
+        assert len(server.records("echo")) == 4
+
+    with STUB["StubServer"]() as server:
+        asyncio.run(through_it_all(server))
+
+
+def test_a_hung_server_costs_one_round_of_calls(server):
+    """64 queries, 4 live calls: those sent until the fourth has hung, the others are refused."""
+    breaker = Breaker(max_failures=4, cooldown_s=60)
+    pool = pool_of(server.url, "hang:round", breaker=breaker, max_live_calls=4, call_timeout_s=0.3)
+    replies = ask(pool, *"a" * 64)
+    num_sent = len(server.records("hang:round"))
+    assert 4 <= num_sent < 4 + 4
+    assert sum("circuit" in reply.reason for reply in replies) == 64 - num_sent
+
+
+def test_a_hung_server_is_noticed_through_the_deadlines_of_batches(server):
+    breaker = Breaker(max_failures=2, cooldown_s=60)
+    pool = pool_of(server.url, "hang:batch", breaker=breaker, batch_timeout_s=0.2)
+
+    async def three_batches():
+        for _ in range(3):
+            last = await pool.ask(queries(*"abc"))
+        return last
+
+    assert all("circuit" in reply.reason for reply in asyncio.run(three_batches()))
+    assert len(server.records("hang:batch")) == 6
+
+
+def test_stragglers_of_a_living_server_do_not_open_the_circuit(server):
+    breaker = Breaker(max_failures=1, cooldown_s=60)
+    pool = pool_of(server.url, "hang:alive", "delay:0.1", breaker=breaker, batch_timeout_s=1)
+
+    async def twice():
+        await pool.ask(queries("a", "b"))
+        return await pool.ask(queries("a", "b"))
+
+    assert asyncio.run(twice())[1] == Reply("delay:0.1", "echo: b")
+
+
+def test_a_server_that_refuses_requests_is_alive(server):
+    """A 400 or a garbled body concerns one request; the others go on."""
+    breaker = Breaker(max_failures=1, cooldown_s=60)
+    for model in ("status:400", "garbage", "html", "abort"):
+        _, fine = asyncio.run(_twice(pool_of(server.url, model, "echo", breaker=breaker)))
+        assert fine == Reply("echo", "echo: b")
+
+
+async def _twice(pool):
+    await pool.ask(queries("a"))
+    return await pool.ask(queries("a", "b"))
+
+
+def test_one_pool_serves_several_loops(server):
+    pool = pool_of(server.url, "delay:0.05")
+
+    async def rollout():
+        here = asyncio.create_task(pool.ask(queries("here")))
+        there = asyncio.to_thread(event_loop.run, pool.ask(queries("there")))
+        return await asyncio.gather(here, there)
+
+    for _ in range(2):
+        (here,), (there,) = asyncio.run(rollout())
+        assert (here.text, there.text) == ("echo: here", "echo: there")
+
+
+def test_closing_frees_the_connections_and_the_next_use_opens_new_ones(server):
+    async def use():
+        pool = pool_of(server.url, "echo")
+        await pool.ask(queries("a"))
+        await pool.aclose()
+        await pool.aclose()
+        return await pool.ask(queries("b"))
+
+    assert asyncio.run(use()) == [Reply("echo", "echo: b")]
+
+
+LEAVE_IT_OPEN = """
+import asyncio, sys
+from eapo_env import event_loop
+from eapo_env.endpoints import Endpoint
+from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.types import Query
+
+async def rollout():
+    pool = OpenAIExperts(endpoints=[Endpoint(base_url=sys.argv[1], models=["echo"])])
+    return await pool.ask([Query(text="a")])
+
+print(len(asyncio.run(rollout())), len(event_loop.run(rollout())))
+"""
+
+
+def test_nothing_is_left_open_at_exit(server):
+    """With every warning an error: an unclosed session would be reported on stderr."""
+    strict = [sys.executable, "-W", "error", "-X", "dev", "-c", LEAVE_IT_OPEN, server.url]
+    done = subprocess.run(strict, capture_output=True, text=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.returncode, done.stdout, complaints) == (0, "1 1\n", [])
+
+
+def test_the_key_is_sent_and_appears_nowhere_else(server, key):
+    pool = pool_of(server.url, "status:401", api_key_env=KEY_ENV)
+    (reply,) = ask(pool, "a")
+    assert server.records("status:401")[-1]["authorization"] == f"Bearer {key}"
+    assert reply == Unavailable(
+        "AuthenticationError: Error code: 401 - you sent Bearer [key]", "status:401"
+    )
+    for shown in (repr(pool), str(pickle.dumps(pool)), repr(reply)):
+        assert key not in shown
+
+
+def test_a_missing_key_is_an_unavailable_reply_until_it_is_there(server):
+    pool = pool_of(server.url, "echo:key", api_key_env=KEY_ENV)
+
+    async def before_and_after():
+        replies = []
+        for value in ("", KEY):
+            os.environ[KEY_ENV] = value
+            replies += await pool.ask(queries("a"))
+        os.environ.pop(KEY_ENV)
+        return replies
+
+    missing, there = asyncio.run(before_and_after())
+    assert missing == Unavailable(f"the variable {KEY_ENV} is not set or empty", "echo:key")
+    assert there == Reply("echo:key", "echo: a")
+    assert len(server.records("echo:key")) == 1
+
+
+def test_no_other_key_of_the_environment_is_sent(server):
+    os.environ["OPENAI_API_KEY"] = KEY
+    ask(pool_of(server.url, "echo:nokey"), "a")
+    os.environ.pop("OPENAI_API_KEY")
+    assert KEY not in server.records("echo:nokey")[0]["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"base_url": "localhost:8000"}, "base_url must begin with http"),
+        ({"models": ()}, r"models must be a non-empty tuple of names, not \(\)"),
+        ({"models": "echo"}, "not 'echo'"),
+        ({"max_live_calls": 0}, r"max_live_calls must be in \[1, 1000\], not 0"),
+        ({"call_timeout_s": 0}, "call_timeout_s must be positive, not 0"),
+        ({"max_retries": -1}, "max_retries must be at least 0, not -1"),
+    ],
+)
+def test_impossible_endpoints_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Endpoint(**{"base_url": "http://127.0.0.1/v1", "models": ["echo"], **settings})

@@ -1,0 +1,173 @@
+"""The documents keep their word: their code runs, their links lead somewhere, their names exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+
+from eapo_agents import cli
+from eapo_agents.config import with_settings
+from eapo_agents.presets import preset_named
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))
+}
+NOTEBOOK = json.loads((ROOT / "notebooks" / "first_steps.ipynb").read_text(encoding="utf-8"))
+PACKAGES = ("eapo_env", "eapo_agents")
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+DOTTED = re.compile(r"(?:eapo_env|eapo_agents)(?:\.\w+)+")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [code for found, code in FENCE.findall(PAGES[page]) if found == language]
+
+
+def script(page: str) -> str:
+    """Return a page's Python blocks, each on the lines where it stands, blank lines elsewhere."""
+    lines = [""] * PAGES[page].count("\n")
+    for fence in FENCE.finditer(PAGES[page]):
+        if fence[1] == "python":
+            start = PAGES[page].count("\n", 0, fence.start(2))
+            code = fence[2].splitlines()
+            lines[start : start + len(code)] = code
+    return "\n".join(lines) + "\n"
+
+
+def prose(page: str) -> str:
+    return COMMENT.sub("", FENCE.sub("", PAGES[page]))
+
+
+def code_spans(page: str) -> list[str]:
+    return CODE.findall(prose(page))
+
+
+def commands(page: str, program: str) -> list[list[str]]:
+    """Return the arguments of each call of a program in a page's shell blocks."""
+    text = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
+    words = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [line[1:] for line in words if line[:1] == [program]]
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", PAGES[page]), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def run(code: str, folder: Path, name: str) -> str:
+    """Return what a script prints, run as a user would run it, but with warnings as errors."""
+    path = folder / f"{Path(name).stem.replace('-', '_')}.py"
+    path.write_text(code, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(path)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, f"{name} (line numbers are the page's):\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    run(script(page), tmp_path, page)
+
+
+def test_the_example_prints_what_its_comment_says(tmp_path: Path) -> None:
+    [example, *_] = blocks("README.md", "python")
+    [promised] = re.findall(r"print\(.*\)  # (.*)", example)
+    assert run(example, tmp_path, "README.md") == f"{promised}\n"
+
+
+def test_the_notebook_is_valid_and_its_cells_run(tmp_path: Path) -> None:
+    assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in NOTEBOOK["cells"]]
+    assert len(set(ids)) == len(ids)
+    cells = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+    assert all({"execution_count", "metadata", "outputs", "source"} <= set(cell) for cell in cells)
+    code = "\n\n".join("".join(cell["source"]) for cell in cells) + "\n"
+    assert run(code, tmp_path, "notebook").endswith("[1. 1. 1. 1.]\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_lead_somewhere(page: str) -> None:
+    for target in LINK.findall(prose(page)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        place = (ROOT / page).parent / name if name else ROOT / page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(str(place.resolve().relative_to(ROOT))), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_dotted_names_exist(page: str) -> None:
+    for span in code_spans(page):
+        if DOTTED.fullmatch(span):
+            resolve_name(span)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_exist(page: str) -> None:
+    for span in code_spans(page):
+        if re.fullmatch(r"[\w./-]+\.(?:py|md|ipynb|toml)", span):
+            assert (ROOT / span).is_file(), span
+
+
+def test_the_map_of_the_house_shows_every_module_once() -> None:
+    rows = re.findall(r"^\| `([\w/]+\.py)` \|", PAGES["docs/architecture.md"], re.MULTILINE)
+    there = [str(path.relative_to(ROOT)) for p in PACKAGES for path in (ROOT / p).rglob("*.py")]
+    assert sorted(rows) == sorted(there)
+
+
+def test_every_row_of_the_paper_map_leads_to_code_or_says_not_yet() -> None:
+    rows = re.findall(r"^\| .+ \| (.+) \|$", PAGES["docs/paper-map.md"], re.MULTILINE)
+    leads = [row for row in rows if row not in ("here", "---")]
+    assert len(leads) > 50
+    for row in leads:
+        says = "not yet" in row or "not a setting" in row
+        assert says or any(map(DOTTED.fullmatch, CODE.findall(row))), row
+
+
+def test_the_two_commands_stand_on_the_first_screen() -> None:
+    first_screen = "\n".join(PAGES["README.md"].splitlines()[:25])
+    assert re.findall(r"^make (\w+)", first_screen, re.MULTILINE) == ["demo", "test"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    spans = [span.split()[1] for span in code_spans(page) if re.match(r"make \w", span)]
+    assert {*spans, *(call[0] for call in commands(page, "make"))} <= targets
+
+
+def test_the_table_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {span.split()[1] for span in code_spans("README.md") if re.match(r"eapo \w", span)}
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert shown == set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE))
+
+
+def test_the_calls_of_eapo_are_accepted() -> None:
+    calls = [call for page in PAGES for call in commands(page, "eapo")]
+    assert calls
+    for call in calls:
+        options = cli._parser().parse_args(call)
+        with_settings(preset_named(options.preset), options.set)
