@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test lint check format clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -17,11 +17,12 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) pytest
 
-check: $(VENV)/installed
+lint: $(VENV)/installed
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) pytest
+
+check: lint test
 
 format: $(VENV)/installed
 	$(RUN) ruff format .

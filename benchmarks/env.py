@@ -16,13 +16,15 @@ import statistics
 import string
 import subprocess
 import sys
-import time
+import timeit
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import gymnasium as gym
 
 from eapo_env.env import EAPOMathEnv
+from eapo_env.event_loop import run
 from eapo_env.experts import ScriptedExperts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
 from eapo_env.vector_env import EAPOMathVectorEnv
@@ -72,13 +74,13 @@ def affirm(query: Query) -> str:
 
 def microseconds(call: Callable[[], object], *, number: int = 2_000, repeats: int = 9) -> float:
     """Return the median over repeats of the mean time of a call."""
-    means = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for _ in range(number):
-            call()
-        means.append((time.perf_counter() - start) / number * 1e6)
-    return statistics.median(means)
+    totals = timeit.repeat(call, number=number, repeat=repeats)
+    return statistics.median(totals) / number * 1e6
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the time of one call."""
+    return timeit.timeit(call, number=1)
 
 
 def stepper(action: str, *, acceptance_rate: float) -> Callable[[], object]:
@@ -126,29 +128,30 @@ def print_steps() -> None:
 
 
 def print_vector_step(num_envs: int) -> None:
-    envs = EAPOMathVectorEnv(num_envs, experts=SlowExperts(EXPERT_LATENCY_S))
-    durations = []
+    experts = SlowExperts(EXPERT_LATENCY_S)
+    queries = [Query(text="How large is 12*9-5?")] * (3 * num_envs)
+    envs = EAPOMathVectorEnv(num_envs, experts=experts)
+    alone, stepped = [], []
     for _ in range(9):
+        alone.append(seconds(lambda: run(experts.ask(queries))))
         envs.reset(seed=0)
-        start = time.perf_counter()
-        envs.step([CONSULT] * num_envs)
-        durations.append(time.perf_counter() - start)
+        stepped.append(seconds(lambda: envs.step([CONSULT] * num_envs)))
     envs.close()
-    duration = statistics.median(durations)
+    rows = [
+        ("floor: the experts' latency", EXPERT_LATENCY_S),
+        (f"its experts alone, {len(queries)} queries", statistics.median(alone)),
+        (f"the step, {num_envs} x 3 queries", statistics.median(stepped)),
+    ]
     print(f"\n{'one vector step':34}{'ms':>10}{'x floor':>10}")
-    print(f"{'its experts':34}{EXPERT_LATENCY_S * 1e3:10.1f}{1:10.2f}")
-    name = f"{num_envs} x 3 queries"
-    print(f"{name:34}{duration * 1e3:10.1f}{duration / EXPERT_LATENCY_S:10.2f}")
+    for name, duration in rows:
+        print(f"{name:34}{duration * 1e3:10.1f}{duration / EXPERT_LATENCY_S:10.2f}")
 
 
 def print_import() -> None:
     print(f"\n{'import, a fresh interpreter each':34}{'ms':>10}")
     for module in ("gymnasium", "eapo_env"):
-        durations = []
-        for _ in range(3):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-            durations.append(time.perf_counter() - start)
+        start = partial(subprocess.run, [sys.executable, "-c", f"import {module}"], check=True)
+        durations = [seconds(start) for _ in range(5)]
         print(f"{module:34}{statistics.median(durations) * 1e3:10.0f}")
 
 

@@ -48,21 +48,30 @@ class Colleagues:
         return Reply("colleague", query.text)
 
 
-async def median_s(batch: Callable[[], Awaitable[object]]) -> float:
-    """Return the median time of a batch; the first one, which connects, does not count."""
-    times = []
+@dataclass(frozen=True)
+class Cost:
+    """Medians over the batches: seconds on the clock, and of this process's CPU."""
+
+    wall_s: float
+    cpu_s: float
+
+
+async def cost_of(batch: Callable[[], Awaitable[object]]) -> Cost:
+    """Return what a batch costs; the first one, which connects, does not count."""
+    walls, cpus = [], []
     for _ in range(1 + ROUNDS):
-        began = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         await batch()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return Cost(statistics.median(walls[1:]), statistics.median(cpus[1:]))
 
 
-async def in_process() -> float:
-    return await median_s(lambda: Colleagues().ask(QUERIES))
+async def in_process() -> Cost:
+    return await cost_of(lambda: Colleagues().ask(QUERIES))
 
 
-async def ours(url: str) -> float:
+async def ours(url: str) -> Cost:
     endpoint = Endpoint(base_url=url, models=[MODEL], max_live_calls=len(QUERIES))
     pool = OpenAIExperts(endpoints=[endpoint])
 
@@ -70,10 +79,10 @@ async def ours(url: str) -> float:
         replies = await pool.ask(QUERIES)
         assert all(isinstance(reply, Reply) for reply in replies), replies
 
-    return await median_s(batch)
+    return await cost_of(batch)
 
 
-async def openai_default(url: str) -> float:
+async def openai_default(url: str) -> Cost:
     async with AsyncOpenAI(base_url=url, api_key="none") as client:
 
         async def call(query: Query) -> None:
@@ -81,10 +90,10 @@ async def openai_default(url: str) -> float:
                 model=MODEL, messages=[{"role": "user", "content": query.text}]
             )
 
-        return await median_s(lambda: asyncio.gather(*map(call, QUERIES)))
+        return await cost_of(lambda: asyncio.gather(*map(call, QUERIES)))
 
 
-async def bare_aiohttp(url: str) -> float:
+async def bare_aiohttp(url: str) -> Cost:
     connector = aiohttp.TCPConnector(limit=len(QUERIES))
     async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -93,7 +102,7 @@ async def bare_aiohttp(url: str) -> float:
             async with session.post(f"{url}/chat/completions", json=body) as response:
                 await response.json()
 
-        return await median_s(lambda: asyncio.gather(*map(call, QUERIES)))
+        return await cost_of(lambda: asyncio.gather(*map(call, QUERIES)))
 
 
 def round_trip_us() -> float:
@@ -118,9 +127,10 @@ def main() -> None:
             ("HTTP, openai, default transport", asyncio.run(openai_default(server.url))),
         ]
     print(f"{len(QUERIES)} expert calls of {LATENCY_S * 1000:.0f} ms, median of {ROUNDS} batches")
-    print(f"{'':34}{'ms':>8}{'x floor':>10}")
-    for name, seconds in rows:
-        print(f"{name:34}{seconds * 1000:8.0f}{seconds / LATENCY_S:10.2f}")
+    print(f"{'':34}{'ms':>8}{'x floor':>10}{'CPU ms':>9}")
+    for name, cost in rows:
+        ratio = cost.wall_s / LATENCY_S
+        print(f"{name:34}{cost.wall_s * 1000:8.0f}{ratio:10.2f}{cost.cpu_s * 1000:9.0f}")
     print(f"event_loop.run, round trip: {round_trip_us():.0f} us")
 
 

@@ -36,7 +36,7 @@ class Algorithm:
 
 
 DAPO = Algorithm(name="dapo", advantages=group_advantages, loss=dapo_loss)
-"""The paper's algorithm (2.2); its dynamic sampling is the rollout's part."""
+"""The algorithm of the paper (3.1, Table 5); its dynamic sampling is the rollout's part."""
 GRPO = Algorithm(name="grpo", advantages=group_advantages, loss=grpo_loss)
 DR_GRPO = Algorithm(name="dr_grpo", advantages=centred_advantages, loss=dr_grpo_loss)
 GSPO = Algorithm(name="gspo", advantages=group_advantages, loss=gspo_loss)

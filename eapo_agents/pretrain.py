@@ -1,4 +1,4 @@
-"""Make the embedded model: a small Qwen2 from scratch, taught by the careless student.
+"""Make the embedded model: a small Llama from scratch, taught by the careless student.
 
 Two phases: first the arithmetic, from short flawless solutions; then the whole format, from
 demonstrations whose steps go wrong at the student's rate, so that the model knows every step and
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.cold_start import Student
@@ -61,7 +61,7 @@ class Pretraining:
         """Train the model and write it, in float16, to a folder in Hugging Face format."""
         tokenizer = char_tokenizer()
         torch.manual_seed(self.seed)
-        model = Qwen2ForCausalLM(_shape(tokenizer))
+        model = LlamaForCausalLM(_shape(tokenizer))
         optimiser = torch.optim.AdamW(
             model.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
         )
@@ -126,7 +126,7 @@ def _bucketed(
 
 
 def _update(
-    model: Qwen2ForCausalLM, optimiser: torch.optim.Optimizer, batch: list[Demonstration]
+    model: LlamaForCausalLM, optimiser: torch.optim.Optimizer, batch: list[Demonstration]
 ) -> float:
     ids_BT, mask_BT = _padded(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -150,9 +150,12 @@ def _padded(batch: list[Demonstration]) -> tuple[Tensor, Tensor]:
     return ids_BT, mask_BT
 
 
-def _shape(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
-    """Return the shape of the model: a million parameters."""
-    return Qwen2Config(
+def _shape(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """Return the shape of the model: a million parameters.
+
+    A Llama, because transformers takes any tokenizer it finds beside a Qwen2 for Qwen2's own.
+    """
+    return LlamaConfig(
         vocab_size=128,
         hidden_size=128,
         intermediate_size=512,

@@ -70,7 +70,7 @@ class Trajectory:
         mask: bool [T], True exactly on the ids the policy sampled.
         logprobs: float32 [T], the sampler's log-probability (nats) of each sampled id at the
             sampling temperature; 0 where the mask is False.
-        reward: what the episode earned (paper 2.2).
+        reward: what the episode earned (paper 2.1).
         status: the verifier's status (`correct`, `wrong`, `no_answer`, `timeout`, ...).
         correct: whether the answer was right; dynamic sampling looks at this, not at the reward.
         episode: the finished episode, in message space.

@@ -19,7 +19,7 @@ class Annealing:
     - `linear` (the paper's): p = 1 - x
     - `slow`: p = 1 - x^2
     - `fast`: p = (1 - x)^2
-    - `constant`: p = 1/2 while s < steps, which accepts as much in total as `linear`
+    - `constant`: p = 1/2 while s < steps, the mean rate of `linear` (Appendix H: budget-matched)
 
     The turn budget falls from `turn_budget` to 1 at the same pace as the acceptance rate; for
     `constant` it falls linearly. Past `steps`, an episode is played alone.

@@ -24,6 +24,7 @@ _NAME = (
     r"|\( ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z](?:_\d)?){1,3} ?\)"
     r"|\\(?:vec|mathbf|bm|hat|bar) ?\{[A-Za-z]{1,2}\}|[A-Za-z]\^\{?(?:-1|T)\}?(?: ?\( ?[a-z] ?\))?"
     r"|\\frac ?\{d[a-z]?(?:\^2 ?[a-z])?\} ?\{d[a-z](?:\^2)?\} ?[a-z]?(?: ?\( ?[a-z] ?\))?"
+    r"|\\nabla ?[A-Za-z]|\\\| ?[A-Za-z] ?\\\||[A-Za-z] ?\\(?:cdot|times|cup|cap) ?[A-Za-z]"
     r"|(?:m ?)?\\angle ?[A-Z]{1,3}"
     r"|\\(?:theta|alpha|beta|gamma|lambda|phi|omega|mu|sigma)"
     r"|[A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,3})"
@@ -36,8 +37,11 @@ RELATION = re.compile(
 _SIGNS = {"<=": "\\le", ">=": "\\ge", "!=": "\\ne", "<": "\\lt", ">": "\\gt", "\\not=": "\\ne",
           "\\not =": "\\ne"}  # fmt: skip
 TURNED = {"\\lt": "\\gt", "\\gt": "\\lt", "\\le": "\\ge", "\\ge": "\\le"}
+_INDEX = re.compile(r" |(?<=[A-Za-z])_(?:\w|\{\w{1,3}\})")
 _FREE_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{1,3}(?![A-Za-z])")
-_OPERATION = re.compile(r"\A ?\\(?:i{0,2}int|lim|sum|prod|det|nabla|gcd|lcm|max|min)(?![a-z])")
+_OPERATION = re.compile(
+    r"\A ?\\(?:i{0,2}int|lim|sum|prod|det|nabla|gcd|lcm|max|min)(?![a-z])|\A ?\\frac ?\{d\}"
+)
 FUNCTION_WORDS = frozenset(
     ("pi", "exp", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "inf", "infty")
 )
@@ -84,9 +88,14 @@ def union_parts(items: Sequence[str]) -> Sequence[str]:
 
 
 def names_of(items: Sequence[str]) -> list[str]:
-    """Return the names of a list of assignments to different names (`a=1, b=2`), else nothing."""
+    """Return the names of a list of assignments to different names (`a=1, b=2`), else nothing.
+
+    Indexed names (`x_1, x_2`) are one: they number the solutions of an equation.
+    """
     relations = [relation_of(item) for item in items]
-    names = [r[0].replace(" ", "") for r in relations if r and r[1] == "=" and IS_NAME.match(r[0])]
+    names = [
+        _INDEX.sub("", r[0]).strip() for r in relations if r and r[1] == "=" and IS_NAME.match(r[0])
+    ]
     return names if len(set(names)) == len(items) else []
 
 

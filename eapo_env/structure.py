@@ -41,7 +41,7 @@ Scalar = Callable[[str, str, Factor], bool | None]
 
 _WORDS = re.compile(r"\A[A-Za-z][A-Za-z' .()-]{0,80}\Z")
 _CHOICE = re.compile(r"\A[(\[]? ?([A-Ja-j]) ?[)\]]?\.?\Z")
-_CHOSEN = re.compile(r"\A(?:\(([A-J])\)|([A-J]) ?[).:]) ?\S")
+_CHOSEN = re.compile(r"\A(?:option |choice )?(?:\(([A-J])\)|([A-J]) ?[).:]) ?\S")
 _SEPARATING_SPACE = re.compile(r"(?<=[0-9]) (?=[0-9])|(?<=[A-Za-z]) (?=[A-Za-z])")
 _SUBSCRIPT = re.compile(r"_\{(\w)\}")
 
@@ -97,17 +97,16 @@ def _same_words(answer: str, gold: str) -> bool | None:
 
 def _is_words(text: str) -> bool:
     return (
-        (_WORDS.match(text) is not None
+        _WORDS.match(text) is not None
         and re.search(r"[A-Za-z]{3}", text) is not None
         and "(" not in text[1:]
         and not FUNCTION_WORDS.intersection(re.findall(r"[a-z]{2,5}", text.lower()))
-        and re.fullmatch(r"[a-z]{3}|[A-Z]{3,4}", text) is None)
-        or text.lower() in ("yes", "no", "odd", "true", "false", "none", "even")
-    )
+        and re.fullmatch(r"[a-z]{3}|[A-Z]{3,4}", text) is None
+    ) or text.lower() in ("yes", "no", "odd", "true", "false", "none", "even")
 
 
 def _plain_words(text: str) -> str:
-    return re.sub(r"[^a-z]", "", text.lower().removeprefix("the ").removeprefix("a "))
+    return re.sub(r"[^a-z]", "", text.lower().removeprefix("the ").removeprefix("an "))
 
 
 def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:

@@ -102,7 +102,7 @@ def latex(text: str) -> str:
     text = _FUNCTION.sub(lambda match: "\\" + match[0] + " ", text)
     text = re.sub(r"\^ ?(-?\d{2,300}|-\d)", r"^{\1}", text)
     text = re.sub(r"\\sqrt ?(\d{1,300}|[a-z](?![a-z]))", r"\\sqrt{\1}", text)
-    text = _braced(text)
+    text = _braced(text.replace("\\sqrt (", "\\sqrt("))
     return text.replace("*", "\\cdot ")
 
 

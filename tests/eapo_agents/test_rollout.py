@@ -296,6 +296,7 @@ def test_an_episode_that_waits_for_an_expert_leaves_the_policy_to_the_others() -
     async def both() -> tuple[Trajectory, Trajectory]:
         player = rollout(OneSlot([CONSULT]), experts=Slow())
         waiting = asyncio.create_task(player.play(PROBLEM, Rules(), seed=0))
+        await asyncio.sleep(0)  # it comes first, and so is the one that consults
         other = await player.play(PROBLEM, Rules(), seed=1)
         assert not waiting.done()
         others_done.set()

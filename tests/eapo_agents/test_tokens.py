@@ -231,7 +231,8 @@ def test_a_cut_text_is_short_and_says_so(kind: str, text: str, limit: int) -> No
 def test_cutting_tells_how_and_refuses_a_negative_limit() -> None:
     assert cut_tokens("12 + 34", tokenizer_of("char"), 4) == "12 +" + CUT_MARK
     assert cut_tokens("12 + 34", tokenizer_of("char"), 7) == "12 + 34"
-    assert len(cut_tokens("x" * 10_000_000, tokenizer_of("chatml"), 5)) == 5 + len(CUT_MARK)
+    long_tokens = byte_tokenizer(NEWLINE, [], ["=" * 100])
+    assert len(cut_tokens("=" * 300, long_tokens, 2)) <= 128 + len(CUT_MARK)
     with pytest.raises(ValueError, match="-1"):
         cut_tokens("x", tokenizer_of("char"), -1)
 

@@ -9,34 +9,9 @@ from hypothesis import strategies as st
 from eapo_env.answers import TAIL_CHARS, closing_claim, extract_answer
 
 any_text = st.text(st.characters(), max_size=300)
+PIECES = r"\boxed{ \fbox{ { } \{ \} \\ $ Answer: <think> </think> 42 ** and , \boxed \["
 pieces = st.lists(
-    st.sampled_from(
-        [
-            "\\boxed{",
-            "\\fbox{",
-            "{",
-            "}",
-            "\\{",
-            "\\}",
-            "\\\\",
-            "$",
-            "Answer:",
-            "\n",
-            "answer is ",
-            "<think>",
-            "</think>",
-            "42",
-            "\x00",
-            "�",
-            " ",
-            "**",
-            "and",
-            ",",
-            "\\boxed",
-            "\\[",
-        ]
-    ),
-    max_size=40,
+    st.sampled_from([*PIECES.split(), "\n", "answer is ", "\x00", "\ud800", " "]), max_size=40
 ).map("".join)
 balanced = st.recursive(
     st.text("abc0123 +-=.,", min_size=1, max_size=8),

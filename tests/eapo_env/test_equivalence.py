@@ -15,49 +15,11 @@ from eapo_env.structure import equivalent, exact_scalar
 integers = st.integers(-(10**18), 10**18)
 fractions = st.fractions(max_denominator=10**6)
 any_text = st.text(st.characters(), max_size=120)
-notation = st.lists(
-    st.sampled_from(
-        [
-            "1",
-            "2",
-            "x",
-            ",",
-            ";",
-            "(",
-            ")",
-            "[",
-            "]",
-            "\\{",
-            "\\}",
-            "{",
-            "}",
-            "=",
-            "<",
-            "\\le ",
-            "\\pm ",
-            "\\cup ",
-            "\\begin{pmatrix}",
-            "\\end{pmatrix}",
-            "&",
-            "\\\\",
-            "\\frac",
-            " and ",
-            " or ",
-            "\\in ",
-            "\\text{",
-            "%",
-            "^",
-            "_",
-            ".",
-            "-",
-            " ",
-            "\\infty",
-            "²",
-            "\x00",
-        ]
-    ),
-    max_size=25,
-).map("".join)
+PIECES = (
+    r"1 2 x , ; ( ) [ ] \{ \} { } = < \le \pm \cup \begin{pmatrix} \end{pmatrix} & \\ \frac and or"
+    r" \in \text{ % ^ _ . - \infty ²"
+)
+notation = st.lists(st.sampled_from([*PIECES.split(), " ", "\x00"]), max_size=25).map("".join)
 
 
 def same(answer: str, gold: str) -> bool | None:
@@ -189,43 +151,25 @@ def test_structure(answer: str, gold: str, expected: bool | None) -> None:
     assert same(answer, gold) is expected
 
 
+HOSTILE = (
+    r"9^{9^{9}} ((9!)!)! (10^9)! \sqrt[99999]{3} 2^{99999} (2^{999})^{999} x^{x^{x^{x}}}"
+    r" \sum_{n=1}^{10^{12}}n __import__('os') ().__class__ {{7*7}} \input{/etc/passwd} int('42')"
+)
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "9^{9^{9}}",
-        "((9!)!)!",
-        "(10^9)!",
-        "\\sqrt[99999]{3}",
-        "2^{99999}",
-        "(2^{999})^{999}",
-        "x^{x^{x^{x}}}",
-        "\\sum_{n=1}^{10^{12}} n",
-        "__import__('os')",
-        "().__class__",
-        "{{7*7}}",
-        "(" * 30 + "x" + ")" * 30,
-        "1" * 301,
-        "x" * 2001,
-        "\\input{/etc/passwd}",
-        "int('42')",
-    ],
+    "text", [*HOSTILE.split(), "(" * 30 + "x" + ")" * 30, "1" * 301, "x" * 2001]
 )
 def test_what_is_refused_unread(text: str) -> None:
     assert is_too_complex(text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2^{2005}",
-        "\\binom{2026}{1013}",
-        "1/2004!",
-        "\\frac{6\\sqrt{1789-240\\sqrt{21}}}{5}",
-        "x^{4}-2x^{3}-13x^{2}+14x+24",
-        "e^{x^{2}}",
-        "\\text{Monday}",
-        "(x+1)^{10}(x-1)^{12}",
-    ],
+ORDINARY = (
+    r"2^{2005} \binom{2026}{1013} 1/2004! \frac{6\sqrt{1789-240\sqrt{21}}}{5} \text{Monday}"
+    r" x^{4}-2x^{3}-13x^{2}+14x+24 e^{x^{2}} (x+1)^{10}(x-1)^{12} \sum_{k=1}^{2024}k^{2}"
 )
+
+
+@pytest.mark.parametrize("text", ORDINARY.split())
 def test_ordinary_answers_are_within_the_limits(text: str) -> None:
     assert not is_too_complex(text)
