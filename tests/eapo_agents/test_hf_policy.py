@@ -351,13 +351,15 @@ def test_spoilt_weights_are_an_error_for_everyone_who_waits_and_leave_nothing_be
     policy.load_weights(spoilt)
 
     async def run() -> list[Completion | BaseException]:
-        asked = [policy.complete(*ask(number)) for number in range(4)]
+        prompt = [5] * 60
+        asked = [policy.complete(prompt, Sampling(max_tokens=5), seed) for seed in range(4)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
     assert all(isinstance(outcome, ValueError) for outcome in asyncio.run(run()))
     policy.load_weights(good)
-    for number in range(8):
-        assert same(together(policy, [ask(number)])[0], drawn_alone(number))
+    longest_last = sorted(range(8), key=lambda number: len(ask(number)[0]))
+    outcomes = together(policy, [ask(number) for number in longest_last])
+    assert all(map(same, outcomes, map(drawn_alone, longest_last)))
 
 
 def test_limits_out_of_range_and_windowed_attention_are_refused() -> None:

@@ -13,7 +13,7 @@ from eapo_env.limits import is_too_complex
 from eapo_env.structure import equivalent, exact_scalar
 
 integers = st.integers(-(10**18), 10**18)
-fractions = st.fractions(max_denominator=10**6)
+fractions = st.fractions(-(10**18), 10**18, max_denominator=10**6)
 any_text = st.text(st.characters(), max_size=120)
 PIECES = (
     r"1 2 x , ; ( ) [ ] \{ \} { } = < \le \pm \cup \begin{pmatrix} \end{pmatrix} & \\ \frac and or"

@@ -1,0 +1,179 @@
+"""Procedural problems and their expert: values by hand, hostile questions, error rates."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eapo_env.experts import check_expert_pool
+from eapo_env.synthetic import (
+    Bracket,
+    BracketSum,
+    apply,
+    evaluate,
+    random_sum,
+    synthetic_experts,
+    synthetic_problems,
+    work_out,
+)
+from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+
+EXAMPLE = BracketSum(
+    (Bracket(47, (("+", 38), ("*", 6))), Bracket(12, (("*", 9), ("-", 5)))),
+)
+difficulties = {"brackets": st.integers(1, 4), "operations": st.integers(1, 4)}
+
+
+def ask(*texts: str, error_rate: float = 0.0) -> list[ExpertReply]:
+    queries = [Query(text=text, seed=seed) for seed, text in enumerate(texts)]
+    return list(asyncio.run(synthetic_experts(error_rate).ask(queries)))
+
+
+def by_python(statement: str) -> int:
+    """Evaluate `EXPRESSION mod 100` with Python's own arithmetic on unreduced integers."""
+    expression, modulus = statement.split(" mod ")
+    assert re.fullmatch(r"[0-9+\-*()]+", expression)
+    return int(eval(expression)) % int(modulus)
+
+
+def test_a_problem_by_hand() -> None:
+    assert EXAMPLE.statement == "((47+38)*6)+((12*9)-5) mod 100"
+    assert [bracket.value for bracket in EXAMPLE.brackets] == [10, 3]  # 85*6 = 510, 108-5 = 103
+    assert EXAMPLE.value == 13
+
+
+@pytest.mark.parametrize(
+    ("operation", "left", "right", "value"),
+    [("+", 95, 8, 3), ("-", 3, 9, 94), ("*", 37, 6, 22), ("-", 9, 9, 0)],
+)
+def test_a_step_is_taken_modulo_100(operation: str, left: int, right: int, value: int) -> None:
+    assert apply(operation, left, right) == value
+
+
+@given(seed=st.integers(0, 2**32), **difficulties)
+def test_the_answer_is_what_the_statement_says(seed: int, brackets: int, operations: int) -> None:
+    drawn = random_sum(np.random.default_rng(seed), brackets=brackets, operations=operations)
+    assert drawn.value == by_python(drawn.statement)
+    assert str(drawn.value) == work_out(Query(text=drawn.statement))
+    for bracket in drawn.brackets:
+        assert str(bracket.value) == work_out(Query(text=f"What is {bracket}?"))
+    assert len(drawn.brackets) == brackets
+    assert {len(bracket.steps) for bracket in drawn.brackets} == {operations}
+
+
+@pytest.mark.parametrize(("brackets", "operations"), [(1, 1), (1, 3), (3, 2), (4, 1)])
+def test_problems_are_distinct_repeatable_and_as_hard_as_asked(
+    brackets: int, operations: int
+) -> None:
+    made = synthetic_problems(200, brackets=brackets, operations=operations, seed=4)
+    assert made == synthetic_problems(200, brackets=brackets, operations=operations, seed=4)
+    assert made != synthetic_problems(200, brackets=brackets, operations=operations, seed=5)
+    assert len({problem.statement for problem in made}) == 200
+    assert len({problem.id for problem in made}) == 200
+    for problem in made:
+        assert int(problem.answer) == by_python(problem.statement)
+        assert problem.statement.count("(") == brackets * operations
+        assert problem.source == "synthetic"
+
+
+def test_more_problems_extend_fewer() -> None:
+    assert synthetic_problems(50)[:20] == synthetic_problems(20)
+
+
+@pytest.mark.parametrize("name", ["num_problems", "brackets", "operations"])
+def test_a_number_below_1_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        synthetic_problems(**{name: 0})
+
+
+def test_more_problems_than_there_are_is_refused() -> None:
+    # 90 starts, 3 operations, 8 operands: 2160 of the easiest kind; half of them is quick to find.
+    assert len(synthetic_problems(1080, brackets=1, operations=1)) == 1080
+    with pytest.raises(ValueError, match="at most 1080 at this difficulty: 1081"):
+        synthetic_problems(1081, brackets=1, operations=1)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (EXAMPLE.statement, "13"),
+        ("((47+38)*6)", "10"),
+        ("What is ((12*9)-5) modulo 100?", "3"),
+        ("Please: 7 * 8 - 60", "96"),
+        ("(-3)*2", "94"),
+        ("2+3 or 4+4?", "5"),
+        ("(1+ hm, 4+4", "8"),
+        ("5", "5"),
+        ("", None),
+        ("no expression here", None),
+        ("()", None),
+        ("(((", None),
+        ("1/2", "1"),  # the first expression in + - * is 1
+    ],
+)
+def test_the_expert_answers_the_first_expression(question: str, answer: str | None) -> None:
+    assert work_out(Query(text=question)) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 10**5 + "1" + ")" * 10**5,
+        "(" * 10**5,
+        "-" * 10**5 + "1",
+        "1" + "+1" * 10**5 + "+",
+        "9**9**9",
+        "9**9**9**9**9 mod 100",
+        "9" * 10**5 + "*",
+        "9" * 5000,
+        "٣+٤",
+        "３+４",
+        "٣",
+        "x\0+\0y",
+        "\ud800",
+        "True",
+        "[1][0]",
+        "__import__('os')",
+        "1if 1else 2",
+        "0x10",
+        "1_000",
+        "1\n+1",
+    ],
+    ids=lambda text: ascii(text[:12]),
+)
+def test_hostile_expressions_have_no_value(text: str) -> None:
+    assert evaluate(text) is None
+
+
+@pytest.mark.parametrize("text", ["(" * 10**5, "9**9**9", "٣+٤", "\ud800 \0", "x" * 10**7])
+def test_hostile_questions_find_no_expert(text: str) -> None:
+    (reply,) = ask(text)
+    assert isinstance(reply, Unavailable)
+
+
+@given(st.text(st.characters(codec=None)) | st.text("0123456789()+-* \n", max_size=600))
+def test_no_question_raises(text: str) -> None:
+    value = work_out(Query(text=text))
+    assert value is None or 0 <= int(value) < 100
+    found = evaluate(text)
+    assert found is None or 0 <= found < 100
+
+
+def test_the_expert_keeps_the_protocol() -> None:
+    asyncio.run(check_expert_pool(synthetic_experts()))
+    asyncio.run(check_expert_pool(synthetic_experts(0.5)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_the_expert_is_wrong_as_often_as_it_should(rate: float) -> None:
+    replies = ask(*["20+22"] * 1000, error_rate=rate)
+    texts = [reply.text for reply in replies if isinstance(reply, Reply)]
+    wrong = sum(text != "42" for text in texts)
+    assert len(texts) == 1000
+    assert abs(wrong - 1000 * rate) <= 4 * (1000 * rate * (1 - rate)) ** 0.5
+    assert replies == ask(*["20+22"] * 1000, error_rate=rate), "luck is the question's own"
