@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from eapo_agents.advantages import group_advantages
 from eapo_agents.batches import rows_of_groups
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.trajectory import Group, Trajectory
@@ -72,9 +73,11 @@ def make_groups(prompt: int, shortest: int, longest: int) -> list[Group]:
     ]
 
 
-def plain_update(learner: Learner, groups: list[Group]) -> None:
+def plain_update(
+    model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, groups: list[Group]
+) -> None:
     """DAPO at ratio 1, one left-padded batch, logits everywhere."""
-    rows = rows_of_groups(groups, learner.algorithm.advantages)
+    rows = rows_of_groups(groups, group_advantages)
     width = max(row.record.num_tokens for row in rows)
     ids_BT = torch.zeros(len(rows), width, dtype=torch.int64)
     mask_BT, real_BT = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
@@ -84,7 +87,7 @@ def plain_update(learner: Learner, groups: list[Group]) -> None:
         ids_BT[b, start:] = torch.tensor(row.record.token_ids)
         mask_BT[b, start:], real_BT[b, start:] = torch.tensor(row.record.mask), True
         sampler_BT[b, start:] = torch.tensor(row.logprobs)
-    logits_BTV = learner.model(
+    logits_BTV = model(
         input_ids=ids_BT,
         attention_mask=real_BT.long(),
         position_ids=(real_BT.long().cumsum(1) - 1).clamp(min=0),
@@ -93,14 +96,14 @@ def plain_update(learner: Learner, groups: list[Group]) -> None:
     logp_BT = logits_BTV.log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
     weight_BT = (logp_BT.detach() - sampler_BT[:, 1:]).exp().clamp(max=2.0) * mask_BT[:, 1:]
     advantage_B1 = torch.tensor([[row.advantage] for row in rows])
-    learner._optimizer.zero_grad()
+    optimizer.zero_grad()
     (-(advantage_B1 * weight_BT * logp_BT).sum() / mask_BT.sum()).backward()
-    torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 1.0)
-    learner._optimizer.step()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
 
 
-def gradient(learner: Learner) -> torch.Tensor:
-    return torch.cat([weight.grad.flatten() for weight in learner.model.parameters()])
+def gradient(model: Qwen2ForCausalLM) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
 
 def seconds(update: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -135,15 +138,16 @@ def main() -> None:
     for shape, lengths in SHAPES.items():
         groups = make_groups(*lengths)
         num_tokens = sum(t.num_tokens for group in groups for t in group.trajectories)
-        plain = Learner(make_model(), settings=base)
-        wall, base_cpu = seconds(partial(plain_update, plain, groups), options.repeats)
+        plain = make_model()
+        optimizer = torch.optim.AdamW(plain.parameters(), lr=0.0, fused=True)
+        wall, base_cpu = seconds(partial(plain_update, plain, optimizer, groups), options.repeats)
         expected = gradient(plain)
         row = f"| {shape} | plain | {wall:.2f} | {base_cpu:.2f} | {num_tokens / wall:,.0f} "
         print(row + "| 1.00 | - |", flush=True)
         for name, way in ways.items():
             learner = Learner(make_model(), settings=way)
             wall, cpu = seconds(partial(learner.update, groups), options.repeats)
-            apart = (gradient(learner) - expected).norm() / expected.norm()
+            apart = (gradient(learner.model) - expected).norm() / expected.norm()
             row = f"| {shape} | {name} | {wall:.2f} | {cpu:.2f} | {num_tokens / wall:,.0f} "
             print(row + f"| {cpu / base_cpu:.2f} | {apart:.1e} |", flush=True)
 

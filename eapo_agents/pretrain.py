@@ -71,8 +71,8 @@ class Pretraining:
             on_step(_update(model, optimiser, batch))
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():  # safetensors writes its file for the owner alone
-            path.chmod((folder / "config.json").stat().st_mode)
+        for weights in folder.glob("*.safetensors"):  # written for their owner alone
+            weights.chmod((folder / "config.json").stat().st_mode)
 
     @property
     def steps(self) -> int:

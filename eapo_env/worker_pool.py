@@ -22,7 +22,7 @@ from pathlib import Path
 from eapo_env.verifier_worker import ACKNOWLEDGED, READY
 
 _START_S = 60.0
-_ACKNOWLEDGE_S = 1.0
+_ACKNOWLEDGE_S = 2.0
 _GRACE_S = 2.0
 _ATTEMPTS = 3
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
@@ -68,6 +68,11 @@ class _Helper:
         self.waiting_for.append(ACKNOWLEDGED)
         if self.waiting_for[0] is ACKNOWLEDGED:
             self.deadline = time.monotonic() + _ACKNOWLEDGE_S
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the helper ever reported that its imports are done."""
+        return READY not in self.waiting_for
 
     def read(self) -> str | None:
         """Take in what the helper wrote; return the status once it is complete."""
@@ -138,6 +143,8 @@ class WorkerPool:
                         statuses[index] = status
                     elif attempts[index] < _ATTEMPTS:
                         pending.append(index)
+                    elif helper.has_started:
+                        statuses[index] = "timeout"
                     else:
                         raise RuntimeError(_CANNOT_START)
         finally:

@@ -1,0 +1,149 @@
+"""The careless student: its demonstrations are real episodes, and its habits are as stated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eapo_agents.cold_start import Student
+from eapo_env.acceptance import replies_in_slots
+from eapo_env.actions import Answer, Consult, parse_action
+from eapo_env.answers import extract_answer
+from eapo_env.episode import Episode, act, begin, receive
+from eapo_env.prompts import Prompts
+from eapo_env.synthetic import work_out
+from eapo_env.types import Query, Reply, Rules, StopReason
+
+CAREFUL = Student(slip=0.0)
+
+
+def demonstrations(student: Student, count: int, seed: int = 0) -> list[Episode]:
+    rng = np.random.default_rng(seed)
+    return [student.demonstrate(rng) for _ in range(count)]
+
+
+def is_correct(episode: Episode) -> bool:
+    return extract_answer(episode.response) == episode.problem.answer
+
+
+def share(hits: list[bool], expected: float) -> bool:
+    """Whether the share of hits is within four standard deviations of the expected one."""
+    tolerance = 4 * (expected * (1 - expected) / len(hits)) ** 0.5
+    return abs(sum(hits) / len(hits) - expected) <= tolerance
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.35, 1.0]))
+@settings(deadline=None)
+def test_a_demonstration_is_an_episode_of_the_real_core(seed: int, slip: float) -> None:
+    episode = Student(slip=slip).demonstrate(np.random.default_rng(seed))
+    assert episode.stop_reason is StopReason.ANSWERED
+    assert episode.prompts == Prompts.terse()
+    assert all(isinstance(action, Consult | Answer) for action in episode.actions)
+    assert played_again(episode) == episode
+
+
+def played_again(shown: Episode) -> Episode:
+    """Play the same completions through the core, with the gate's decisions as they were."""
+    episode = begin(shown.problem, shown.rules, shown.prompts)
+    decisions = iter(shown.consultations)
+    for text in [m.content for m in shown.messages if m.role == "assistant"]:
+        episode = act(episode, text, np.random.default_rng(0))
+        if episode.pending:
+            decided = replace(episode.pending, accepted=next(decisions).accepted)
+            episode = replace(episode, consultations=(*episode.consultations[:-1], decided))
+            answers = [Reply("calculator", work_out(query) or "") for query in decided.queries]
+            episode = receive(episode, replies_in_slots(decided, "post", answers))
+    return episode
+
+
+def test_without_slips_every_answer_is_right() -> None:
+    shown = demonstrations(CAREFUL, 600)
+    assert all(map(is_correct, shown))
+    kinds = {(e.rules.is_alone, len(e.consultations)) for e in shown}
+    assert {(True, 0), (False, 0), (False, 1), (False, 2)} <= kinds, "every mode occurs"
+
+
+def test_a_right_answer_follows_from_the_lines_before_it() -> None:
+    for episode in demonstrations(CAREFUL, 100):
+        for step in episode.response.partition(" \\boxed")[0].replace(";", ",").split(","):
+            expression, equals, value = step.partition("=")
+            if equals:
+                assert work_out(Query(text=expression)) == value
+
+
+def test_slips_make_working_alone_unreliable_and_leave_experts_useful() -> None:
+    alone = Student(alone=1.0)
+    asking = Student(alone=0.0, consult=1.0, again=1.0)
+    by_itself = np.mean([is_correct(e) for e in demonstrations(alone, 400)])
+    helped = [e for e in demonstrations(asking, 400) if e.rules.acceptance_rate > 0.9]
+    assert 0.02 < by_itself < 0.5
+    assert np.mean([is_correct(e) for e in helped]) > by_itself + 0.3
+    assert sum(map(is_correct, demonstrations(Student(alone=1.0, slip=1.0), 400))) < 40
+
+
+def test_the_modes_have_their_shares() -> None:
+    student = Student()
+    shown = demonstrations(student, 3000)
+    assert share([e.rules.is_alone for e in shown], student.alone)
+    with_experts = [e for e in shown if not e.rules.is_alone]
+    first = [parse_action(e.messages[1].content) for e in with_experts]
+    assert share([isinstance(action, Consult) for action in first], student.consult)
+    assert share([e.rules.turn_budget == 3 for e in with_experts], 1 / 3)
+    wholes = [
+        action.queries[0] == episode.problem.statement.removesuffix(" mod 100")
+        for episode, action in zip(with_experts, first, strict=True)
+        if isinstance(action, Consult) and ")+(" in episode.problem.statement
+    ]
+    assert share(wholes, student.whole)
+    gates = [a for e in with_experts for c in e.consultations for a in c.accepted]
+    assert share(gates, 0.5)
+
+
+def test_the_extreme_habits() -> None:
+    never = demonstrations(Student(alone=0.0, consult=0.0, again=0.0), 100)
+    assert not any(e.consultations for e in never)
+    always_alone = demonstrations(Student(alone=1.0), 100)
+    assert {e.rules for e in always_alone} == {Rules.alone()}
+    insists = demonstrations(Student(alone=0.0, consult=1.0, again=1.0, whole=0.0), 200)
+    for episode in insists:
+        assert episode.consultations
+        known = {
+            query.text
+            for c in episode.consultations
+            for query, accepted in zip(c.queries, c.accepted, strict=True)
+            if accepted
+        }
+        asked_again = [query.text for c in episode.consultations[1:] for query in c.queries]
+        first = {query.text for query in episode.consultations[0].queries}
+        assert len(known) + len(asked_again) >= len(first) or episode.turn == 2
+
+
+def test_difficulty_is_bounded() -> None:
+    shown = demonstrations(Student(max_brackets=2, operations=3), 200)
+    statements = [e.problem.statement for e in shown]
+    assert {s.count(")+(") for s in statements} == {0, 1}
+    assert max(s.count("(") for s in statements) == 6
+
+
+def test_luck_is_the_generators_alone() -> None:
+    assert demonstrations(Student(), 20, seed=3) == demonstrations(Student(), 20, seed=3)
+    assert demonstrations(Student(), 20, seed=3) != demonstrations(Student(), 20, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"slip": 1.5}, r"slip must be in \[0, 1\], not 1.5"),
+        ({"alone": -0.1}, r"alone must be in \[0, 1\], not -0.1"),
+        ({"max_brackets": 0}, "max_brackets must be at least 1, not 0"),
+        ({"operations": 0}, "operations must be at least 1, not 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Student(**bad)
