@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +104,19 @@ class ExpertSettings:
     recording: str = ""
 
     def pool(self) -> ExpertPool:
-        """Return the expert pool."""
+        """Return the expert pool.
+
+        Raises:
+            ValueError: "openai" without an endpoint, or one whose key is not in the environment:
+                the training would go on without experts and not say so.
+        """
         match self.kind:
             case "synthetic":
                 return synthetic_experts(self.error_rate)
             case "openai":
+                for name in (endpoint.api_key_env for endpoint in self.endpoints):
+                    if name is not None and not os.environ.get(name):
+                        raise ValueError(f"the environment variable {name} holds no key")
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)

@@ -47,7 +47,7 @@ class Report:
     call_rate: float
     response_tokens: float
     truncation_rate: float
-    correct_PK: tuple[tuple[bool, ...], ...]  # noqa: N815 - axes, as on every tensor
+    correct_PK: tuple[tuple[bool, ...], ...]
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers, without the single samples, for a run's metrics."""

@@ -141,12 +141,12 @@ class Group:
                 raise ValueError(f"a trajectory of {other!r} in the group of {self.problem.id!r}")
 
     @property
-    def rewards_G(self) -> npt.NDArray[np.float64]:  # noqa: N802 - an axis, as on every tensor
+    def rewards_G(self) -> npt.NDArray[np.float64]:
         """The rewards, in the order of the trajectories."""
         return np.array([trajectory.reward for trajectory in self.trajectories], dtype=np.float64)
 
     @property
-    def correct_G(self) -> Mask:  # noqa: N802
+    def correct_G(self) -> Mask:
         """Which trajectories answered correctly, in their order."""
         return np.array([trajectory.correct for trajectory in self.trajectories], dtype=np.bool_)
 

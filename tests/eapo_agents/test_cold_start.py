@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,18 +110,15 @@ def test_the_extreme_habits() -> None:
     assert not any(e.consultations for e in never)
     always_alone = demonstrations(Student(alone=1.0), 100)
     assert {e.rules for e in always_alone} == {Rules.alone()}
-    insists = demonstrations(Student(alone=0.0, consult=1.0, again=1.0, whole=0.0), 200)
-    for episode in insists:
-        assert episode.consultations
-        known = {
-            query.text
-            for c in episode.consultations
-            for query, accepted in zip(c.queries, c.accepted, strict=True)
-            if accepted
-        }
-        asked_again = [query.text for c in episode.consultations[1:] for query in c.queries]
-        first = {query.text for query in episode.consultations[0].queries}
-        assert len(known) + len(asked_again) >= len(first) or episode.turn == 2
+    insists = Student(alone=0.0, consult=1.0, again=1.0, whole=0.0, max_brackets=3)
+    for episode in demonstrations(insists, 200):
+        first, *others = episode.consultations
+        for before, after in pairwise((first, *others)):
+            refused = [
+                q.text for q, a in zip(before.queries, before.accepted, strict=True) if not a
+            ]
+            assert [query.text for query in after.queries] == refused
+        assert others or all(first.accepted) or episode.rules.turn_budget == 2
 
 
 def test_difficulty_is_bounded() -> None:

@@ -1,0 +1,33 @@
+"""Loading models: dtype, tokenizer, the embedded one, and errors in one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from eapo_agents.config import ModelSettings
+from eapo_agents.models import load_model
+
+
+def test_a_folder_is_loaded_in_the_wanted_dtype(tiny_model: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        model, tokenizer = load_model(ModelSettings(path=str(tiny_model), dtype=dtype))
+        assert {weight.dtype for weight in model.parameters()} == {getattr(torch, dtype)}
+        assert tokenizer.decode(tokenizer.encode("\\boxed{3}")) == "\\boxed{3}"
+
+
+def test_a_path_that_is_no_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no model can be loaded from '{tmp_path}'") as caught:
+        load_model(ModelSettings(path=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_weights_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"no model can be loaded from '{folder}'"):
+        load_model(ModelSettings(path=str(folder)))
