@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.cold_start import Student
+from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.tokens import Chat, plain_ids
+from eapo_agents.trajectory import Demonstration
 from eapo_env.episode import Episode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Demonstration = tuple[list[int], list[bool]]  # ids, and which of them to learn
+_SETTINGS = LearnerSettings(
+    warmup_steps=0, weight_decay=0.05, max_batch_tokens=1 << 20, precision="bfloat16"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +39,9 @@ class Pretraining:
     Args:
         arithmetic_steps: optimiser steps of the first phase.
         format_steps: optimiser steps of the second phase.
-        batch_size: demonstrations a step; a quarter of it in the second phase, which are longer.
-        learning_rate: at its peak, a third of it in the second phase; each phase warms up and
-            decays by a cosine to a twentieth.
+        batch_size: demonstrations a step.
+        learning_rate: at its peak, half of it in the second phase; each phase warms up and decays
+            by a cosine to a twentieth.
         student: who demonstrates in the second phase.
         seed: of the weights and of the demonstrations.
 
@@ -46,10 +49,10 @@ class Pretraining:
         ValueError: a number out of its range.
     """
 
-    arithmetic_steps: int = 900
-    format_steps: int = 900
-    batch_size: int = 256
-    learning_rate: float = 3e-3
+    arithmetic_steps: int = 5000
+    format_steps: int = 600
+    batch_size: int = 64
+    learning_rate: float = 2e-3
     student: Student = Student()
     seed: int = 0
 
@@ -62,13 +65,10 @@ class Pretraining:
         tokenizer = char_tokenizer()
         torch.manual_seed(self.seed)
         model = LlamaForCausalLM(_shape(tokenizer))
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
-        )
+        learner = Learner(model, settings=_SETTINGS)
         for learning_rate, batch in self._batches(Chat(tokenizer)):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate
-            on_step(_update(model, optimiser, batch))
+            learner.settings = replace(_SETTINGS, learning_rate=learning_rate)
+            on_step(learner.sft_update(batch)["loss"])
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for weights in folder.glob("*.safetensors"):  # written for their owner alone
@@ -84,12 +84,12 @@ class Pretraining:
         rng = np.random.default_rng(self.seed)
         arithmetic = replace(self.student, slip=0.0, alone=1.0, max_brackets=2)
         phases = (
-            (arithmetic, self.arithmetic_steps, self.batch_size, self.learning_rate),
-            (self.student, self.format_steps, max(self.batch_size // 4, 1), self.learning_rate / 3),
+            (arithmetic, self.arithmetic_steps, self.learning_rate),
+            (self.student, self.format_steps, self.learning_rate / 2),
         )
-        for student, steps, size, peak in phases:
+        for student, steps, peak in phases:
             for start in range(0, steps, 8):
-                batches = _bucketed(student, chat, rng, size, min(8, steps - start))
+                batches = _bucketed(student, chat, rng, self.batch_size, min(8, steps - start))
                 for step, batch in enumerate(batches, start=start):
                     yield peak * _schedule(step, steps), batch
 
@@ -112,7 +112,7 @@ def encode(episode: Episode, chat: Chat) -> Demonstration:
             new = chat.reply(message, after=ids[-1])
         ids += new
         mask += [message.role == "assistant"] * len(new)
-    return ids, mask
+    return Demonstration(token_ids=np.array(ids, np.int32), mask=np.array(mask))
 
 
 def _bucketed(
@@ -120,34 +120,9 @@ def _bucketed(
 ) -> list[list[Demonstration]]:
     """Return batches of demonstrations of like length, in random order: little padding."""
     drawn = [encode(student.demonstrate(rng), chat) for _ in range(size * num_batches)]
-    drawn.sort(key=lambda demonstration: len(demonstration[0]))
+    drawn.sort(key=lambda demonstration: demonstration.num_tokens)
     batches = [drawn[number * size : (number + 1) * size] for number in range(num_batches)]
     return [batches[number] for number in rng.permutation(num_batches)]
-
-
-def _update(
-    model: LlamaForCausalLM, optimiser: torch.optim.Optimizer, batch: list[Demonstration]
-) -> float:
-    ids_BT, mask_BT = _padded(batch)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden_BTD = model.model(input_ids=ids_BT).last_hidden_state[:, :-1]
-        logits = model.lm_head(hidden_BTD[mask_BT[:, 1:]]).float()
-    loss = torch.nn.functional.cross_entropy(logits, ids_BT[:, 1:][mask_BT[:, 1:]])
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    return loss.item()
-
-
-def _padded(batch: list[Demonstration]) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, padded on the right, where causal attention makes padding harmless."""
-    shape = (len(batch), max(len(ids) for ids, _ in batch))
-    ids_BT, mask_BT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-    for row, (ids, mask) in enumerate(batch):
-        ids_BT[row, : len(ids)] = torch.tensor(ids)
-        mask_BT[row, : len(mask)] = torch.tensor(mask)
-    return ids_BT, mask_BT
 
 
 def _shape(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:

@@ -1,6 +1,6 @@
 """A tiny model that knows the format and guesses, problems it can learn by heart, and settings.
 
-The model (Qwen2, about 10,000 parameters, character tokenizer) has been taught, in a second, to
+The model (a Llama of about 10,000 parameters with the character tokenizer) has been taught, in a second, to
 answer with a random digit, and half of the time to consult first. Every problem's answer is 3.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
@@ -47,8 +47,8 @@ def tiny_model(
 ) -> Path:
     """A folder in Hugging Face format."""
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
+    model = LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=128,
             hidden_size=24,
             intermediate_size=32,
@@ -122,8 +122,7 @@ def _demonstration(rng: np.random.Generator, chat: Chat) -> Demonstration:
     if not rules.is_alone and rng.random() < 0.5:
         episode = _consulted(episode, rng)
     episode = act(episode, f"\\boxed{{{rng.integers(10)}}}", rng)
-    ids, mask = encode(episode, chat)
-    return Demonstration(token_ids=ids, mask=mask)
+    return encode(episode, chat)
 
 
 def _consulted(episode: Episode, rng: np.random.Generator) -> Episode:

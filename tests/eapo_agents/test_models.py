@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import ModelSettings
 from eapo_agents.models import load_model
 
@@ -16,7 +17,8 @@ def test_a_folder_is_loaded_in_the_wanted_dtype(tiny_model: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         model, tokenizer = load_model(ModelSettings(path=str(tiny_model), dtype=dtype))
         assert {weight.dtype for weight in model.parameters()} == {getattr(torch, dtype)}
-        assert tokenizer.decode(tokenizer.encode("\\boxed{3}")) == "\\boxed{3}"
+        text = "p1\nask 3, turns 2 \\boxed{3}"
+        assert tokenizer.encode(text) == char_tokenizer().encode(text)
 
 
 def test_a_path_that_is_no_model_is_an_error(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_damaged_checkpoint_is_an_error_that_says_how_to_go_on(
         path.write_bytes(content[: len(content) // 2])
     metrics = (run.folder / "metrics.jsonl").read_bytes()
     trainer = Trainer.from_config(run.config)
-    with pytest.raises(ValueError, match="is damaged .* delete it to go on") as caught:
+    with pytest.raises(ValueError, match=r"is damaged .* delete it to go on") as caught:
         trainer.train(run)
     assert str(run.checkpoints[-1]) in str(caught.value)
     assert (run.folder / "metrics.jsonl").read_bytes() == metrics, "nothing was forgotten"

@@ -1,0 +1,224 @@
+"""Print what decides how to hold vLLM: its engine in a thread, in the event loop, or in a process.
+
+    python benchmarks/vllm_engine.py
+
+For each: seconds to start, tokens per second over ragged episodes (prompts of 16-200 and
+completions of 4-256 ids, all asked for at once, per-request seeds, log-probabilities), how long the
+event loop was kept waiting meanwhile (an expert's reply waits as long), and milliseconds for new
+weights. `thread` is `VLLMPolicy`; `loop` steps the same engine inside the event loop; `process` is
+vLLM's `AsyncLLM`. Each runs in an interpreter of its own. The model is small and fresh, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.policy import Sampling
+from eapo_agents.vllm_policy import VLLMPolicy, VLLMSettings, _parameters
+
+SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
+Work = Sequence[tuple[list[int], int]]  # prompt ids, and how many ids to sample
+
+
+class Engine(Protocol):
+    async def complete(self, prompt: list[int], length: int, seed: int) -> int: ...
+    async def load(self, folder: Path) -> None: ...
+
+
+class InThread:
+    def __init__(self, folder: Path) -> None:
+        self.policy = VLLMPolicy(folder, SETTINGS)
+
+    async def complete(self, prompt: list[int], length: int, seed: int) -> int:
+        done = await self.policy.complete(prompt, Sampling(max_tokens=length), seed)
+        return len(done.token_ids)
+
+    async def load(self, folder: Path) -> None:
+        self.policy.load_weights(LlamaForCausalLM.from_pretrained(folder).state_dict())
+
+    def close(self) -> None:
+        self.policy.close()
+
+
+class InLoop:
+    def __init__(self, folder: Path) -> None:
+        self.engine = SETTINGS.engine(str(folder))
+        self.futures: dict[str, asyncio.Future[int]] = {}
+        self.driver: asyncio.Task[None] | None = None
+
+    async def complete(self, prompt: list[int], length: int, seed: int) -> int:
+        from vllm.inputs import tokens_input
+
+        name = str(seed)
+        params = _parameters(Sampling(max_tokens=length), length, seed)
+        self.engine.add_request(name, tokens_input(prompt), params)
+        future = self.futures[name] = asyncio.get_running_loop().create_future()
+        if self.driver is None or self.driver.done():
+            self.driver = asyncio.create_task(self._drive())
+        return await future
+
+    async def _drive(self) -> None:
+        while self.futures:
+            for output in self.engine.step():
+                self.futures.pop(output.request_id).set_result(len(output.outputs[0].token_ids))
+            await asyncio.sleep(0)
+
+    async def load(self, folder: Path) -> None:
+        weights = LlamaForCausalLM.from_pretrained(folder).state_dict()
+        reload = {"weights_iterator": iter(weights.items())}
+        self.engine.collective_rpc("reload_weights", kwargs=reload)
+        self.engine.reset_prefix_cache()
+
+    def close(self) -> None:
+        self.engine.engine_core.shutdown()
+
+
+class InProcess:
+    def __init__(self, folder: Path) -> None:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = AsyncEngineArgs(**SETTINGS.arguments(str(folder), on_cpu=True))
+        self.engine = AsyncLLM.from_engine_args(arguments)
+
+    async def complete(self, prompt: list[int], length: int, seed: int) -> int:
+        from vllm.inputs import tokens_input
+
+        params = _parameters(Sampling(max_tokens=length), length, seed)
+        async for output in self.engine.generate(tokens_input(prompt), params, str(seed)):
+            count = len(output.outputs[0].token_ids)
+        return count
+
+    async def load(self, folder: Path) -> None:
+        weights = LlamaForCausalLM.from_pretrained(folder).state_dict()
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+            copies = {name: weight.clone() for name, weight in weights.items()}
+            save_file(copies, Path(place) / "model.safetensors")
+            await self.engine.collective_rpc("reload_weights", kwargs={"weights_path": place})
+        await self.engine.reset_prefix_cache()
+
+    def close(self) -> None:
+        self.engine.shutdown()
+
+
+KINDS = {"thread": InThread, "loop": InLoop, "process": InProcess}
+
+
+def make_model(folder: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = char_tokenizer()
+    tokenizer.eos_token = None  # every completion runs to its length
+    config = LlamaConfig(
+        vocab_size=128,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=512,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def ragged_work(num_rows: int, rng: np.random.Generator) -> Work:
+    lengths = zip(rng.integers(16, 201, num_rows), rng.integers(4, 257, num_rows), strict=True)
+    return [(rng.integers(4, 109, prompt).tolist(), int(output)) for prompt, output in lengths]
+
+
+@asynccontextmanager
+async def stalls_s() -> AsyncIterator[list[float]]:
+    """Yield a list that fills with how much later than asked the event loop woke a sleeper."""
+    found: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            start = time.perf_counter()
+            await asyncio.sleep(0.001)
+            found.append(time.perf_counter() - start - 0.001)
+
+    watcher = asyncio.create_task(watch())
+    yield found
+    watcher.cancel()
+
+
+async def measure(kind: str, folder: Path, repeats: int) -> dict[str, float]:
+    start = time.perf_counter()
+    engine = KINDS[kind](folder)
+    await engine.complete([5], 1, 1 << 40)
+    started = time.perf_counter() - start
+    work = ragged_work(256, np.random.default_rng(0))
+    rates, updates, waits = [], [], []
+    for repeat in range(repeats + 1):  # the first one warms up
+        async with stalls_s() as stalls:
+            start = time.perf_counter()
+            numbered = enumerate(work, start=repeat << 20)
+            lengths = await asyncio.gather(
+                *(engine.complete(prompt, length, seed) for seed, (prompt, length) in numbered)
+            )
+            seconds = time.perf_counter() - start
+        assert lengths == [length for _, length in work]
+        start = time.perf_counter()
+        await engine.load(folder)
+        if repeat:
+            rates.append(sum(lengths) / seconds)
+            updates.append(time.perf_counter() - start)
+            waits += stalls
+    engine.close()
+    return {
+        "start s": started,
+        "tokens/s": statistics.median(rates),
+        "event loop waits, median ms": 1e3 * statistics.median(waits),
+        "event loop waits, longest ms": 1e3 * max(waits),
+        "new weights, ms": 1e3 * statistics.median(updates),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=KINDS, help="measure this one, in this interpreter")
+    parser.add_argument("--model", type=Path)
+    args = parser.parse_args()
+    if args.only:
+        print(json.dumps(asyncio.run(measure(args.only, args.model, args.repeats))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder))
+        found = {}
+        for kind in KINDS:
+            command = [sys.executable, __file__, "--only", kind, "--model", folder]
+            command += ["--repeats", str(args.repeats)]
+            quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_COMPILE_DISABLE": "1"}
+            result = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | quiet
+            )
+            found[kind] = json.loads(result.stdout.splitlines()[-1])
+    print(f"torch {torch.__version__}\n| | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}")
+    for row in found["thread"]:
+        print(f"| {row} | {' | '.join(f'{found[kind][row]:,.1f}' for kind in KINDS)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Playing in the terminal: a person at a real terminal or behind a pipe, and a model."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from eapo_agents.config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "eapo_agents.cli", "play", *map(str, arguments)]
+
+
+class Terminal:
+    """What a person sees and types."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.seen = ""
+
+    def wait_for(self, pattern: str) -> None:
+        """Read on until the pattern appears after what was waited for before."""
+        deadline = time.monotonic() + 120
+        while not (found := re.search(pattern, self.seen)):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen!r}"
+            if select.select([self.handle], [], [], 1.0)[0]:
+                self.seen += os.read(self.handle, 65536).decode()
+        self.seen = self.seen[found.end() :]
+
+    def type(self, text: str) -> None:
+        os.write(self.handle, text.encode())
+
+
+@contextmanager
+def terminal(*arguments: str | Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        command(*arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(ours), child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def test_a_person_consults_and_answers_at_a_terminal() -> None:
+    with terminal("--episodes", "2", "--seed", "3", "--turns", "3") as (person, child):
+        person.wait_for(r"mod 100")
+        person.wait_for("> ")
+        person.type("I ask:\n")
+        person.wait_for("> ")
+        person.type("<consult><query>(47+38)*6</query></consult>\n\n")
+        person.wait_for(r'<reply query="1" expert="calculator">')
+        person.wait_for(r"\b10\b")
+        person.wait_for(r"Turns left: 2")
+        person.wait_for("> ")
+        person.type("\\boxed{nothing}\n\n")
+        person.wait_for(r"answered: not correct; the answer is \d+, reward 0")
+        person.wait_for(r"mod 100")
+        person.wait_for("> ")
+        person.type("\x04")  # Ctrl-D
+        assert child.wait(timeout=60) == 0
+
+
+def test_a_person_behind_a_pipe(tiny_config: TrainConfig) -> None:
+    done = subprocess.run(
+        command("--problems", tiny_config.problems.source, "--episodes", "3"),
+        input="Easy.\n\\boxed{3}\n\n\\boxed{4}\n\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "answered: correct, reward 1" in done.stdout
+    assert "answered: not correct; the answer is 3, reward 0" in done.stdout
+    assert done.stdout.count("Problem: p") == 3, "the input ends in the third episode"
+
+
+@pytest.mark.parametrize("turns", ["1", "2"])
+def test_a_model_plays_with_the_wording_it_was_trained_on(
+    tiny_model: Path, tiny_config: TrainConfig, turns: str
+) -> None:
+    source = tiny_config.problems.source
+    done = subprocess.run(
+        command("--model", tiny_model, "--problems", source, "--turns", turns, "--seed", "1"),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("ask 3, turns 2" in done.stdout) == (turns == "2")
+    assert "Solve the problem" not in done.stdout
+    assert re.search(r"(answered|turn_budget): (not )?correct", done.stdout)
