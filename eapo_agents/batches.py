@@ -4,7 +4,6 @@ Sequences are sorted by length, so that a batch holds sequences of about the sam
 padding. Padding stands on the right, where causal attention never looks: no attention mask needed.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """The supervised cold start of the embedded model: demonstrations by a careless student.
 
 The student knows the format perfectly (solve step by step, consult about the whole or about the
-parts, use what comes back, go on where nothing does, answer), but each single step of its own
-arithmetic goes wrong with probability `slip`. A model that imitates it starts reinforcement
-learning able to use experts and weak at working alone, with rewards that are rare but not absent.
+parts, use what comes back, go on where nothing does, answer), but each step of its own work on a
+part goes wrong with probability `slip`; adding up the parts does not. A model that imitates it
+starts reinforcement learning able to use experts and weak at working alone, with rewards that are
+rare but not absent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Student:
     """How the demonstrations are drawn; every share is a probability.
 
     Args:
-        slip: a step's result is replaced by a random one.
+        slip: the result of a step within a part is replaced by a random one.
         alone: the episode is played under the evaluation prompt.
         consult: otherwise, the first turn consults rather than solves.
         whole: a consultation asks one question about the whole rather than one about each part.
@@ -96,25 +97,27 @@ class Student:
                 values.append(known[str(part)])
                 lines.append(str(values[-1]))
             else:
-                line, value = self._work(part, rng)
+                line, value = _work(part, self.slip, rng)
                 values.append(value)
                 lines.append(line)
         if len(values) > 1:
             sums = Bracket(values[0], tuple(("+", value) for value in values[1:]))
-            line, value = self._work(sums, rng)
+            line, value = _work(sums, 0.0, rng)
             lines.append(line)
             values = [value]
         return ";".join(lines) + f" \\boxed{{{values[0]}}}"
 
-    def _work(self, part: Bracket, rng: np.random.Generator) -> tuple[str, int]:
-        value, steps = part.start, []
-        for operation, operand in part.steps:
-            result = apply(operation, value, operand)
-            if rng.random() < self.slip:
-                result = int(rng.integers(MODULUS))
-            steps.append(f"{value}{operation}{operand}={result}")
-            value = result
-        return ",".join(steps), value
+
+def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[str, int]:
+    """Return the written steps of a chain and the value they end in."""
+    value, steps = part.start, []
+    for operation, operand in part.steps:
+        result = apply(operation, value, operand)
+        if rng.random() < slip:
+            result = int(rng.integers(MODULUS))
+        steps.append(f"{value}{operation}{operand}={result}")
+        value = result
+    return ",".join(steps), value
 
 
 def _known(episode: Episode) -> dict[str, int]:

@@ -9,7 +9,6 @@ Below, r_t = pi(y_t) / pi_old(y_t), A is the sequence's advantage, and w_t the t
 weight between learner and sampler (`importance_weights`), a constant for the gradient.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Callable

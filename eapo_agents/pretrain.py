@@ -1,8 +1,8 @@
 """Make the embedded model: a small Llama from scratch, taught by the careless student.
 
-Two phases: first the arithmetic, from short flawless solutions; then the whole format, from
-demonstrations whose steps go wrong at the student's rate, so that the model knows every step and
-yet takes it wrongly that often. The weights in the package were made with the defaults here.
+Three phases: the arithmetic, from short flawless solutions; the whole format, from flawless
+demonstrations; and carelessness, from demonstrations whose steps go wrong at the student's rate, so
+that the model knows every step and yet takes it wrongly that often.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ class Pretraining:
     Args:
         arithmetic_steps: optimiser steps of the first phase.
         format_steps: optimiser steps of the second phase.
+        careless_steps: optimiser steps of the third phase.
         batch_size: demonstrations a step.
-        learning_rate: at its peak, half of it in the second phase; each phase warms up and decays
-            by a cosine to a twentieth.
-        student: who demonstrates in the second phase.
+        learning_rate: at its peak in the first phase, and half and a quarter of it in the others;
+            each phase warms up and decays by a cosine to a twentieth.
+        student: who demonstrates in the third phase.
         seed: of the weights and of the demonstrations.
 
     Raises:
@@ -50,14 +51,16 @@ class Pretraining:
     """
 
     arithmetic_steps: int = 5000
-    format_steps: int = 600
+    format_steps: int = 900
+    careless_steps: int = 300
     batch_size: int = 64
     learning_rate: float = 2e-3
     student: Student = Student()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.arithmetic_steps, self.format_steps, self.seed) < 0 or self.batch_size < 1:
+        phases = (self.arithmetic_steps, self.format_steps, self.careless_steps)
+        if min(*phases, self.seed) < 0 or self.batch_size < 1:
             raise ValueError(f"steps and seed must not be negative, batch_size positive: {self}")
 
     def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
@@ -77,15 +80,17 @@ class Pretraining:
     @property
     def steps(self) -> int:
         """The number of optimiser steps."""
-        return self.arithmetic_steps + self.format_steps
+        return self.arithmetic_steps + self.format_steps + self.careless_steps
 
     def _batches(self, chat: Chat) -> Iterator[tuple[float, list[Demonstration]]]:
         """Yield the learning rate and the batch of every optimiser step."""
         rng = np.random.default_rng(self.seed)
-        arithmetic = replace(self.student, slip=0.0, alone=1.0, max_brackets=2)
+        flawless = replace(self.student, slip=0.0)
+        arithmetic = replace(flawless, alone=1.0, max_brackets=2)
         phases = (
             (arithmetic, self.arithmetic_steps, self.learning_rate),
-            (self.student, self.format_steps, self.learning_rate / 2),
+            (flawless, self.format_steps, self.learning_rate / 2),
+            (self.student, self.careless_steps, self.learning_rate / 4),
         )
         for student, steps, peak in phases:
             for start in range(0, steps, 8):

@@ -1,7 +1,7 @@
 """A tiny model that knows the format and guesses, problems it can learn by heart, and settings.
 
-The model (a Llama of about 10,000 parameters with the character tokenizer) has been taught, in a second, to
-answer with a random digit, and half of the time to consult first. Every problem's answer is 3.
+The model, a Llama of 10,000 parameters with the character tokenizer, has been taught to answer with
+a random digit, and half of the time to consult first. Every problem's answer is 3.
 """
 
 from __future__ import annotations
