@@ -35,6 +35,7 @@ from eapo_agents.policy import Sampling
 from eapo_agents.vllm_policy import VLLMPolicy, VLLMSettings, _parameters
 
 SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
+PERIOD_S = float(__import__("os").environ.get("PER", "0.02"))
 Work = Sequence[tuple[list[int], int]]  # prompt ids, and how many ids to sample
 
 
@@ -155,8 +156,8 @@ async def stalls_s() -> AsyncIterator[list[float]]:
     async def watch() -> None:
         while True:
             start = time.perf_counter()
-            await asyncio.sleep(0.001)
-            found.append(time.perf_counter() - start - 0.001)
+            await asyncio.sleep(PERIOD_S)
+            found.append(time.perf_counter() - start - PERIOD_S)
 
     watcher = asyncio.create_task(watch())
     yield found

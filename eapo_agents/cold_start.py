@@ -20,6 +20,8 @@ from eapo_env.prompts import Prompts
 from eapo_env.synthetic import MODULUS, Bracket, BracketSum, apply, random_sum, work_out
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 
+WHOLE = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
@@ -43,7 +45,7 @@ class Student:
     consult: float = 0.85
     whole: float = 0.1
     again: float = 0.1
-    max_brackets: int = 4
+    max_brackets: int = 3
     operations: int = 2
 
     def __post_init__(self) -> None:
@@ -76,13 +78,14 @@ class Student:
 
     def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
         known = _known(episode)
-        if total.expression in known:
-            return f"\\boxed{{{known[total.expression]}}}"
-        missing = [str(part) for part in total.brackets if str(part) not in known]
+        if WHOLE in known:
+            return f"\\boxed{{{known[WHOLE]}}}"
+        missing = [name for name in total.parts if name not in known]
         may_consult = not episode.rules.is_alone and episode.turns_left > 1
         if may_consult and missing and rng.random() < self._eagerness(episode):
-            whole = episode.turn == 0 and rng.random() < self.whole
-            questions = [total.expression] if whole else missing
+            whole = len(missing) > 1 and episode.turn == 0 and rng.random() < self.whole
+            parts = [f"{name}:{total.parts[name]}" for name in missing]
+            questions = [total.statement] if whole else parts
             limit = episode.rules.queries_per_turn
             return render_consult(Consult(tuple(questions[:limit])))
         return self._solve(total, known, rng)
@@ -92,23 +95,18 @@ class Student:
 
     def _solve(self, total: BracketSum, known: dict[str, int], rng: np.random.Generator) -> str:
         lines, values = [], []
-        for part in total.brackets:
-            if str(part) in known:
-                values.append(known[str(part)])
-                lines.append(str(values[-1]))
-            else:
-                line, value = _work(part, self.slip, rng)
-                values.append(value)
-                lines.append(line)
+        for name, part in total.parts.items():
+            steps, value = ([], known[name]) if name in known else _work(part, self.slip, rng)
+            values.append(value)
+            lines.append(",".join([*steps, f"{name}={value}"]))
         if len(values) > 1:
             sums = Bracket(values[0], tuple(("+", value) for value in values[1:]))
-            line, value = _work(sums, 0.0, rng)
-            lines.append(line)
-            values = [value]
-        return ";".join(lines) + f" \\boxed{{{values[0]}}}"
+            steps, value = _work(sums, 0.0, rng)
+            lines.append(",".join(steps))
+        return ";".join(lines) + f" \\boxed{{{value}}}"
 
 
-def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[str, int]:
+def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[list[str], int]:
     """Return the written steps of a chain and the value they end in."""
     value, steps = part.start, []
     for operation, operand in part.steps:
@@ -117,19 +115,18 @@ def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[str, in
             result = int(rng.integers(MODULUS))
         steps.append(f"{value}{operation}{operand}={result}")
         value = result
-    return ",".join(steps), value
+    return steps, value
 
 
 def _known(episode: Episode) -> dict[str, int]:
-    """Return the values that accepted replies gave, by the question they answer."""
-    return {
-        query.text: int(reply.text)
+    """Return the values that accepted replies gave, by the part they are of, or `WHOLE`."""
+    replies = [
+        reply.text.rpartition("=")
         for consultation in episode.consultations
-        for query, accepted, reply in zip(
-            consultation.queries, consultation.accepted, consultation.replies, strict=True
-        )
+        for accepted, reply in zip(consultation.accepted, consultation.replies, strict=True)
         if accepted and isinstance(reply, Reply)
-    }
+    ]
+    return {name: int(value) for name, _, value in replies}
 
 
 def _answers(episode: Episode) -> tuple[ExpertReply, ...]:

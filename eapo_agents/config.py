@@ -59,9 +59,6 @@ class ModelSettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
 
-    def __post_init__(self) -> None:
-        _at_least(1, self, "max_batch")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemSettings:
@@ -107,8 +104,7 @@ class ExpertSettings:
         """Return the expert pool.
 
         Raises:
-            ValueError: "openai" without an endpoint, or one whose key is not in the environment:
-                the training would go on without experts and not say so.
+            ValueError: "openai" without an endpoint, or whose key is not in the environment.
         """
         match self.kind:
             case "synthetic":
@@ -144,7 +140,6 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         _at_least(2, self, "group_size")
-        _at_least(0, self, "temperature")
 
     @property
     def prompts(self) -> Prompts:
@@ -259,9 +254,7 @@ def with_settings(config: C, settings: Iterable[str]) -> C:
 def _set(tree: dict[str, Any], keys: list[str], value: object, setting: str) -> None:
     node = tree
     for key in keys[:-1]:
-        inner = node.get(key)
-        if inner is None:
-            inner = node[key] = {}
+        inner = node[key] = {} if node.get(key) is None else node[key]
         if not isinstance(inner, dict):
             raise ValueError(f"bad setting {setting!r}: {key} is {inner!r}, not a section")
         node = inner

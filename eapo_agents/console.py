@@ -1,4 +1,7 @@
-"""What a person sees while the commands work: progress bars, tables, where the files are."""
+"""What a person sees while the commands work: progress bars, tables, where the files are.
+
+Whatever needs transformers, whose import takes seconds, is imported on use.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,18 +18,19 @@ from rich.table import Table
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Report
-from eapo_agents.hf_policy import HFPolicy
-from eapo_agents.models import load_model
-from eapo_agents.pretrain import Pretraining
 from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
-from eapo_agents.trainer import Trainer, evaluate_alone, make_rollout
+
+if TYPE_CHECKING:
+    from eapo_agents.pretrain import Pretraining
 
 CONSOLE = Console()
 
 
 def train_run(run: Run) -> bool:
     """Train a run to its end, with a progress bar; return whether it got there."""
+    from eapo_agents.trainer import Trainer
+
     config = run.config
     CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
     trainer = Trainer.from_config(config)
@@ -43,6 +48,10 @@ def train_run(run: Run) -> bool:
 
 def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
     """Evaluate the config's model alone; print the report, and write all of it to a file."""
+    from eapo_agents.hf_policy import HFPolicy
+    from eapo_agents.models import load_model
+    from eapo_agents.trainer import evaluate_alone, make_rollout
+
     model, tokenizer = load_model(config.model)
     policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
     problems = config.evaluation.problems.load()

@@ -1,9 +1,9 @@
 """[edge] The policy on vLLM, in this process: continuous batching, prefix caching, live weights.
 
-One thread makes the engine and is the only one ever to touch it. While anything is wanted, a task
-of the caller's event loop repeats: tell the thread who joined and who left, let it step the engine
-until a completion is finished or somebody new waits, hand out what finished. So episodes join and
-leave a running batch, and the event loop stays free for experts while the engine computes.
+One thread makes the engine and is the only one ever to touch it. It steps the engine as long as any
+completion is wanted, and neither it nor the event loop waits for the other: requests go over by
+queues, completions come back as callbacks. Episodes join and leave a running batch, and experts are
+heard while the engine computes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import os
 import random
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,7 @@ _CPU_CACHE_BYTES = 512 << 20
 _CPU_BLOCK_TOKENS = 32  # by default 128: a turn of a short episode would never fill one
 _LEAST_TEMPERATURE = 0.01  # vLLM silently takes it for any smaller one
 
+T = TypeVar("T")
 _Joining = tuple[str, list[int], "SamplingParams"]
 
 
@@ -156,8 +158,8 @@ class VLLMPolicy:
         self._weight_names = _weight_names(self._engine.model_config.hf_config)
         self._names = map(str, count())
         self._futures: dict[str, asyncio.Future[Completion]] = {}
-        self._joining: list[_Joining] = []
-        self._leaving: list[str] = []
+        self._joining: deque[_Joining] = deque()
+        self._leaving: deque[str] = deque()
         self._driver: asyncio.Task[None] | None = None
 
     async def complete(
@@ -213,8 +215,7 @@ class VLLMPolicy:
     async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while self._futures or self._leaving:
-                for name, outcome in await loop.run_in_executor(self._thread, self._advance):
-                    self._settle(name, outcome)
+                await loop.run_in_executor(self._thread, self._serve, loop)
         except Exception as error:
             failed = RuntimeError(f"the vLLM engine failed: {error}")
             failed.__cause__ = error
@@ -234,32 +235,33 @@ class VLLMPolicy:
 
     def _drop(self, names: Sequence[str]) -> None:
         """Forget completions that nobody waits for; the thread will abort them."""
-        self._leaving += [name for name in names if self._futures.pop(name, None) is not None]
+        self._leaving.extend(name for name in names if self._futures.pop(name, None) is not None)
 
-    # In the engine's thread from here on. A list is swapped for an empty one at once, and only the
-    # event loop appends to it.
+    # In the engine's thread from here on.
 
-    def _advance(self) -> list[tuple[str, Completion | Exception]]:
-        settled: list[tuple[str, Completion | Exception]] = self._admit()
-        while not (settled or self._joining or self._leaving):
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Step the engine until it has nothing to do; never wait for the event loop."""
+        while True:
+            for name, refusal in self._admit():
+                loop.call_soon_threadsafe(self._settle, name, refusal)
             if not self._engine.has_unfinished_requests():
-                break
-            settled = [(output.request_id, self._read(output)) for output in self._engine.step()]
-        return settled
+                return
+            for output in self._engine.step():
+                loop.call_soon_threadsafe(self._settle, output.request_id, self._read(output))
 
-    def _admit(self) -> list[tuple[str, Completion | Exception]]:
+    def _admit(self) -> list[tuple[str, ValueError]]:
         """Let requests join and leave; return those that vLLM refuses."""
-        joining, self._joining = self._joining, []
-        leaving, self._leaving = self._leaving, []
-        refused: list[tuple[str, Completion | Exception]] = []
         from vllm.inputs import tokens_input
 
-        for name, prompt_ids, params in joining:
+        refused: list[tuple[str, ValueError]] = []
+        leaving = _drained(self._leaving)  # first: whoever leaves has joined before
+        for name, prompt_ids, params in _drained(self._joining):
             try:
                 self._engine.add_request(name, tokens_input(prompt_ids), params)
             except ValueError as error:
                 refused.append((name, error))
-        self._engine.abort_request(leaving)
+        if leaving:
+            self._engine.abort_request(leaving)
         return refused
 
     def _read(self, output: RequestOutput) -> Completion | Exception:
@@ -285,6 +287,11 @@ class VLLMPolicy:
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not drop its prefix cache, which is of the old weights")
+
+
+def _drained(queue: deque[T]) -> list[T]:
+    """Return what is in a queue that another thread fills, and take it out."""
+    return [queue.popleft() for _ in range(len(queue))]
 
 
 def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:

@@ -1,8 +1,8 @@
 """Procedural problems and their expert: the embedded default, complete without any download.
 
-A problem is a sum of brackets modulo 100, `((47+38)*6)+((12*9)-5) mod 100`: every bracket is a
-chain of single steps, and the brackets can be worked out, or asked about, independently. So all
-three paradigms of the paper (2.3) occur: solve alone, ask for the whole, ask for the parts. The
+A problem is a sum of brackets modulo 100, `a:((47+8)*6) b:((12*9)-5) a+b mod 100`: every bracket
+is a chain of single steps, and the brackets can be worked out, or asked about, independently. So
+all three paradigms of the paper (2.3) occur: solve alone, ask for the whole, ask for the parts. The
 number of brackets and the number of operations in each are the difficulty.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ast
 import re
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +22,14 @@ from eapo_env.types import Problem, Query
 MODULUS = 100
 OPERATIONS = "+-*"
 
-_LONGEST_EXPRESSION = 400
-_EXPRESSION = re.compile(r"[0-9(][0-9+\-*() ]*")
+MOST_BRACKETS = len(string.ascii_lowercase)
+
+_LONGEST_QUESTION = 1000
+_NUMERIC = r"[0-9(][0-9+\-*() ]*"
+_NAMED = r"\b[a-z](?: ?[+\-*] ?[a-z])+\b"
+_MODULO = re.compile(rf"\bmod(?:ulo)? {MODULUS}\b")
+_WELL_FORMED = re.compile(r"(?:[0-9]++(?![a-z])|[a-z](?![0-9a-z])|[+\-*() ])++")
+_QUESTION = re.compile(rf"(?:\b([a-z]): ?)?({_NUMERIC}|{_NAMED})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +61,15 @@ class BracketSum:
     brackets: tuple[Bracket, ...]
 
     @property
-    def expression(self) -> str:
-        """The sum without its modulus: `((47+38)*6)+((12*9)-5)`."""
-        return "+".join(map(str, self.brackets))
+    def parts(self) -> dict[str, Bracket]:
+        """The brackets by their names: a, b, c, ..."""
+        return dict(zip(string.ascii_lowercase, self.brackets, strict=False))
 
     @property
     def statement(self) -> str:
-        """The problem as the policy reads it."""
-        return f"{self.expression} mod {MODULUS}"
+        """The problem as the policy reads it: `a:((47+8)*6) b:((12*9)-5) a+b mod 100`."""
+        definitions = " ".join(f"{name}:{bracket}" for name, bracket in self.parts.items())
+        return f"{definitions} {'+'.join(self.parts)} mod {MODULUS}"
 
     @property
     def value(self) -> int:
@@ -131,20 +140,30 @@ def synthetic_experts(error_rate: float = 0.0, *, seed: int = 0) -> ExpertPool:
 
 
 def work_out(query: Query) -> str | None:
-    """Return the value modulo 100 of the first expression in the question; None without one."""
-    for match in _EXPRESSION.finditer(query.text[:_LONGEST_EXPRESSION]):
-        value = evaluate(match.group().strip())
+    """Return the value modulo 100 of what the question asks for last; None without an expression.
+
+    Parts may be named and used: `a:(2+3) b:(4*5) a*b` is answered `0`, and `b:(4*5)` alone `b=20`.
+    """
+    known: dict[str, int] = {}
+    answer = None
+    text = _MODULO.sub("", query.text[:_LONGEST_QUESTION])
+    for name, expression in _QUESTION.findall(text):
+        value = evaluate(expression.strip(), known)
         if value is not None:
-            return str(value)
-    return None
+            answer = f"{name}={value}" if name else str(value)
+            known |= {name: value}
+    return answer
 
 
-def evaluate(expression: str) -> int | None:
-    """Return the value modulo 100 of an expression in `+-*`; None when it is none. Never raises."""
-    if not _EXPRESSION.fullmatch(expression):
+def evaluate(expression: str, known: Mapping[str, int] | None = None) -> int | None:
+    """Return the value modulo 100 of an expression in `+-*`, or None when it is none; never raises.
+
+    `known` holds the values of the names that may occur in it.
+    """
+    if len(expression) > _LONGEST_QUESTION or not _WELL_FORMED.fullmatch(expression):
         return None
     try:
-        return _value(ast.parse(expression, mode="eval").body)
+        return _value(ast.parse(expression, mode="eval").body, known or {})
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -157,17 +176,19 @@ def _random_bracket(rng: np.random.Generator, operations: int) -> Bracket:
     return Bracket(int(rng.integers(10, 100)), steps)
 
 
-def _value(node: ast.expr) -> int:
+def _value(node: ast.expr, known: Mapping[str, int]) -> int:
     match node:
         case ast.Constant(value=int(number)):
             return number % MODULUS
+        case ast.Name(id=name) if name in known:
+            return known[name]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand) % MODULUS
+            return -_value(operand, known) % MODULUS
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return (_value(left) + _value(right)) % MODULUS
+            return (_value(left, known) + _value(right, known)) % MODULUS
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return (_value(left) - _value(right)) % MODULUS
+            return (_value(left, known) - _value(right, known)) % MODULUS
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _value(left) * _value(right) % MODULUS
+            return _value(left, known) * _value(right, known) % MODULUS
         case _:
             raise ValueError("not an expression in + - *")

@@ -74,7 +74,8 @@ def test_a_right_answer_follows_from_the_lines_before_it() -> None:
         for step in episode.response.partition(" \\boxed")[0].replace(";", ",").split(","):
             expression, equals, value = step.partition("=")
             if equals:
-                assert work_out(Query(text=expression)) == value
+                found = work_out(Query(text=expression)) if expression.strip("abc") else value
+                assert found == value
 
 
 def test_slips_make_working_alone_unreliable_and_leave_experts_useful() -> None:
@@ -96,9 +97,9 @@ def test_the_modes_have_their_shares() -> None:
     assert share([isinstance(action, Consult) for action in first], student.consult)
     assert share([e.rules.turn_budget == 3 for e in with_experts], 1 / 3)
     wholes = [
-        action.queries[0] == episode.problem.statement.removesuffix(" mod 100")
+        action.queries[0] == episode.problem.statement
         for episode, action in zip(with_experts, first, strict=True)
-        if isinstance(action, Consult) and ")+(" in episode.problem.statement
+        if isinstance(action, Consult) and "a+b" in episode.problem.statement
     ]
     assert share(wholes, student.whole)
     gates = [a for e in with_experts for c in e.consultations for a in c.accepted]
@@ -124,7 +125,7 @@ def test_the_extreme_habits() -> None:
 def test_difficulty_is_bounded() -> None:
     shown = demonstrations(Student(max_brackets=2, operations=3), 200)
     statements = [e.problem.statement for e in shown]
-    assert {s.count(")+(") for s in statements} == {0, 1}
+    assert {s.count(":") for s in statements} == {1, 2}
     assert max(s.count("(") for s in statements) == 6
 
 

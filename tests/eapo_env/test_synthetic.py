@@ -35,14 +35,16 @@ def ask(*texts: str, error_rate: float = 0.0) -> list[ExpertReply]:
 
 
 def by_python(statement: str) -> int:
-    """Evaluate `EXPRESSION mod 100` with Python's own arithmetic on unreduced integers."""
-    expression, modulus = statement.split(" mod ")
-    assert re.fullmatch(r"[0-9+\-*()]+", expression)
-    return int(eval(expression)) % int(modulus)
+    """Evaluate `a:X b:Y a+b mod 100` with Python's own arithmetic on unreduced integers."""
+    definitions, modulus = statement.split(" mod ")
+    *parts, total = definitions.split(" ")
+    assert all(re.fullmatch(r"[a-z]:[0-9+\-*()]+", part) for part in parts)
+    assert re.fullmatch(r"[a-z](\+[a-z])*", total)
+    return int(eval(total, {part[0]: eval(part[2:]) for part in parts})) % int(modulus)
 
 
 def test_a_problem_by_hand() -> None:
-    assert EXAMPLE.statement == "((47+38)*6)+((12*9)-5) mod 100"
+    assert EXAMPLE.statement == "a:((47+38)*6) b:((12*9)-5) a+b mod 100"
     assert [bracket.value for bracket in EXAMPLE.brackets] == [10, 3]  # 85*6 = 510, 108-5 = 103
     assert EXAMPLE.value == 13
 
@@ -59,9 +61,12 @@ def test_a_step_is_taken_modulo_100(operation: str, left: int, right: int, value
 def test_the_answer_is_what_the_statement_says(seed: int, brackets: int, operations: int) -> None:
     drawn = random_sum(np.random.default_rng(seed), brackets=brackets, operations=operations)
     assert drawn.value == by_python(drawn.statement)
-    assert str(drawn.value) == work_out(Query(text=drawn.statement))
-    for bracket in drawn.brackets:
+    whole = work_out(Query(text=drawn.statement))
+    assert whole is not None
+    assert whole.removeprefix("a=") == str(drawn.value)  # a single part is answered by its name
+    for name, bracket in drawn.parts.items():
         assert str(bracket.value) == work_out(Query(text=f"What is {bracket}?"))
+        assert f"{name}={bracket.value}" == work_out(Query(text=f"{name}:{bracket}"))
     assert len(drawn.brackets) == brackets
     assert {len(bracket.steps) for bracket in drawn.brackets} == {operations}
 
@@ -106,17 +111,20 @@ def test_more_problems_than_there_are_is_refused() -> None:
         ("What is ((12*9)-5) modulo 100?", "3"),
         ("Please: 7 * 8 - 60", "96"),
         ("(-3)*2", "94"),
-        ("2+3 or 4+4?", "5"),
+        ("a:((47+38)*6)", "a=10"),
+        ("a: 7 b: 2*3 a*b - no, b*b", "36"),
+        ("a:2 b:3 a+c", "b=3"),
+        ("2+3 or 4+4?", "8"),
         ("(1+ hm, 4+4", "8"),
         ("5", "5"),
         ("", None),
         ("no expression here", None),
         ("()", None),
         ("(((", None),
-        ("1/2", "1"),  # the first expression in + - * is 1
+        ("1/2", "2"),  # the last expression in + - * is 2
     ],
 )
-def test_the_expert_answers_the_first_expression(question: str, answer: str | None) -> None:
+def test_the_expert_answers_the_last_expression(question: str, answer: str | None) -> None:
     assert work_out(Query(text=question)) == answer
 
 
@@ -161,7 +169,7 @@ def test_hostile_questions_find_no_expert(text: str) -> None:
 @given(st.text(st.characters(codec=None)) | st.text("0123456789()+-* \n", max_size=600))
 def test_no_question_raises(text: str) -> None:
     value = work_out(Query(text=text))
-    assert value is None or 0 <= int(value) < 100
+    assert value is None or 0 <= int(value.rpartition("=")[2]) < 100
     found = evaluate(text)
     assert found is None or 0 <= found < 100
 
