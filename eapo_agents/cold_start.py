@@ -34,7 +34,7 @@ class Student:
         whole: a consultation asks one question about the whole rather than one about each part.
         again: parts that no expert answered are asked about once more while turns remain.
         max_brackets: problems have 1 to this many brackets.
-        operations: of 1 to this many operations each.
+        operations: of this many operations each.
 
     Raises:
         ValueError: a share outside [0, 1], or a number below 1.
@@ -61,7 +61,7 @@ class Student:
         total = random_sum(
             rng,
             brackets=int(rng.integers(1, self.max_brackets + 1)),
-            operations=int(rng.integers(1, self.operations + 1)),
+            operations=self.operations,
         )
         problem = Problem(id="demonstration", statement=total.statement, answer=str(total.value))
         episode = begin(problem, self._rules(rng), Prompts.terse())
@@ -79,7 +79,7 @@ class Student:
     def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
         known = _known(episode)
         if WHOLE in known:
-            return f"\\boxed{{{known[WHOLE]}}}"
+            return f"\\boxed{{{known[WHOLE]:02}}}"
         missing = [name for name in total.parts if name not in known]
         may_consult = not episode.rules.is_alone and episode.turns_left > 1
         if may_consult and missing and rng.random() < self._eagerness(episode):
@@ -98,12 +98,10 @@ class Student:
         for name, part in total.parts.items():
             steps, value = ([], known[name]) if name in known else _work(part, self.slip, rng)
             values.append(value)
-            lines.append(",".join([*steps, f"{name}={value}"]))
-        if len(values) > 1:
-            sums = Bracket(values[0], tuple(("+", value) for value in values[1:]))
-            steps, value = _work(sums, 0.0, rng)
-            lines.append(",".join(steps))
-        return ";".join(lines) + f" \\boxed{{{value}}}"
+            lines.append(",".join([*steps, f"{name}={value:02}"]))
+        steps, value = _added(values)
+        lines += [",".join(steps)] if steps else []
+        return ";".join(lines) + f" \\boxed{{{value:02}}}"
 
 
 def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[list[str], int]:
@@ -113,9 +111,19 @@ def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[list[st
         result = apply(operation, value, operand)
         if rng.random() < slip:
             result = int(rng.integers(MODULUS))
-        steps.append(f"{value}{operation}{operand}={result}")
+        steps.append(f"{value:02}{operation}{operand}={result:02}")
         value = result
     return steps, value
+
+
+def _added(values: list[int]) -> tuple[list[str], int]:
+    """Return the written steps of adding up the parts, and the sum."""
+    total, steps = values[0], []
+    for value in values[1:]:
+        result = apply("+", total, value)
+        steps.append(f"{total:02}+{value:02}={result:02}")
+        total = result
+    return steps, total
 
 
 def _known(episode: Episode) -> dict[str, int]:

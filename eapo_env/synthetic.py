@@ -28,6 +28,7 @@ _LONGEST_QUESTION = 1000
 _NUMERIC = r"[0-9(][0-9+\-*() ]*"
 _NAMED = r"\b[a-z](?: ?[+\-*] ?[a-z])+\b"
 _MODULO = re.compile(rf"\bmod(?:ulo)? {MODULUS}\b")
+_LEADING_ZEROS = re.compile(r"\b0+(?=[0-9])")
 _WELL_FORMED = re.compile(r"(?:[0-9]++(?![a-z])|[a-z](?![0-9a-z])|[+\-*() ])++")
 _QUESTION = re.compile(rf"(?:\b([a-z]): ?)?({_NUMERIC}|{_NAMED})")
 
@@ -142,7 +143,8 @@ def synthetic_experts(error_rate: float = 0.0, *, seed: int = 0) -> ExpertPool:
 def work_out(query: Query) -> str | None:
     """Return the value modulo 100 of what the question asks for last; None without an expression.
 
-    Parts may be named and used: `a:(2+3) b:(4*5) a*b` is answered `0`, and `b:(4*5)` alone `b=20`.
+    Parts may be named and used: `a:(2+3) b:(4*5) a*b` is answered `00`, and `b:(4*5)` alone
+    `b=20`. Values have two digits, as residues modulo 100 do.
     """
     known: dict[str, int] = {}
     answer = None
@@ -150,7 +152,7 @@ def work_out(query: Query) -> str | None:
     for name, expression in _QUESTION.findall(text):
         value = evaluate(expression.strip(), known)
         if value is not None:
-            answer = f"{name}={value}" if name else str(value)
+            answer = f"{name}={value:02}" if name else f"{value:02}"
             known |= {name: value}
     return answer
 
@@ -163,7 +165,7 @@ def evaluate(expression: str, known: Mapping[str, int] | None = None) -> int | N
     if len(expression) > _LONGEST_QUESTION or not _WELL_FORMED.fullmatch(expression):
         return None
     try:
-        return _value(ast.parse(expression, mode="eval").body, known or {})
+        return _value(ast.parse(_LEADING_ZEROS.sub("", expression), mode="eval").body, known or {})
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

@@ -29,7 +29,7 @@ def demonstrations(student: Student, count: int, seed: int = 0) -> list[Episode]
 
 
 def is_correct(episode: Episode) -> bool:
-    return extract_answer(episode.response) == episode.problem.answer
+    return int(extract_answer(episode.response) or -1) == int(episode.problem.answer)
 
 
 def share(hits: list[bool], expected: float) -> bool:
@@ -103,7 +103,7 @@ def test_the_modes_have_their_shares() -> None:
     ]
     assert share(wholes, student.whole)
     gates = [a for e in with_experts for c in e.consultations for a in c.accepted]
-    assert share(gates, 0.5)
+    assert 0.4 < np.mean(gates) < 0.6
 
 
 def test_the_extreme_habits() -> None:

@@ -86,16 +86,17 @@ def test_the_samples_are_independent_and_a_function_of_the_seed(
     tokenizer: PreTrainedTokenizerFast, verifier: Verifier
 ) -> None:
     def script(prompt: str, rng: np.random.Generator) -> str:
-        return f"\\boxed{{{rng.integers(4)}}}"
+        gold = re.findall(r"problem (\d)", prompt)[0]
+        return f"\\boxed{{{gold if rng.random() < 0.25 else 9}}}"
 
     first, again, other = (
-        report(tokenizer, verifier, script, samples_per_problem=200, seed=seed)
+        report(tokenizer, verifier, script, samples_per_problem=100, seed=seed)
         for seed in (1, 1, 2)
     )
     assert first == again
     assert first.correct_PK != other.correct_PK
-    assert len(set(first.correct_PK)) == 4, "problems differ in their luck"
-    assert abs(first.mean_at_k - 1 / 4) < 4 * (3 / 16 / 800) ** 0.5
+    assert len(set(first.correct_PK)) == 4, "each problem has luck of its own"
+    assert abs(first.mean_at_k - 1 / 4) < 4 * (3 / 16 / 400) ** 0.5
 
 
 def test_nothing_to_evaluate_is_an_error(

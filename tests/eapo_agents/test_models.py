@@ -21,7 +21,10 @@ def test_a_folder_is_loaded_in_the_wanted_dtype(tiny_model: Path) -> None:
         assert tokenizer.encode(text) == char_tokenizer().encode(text)
 
 
-def test_a_path_that_is_no_model_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [None, "{}", '{"model_type": "llama"}', '{"model_type": "?"}'])
+def test_a_path_that_is_no_model_is_an_error(tmp_path: Path, config: str | None) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config, encoding="utf-8")
     with pytest.raises(ValueError, match=f"no model can be loaded from '{tmp_path}'") as caught:
         load_model(ModelSettings(path=str(tmp_path)))
     assert "\n" not in str(caught.value)

@@ -23,7 +23,11 @@ SETTINGS = VLLMSettings(dtype="float32", max_batch=32, cache_bytes=32 << 20)
 PROMPT = [5 + number % 90 for number in range(100)]
 Asked = tuple[Sequence[int], Sampling, int]
 
-pytestmark = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"], scope="module")
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def tied(request: pytest.FixtureRequest) -> bool:
+    """Whether input and output embeddings are one."""
+    return bool(request.param)
 
 
 def llama(*, tied: bool) -> PreTrainedModel:
@@ -172,9 +176,7 @@ def test_the_stop_text_ends_the_completion_and_is_kept(policy: VLLMPolicy) -> No
     assert all(len(one.logprobs) == len(one.token_ids) for one in stopped)
 
 
-def test_new_weights_are_in_the_next_completion(
-    policy: VLLMPolicy, model: PreTrainedModel
-) -> None:
+def test_new_weights_are_in_the_next_completion(policy: VLLMPolicy, model: PreTrainedModel) -> None:
     asked = [(PROMPT, Sampling(max_tokens=40), number) for number in range(8)]
     before = together(policy, asked)
     other = changed(model)
@@ -231,9 +233,7 @@ def test_the_prefix_cache_serves_a_group_and_the_next_turn(policy: VLLMPolicy) -
     assert hits >= (100 + len(longest.token_ids) - 1) // 32 * 32 > 96
 
 
-def test_the_cache_is_dropped_with_the_weights(
-    policy: VLLMPolicy, model: PreTrainedModel
-) -> None:
+def test_the_cache_is_dropped_with_the_weights(policy: VLLMPolicy, model: PreTrainedModel) -> None:
     together(policy, [(PROMPT, Sampling(max_tokens=2), 0)])
     policy.load_weights(model.state_dict())
     before = policy.num_cached_tokens
@@ -261,9 +261,7 @@ def test_cancelling_aborts_in_the_engine(policy: VLLMPolicy, model: PreTrainedMo
     assert not policy._engine.has_unfinished_requests()
 
 
-def test_a_loop_that_dies_leaves_nothing_behind(
-    policy: VLLMPolicy, model: PreTrainedModel
-) -> None:
+def test_a_loop_that_dies_leaves_nothing_behind(policy: VLLMPolicy, model: PreTrainedModel) -> None:
     async def abandon() -> None:
         for seed in range(16):
             asyncio.ensure_future(policy.complete(PROMPT, Sampling(max_tokens=150), seed))  # noqa: RUF006
@@ -304,20 +302,18 @@ def test_the_probe_refuses_a_wrong_hand_over(
     other = changed(model)
     stale = {name: weight for name, weight in model.state_dict().items() if name.startswith(part)}
     policy.load_weights(other.state_dict() | stale)
-    with pytest.raises(RuntimeError, match=r"log-probability -.*, the learner -.*tolerance is 0.01"):
+    with pytest.raises(
+        RuntimeError, match=r"log-probability -.*, the learner -.*tolerance is 0.01"
+    ):
         asyncio.run(SyncProbe().check(policy, learner_of(other)))
 
 
-def test_the_probe_refuses_old_keys_and_values(
-    policy: VLLMPolicy, model: PreTrainedModel
-) -> None:
+def test_the_probe_refuses_old_keys_and_values(policy: VLLMPolicy, model: PreTrainedModel) -> None:
     """The weights are new, but the cache was not dropped (as `reload_weights` alone leaves it)."""
     probe, other = SyncProbe(), changed(model)
     asyncio.run(probe.check(policy, learner_of(model)))
     reload = {"weights_iterator": iter(other.state_dict().items())}
-    policy._thread.submit(
-        policy._engine.collective_rpc, "reload_weights", kwargs=reload
-    ).result()
+    policy._thread.submit(policy._engine.collective_rpc, "reload_weights", kwargs=reload).result()
     with pytest.raises(RuntimeError, match="does not sample from the learner's weights"):
         asyncio.run(probe.check(policy, learner_of(other)))
 

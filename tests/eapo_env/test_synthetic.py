@@ -63,10 +63,10 @@ def test_the_answer_is_what_the_statement_says(seed: int, brackets: int, operati
     assert drawn.value == by_python(drawn.statement)
     whole = work_out(Query(text=drawn.statement))
     assert whole is not None
-    assert whole.removeprefix("a=") == str(drawn.value)  # a single part is answered by its name
+    assert whole.removeprefix("a=") == f"{drawn.value:02}"  # a single part is answered by its name
     for name, bracket in drawn.parts.items():
-        assert str(bracket.value) == work_out(Query(text=f"What is {bracket}?"))
-        assert f"{name}={bracket.value}" == work_out(Query(text=f"{name}:{bracket}"))
+        assert f"{bracket.value:02}" == work_out(Query(text=f"What is {bracket}?"))
+        assert f"{name}={bracket.value:02}" == work_out(Query(text=f"{name}:{bracket}"))
     assert len(drawn.brackets) == brackets
     assert {len(bracket.steps) for bracket in drawn.brackets} == {operations}
 
@@ -108,20 +108,22 @@ def test_more_problems_than_there_are_is_refused() -> None:
     [
         (EXAMPLE.statement, "13"),
         ("((47+38)*6)", "10"),
-        ("What is ((12*9)-5) modulo 100?", "3"),
+        ("What is ((12*9)-5) modulo 100?", "03"),
         ("Please: 7 * 8 - 60", "96"),
         ("(-3)*2", "94"),
         ("a:((47+38)*6)", "a=10"),
         ("a: 7 b: 2*3 a*b - no, b*b", "36"),
-        ("a:2 b:3 a+c", "b=3"),
-        ("2+3 or 4+4?", "8"),
-        ("(1+ hm, 4+4", "8"),
-        ("5", "5"),
+        ("a:2 b:3 a+c", "b=03"),
+        ("2+3 or 4+4?", "08"),
+        ("(1+ hm, 4+4", "08"),
+        ("5", "05"),
+        ("05+08", "13"),
+        ("1000-007", "93"),
         ("", None),
         ("no expression here", None),
         ("()", None),
         ("(((", None),
-        ("1/2", "2"),  # the last expression in + - * is 2
+        ("1/2", "02"),  # the last expression in + - * is 2
     ],
 )
 def test_the_expert_answers_the_last_expression(question: str, answer: str | None) -> None:

@@ -1,0 +1,268 @@
+"""One training step, rollout and update, beside that of TRL's GRPOTrainer in the same process.
+
+TRL is no dependency of this project; it lives well in an environment of its own:
+
+    python3 -m venv /tmp/trl && /tmp/trl/bin/pip install -e ".[train]" "trl==1.16.*"
+    OMP_WAIT_POLICY=PASSIVE /tmp/trl/bin/python benchmarks/step.py
+
+16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh model of a
+million parameters in float32 on the CPU. Both sides start from the same weights, read the same
+prompts and use the same reward, which costs nothing; ours goes through `Rollout`, so its time holds
+the environment and the verifier. They take turns, a step of one and then a step of the other, so
+that whoever else uses the machine disturbs both alike; on such a machine read the CPU seconds.
+TRL generates until it calls its reward function, and updates after that. Medians over the steps; a
+ratio is our time over theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.hf_policy import HFPolicy
+from eapo_agents.learner import Learner, LearnerSettings
+from eapo_agents.rollout import Rollout, TokenLimits, derive_seed, gather
+from eapo_agents.tokens import Chat
+from eapo_agents.trajectory import Group, Trajectory
+from eapo_env.experts import SilentExperts
+from eapo_env.prompts import Prompts
+from eapo_env.types import Problem, Rules
+from eapo_env.verifier import Verifier
+
+try:
+    import trl
+    from datasets import Dataset
+except ImportError as error:
+    raise SystemExit(f'{error}; this benchmark needs: pip install "trl==1.16.*"') from None
+
+PROBLEMS, SAMPLES, NEW_TOKENS = 16, 8, 64
+VOCABULARY = 128
+LEARNING_RATE = 1e-4
+RULES, PROMPTS = Rules.alone(), Prompts.terse()
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A moment or a time: by the clock on the wall, and of this process on the CPU."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        return cls(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """When a step began, when it had generated, when it ended, and how many ids it sampled."""
+
+    began: Seconds
+    generated: Seconds
+    ended: Seconds
+    sampled: int
+
+
+def fresh_model() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=512,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def endless_tokenizer() -> PreTrainedTokenizerBase:
+    """Return a tokenizer whose end of turn has no logit, so that no completion stops early."""
+    tokenizer = char_tokenizer()
+    tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), VOCABULARY)])
+    tokenizer.add_special_tokens({"eos_token": "<never>"})
+    assert tokenizer.eos_token_id == VOCABULARY
+    return tokenizer
+
+
+def problems() -> list[Problem]:
+    """Return problems whose prompts are 36 ids long."""
+    return [
+        Problem(id=str(i), statement=f"What do we get if we add {i + 10} to {99 - i}?", answer="1")
+        for i in range(PROBLEMS)
+    ]
+
+
+def reward(token_ids: Sequence[int]) -> float:
+    return float(sum(token_ids) % 2)
+
+
+def our_steps() -> Iterator[Step]:
+    """Yield one step after the other, each taken when it is asked for."""
+    learner = Learner(
+        fresh_model(), settings=LearnerSettings(device="cpu", learning_rate=LEARNING_RATE)
+    )
+    rollout = Rollout(
+        policy=HFPolicy(learner.model, endless_tokenizer()),
+        experts=SilentExperts(),
+        verifier=Verifier(),
+        prompts=PROMPTS,
+        limits=TokenLimits(max_response_tokens=NEW_TOKENS),
+    )
+    while True:
+        began = Seconds.now()
+        groups = asyncio.run(play(rollout, seed=learner.step))
+        generated = Seconds.now()
+        learner.update(groups)
+        sampled = sum(group.num_policy_tokens for group in groups)
+        yield Step(began, generated, Seconds.now(), sampled)
+
+
+async def play(rollout: Rollout, *, seed: int) -> list[Group]:
+    groups = await gather(
+        rollout.play_group(problem, [RULES] * SAMPLES, seed=derive_seed(seed, number))
+        for number, problem in enumerate(problems())
+    )
+    return [replace(group, trajectories=tuple(map(scored, group.trajectories))) for group in groups]
+
+
+def scored(trajectory: Trajectory) -> Trajectory:
+    return replace(trajectory, reward=reward(trajectory.token_ids[trajectory.mask].tolist()))
+
+
+class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
+    """Times TRL's steps, and has one of ours taken after each."""
+
+    def __init__(self) -> None:
+        self.theirs: list[Step] = []
+        self.ours: list[Step] = []
+        self._our_steps = our_steps()
+        self._began = self._generated = Seconds.now()
+        self._sampled = 0
+
+    def rewards(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
+        self._generated = Seconds.now()
+        self._sampled = sum(map(len, completion_ids))
+        return [reward(token_ids) for token_ids in completion_ids]
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = Seconds.now()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        step = Step(self._began, self._generated, Seconds.now(), self._sampled)
+        self.theirs.append(step)
+        self.ours.append(next(self._our_steps))
+
+
+def take_turns(num_steps: int, trl_batch: int) -> TakingTurns:
+    turns, tokenizer = TakingTurns(), endless_tokenizer()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = trl.GRPOConfig(
+            output_dir=folder,
+            use_cpu=True,
+            bf16=False,
+            loss_type="dapo",
+            epsilon=0.2,
+            epsilon_high=0.28,
+            beta=0.0,
+            num_generations=SAMPLES,
+            max_completion_length=NEW_TOKENS,
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=trl_batch,
+            gradient_accumulation_steps=PROBLEMS * SAMPLES // trl_batch,
+            gradient_checkpointing=False,
+            max_steps=num_steps,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = trl.GRPOTrainer(
+            model=fresh_model(),
+            reward_funcs=turns.rewards,
+            args=settings,
+            train_dataset=Dataset.from_list([{"prompt": text} for text in prompts(tokenizer)]),
+            processing_class=tokenizer,
+            callbacks=[turns],
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.train()
+    return turns
+
+
+def prompts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the prompts as texts that TRL tokenises to just what our side reads."""
+    chat = Chat(tokenizer)
+    texts = []
+    for problem in problems():
+        ids = chat.opening([PROMPTS.opening(problem, RULES)])
+        texts.append(tokenizer.decode(ids))
+        assert tokenizer(texts[-1])["input_ids"] == ids
+        assert len(ids) == 36, len(ids)
+    return texts
+
+
+def print_table(ours: Sequence[Step], theirs: Sequence[Step]) -> None:
+    phases: dict[str, Callable[[Step], Seconds]] = {
+        "generation": lambda step: step.generated - step.began,
+        "update": lambda step: step.ended - step.generated,
+        "step": lambda step: step.ended - step.began,
+    }
+    print("| | EAPO s | TRL s | ratio | EAPO CPU s | TRL CPU s | CPU ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name, phase in phases.items():
+        one, other = (medians(list(map(phase, steps))) for steps in (ours, theirs))
+        print(
+            f"| {name} | {one.wall:.2f} | {other.wall:.2f} | {one.wall / other.wall:.2f} "
+            f"| {one.cpu:.2f} | {other.cpu:.2f} | {one.cpu / other.cpu:.2f} |"
+        )
+    sampled = PROBLEMS * SAMPLES * NEW_TOKENS
+    speeds = [sampled / medians(list(map(phases["step"], steps))).wall for steps in (ours, theirs)]
+    print(f"sampled ids per second of a step: EAPO {speeds[0]:,.0f}, TRL {speeds[1]:,.0f}")
+
+
+def medians(times: Sequence[Seconds]) -> Seconds:
+    wall = statistics.median(time.wall for time in times)
+    return Seconds(wall, statistics.median(time.cpu for time in times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warm", type=int, default=2, help="steps before those, which do not count")
+    parser.add_argument(
+        "--trl-batch", type=int, default=PROBLEMS * SAMPLES, help="sequences TRL learns from at once"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    turns = take_turns(options.warm + options.steps, options.trl_batch)
+    assert all(s.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for s in turns.ours + turns.theirs)
+    load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    print(f"{options.threads} threads, torch {torch.__version__}, trl {trl.__version__}, load {load}")
+    print_table(turns.ours[options.warm :], turns.theirs[options.warm :])
+
+
+if __name__ == "__main__":
+    main()
