@@ -32,6 +32,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from eapo_agents.batches import LAYOUTS
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner, LearnerSettings
@@ -116,11 +117,9 @@ def reward(token_ids: Sequence[int]) -> float:
     return float(sum(token_ids) % 2)
 
 
-def our_steps() -> Iterator[Step]:
+def our_steps(settings: LearnerSettings) -> Iterator[Step]:
     """Yield one step after the other, each taken when it is asked for."""
-    learner = Learner(
-        fresh_model(), settings=LearnerSettings(device="cpu", learning_rate=LEARNING_RATE)
-    )
+    learner = Learner(fresh_model(), settings=settings)
     rollout = Rollout(
         policy=HFPolicy(learner.model, endless_tokenizer()),
         experts=SilentExperts(),
@@ -152,10 +151,10 @@ def scored(trajectory: Trajectory) -> Trajectory:
 class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
     """Times TRL's steps, and has one of ours taken after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, our_steps: Iterator[Step]) -> None:
         self.theirs: list[Step] = []
         self.ours: list[Step] = []
-        self._our_steps = our_steps()
+        self._our_steps = our_steps
         self._began = self._generated = Seconds.now()
         self._sampled = 0
 
@@ -173,8 +172,8 @@ class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
         self.ours.append(next(self._our_steps))
 
 
-def take_turns(num_steps: int, trl_batch: int) -> TakingTurns:
-    turns, tokenizer = TakingTurns(), endless_tokenizer()
+def take_turns(our_steps: Iterator[Step], *, num_steps: int, trl_batch: int) -> TakingTurns:
+    turns, tokenizer = TakingTurns(our_steps), endless_tokenizer()
     with tempfile.TemporaryDirectory() as folder:
         settings = trl.GRPOConfig(
             output_dir=folder,
@@ -250,17 +249,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--warm", type=int, default=2, help="steps before those, which do not count")
     parser.add_argument(
-        "--trl-batch", type=int, default=PROBLEMS * SAMPLES, help="sequences TRL learns from at once"
+        "--warm", type=int, default=2, help="steps before those, which do not count"
     )
+    parser.add_argument("--layout", choices=LAYOUTS, default="shared", help="of our update")
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="our update's micro-batch")
+    parser.add_argument("--trl-batch", type=int, default=128, help="theirs, in sequences")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
-    turns = take_turns(options.warm + options.steps, options.trl_batch)
+    settings = LearnerSettings(
+        device="cpu",
+        learning_rate=LEARNING_RATE,
+        layout=options.layout,
+        max_batch_tokens=options.batch_tokens,
+    )
+    turns = take_turns(
+        our_steps(settings), num_steps=options.warm + options.steps, trl_batch=options.trl_batch
+    )
     assert all(s.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for s in turns.ours + turns.theirs)
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    print(f"{options.threads} threads, torch {torch.__version__}, trl {trl.__version__}, load {load}")
+    print(
+        f"{options.threads} threads, torch {torch.__version__}, trl {trl.__version__}, TRL batch {options.trl_batch}, load {load}"
+    )
     print_table(turns.ours[options.warm :], turns.theirs[options.warm :])
 
 

@@ -32,7 +32,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.policy import Sampling
-from eapo_agents.vllm_policy import VLLMPolicy, VLLMSettings, _parameters
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_policy import VLLMPolicy, _parameters
 
 SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
 PERIOD_S = float(__import__("os").environ.get("PER", "0.02"))

@@ -1,4 +1,4 @@
-"""Groups -> micro-batches under a token limit, and the two layouts a model can read them in.
+"""Groups -> micro-batches under a token limit, and the layouts a model can read them in.
 
 Sequences are sorted by length, so that a batch holds sequences of about the same length and little
 padding. Padding stands on the right, where causal attention never looks: no attention mask needed.
@@ -6,8 +6,9 @@ padding. Padding stands on the right, where causal attention never looks: no att
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 from eapo_agents.advantages import Advantages
 from eapo_agents.losses import LossInputs
 from eapo_agents.trajectory import Demonstration, Floats, Group, Trajectory
+
+Layout = Literal["padded", "shared", "packed"]
 
 PAD_ID = 0
 """Any valid id will do: padding is neither attended to nor in the loss."""
@@ -96,16 +99,27 @@ class MiniBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """What stands before the rows: P different beginnings of W tokens, and which one is whose."""
+
+    ids_PW: Tensor
+    of_row_R: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInputs:
     """A batch as a model reads it: R rows of S tokens.
 
     Args:
-        ids_RS: token ids.
-        positions_RS: the position of each token in its sequence; None means 0, 1, 2, ...
+        ids_RS: token ids, after those of the prefix.
+        positions_RS: the position of each token in its sequence; None means that they go on where
+            the prefix ends.
         columns_K: the columns whose next token is the policy's in some row: only there are logits
             computed, which matters with large vocabularies.
         targets_RK: the next token of each of these columns.
         mask_RK: where it is the policy's; in row-major order these are the tokens of `mask_BT`.
+        prefix: what the model reads before the rows, once for all rows that begin with it; None
+            where the rows are whole.
     """
 
     ids_RS: Tensor
@@ -113,6 +127,7 @@ class ModelInputs:
     columns_K: Tensor
     targets_RK: Tensor
     mask_RK: Tensor
+    prefix: Prefix | None = None
 
 
 def rows_of_groups(groups: Sequence[Group], advantages: Advantages) -> list[Row]:
@@ -172,6 +187,26 @@ def padded(batch: Batch) -> ModelInputs:
     )
 
 
+def shared(batch: Batch) -> ModelInputs:
+    """Return `padded`, with what precedes any policy token read once by rows that agree in it.
+
+    A group's prompt is most of that; where no two rows of the batch agree, this is `padded`.
+    """
+    inputs = padded(batch)
+    width = int(inputs.columns_K[0]) if len(inputs.columns_K) else 0
+    if not width:
+        return inputs
+    ids_PW, of_row_R = inputs.ids_RS[:, :width].unique(dim=0, return_inverse=True)
+    if len(ids_PW) == len(of_row_R):
+        return inputs
+    return replace(
+        inputs,
+        ids_RS=inputs.ids_RS[:, width:],
+        columns_K=inputs.columns_K - width,
+        prefix=Prefix(ids_PW=ids_PW, of_row_R=of_row_R),
+    )
+
+
 def packed(batch: Batch) -> ModelInputs:
     """Return the sequences end to end in one row, without padding.
 
@@ -189,6 +224,13 @@ def packed(batch: Batch) -> ModelInputs:
         targets_RK=ids_N[None, columns_K],
         mask_RK=torch.ones_like(columns_K, dtype=torch.bool)[None],
     )
+
+
+LAYOUTS: Final[Mapping[Layout, Callable[[Batch], ModelInputs]]] = {
+    "padded": padded,
+    "shared": shared,
+    "packed": packed,
+}
 
 
 def _batch(rows: Sequence[Row], chunk: Sequence[int]) -> Batch:

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from eapo_agents.algorithm import DAPO, Algorithm
 from eapo_agents.batches import (
+    LAYOUTS,
     Batch,
+    Layout,
     MiniBatch,
     Row,
     make_batches,
     mini_batch,
-    packed,
-    padded,
     rows_of_groups,
 )
 from eapo_agents.logprobs import token_logprobs
@@ -53,12 +53,13 @@ class LearnerSettings:
         temperature: of the sampler: log-probabilities are those of logits / temperature.
         device: where the model lives; "auto" takes an accelerator if there is one.
         precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
-        layout: how a model reads a batch; "packed" wants flash attention, "padded" suits the rest.
+        layout: how a model reads a batch; "padded" suits all, "packed" wants flash attention,
+            "shared" reads a prompt once for all of its group in a batch, through a key-value cache.
         gradient_checkpointing: recompute activations in the backward pass, to save memory. This
             needs the model's training mode and so its dropout, if it has any.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of its range, or "shared" with gradient checkpointing.
     """
 
     learning_rate: float = 1e-6
@@ -71,7 +72,7 @@ class LearnerSettings:
     temperature: float = 1.0
     device: str = "auto"
     precision: Literal["float64", "float32", "bfloat16"] = "float32"
-    layout: Literal["padded", "packed"] = "padded"
+    layout: Layout = "padded"
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -84,6 +85,8 @@ class LearnerSettings:
         for name in ("learning_rate", "warmup_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.layout == "shared" and self.gradient_checkpointing:
+            raise ValueError("the layout 'shared' excludes gradient checkpointing")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""
@@ -264,8 +267,7 @@ class Learner:
         self.model.train(settings.gradient_checkpointing)
         bfloat16 = settings.precision == "bfloat16"
         with torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=bfloat16):
-            layout = padded if settings.layout == "padded" else packed
-            return token_logprobs(self.model, batch, layout, settings.temperature)
+            return token_logprobs(self.model, batch, LAYOUTS[settings.layout], settings.temperature)
 
 
 def _add(

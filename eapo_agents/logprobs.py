@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
-from eapo_agents.batches import Batch, ModelInputs
+from eapo_agents.batches import Batch, ModelInputs, Prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,11 +35,20 @@ def token_logprobs(
         input_ids=inputs.ids_RS,
         position_ids=inputs.positions_RS,
         logits_to_keep=inputs.columns_K,
-        use_cache=False,
+        past_key_values=inputs.prefix and _read(model, inputs.prefix),
+        use_cache=inputs.prefix is not None,
     ).logits
     logp_N, entropy = _of_logits(logits_RKV, inputs, temperature)
     zeros_BT = logp_N.new_zeros(batch.mask_BT.shape)
     return zeros_BT.masked_scatter(batch.mask_BT, logp_N), entropy
+
+
+def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
+    """Return each row's keys and values of the prefix, which carry its gradient."""
+    once = DynamicCache()
+    model(input_ids=prefix.ids_PW, past_key_values=once, use_cache=True, logits_to_keep=1)
+    row_R = prefix.of_row_R
+    return DynamicCache([(layer.keys[row_R], layer.values[row_R]) for layer in once.layers])
 
 
 def _of_logits(

@@ -200,7 +200,8 @@ class Sampled:
 
 def derive_seed(*key: int) -> int:
     """Return a 63-bit seed that is a function of the key alone, independent between keys."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    sequence = np.random.SeedSequence((len(key), *key))  # which ignores zeros at the end
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 async def gather(coroutines: Iterable[Coroutine[None, None, T]]) -> list[T]:

@@ -9,124 +9,26 @@ heard while the engine computes.
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from eapo_agents.policy import Completion, Finish, Sampling, completion_limit
+from eapo_agents.vllm_engine import VLLMSettings, weight_names, weights_file, with_tied
 
 if TYPE_CHECKING:
     from torch import Tensor
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
-    from vllm.v1.engine.llm_engine import LLMEngine
 
-_ENVIRONMENT = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-_SHARED_MEMORY = Path("/dev/shm")
-_CPU_CACHE_BYTES = 512 << 20
-_CPU_BLOCK_TOKENS = 32  # by default 128: a turn of a short episode would never fill one
 _LEAST_TEMPERATURE = 0.01  # vLLM silently takes it for any smaller one
 
 T = TypeVar("T")
 _Joining = tuple[str, list[int], "SamplingParams"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VLLMSettings:
-    """How vLLM holds a model.
-
-    Args:
-        dtype: of the weights in the engine, whatever the checkpoint's; log-probabilities come as
-            close to the learner's as the two precisions allow.
-        max_batch: the most completions that decode together; the rest wait.
-        max_context_tokens: the most ids of prompt and completion together; by default, the
-            model's number of positions.
-        cache_bytes: memory for keys and values; by default, what `gpu_memory_utilization` leaves
-            on a GPU, 512 MiB on a CPU.
-        gpu_memory_utilization: the share of each GPU's memory for weights, activations, keys and
-            values; a learner on the same GPU needs the rest.
-        tensor_parallel_size: how many GPUs share the model.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_batch: int = 256
-    max_context_tokens: int | None = None
-    cache_bytes: int | None = None
-    gpu_memory_utilization: float = 0.45
-    tensor_parallel_size: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch", "max_context_tokens", "cache_bytes", "tensor_parallel_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise ValueError(
-                f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}"
-            )
-
-    def engine(self, model: str) -> LLMEngine:
-        """Return a fresh engine in this process; the process keeps its luck and its settings."""
-        _prepare_environment()
-        with _process_as_it_was():
-            from vllm.engine.arg_utils import EngineArgs
-            from vllm.platforms import current_platform
-            from vllm.v1.engine.llm_engine import LLMEngine
-
-            with _without_compilation() if current_platform.is_cpu() else nullcontext():
-                return LLMEngine.from_engine_args(
-                    EngineArgs(**self.arguments(model, on_cpu=current_platform.is_cpu()))
-                )
-
-    def arguments(self, model: str, *, on_cpu: bool) -> dict[str, Any]:
-        """Return the same as vLLM's own engine arguments."""
-        arguments: dict[str, Any] = {
-            "model": model,
-            "dtype": self.dtype,
-            "max_num_seqs": self.max_batch,
-            "max_model_len": self.max_context_tokens,
-            "kv_cache_memory_bytes": self.cache_bytes,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "enable_prefix_caching": True,
-            "logprobs_mode": "processed_logprobs",
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-            "seed": 0,
-        }
-        if on_cpu:
-            arguments |= {
-                "enforce_eager": True,
-                "block_size": _CPU_BLOCK_TOKENS,
-                "kv_cache_memory_bytes": self.cache_bytes or _CPU_CACHE_BYTES,
-                # A prefill in chunks kills the CPU engine when the request has a seed.
-                "max_num_batched_tokens": self.max_batch * self._context(model),
-            }
-        return arguments
-
-    def _context(self, model: str) -> int:
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(model).get_text_config()
-        return self.max_context_tokens or int(config.max_position_embeddings)
 
 
 class VLLMPolicy:
@@ -155,7 +57,7 @@ class VLLMPolicy:
         """Ids of all prompts that were completed so far."""
         self.num_cached_tokens = 0
         """How many of them the prefix cache held."""
-        self._weight_names = _weight_names(self._engine.model_config.hf_config)
+        self._weight_names = weight_names(self._engine.model_config.hf_config)
         self._names = map(str, count())
         self._futures: dict[str, asyncio.Future[Completion]] = {}
         self._joining: deque[_Joining] = deque()
@@ -176,7 +78,8 @@ class VLLMPolicy:
         params = _parameters(sampling, limit, seed)
         self._start_driver()
         name = next(self._names)
-        future = self._futures[name] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._futures[name] = future
         self._joining.append((name, [int(token_id) for token_id in prompt_ids], params))
         try:
             return await future
@@ -194,7 +97,7 @@ class VLLMPolicy:
         """
         if self._futures:
             raise ValueError(f"{len(self._futures)} completions under way would mix two policies")
-        weights = _with_tied(state_dict, self._weight_names)
+        weights = with_tied(state_dict, self._weight_names)
         self._thread.submit(self._load, weights).result()
 
     def close(self) -> None:
@@ -215,7 +118,7 @@ class VLLMPolicy:
     async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while self._futures or self._leaving:
-                await loop.run_in_executor(self._thread, self._serve, loop)
+                await loop.run_in_executor(self._thread, self._serve)
         except Exception as error:
             failed = RuntimeError(f"the vLLM engine failed: {error}")
             failed.__cause__ = error
@@ -239,18 +142,25 @@ class VLLMPolicy:
 
     # In the engine's thread from here on.
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Step the engine until it has nothing to do; never wait for the event loop."""
+    def _serve(self) -> None:
+        """Step the engine until it has nothing to do; never wait for an event loop."""
         while True:
             for name, refusal in self._admit():
-                loop.call_soon_threadsafe(self._settle, name, refusal)
+                self._send(name, refusal)
             if not self._engine.has_unfinished_requests():
                 return
             for output in self._engine.step():
-                loop.call_soon_threadsafe(self._settle, output.request_id, self._read(output))
+                self._send(output.request_id, self._read(output))
+
+    def _send(self, name: str, outcome: Completion | Exception) -> None:
+        # Each to its own loop: a run that was cut short may serve requests of the next loop.
+        if future := self._futures.get(name):
+            with suppress(RuntimeError):  # that loop is closed
+                future.get_loop().call_soon_threadsafe(self._settle, name, outcome)
 
     def _admit(self) -> list[tuple[str, ValueError]]:
         """Let requests join and leave; return those that vLLM refuses."""
+        from vllm.exceptions import VLLMValidationError
         from vllm.inputs import tokens_input
 
         refused: list[tuple[str, ValueError]] = []
@@ -258,8 +168,8 @@ class VLLMPolicy:
         for name, prompt_ids, params in _drained(self._joining):
             try:
                 self._engine.add_request(name, tokens_input(prompt_ids), params)
-            except ValueError as error:
-                refused.append((name, error))
+            except (ValueError, VLLMValidationError) as error:
+                refused.append((name, ValueError(str(error))))
         if leaving:
             self._engine.abort_request(leaving)
         return refused
@@ -283,7 +193,7 @@ class VLLMPolicy:
             reload = {"weights_iterator": iter(weights.items())}
             self._engine.collective_rpc("reload_weights", kwargs=reload)
         else:  # the workers are other processes, and tensors are no arguments of a call
-            with _weights_file(weights) as folder:
+            with weights_file(weights) as folder:
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not drop its prefix cache, which is of the old weights")
@@ -314,71 +224,3 @@ def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:
         flat_logprobs=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-
-
-def _weight_names(config: Any) -> dict[str, str]:
-    """Return each weight's name in a state dict, with the name of the weight it is tied to."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    first: dict[int, str] = {}
-    return {
-        name: first.setdefault(id(weight), name)
-        for name, weight in model.state_dict(keep_vars=True).items()
-    }
-
-
-def _with_tied(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return a weight for every name: where vLLM is given one of two tied weights, it keeps the
-    other as it was, without a word.
-    """
-    given = {names[name]: weight for name, weight in state_dict.items() if name in names}
-    unknown = [name for name in state_dict if name not in names]
-    missing = [name for name, same in names.items() if same not in given]
-    if unknown or missing:
-        raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
-    return {name: given[same].detach() for name, same in names.items()}
-
-
-@contextmanager
-def _weights_file(weights: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield a folder that holds the weights, in shared memory if there is any."""
-    from safetensors.torch import save_file
-
-    place = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
-    with TemporaryDirectory(prefix="eapo-weights-", dir=place) as folder:
-        copies = {name: weight.cpu().clone().contiguous() for name, weight in weights.items()}
-        save_file(copies, Path(folder) / "model.safetensors")
-        yield folder
-
-
-def _prepare_environment() -> None:
-    """Set what vLLM reads when it is imported or makes its configuration."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives in this process
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-@contextmanager
-def _process_as_it_was() -> Iterator[None]:
-    """Undo what an engine in this process does to it: seeds set, a function of torch replaced."""
-    import torch
-
-    set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vLLM's imports use what torch has deprecated
-        yield
-    torch.set_num_threads = set_num_threads
-    random.setstate(python)
-    np.random.set_state(numpy)
-
-
-@contextmanager
-def _without_compilation() -> Iterator[None]:
-    """Import vLLM's samplers uncompiled: on a CPU their first batch would wait for a compiler."""
-    import torch._dynamo
-
-    with torch._dynamo.config.patch(disable=True):
-        yield

@@ -1,4 +1,4 @@
-"""Micro-batches: every row exactly once, within the limit, and the same tokens in both layouts."""
+"""Micro-batches: every row exactly once, within the limit, and the same tokens in every layout."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from eapo_agents.batches import (
     packed,
     padded,
     rows_of_groups,
+    shared,
 )
 from eapo_agents.trajectory import Demonstration, Group, Trajectory
 from eapo_env.episode import begin
@@ -106,18 +107,19 @@ def predicted(batch: Batch, inputs: ModelInputs) -> list[tuple[list[int], int]]:
     assert inputs.mask_RK.shape == inputs.targets_RK.shape
     found = []
     for r, row in enumerate(inputs.ids_RS.tolist()):
+        before = inputs.prefix.ids_PW[inputs.prefix.of_row_R[r]].tolist() if inputs.prefix else []
         for k, column in enumerate(inputs.columns_K.tolist()):
             if inputs.mask_RK[r, k]:
                 start = 0
                 if inputs.positions_RS is not None:
                     start = column - int(inputs.positions_RS[r, column])
-                found.append((row[start : column + 1], int(inputs.targets_RK[r, k])))
+                found.append((before + row[start : column + 1], int(inputs.targets_RK[r, k])))
     return found
 
 
 @settings(deadline=None)
 @given(**lengths_and_limit)
-def test_both_layouts_predict_each_policy_token_from_what_precedes_it(
+def test_every_layout_predicts_each_policy_token_from_what_precedes_it(
     lengths: list[int], max_tokens: int
 ) -> None:
     for batch in make_batches(rows_of(lengths), max_tokens=max_tokens):
@@ -129,6 +131,7 @@ def test_both_layouts_predict_each_policy_token_from_what_precedes_it(
         ]
         assert predicted(batch, padded(batch)) == expected
         assert predicted(batch, packed(batch)) == expected
+        assert predicted(batch, shared(batch)) == expected
 
 
 def test_no_logits_are_asked_for_where_only_prompts_stand() -> None:
@@ -138,6 +141,22 @@ def test_no_logits_are_asked_for_where_only_prompts_stand() -> None:
     assert padded(batch).columns_K.tolist() == [29, 30, 31, 32, 33]
     assert packed(batch).ids_RS.shape == (1, 105)
     assert packed(batch).columns_K.shape == (15,)
+
+
+@pytest.mark.parametrize(("prompts", "num_read"), [("AABA", 2), ("ABCD", None)])
+def test_equal_prompts_are_read_once_and_different_ones_as_they_stand(
+    prompts: str, num_read: int | None
+) -> None:
+    mask = [False] * 8 + [True] * 3
+    rows = [
+        Row(record=Demonstration(token_ids=[ord(kind)] * 8 + [b, 1, 2], mask=mask))  # type: ignore[arg-type]
+        for b, kind in enumerate(prompts)
+    ]
+    (batch,) = make_batches(rows, max_tokens=1000)
+    inputs = shared(batch)
+    assert predicted(batch, inputs) == predicted(batch, padded(batch))
+    assert (len(inputs.prefix.ids_PW) if inputs.prefix else None) == num_read
+    assert inputs.ids_RS.shape == ((4, 3) if num_read else (4, 10))
 
 
 def test_rows_of_groups_carry_their_groups_advantages_and_token_counts() -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from eapo_agents.algorithm import ALGORITHMS, DAPO, Algorithm
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.losses import LossInputs, LossOutput
-from eapo_agents.trajectory import Demonstration, Group, Trajectory
+from eapo_agents.trajectory import Demonstration, Floats, Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
 
@@ -112,6 +112,47 @@ def test_the_gradient_does_not_depend_on_how_the_step_is_cut(
     parts = gradient_of(groups, replace(FLOAT64, **cut), algorithm)  # type: ignore[arg-type]
     assert whole.norm() > 1e-3
     torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 70, 10_000])
+def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(max_batch_tokens: int) -> None:
+    """With GPT-2's norm: that of Qwen2 rounds gradients to float32, a prompt's before their sum."""
+    lengths = (5, 9, 6, 5)
+    groups = [with_prompt(*pair) for pair in zip(drawn_groups(), lengths, strict=True)]
+    records = [member for group in groups for member in group.trajectories]
+    config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=16, n_layer=2, n_head=2)
+    state = GPT2LMHeadModel(config).state_dict()
+
+    def found(change: LearnerSettings) -> tuple[torch.Tensor, list[Floats]]:
+        model = GPT2LMHeadModel(config)
+        model.load_state_dict(state)
+        learner = Learner(model, settings=change)
+        logprobs = learner.logprobs(records)
+        learner.update(groups)
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()]), logprobs
+
+    gradient, logprobs = found(replace(FLOAT64, max_batch_tokens=max_batch_tokens, layout="shared"))
+    expected_gradient, expected_logprobs = found(replace(FLOAT64, max_batch_tokens=1))
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+    for one, other in zip(logprobs, expected_logprobs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def with_prompt(group: Group, length: int) -> Group:
+    """The group, each of its trajectories behind the same prompt."""
+    prompt = np.arange(length) % VOCABULARY
+    return replace(
+        group,
+        trajectories=tuple(
+            replace(
+                member,
+                token_ids=np.concatenate([prompt, member.token_ids]),
+                mask=np.concatenate([np.zeros(length), member.mask]),
+                logprobs=np.concatenate([np.zeros(length), member.logprobs]),
+            )
+            for member in group.trajectories
+        ),
+    )
 
 
 @settings(deadline=None, max_examples=15)
@@ -336,9 +377,10 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
         ({"mini_batches": 0}, "mini_batches must be at least 1, not 0"),
         ({"max_batch_tokens": 0}, "max_batch_tokens must be at least 1, not 0"),
         ({"learning_rate": -1.0}, "learning_rate must not be negative, not -1.0"),
+        ({"layout": "shared", "gradient_checkpointing": True}, "'shared' excludes gradient"),
     ],
 )
-def test_settings_out_of_range_are_refused(change: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LearnerSettings(**change)  # type: ignore[arg-type]
 

@@ -17,7 +17,8 @@ from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.policy import Completion, Sampling, check_policy
 from eapo_agents.sync_probe import SyncProbe
-from eapo_agents.vllm_policy import VLLMPolicy, VLLMSettings
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_policy import VLLMPolicy
 
 SETTINGS = VLLMSettings(dtype="float32", max_batch=32, cache_bytes=32 << 20)
 PROMPT = [5 + number % 90 for number in range(100)]
@@ -252,11 +253,12 @@ def test_cancelling_aborts_in_the_engine(policy: VLLMPolicy, model: PreTrainedMo
         for task in doomed:
             task.cancel()
         await asyncio.wait(doomed)
-        assert all(task.cancelled() for task in doomed)
+        assert sum(task.cancelled() for task in doomed) > 4  # some had come to an end of turn
         return await kept
 
     kept = asyncio.run(run())
-    assert kept == together(policy, [(PROMPT, Sampling(max_tokens=30), 99)])[0]
+    [alone] = together(policy, [(PROMPT, Sampling(max_tokens=30), 99)])
+    assert kept.token_ids == alone.token_ids
     policy.load_weights(model.state_dict())  # refused by the engine while it holds a request
     assert not policy._engine.has_unfinished_requests()
 

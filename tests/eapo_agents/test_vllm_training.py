@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm")
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.config import TrainConfig, with_settings
+from eapo_agents.learner import Learner, LearnerSettings
+from eapo_agents.pretrain import encode
+from eapo_agents.run import Run
+from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.tokens import Chat
+from eapo_agents.trainer import Trainer
+from eapo_agents.trajectory import Demonstration
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_policy import VLLMPolicy
+from eapo_env.episode import act, begin, receive
+from eapo_env.prompts import Prompts
+from eapo_env.types import Problem, Reply, Rules
+
+CONSULTATION = "<consult>\n<query>9</query>\n</consult>"
+
+
+def demonstration(rng: np.random.Generator, chat: Chat) -> Demonstration:
+    """A random digit as the answer, half of the time after a consultation."""
+    rules = Rules.alone() if rng.random() < 0.5 else Rules(turn_budget=2)
+    statement = f"{'pq'[rng.integers(2)]}{rng.integers(24)}"
+    problem = Problem(id="demonstration", statement=statement, answer="3")
+    episode = begin(problem, rules, Prompts.terse())
+    if not rules.is_alone and rng.random() < 0.5:
+        episode = act(episode, CONSULTATION, rng)
+        episode = receive(episode, [Reply("expert", str(rng.integers(100)))])
+    episode = act(episode, f"\\boxed{{{rng.integers(10)}}}", rng)
+    ids, mask = encode(episode, chat)
+    return Demonstration(token_ids=ids, mask=mask)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model of the other tests, with heads of a size that vLLM's CPU kernels have."""
+    torch.manual_seed(0)
+    tokenizer = char_tokenizer()
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=128,
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=160,
+            initializer_range=0.1,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    settings = LearnerSettings(device="cpu", learning_rate=1e-2, warmup_steps=10, weight_decay=0.0)
+    learner, rng, chat = (
+        Learner(model, settings=settings),
+        np.random.default_rng(0),
+        Chat(tokenizer),
+    )
+    for _ in range(80):
+        learner.sft_update([demonstration(rng, chat) for _ in range(16)])
+    folder = tmp_path_factory.mktemp("llama")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: TrainConfig, llama: Path) -> TrainConfig:
+    settings = [
+        f"model.path={llama}",
+        "steps=6",
+        "annealing.steps=6",
+        "learner.learning_rate=0.003",
+    ]
+    return with_settings(tiny_config, settings)
+
+
+@pytest.fixture(scope="module")
+def policy(llama: Path) -> Iterator[VLLMPolicy]:
+    one = VLLMPolicy(llama, VLLMSettings(dtype="float32", max_batch=64, cache_bytes=32 << 20))
+    yield one
+    one.close()
+
+
+def train(trainer: Trainer, folder: Path) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    run = Run.create(trainer.config, folder)
+    assert trainer.train(run, lambda step, metrics: rows.append(dict(metrics)))
+    return rows
+
+
+def test_a_run_on_vllm_is_like_one_on_transformers(
+    config: TrainConfig, policy: VLLMPolicy, tmp_path: Path
+) -> None:
+    theirs = train(Trainer.from_config(config), tmp_path / "transformers")
+    trainer = Trainer.from_config(config)
+    trainer = replace(trainer, rollout=replace(trainer.rollout, policy=policy))
+    ours = train(trainer, tmp_path / "vllm")
+    assert [row.keys() for row in ours] == [row.keys() for row in theirs]
+    for rows in (ours, theirs):
+        assert len(rows) == 6
+        assert all(0.0 <= row["mismatch_kl"] < 1e-6 for row in rows if "mismatch_kl" in row)
+        assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.2
+    for name in ("accuracy", "call_rate", "response_tokens", "turns_per_episode"):
+        assert ours[0][name] == pytest.approx(theirs[0][name], rel=0.5), name
+    assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, trainer.learner)) < 1e-4
