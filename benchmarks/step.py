@@ -270,8 +270,9 @@ def main() -> None:
     assert all(s.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for s in turns.ours + turns.theirs)
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(
-        f"{options.threads} threads, torch {torch.__version__}, trl {trl.__version__}, TRL batch {options.trl_batch}, load {load}"
+        f"torch {torch.__version__}, trl {trl.__version__}, {options.threads} threads, load {load}"
     )
+    print(f"ours: {settings.layout}, {settings.max_batch_tokens} tokens; TRL: {options.trl_batch}")
     print_table(turns.ours[options.warm :], turns.theirs[options.warm :])
 
 

@@ -2,11 +2,12 @@
 
     python benchmarks/vllm_engine.py
 
-For each: seconds to start, tokens per second over ragged episodes (prompts of 16-200 and
-completions of 4-256 ids, all asked for at once, per-request seeds, log-probabilities), how long the
-event loop was kept waiting meanwhile (an expert's reply waits as long), and milliseconds for new
-weights. `thread` is `VLLMPolicy`; `loop` steps the same engine inside the event loop; `process` is
-vLLM's `AsyncLLM`. Each runs in an interpreter of its own. The model is small and fresh, in float32.
+For each: seconds to start, tokens per second (and per second of processor time, which other work on
+the machine disturbs less) over ragged episodes (prompts of 16-200 and completions of 4-256 ids, all
+asked for at once, per-request seeds, log-probabilities), how long the event loop was kept waiting
+meanwhile (an expert's reply waits as long), and milliseconds for new weights. `thread` is
+`VLLMPolicy`; `loop` steps the same engine inside the event loop; `process` is vLLM's `AsyncLLM`.
+Each runs in an interpreter of its own. The model is small and fresh, in float32.
 """
 
 from __future__ import annotations
@@ -165,32 +166,42 @@ async def stalls_s() -> AsyncIterator[list[float]]:
     watcher.cancel()
 
 
+def cpu_s() -> float:
+    """The processor time of this process and its children so far."""
+    import psutil  # comes with vLLM
+
+    me = psutil.Process()
+    return sum(sum(one.cpu_times()[:2]) for one in (me, *me.children(recursive=True)))
+
+
 async def measure(kind: str, folder: Path, repeats: int) -> dict[str, float]:
     start = time.perf_counter()
     engine = KINDS[kind](folder)
     await engine.complete([5], 1, 1 << 40)
     started = time.perf_counter() - start
     work = ragged_work(256, np.random.default_rng(0))
-    rates, updates, waits = [], [], []
+    rates, cpu_rates, updates, waits = [], [], [], []
     for repeat in range(repeats + 1):  # the first one warms up
         async with stalls_s() as stalls:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), cpu_s()
             numbered = enumerate(work, start=repeat << 20)
             lengths = await asyncio.gather(
                 *(engine.complete(prompt, length, seed) for seed, (prompt, length) in numbered)
             )
-            seconds = time.perf_counter() - start
+            seconds, cpu = time.perf_counter() - start, cpu_s() - cpu_start
         assert lengths == [length for _, length in work]
         start = time.perf_counter()
         await engine.load(folder)
         if repeat:
             rates.append(sum(lengths) / seconds)
+            cpu_rates.append(sum(lengths) / cpu)
             updates.append(time.perf_counter() - start)
             waits += stalls
     engine.close()
     return {
         "start s": started,
         "tokens/s": statistics.median(rates),
+        "tokens per processor second": statistics.median(cpu_rates),
         "event loop waits, median ms": 1e3 * statistics.median(waits),
         "event loop waits, longest ms": 1e3 * max(waits),
         "new weights, ms": 1e3 * statistics.median(updates),

@@ -196,7 +196,8 @@ def shared(batch: Batch) -> ModelInputs:
     width = int(inputs.columns_K[0]) if len(inputs.columns_K) else 0
     if not width:
         return inputs
-    ids_PW, of_row_R = inputs.ids_RS[:, :width].unique(dim=0, return_inverse=True)
+    beginnings = inputs.ids_RS[:, :width]
+    ids_PW, of_row_R = torch.unique(beginnings, dim=0, return_inverse=True)
     if len(ids_PW) == len(of_row_R):
         return inputs
     return replace(

@@ -31,7 +31,7 @@ def embedded() -> TrainConfig:
             group_size=8,
             wording="terse",
             sampling=DynamicSampling(groups_per_step=16, problems_per_round=16, max_rounds=1),
-            limits=TokenLimits(max_response_tokens=160, max_reply_tokens=32),
+            limits=TokenLimits(max_response_tokens=256, max_reply_tokens=32),
         ),
         learner=LearnerSettings(learning_rate=1e-4),
     )

@@ -69,14 +69,15 @@ class VLLMSettings:
         """Return a fresh engine in this process; the process keeps its luck and its settings."""
         _prepare_environment()
         with _process_as_it_was():
-            from vllm.engine.arg_utils import EngineArgs
             from vllm.platforms import current_platform
-            from vllm.v1.engine.llm_engine import LLMEngine
 
-            with _without_compilation() if current_platform.is_cpu() else nullcontext():
-                return LLMEngine.from_engine_args(
-                    EngineArgs(**self.arguments(model, on_cpu=current_platform.is_cpu()))
-                )
+            on_cpu = current_platform.is_cpu()
+            with _without_compilation() if on_cpu else nullcontext():
+                from vllm.engine.arg_utils import EngineArgs
+                from vllm.v1.engine.llm_engine import LLMEngine
+
+                arguments = EngineArgs(**self.arguments(model, on_cpu=on_cpu))
+                return LLMEngine.from_engine_args(arguments)
 
     def arguments(self, model: str, *, on_cpu: bool) -> dict[str, Any]:
         """Return the same as vLLM's own engine arguments."""

@@ -122,6 +122,7 @@ def test_a_report_of_several_runs(run: Run, tmp_path: Path) -> None:
 
 def test_pretraining_makes_a_model(tmp_path: Path) -> None:
     settings = [
+        "copying_steps=1",
         "arithmetic_steps=1",
         "format_steps=1",
         "careless_steps=1",

@@ -117,7 +117,7 @@ def test_the_gradient_does_not_depend_on_how_the_step_is_cut(
 @pytest.mark.parametrize("max_batch_tokens", [1, 70, 10_000])
 def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(max_batch_tokens: int) -> None:
     """With GPT-2's norm: that of Qwen2 rounds gradients to float32, a prompt's before their sum."""
-    lengths = (5, 9, 6, 5)
+    lengths = (5, 9, 6, 7)
     groups = [with_prompt(*pair) for pair in zip(drawn_groups(), lengths, strict=True)]
     records = [member for group in groups for member in group.trajectories]
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=16, n_layer=2, n_head=2)
@@ -139,8 +139,8 @@ def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(max_batch_to
 
 
 def with_prompt(group: Group, length: int) -> Group:
-    """The group, each of its trajectories behind the same prompt."""
-    prompt = np.arange(length) % VOCABULARY
+    """The group, each of its trajectories behind one prompt, another for each length."""
+    prompt = (np.arange(length) + length) % VOCABULARY
     return replace(
         group,
         trajectories=tuple(

@@ -25,7 +25,9 @@ from eapo_env.prompts import Prompts
 from eapo_env.types import ExpertReply, Query
 from eapo_env.verifier import Verifier
 
-TINY = Pretraining(arithmetic_steps=2, format_steps=1, careless_steps=1, batch_size=4)
+TINY = Pretraining(
+    copying_steps=1, arithmetic_steps=1, format_steps=1, careless_steps=1, batch_size=4
+)
 
 
 class Shown:
@@ -86,7 +88,9 @@ def test_pretraining_touches_no_file_of_others(tmp_path: Path) -> None:
     own = tmp_path / "script.sh"
     own.write_text("", encoding="utf-8")
     own.chmod(0o700)
-    replace(TINY, arithmetic_steps=0, careless_steps=0, batch_size=1).run(tmp_path, lambda _: None)
+    replace(TINY, copying_steps=0, arithmetic_steps=0, careless_steps=0, batch_size=1).run(
+        tmp_path, lambda _: None
+    )
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
 
 
@@ -101,7 +105,12 @@ def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
 def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     losses: list[float] = []
     settings = Pretraining(
-        arithmetic_steps=12, format_steps=0, careless_steps=0, batch_size=8, learning_rate=2e-2
+        copying_steps=0,
+        arithmetic_steps=12,
+        format_steps=0,
+        careless_steps=0,
+        batch_size=8,
+        learning_rate=2e-2,
     )
     settings.run(tmp_path, losses.append)
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5

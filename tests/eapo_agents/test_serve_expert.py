@@ -199,7 +199,9 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
         return [(str(reply.expert), isinstance(reply, Reply)) for reply in replies]
 
     async def run() -> None:
-        with ExitStack() as stack, alice.run(), bob.run() as [server]:
+        with ExitStack() as stack:
+            starts = [asyncio.to_thread(stack.enter_context, one.run()) for one in (alice, bob)]
+            _, [server] = await asyncio.gather(*starts)
             assert set(await play(0)) == {("alice", True), ("bob", True)}
             rounds = asyncio.ensure_future(play(1))
             await asyncio.sleep(0.05)

@@ -41,8 +41,7 @@ def demonstration(rng: np.random.Generator, chat: Chat) -> Demonstration:
         episode = act(episode, CONSULTATION, rng)
         episode = receive(episode, [Reply("expert", str(rng.integers(100)))])
     episode = act(episode, f"\\boxed{{{rng.integers(10)}}}", rng)
-    ids, mask = encode(episode, chat)
-    return Demonstration(token_ids=ids, mask=mask)
+    return encode(episode, chat)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +114,9 @@ def test_a_run_on_vllm_is_like_one_on_transformers(
     assert [row.keys() for row in ours] == [row.keys() for row in theirs]
     for rows in (ours, theirs):
         assert len(rows) == 6
-        assert all(0.0 <= row["mismatch_kl"] < 1e-6 for row in rows if "mismatch_kl" in row)
+        assert all(abs(row["mismatch_kl"]) < 1e-6 for row in rows)
+        assert all(row["max_mismatch_ratio"] < 1 + 1e-4 for row in rows)
         assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.2
-    for name in ("accuracy", "call_rate", "response_tokens", "turns_per_episode"):
-        assert ours[0][name] == pytest.approx(theirs[0][name], rel=0.5), name
+    for name, within in (("accuracy", 0.25), ("call_rate", 0.25), ("response_tokens", 3.0)):
+        assert ours[0][name] == pytest.approx(theirs[0][name], abs=within), name
     assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, trainer.learner)) < 1e-4
