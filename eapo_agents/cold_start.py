@@ -42,7 +42,7 @@ class Student:
 
     slip: float = 0.35
     alone: float = 0.5
-    consult: float = 0.85
+    consult: float = 0.95
     whole: float = 0.1
     again: float = 0.1
     max_brackets: int = 3

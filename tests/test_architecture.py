@@ -33,9 +33,11 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
+    "vllm_engine serve_expert",
     "algorithm batches tokens hf_batch",
-    "logprobs rollout hf_policy",
+    "logprobs rollout hf_policy vllm_policy",
     "learner evaluate summary",
+    "sync_probe",
     "config",
     "models presets run",
     "play pretrain report trainer",

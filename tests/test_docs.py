@@ -153,7 +153,7 @@ def test_the_two_commands_stand_on_the_first_screen() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     spans = [span.split()[1] for span in code_spans(page) if re.match(r"make \w", span)]
     assert {*spans, *(call[0] for call in commands(page, "make"))} <= targets
 
@@ -162,7 +162,7 @@ def test_the_table_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -
     shown = {span.split()[1] for span in code_spans("README.md") if re.match(r"eapo \w", span)}
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    assert shown == set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    assert shown == set(re.findall(r"^ {4}([\w-]+)", capsys.readouterr().out, re.MULTILINE))
 
 
 def test_the_calls_of_eapo_are_accepted() -> None:

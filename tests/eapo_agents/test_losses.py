@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -231,6 +231,7 @@ def test_shares_of_micro_batches_add_up(loss: Loss, seed: int, cut: int) -> None
 @given(advantage=st.sampled_from([-1.5, 1.5]), ratio=st.floats(0.05, 30.0))
 def test_clipping_stops_the_gradient_only_where_it_should(advantage: float, ratio: float) -> None:
     """Beyond 1.28 for good tokens, below 0.8 and above the dual clip for bad ones."""
+    assume(all(abs(ratio - kink) > 1e-6 for kink in (0.8, 1.28, 10.0)))
     inputs = replace(
         by_hand(),
         logp_old_BT=by_hand().logp_BT.detach() - math.log(ratio),
