@@ -21,7 +21,7 @@ from eapo_env.endpoints import Endpoint
 
 def embedded() -> TrainConfig:
     """Return EAPO on the embedded model and procedural problems: minutes on two CPU cores."""
-    steps = 100
+    steps = 80
     return TrainConfig(
         name="embedded",
         steps=steps,
@@ -33,7 +33,8 @@ def embedded() -> TrainConfig:
             sampling=DynamicSampling(groups_per_step=16, problems_per_round=16, max_rounds=1),
             limits=TokenLimits(max_response_tokens=256, max_reply_tokens=32),
         ),
-        learner=LearnerSettings(learning_rate=1e-4),
+        learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
+        evaluation=EvaluationSettings(every=20),
     )
 
 
