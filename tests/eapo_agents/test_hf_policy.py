@@ -29,7 +29,6 @@ from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.hf_sampling import StopTable, draw
 from eapo_agents.policy import Completion, Sampling, check_policy
 
-torch.set_num_threads(1)
 TOKENIZER = char_tokenizer()
 END = TOKENIZER.eos_token_id
 SIZES = {
