@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from eapo_agents.config import (
+from eapo_agents.config import TrainConfig
+from eapo_agents.dynamic_sampling import DynamicSampling
+from eapo_agents.learner import LearnerSettings
+from eapo_agents.rollout import TokenLimits
+from eapo_agents.settings import (
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
     ProblemSettings,
     RolloutSettings,
-    TrainConfig,
 )
-from eapo_agents.learner import LearnerSettings
-from eapo_agents.rollout import DynamicSampling, TokenLimits
 from eapo_env.annealing import Annealing
 from eapo_env.endpoints import Endpoint
 

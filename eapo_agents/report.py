@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from eapo_agents.config import ProblemSettings
 from eapo_agents.metrics import paired_difference
 from eapo_agents.run import Run
+from eapo_agents.settings import ProblemSettings
 
 PANELS = (
     ("accuracy", "accuracy in training"),

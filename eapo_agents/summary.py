@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.metrics import CallRates, call_rates
-from eapo_agents.rollout import Sampled
 from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.types import Reply
 

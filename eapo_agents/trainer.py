@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.evaluate import Report, evaluate
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policy import Policy
-from eapo_agents.rollout import Rollout, Sampled, derive_seed
+from eapo_agents.rollout import Rollout, derive_seed
 from eapo_agents.run import Run
 from eapo_agents.summary import step_metrics, transcript_rows
 from eapo_agents.trajectory import Group

@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 
 from eapo_agents.algorithm import ALGORITHMS
 from eapo_agents.cold_start import Student
-from eapo_agents.config import (
-    ExpertSettings,
-    ModelSettings,
-    ProblemSettings,
-    TrainConfig,
-    with_settings,
-)
+from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.presets import embedded, paper, self_exploratory
 from eapo_agents.pretrain import Pretraining
+from eapo_agents.settings import ExpertSettings, ModelSettings, ProblemSettings
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ErroneousExperts, ScriptedExperts, SilentExperts

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.config import ModelSettings
 from eapo_agents.models import load_model
+from eapo_agents.settings import ModelSettings
 
 
 def test_a_folder_is_loaded_in_the_wanted_dtype(tiny_model: Path) -> None:

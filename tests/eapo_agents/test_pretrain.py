@@ -14,11 +14,11 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.cold_start import Student
-from eapo_agents.config import ModelSettings
 from eapo_agents.models import load_model
 from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.pretrain import Pretraining, encode
 from eapo_agents.rollout import Rollout
+from eapo_agents.settings import ModelSettings
 from eapo_agents.tokens import Chat
 from eapo_env.episode import Episode
 from eapo_env.prompts import Prompts

@@ -16,15 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eapo_agents.char_tokenizer import CHARACTERS, char_tokenizer
+from eapo_agents.dynamic_sampling import DynamicSampling, Sampled
 from eapo_agents.policy import Completion, Sampling, ScriptedPolicy
-from eapo_agents.rollout import (
-    DynamicSampling,
-    Rollout,
-    Sampled,
-    TokenLimits,
-    derive_seed,
-    gather,
-)
+from eapo_agents.rollout import Rollout, TokenLimits, derive_seed, gather
 from eapo_agents.summary import step_metrics
 from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.actions import Answer, Consult, Malformed, render_consult

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.policy import ScriptedPolicy
-from eapo_agents.rollout import Rollout, Sampled, TokenLimits
+from eapo_agents.rollout import Rollout, TokenLimits
 from eapo_agents.summary import step_metrics, transcript_rows
 from eapo_agents.trajectory import Group
 from eapo_env.actions import Consult, render_consult
