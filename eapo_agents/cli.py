@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eapo_agents.config import TrainConfig
+    from eapo_agents.processes import Processes
     from eapo_agents.run import Run
 
 _ENVIRONMENT = {
@@ -20,21 +21,34 @@ _ENVIRONMENT = {
 }
 """What torch and transformers read when they are imported, unless the user has set it."""
 
+_PLACE = {"RANK": "0", "WORLD_SIZE": "1"}
+"""What launchers (accelerate, torchrun) set, and what it is without one."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 when interrupted, 2 for bad input."""
     options = _parser().parse_args(arguments)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    rank, world = (int(os.environ.get(name, default)) for name, default in _PLACE.items())
+    if world == 1:
+        return _status(options, "eapo")
+    from eapo_agents.processes import leaving
+
+    return leaving(lambda: _status(options, f"eapo, process {rank} of {world}"))
+
+
+def _status(options: argparse.Namespace, speaker: str) -> int:
+    """Run the command; turn its errors into sentences."""
     try:
         status: int = options.command(options)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0].startswith("eapo"):
             raise
-        print(f"eapo: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
+        print(f"{speaker}: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"eapo: {error}", file=sys.stderr)
+        print(f"{speaker}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
@@ -120,6 +134,18 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from eapo_agents.processes import SeveralProcesses, joined
+
+    with joined() as processes:
+        if isinstance(processes, SeveralProcesses) and not processes.is_first:
+            from eapo_agents.follower import follow
+
+            follow(processes)
+            return 0
+        return _lead(options, processes)
+
+
+def _lead(options: argparse.Namespace, processes: Processes) -> int:
     from eapo_agents.console import train_run
     from eapo_agents.run import Run
 
@@ -129,7 +155,7 @@ def _train(options: argparse.Namespace) -> int:
         run = Run.open(options.resume)
     else:
         run = Run.create(_config(options.preset, options.set), options.runs)
-    finished = train_run(run)
+    finished = train_run(run, processes)
     return _show([run]) if finished else 1
 
 

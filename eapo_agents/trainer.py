@@ -28,6 +28,7 @@ from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policy import Policy
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.rollout import Rollout, derive_seed
 from eapo_agents.run import Run
 from eapo_agents.summary import step_metrics, transcript_rows
@@ -53,10 +54,11 @@ class Trainer:
     held_out: Sequence[Problem]
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Trainer:
+    def from_config(cls, config: TrainConfig, processes: Processes = ALONE) -> Trainer:
         """Return the trainer that a config describes.
 
-        Problems that are held out for evaluation are left out of training.
+        Problems that are held out for evaluation are left out of training. Of several processes,
+        the first one has the trainer, and the others follow it (`follower.py`).
 
         Raises:
             ValueError: a setting that names nothing, or problems that cannot be read.
@@ -68,10 +70,19 @@ class Trainer:
             )
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
-        policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
+        sampled = processes.apart(model.to(config.learner.weights_dtype))
+        sampled.to(config.learner.torch_device)
+        policy = HFPolicy(sampled, tokenizer, max_batch=config.model.max_batch)
+        processes.announce("begin", config)
+        learner = Learner(
+            model,
+            settings=config.learner,
+            algorithm=config.chosen_algorithm,
+            processes=processes,
+        )
         return cls(
             config=config,
-            learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
+            learner=learner,
             rollout=make_rollout(config, policy),
             problems=_without(held_out, config.problems.load()),
             held_out=held_out,
@@ -92,7 +103,8 @@ class Trainer:
                 metrics |= self._periodic(runner, run, step, sampled)
                 run.record(step, metrics)
                 on_step(step, metrics)
-                stopping = interrupted() or step == self.config.steps
+                stopping = self.learner.processes.any_interrupted(interrupted())
+                stopping |= step == self.config.steps
                 if stopping or step % self.config.checkpoint_every == 0:
                     self._save(run, step, cursor)
         return step >= self.config.steps
@@ -109,7 +121,7 @@ class Trainer:
         sampled = runner.run(sampling.sample(partial(self._play, step), cursor))
         played = time.perf_counter()
         update = self.learner.update(sampled.kept) if sampled.kept else {}
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
+        self.rollout.policy.load_weights(self.learner.weights())
         learned = time.perf_counter()
         metrics = step_metrics(sampled) | {
             "acceptance_rate": self.config.annealing.acceptance_rate_at(step),
@@ -169,7 +181,7 @@ class Trainer:
                 f"the checkpoint {newest} is damaged ({error}); delete it to go on from the one"
                 " before"
             ) from error
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
+        self.rollout.policy.load_weights(self.learner.weights())
         run.rewind(step)
         return step, cursor
 

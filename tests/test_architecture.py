@@ -33,14 +33,17 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
+    "sharding",
     "vllm_engine serve_expert",
-    "algorithm batches tokens hf_batch",
+    "algorithm batches tokens hf_batch tally",
     "logprobs rollout hf_policy vllm_policy",
+    "processes",
     "learner evaluate dynamic_sampling",
     "summary sync_probe settings",
     "config",
     "models presets run",
     "play pretrain report trainer",
+    "follower",
     "console",
     "cli",
     "__init__",
