@@ -42,6 +42,7 @@ AGENTS_ROWS = [
     "models presets run",
     "play pretrain report trainer",
     "console",
+    "cli_methods",
     "cli",
     "__init__",
 ]
