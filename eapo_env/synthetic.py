@@ -101,7 +101,8 @@ def synthetic_problems(
         seed: which problems.
 
     Raises:
-        ValueError: a number below 1, or more problems than exist at this difficulty.
+        ValueError: a number below 1, more brackets than there are letters to name them, or more
+            problems than exist at this difficulty.
     """
     for name, value in (
         ("num_problems", num_problems),
@@ -110,6 +111,8 @@ def synthetic_problems(
     ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if brackets > MOST_BRACKETS:
+        raise ValueError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
     most = (90 * (8 * len(OPERATIONS)) ** operations) ** brackets // 2
     if num_problems > most:
         raise ValueError(f"num_problems must be at most {most} at this difficulty: {num_problems}")
