@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eapo_agents.cli_methods import add_methods
+
 if TYPE_CHECKING:
     from eapo_agents.config import TrainConfig
     from eapo_agents.run import Run
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(pretrain)
     pretrain.set_defaults(command=_pretrain)
     _add_serve_expert(commands)
+    add_methods(commands)
     return parser
 
 
