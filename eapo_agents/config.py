@@ -26,6 +26,8 @@ from eapo_agents.settings import (
     RolloutSettings,
     at_least,
 )
+from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.vllm_engine import VLLMSettings
 from eapo_env.annealing import Annealing
 from eapo_env.reward import RewardRule
 
@@ -48,6 +50,9 @@ class TrainConfig:
         checkpoint_every: training steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         transcripts_every: training steps between recorded transcripts.
+        vllm: how the engine "vllm" holds the model.
+        sync: how closely a policy with weights of its own must agree with the learner, after every
+            hand-over.
     """
 
     name: str = "eapo"
@@ -65,6 +70,8 @@ class TrainConfig:
     reward: RewardRule = RewardRule()
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    vllm: VLLMSettings = VLLMSettings()
+    sync: SyncProbe = SyncProbe()
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")

@@ -16,6 +16,7 @@ from eapo_agents.settings import (
     ProblemSettings,
     RolloutSettings,
 )
+from eapo_agents.vllm_engine import VLLMSettings
 from eapo_env.annealing import Annealing
 from eapo_env.endpoints import Endpoint
 
@@ -36,6 +37,7 @@ def embedded() -> TrainConfig:
         ),
         learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
         evaluation=EvaluationSettings(every=20),
+        vllm=VLLMSettings(dtype="float32"),
     )
 
 

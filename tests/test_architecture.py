@@ -40,6 +40,7 @@ AGENTS_ROWS = [
     "summary sync_probe settings",
     "config",
     "models presets run",
+    "policies",
     "play pretrain report trainer",
     "console",
     "cli_methods",
