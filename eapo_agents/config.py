@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from eapo_agents.algorithm import ALGORITHMS, Algorithm
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.settings import (
+    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
@@ -48,6 +49,7 @@ class TrainConfig:
         checkpoint_every: training steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         transcripts_every: training steps between recorded transcripts.
+        distillation: imitate the experts' solutions instead; None trains by rewards.
     """
 
     name: str = "eapo"
@@ -65,6 +67,7 @@ class TrainConfig:
     reward: RewardRule = RewardRule()
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    distillation: DistillationSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")

@@ -10,6 +10,8 @@ from eapo_agents.dynamic_sampling import DynamicSampling
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.rollout import TokenLimits
 from eapo_agents.settings import (
+    EMBEDDED,
+    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
@@ -69,6 +71,23 @@ def self_exploratory(config: TrainConfig) -> TrainConfig:
         config,
         name=f"{config.name}-self-exploratory",
         annealing=replace(config.annealing, turn_budget=1),
+    )
+
+
+def distilled(config: TrainConfig, *, lora_rank: int = 0) -> TrainConfig:
+    """Return the distillation of the same experts into the same model (paper 3.1).
+
+    The paper gives no value of it. Learning rates: 1e-5, and 1e-4 for adapters, are usual for the
+    supervised fine-tuning of models of billions of parameters; the embedded one takes more.
+    """
+    rates = (1e-3, 3e-3) if config.model.path == EMBEDDED else (1e-5, 1e-4)
+    return replace(
+        config,
+        name=f"{config.name}-distilled{'-lora' if lora_rank else ''}",
+        annealing=replace(config.annealing, turn_budget=1),
+        distillation=DistillationSettings(
+            learning_rate=rates[bool(lora_rank)], lora_rank=lora_rank
+        ),
     )
 
 
