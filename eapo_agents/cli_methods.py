@@ -1,4 +1,7 @@
-"""The commands of the paper's other methods and of its experiments: distill."""
+"""The commands of the paper's methods and comparisons, beside those of `cli.py`.
+
+Each command has a function that adds its options and one that runs it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def add_methods(commands: Commands) -> None:
-    """Add the commands to the parser's."""
+    """Add the commands of the methods to those of `eapo`."""
+    _add_distill(commands)
+
+
+def _add_distill(commands: Commands) -> None:
     distill = commands.add_parser("distill", help="imitate the experts' right solutions")
     distill.add_argument("preset", nargs="?", default="embedded", help="embedded, ...")
     distill.add_argument(

@@ -71,14 +71,15 @@ class ExpertSettings:
     """Which experts.
 
     Args:
-        kind: "synthetic" works out the procedural problems, "openai" asks servers, "replay"
-            answers from a recording, "silent" never answers.
+        kind: "synthetic" works out the procedural problems, "synthetic-parts" no more than one
+            bracket at a time, "openai" asks servers, "replay" answers from a recording, "silent"
+            never answers.
         error_rate: how often a synthetic expert is wrong.
         endpoints: the servers of "openai".
         recording: the file of "replay".
     """
 
-    kind: Literal["synthetic", "openai", "replay", "silent"] = "synthetic"
+    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "silent"] = "synthetic"
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     recording: str = ""
@@ -92,6 +93,8 @@ class ExpertSettings:
         match self.kind:
             case "synthetic":
                 return synthetic_experts(self.error_rate)
+            case "synthetic-parts":
+                return synthetic_experts(self.error_rate, parts_only=True)
             case "openai":
                 for name in (endpoint.api_key_env for endpoint in self.endpoints):
                     if name is not None and not os.environ.get(name):
@@ -136,6 +139,8 @@ class RolloutSettings:
         group_size: G, the trajectories of one problem; a single one has nothing to differ from.
         temperature: of the policy's sampling.
         wording: the prompts: "full" sentences, or "terse" for character-level models.
+        turn_budgets: who draws a fractional turn budget: every "member" of a group by itself, so
+            that episodes with experts and without are compared, or the "group" as a whole.
         sampling: dynamic sampling.
         limits: token limits.
     """
@@ -143,6 +148,7 @@ class RolloutSettings:
     group_size: int = 16
     temperature: float = 1.0
     wording: Literal["full", "terse"] = "full"
+    turn_budgets: Literal["member", "group"] = "member"
     sampling: DynamicSampling = DynamicSampling()
     limits: TokenLimits = TokenLimits()
 

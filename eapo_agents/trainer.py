@@ -123,9 +123,11 @@ class Trainer:
         return metrics, sampled
 
     async def _play(self, step: int, number: int) -> Group:
-        """Play the group of one problem: its members draw their turn budgets independently."""
+        """Play the group of one problem, whose members or who itself draws the turn budget."""
         seed = derive_seed(self.config.seed, 1, number)
         draws = np.random.default_rng(seed).random(self.config.rollout.group_size).tolist()
+        if self.config.rollout.turn_budgets == "group":
+            draws = draws[:1] * len(draws)
         rules = [self.config.annealing.rules_at(step, draw) for draw in draws]
         return await self.rollout.play_group(self._problem(number), rules, seed=seed)
 

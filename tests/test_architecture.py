@@ -34,7 +34,7 @@ ENV_ROWS = [
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
     "vllm_engine serve_expert",
-    "algorithm batches tokens hf_batch",
+    "algorithm batches tokens hf_batch comparison",
     "logprobs rollout hf_policy vllm_policy",
     "learner evaluate dynamic_sampling",
     "summary sync_probe settings",

@@ -25,6 +25,7 @@ from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
+from eapo_env.synthetic import work_out_part
 
 PRESETS = [embedded(), paper(), self_exploratory(embedded()), self_exploratory(paper())]
 KEY = "sk-a-secret-that-must-stay-where-it-is"
@@ -203,6 +204,8 @@ def test_experts_are_of_their_kind(tmp_path: Path) -> None:
     recording.write_text("", encoding="utf-8")
     endpoint = Endpoint(base_url="http://here/v1", models=("m",))
     assert isinstance(ExpertSettings().pool(), ScriptedExperts)
+    parts = ExpertSettings(kind="synthetic-parts").pool()
+    assert parts == ScriptedExperts(work_out_part, names=("calculator",))
     assert ExpertSettings(kind="silent").pool() == SilentExperts()
     wrong = ExpertSettings(error_rate=0.25).pool()
     assert isinstance(wrong, ErroneousExperts)
