@@ -76,6 +76,7 @@ def config(
     config = replace(
         tiny_config,
         steps=20,
+        evaluation=replace(tiny_config.evaluation, samples_per_problem=8),
         checkpoint_every=8,
         distillation=DistillationSettings(
             samples_per_problem=4,
@@ -99,7 +100,7 @@ def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> R
 def test_the_policy_learns_the_right_solutions(finished: Run) -> None:
     assert [row["step"] for row in finished.metrics] == list(range(1, 21))
     assert finished.metrics[-1]["loss"] < 0.5 * finished.metrics[0]["loss"]
-    assert finished.metrics[-1]["alone/mean_at_k"] >= 0.7  # 0.1 before
+    assert finished.metrics[-1]["alone/mean_at_k"] >= 0.25  # 0.1 before
     assert finished.last_evaluation
     solutions = read_solutions(finished.folder / "solutions.jsonl")
     assert len(solutions) == 24
