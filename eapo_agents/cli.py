@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a policy, or go on with a run")
-    train.add_argument("preset", nargs="?", default="embedded", help="embedded, paper, ...")
+    train.add_argument(
+        "preset", nargs="?", default="embedded", help="embedded, r1_distill_qwen_7b, ..."
+    )
     add_resume(train)
     add_settings(train)
     add_runs(train)
