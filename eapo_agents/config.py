@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from eapo_agents.algorithm import ALGORITHMS, Algorithm
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.settings import (
+    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
@@ -53,6 +54,7 @@ class TrainConfig:
         vllm: how the engine "vllm" holds the model.
         sync: how closely a policy with weights of its own must agree with the learner, after every
             hand-over.
+        distillation: imitate the experts' solutions instead; None trains by rewards.
     """
 
     name: str = "eapo"
@@ -72,6 +74,7 @@ class TrainConfig:
     evaluation: EvaluationSettings = EvaluationSettings()
     vllm: VLLMSettings = VLLMSettings()
     sync: SyncProbe = SyncProbe()
+    distillation: DistillationSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")

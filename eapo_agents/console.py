@@ -49,6 +49,27 @@ def train_run(run: Run) -> bool:
     return finished
 
 
+def distill_run(run: Run) -> bool:
+    """Distil a run to its end, with a progress bar each for solutions and updates."""
+    from eapo_agents.distill import distill
+
+    CONSOLE.print(f"[bold]{run.name}[/bold]: {run.config.steps} updates, run folder {run.folder}")
+    with _progress("{task.fields[metrics]}") as progress:
+        asked = progress.add_task("problems solved by experts", total=None, metrics="")
+        bar = progress.add_task("updates", total=run.config.steps, metrics="")
+
+        def on_problem(done: int, total: int) -> None:
+            progress.update(asked, completed=done, total=total)
+
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
+
+        finished = distill(run, on_problem=on_problem, on_step=on_step)
+    if not finished:
+        CONSOLE.print(f"interrupted; go on with: eapo distill --resume {run.folder}")
+    return finished
+
+
 def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
     """Evaluate the config's model alone; print the report, and write all of it to a file."""
     from eapo_agents.policies import policy_of

@@ -71,6 +71,8 @@ class Trainer:
                 f"learner.temperature is {config.learner.temperature}, but the sampler's,"
                 f" rollout.temperature, {config.rollout.temperature}: they must be equal"
             )
+        if config.distillation:
+            raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
         policy = training_policy(config, model, tokenizer)
@@ -78,7 +80,7 @@ class Trainer:
             config=config,
             learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
             rollout=make_rollout(config, policy),
-            problems=_without(held_out, config.problems.load()),
+            problems=without(held_out, config.problems.load()),
             held_out=held_out,
             probe=probe_of(config),
         )
@@ -220,7 +222,12 @@ async def evaluate_alone(
     )
 
 
-def _without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Return the problems whose statements are not held out for evaluation.
+
+    Raises:
+        ValueError: none is left.
+    """
     statements = {problem.statement for problem in held_out}
     rest = [problem for problem in problems if problem.statement not in statements]
     if not rest:

@@ -30,6 +30,8 @@ _NAMED = r"\b[a-z](?: ?[+\-*] ?[a-z])+\b"
 _MODULO = re.compile(rf"\bmod(?:ulo)? {MODULUS}\b")
 _LEADING_ZEROS = re.compile(r"\b0+(?=[0-9])")
 _WELL_FORMED = re.compile(r"(?:[0-9]++(?![a-z])|[a-z](?![0-9a-z])|[+\-*() ])++")
+_WRITTEN_BRACKET = re.compile(r"[a-z]:(\(*[0-9]{2}(?:[+\-*][0-9]\))+)")
+_WRITTEN_STEP = re.compile(r"([+\-*])([0-9])\)")
 _QUESTION = re.compile(rf"(?:\b([a-z]): ?)?({_NUMERIC}|{_NAMED})")
 
 
@@ -87,6 +89,14 @@ def apply(operation: str, left: int, right: int) -> int:
 def random_sum(rng: np.random.Generator, *, brackets: int, operations: int) -> BracketSum:
     """Return a random problem: `brackets` brackets of `operations` operations each."""
     return BracketSum(tuple(_random_bracket(rng, operations) for _ in range(brackets)))
+
+
+def read_sum(statement: str) -> BracketSum | None:
+    """Return the problem that a statement states, or None where it states none; total."""
+    parts = [_WRITTEN_BRACKET.fullmatch(part) for part in statement.split(" ")[:-2]]
+    brackets = [_read_bracket(part[1]) for part in parts if part]
+    found = BracketSum(tuple(brackets[:MOST_BRACKETS]))
+    return found if brackets and found.statement == statement else None
 
 
 def synthetic_problems(
@@ -200,6 +210,11 @@ def _random_bracket(rng: np.random.Generator, operations: int) -> Bracket:
         for _ in range(operations)
     )
     return Bracket(int(rng.integers(10, 100)), steps)
+
+
+def _read_bracket(text: str) -> Bracket:
+    steps = _WRITTEN_STEP.findall(text)
+    return Bracket(int(text.lstrip("(")[:2]), tuple((o, int(n)) for o, n in steps))
 
 
 def _value(node: ast.expr, known: Mapping[str, int]) -> int:

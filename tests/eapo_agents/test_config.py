@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eapo_agents.algorithm import ALGORITHMS
 from eapo_agents.cold_start import Student
 from eapo_agents.config import TrainConfig, with_settings
-from eapo_agents.presets import embedded, paper, self_exploratory
+from eapo_agents.presets import embedded, r1_distill_qwen_7b, self_exploratory
 from eapo_agents.pretrain import Pretraining
 from eapo_agents.settings import ExpertSettings, ModelSettings, ProblemSettings
 from eapo_env.breaker import Breaker
@@ -27,7 +27,12 @@ from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
 from eapo_env.synthetic import work_out_part
 
-PRESETS = [embedded(), paper(), self_exploratory(embedded()), self_exploratory(paper())]
+PRESETS = [
+    embedded(),
+    r1_distill_qwen_7b(),
+    self_exploratory(embedded()),
+    self_exploratory(r1_distill_qwen_7b()),
+]
 KEY = "sk-a-secret-that-must-stay-where-it-is"
 
 
