@@ -75,14 +75,14 @@ class ExpertSettings:
 
     Args:
         kind: "synthetic" works out the procedural problems, "synthetic-parts" no more than one
-            bracket at a time, "openai" asks servers, "replay" answers from a recording, "silent"
-            never answers.
+            bracket at a time, "openai" asks servers, "replay" answers from a recording,
+            "meaningless" says the same empty sentence to everything, "silent" never answers.
         error_rate: how often a synthetic expert is wrong.
         endpoints: the servers of "openai".
         recording: the file of "replay".
     """
 
-    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "silent"] = "synthetic"
+    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "meaningless", "silent"] = "synthetic"
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     recording: str = ""
@@ -105,6 +105,8 @@ class ExpertSettings:
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)
+            case "meaningless":
+                return MeaninglessExperts()
             case "silent":
                 return SilentExperts()
 
