@@ -1,6 +1,6 @@
-"""[edge] Base models of a chosen strength: the embedded one, taught by a student that slips so often.
+"""[edge] Base models of a chosen strength: the embedded one, taught by a student that slips.
 
-The demonstrations, and so the weights, are a function of that rate alone (and of the machine's
+The demonstrations, and so the weights, are a function of its rate alone (and of the machine's
 rounding).
 """
 

@@ -51,7 +51,9 @@ class Result:
     machine: str
 
     def __post_init__(self) -> None:
-        if not self.correct_P or not all(0 <= c <= self.samples_per_problem for c in self.correct_P):
+        if not self.correct_P or not all(
+            0 <= c <= self.samples_per_problem for c in self.correct_P
+        ):
             raise ValueError(f"{self.correct_P} are no counts out of {self.samples_per_problem}")
 
     @property

@@ -1,8 +1,8 @@
 """[edge] One run of a cell: train or evaluate, and write down what was found.
 
-    FOLDER/bases/slip-0.50/     the base models
-    FOLDER/runs/CELL/seed-0/    a run folder per training
-    RESULTS/CELL/seed-0.json    what it found
+FOLDER/bases/slip-0.50/     the base models
+FOLDER/runs/CELL/seed-0/    a run folder per training
+RESULTS/CELL/seed-0.json    what it found
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import Any
 import torch
 
 from eapo_agents.cell_results import Result, counts, curves_of, result_path
-from eapo_agents.cells import BaseCopies, Cell, Played, Trained, base_of
+from eapo_agents.cells import BaseCopies, Cell, Distilled, Played, Trained, base_of
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.copies import CopyExperts
+from eapo_agents.distill import distill
 from eapo_agents.evaluate import evaluate
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.models import load_model
@@ -86,6 +87,8 @@ class Job:
             match self.cell:
                 case Trained() as cell:
                     found = _train(_opened(place, self.config), cell, on_step)
+                case Distilled():
+                    found = _distil(_opened(place, self.config), on_step)
                 case Played() as cell:
                     found = _play(self.config, cell)
             if found is not None:
@@ -135,17 +138,22 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _train(
-    run: Run, cell: Trained, on_step: Callable[[int], None]
-) -> dict[str, Any] | None:
+def _train(run: Run, cell: Trained, on_step: Callable[[int], None]) -> dict[str, Any] | None:
     trainer = Trainer.from_config(run.config)
     rollout = replace(trainer.rollout, experts=_pool(cell, run.config))
     trainer = replace(trainer, rollout=rollout)
     if not trainer.train(run, lambda step, metrics: on_step(step)):
         return None
-    metrics = run.metrics
-    seconds = sum(row["seconds/rollout"] + row["seconds/update"] for row in metrics)
-    return {"report": run.last_evaluation, "metrics": metrics, "seconds": seconds}
+    seconds = sum(row["seconds/rollout"] + row["seconds/update"] for row in run.metrics)
+    return {"report": run.last_evaluation, "metrics": run.metrics, "seconds": seconds}
+
+
+def _distil(run: Run, on_step: Callable[[int], None]) -> dict[str, Any] | None:
+    start = time.perf_counter()
+    if not distill(run, on_step=lambda step, metrics: on_step(step)):
+        return None
+    seconds = time.perf_counter() - start
+    return {"report": run.last_evaluation, "metrics": run.metrics, "seconds": seconds}
 
 
 def _play(config: TrainConfig, cell: Played) -> dict[str, Any]:
@@ -164,7 +172,7 @@ def _play(config: TrainConfig, cell: Played) -> dict[str, Any]:
     return {"report": asdict(report), "metrics": [], "seconds": time.perf_counter() - start}
 
 
-def _pool(cell: Cell, config: TrainConfig) -> ExpertPool:
+def _pool(cell: Trained | Played, config: TrainConfig) -> ExpertPool:
     match cell.experts:
         case BaseCopies():
             return CopyExperts(config.model)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from eapo_agents.bases import Base
 from eapo_agents.config import TrainConfig
-from eapo_agents.presets import embedded
+from eapo_agents.presets import distilled, embedded
 from eapo_agents.settings import EvaluationSettings, ExpertSettings, ModelSettings
 from eapo_env.annealing import Annealing
 from eapo_env.types import Rules
@@ -89,7 +89,32 @@ class Played:
         return replace(_common(self.name, seed, base), experts=_described(self.experts))
 
 
-Cell = Trained | Played
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distilled:
+    """The base model, taught by right solutions of experts; evaluated alone at its end.
+
+    Args:
+        name: of its folder and of its results.
+        num_seeds: with seeds 0, 1, ...
+        slip: of its base.
+        lora_rank: of the adapters trained; 0 trains all parameters.
+    """
+
+    name: str
+    num_seeds: int = 5
+    slip: float = SLIP
+    lora_rank: int = 0
+
+    def config(self, seed: int, base: Path) -> TrainConfig:
+        """Return the run of one seed, from the base model in a folder."""
+        settings = _common(self.name, seed, base)
+        config = distilled(replace(settings, model=ModelSettings()), lora_rank=self.lora_rank)
+        assert config.distillation is not None
+        once = replace(config.distillation, samples_per_problem=1, batch_size=128)
+        return replace(config, name=self.name, model=settings.model, distillation=once)
+
+
+Cell = Trained | Played | Distilled
 
 
 def base_of(cell: Cell) -> Base:
@@ -140,6 +165,8 @@ COLLABORATING, ASSISTED, ASSISTED_ERRONEOUS, ASSISTED_MEANINGLESS = (
 )
 SELF_EXPLORATORY = Trained(name="self-exploratory", num_seeds=5, annealing=ALONE)
 EAPO = Trained(name="eapo", num_seeds=5)
+DISTILLED = Distilled(name="distilled")
+DISTILLED_LORA = Distilled(name="distilled-lora", lora_rank=16)
 SEQUENTIAL = Trained(
     name="eapo-sequential", annealing=replace(SCHEDULE, queries_per_turn=1, turn_budget=4)
 )

@@ -72,7 +72,8 @@ TABLES = (
             Line(label="self collaboration", cell=cells.COLLABORATING, paper=41.83),
             Line(label="expert-assisted workflow", cell=cells.ASSISTED, paper=49.39),
             Line(label="LeaP", cell=None, paper=47.08),
-            Line(label="distillation, full and LoRA", cell=None),
+            Line(label="distillation, all parameters", cell=cells.DISTILLED),
+            Line(label="distillation, LoRA", cell=cells.DISTILLED_LORA),
             Line(label="self-exploratory RL", cell=cells.SELF_EXPLORATORY, paper=59.16),
             Line(label=_EAPO, cell=cells.EAPO, paper=64.07),
         ),
@@ -94,6 +95,12 @@ TABLES = (
                 better=cells.EAPO,
                 worse=cells.ASSISTED,
                 points=14.68,
+            ),
+            Claim(
+                text="EAPO is ahead of distillation",
+                better=cells.EAPO,
+                worse=cells.DISTILLED,
+                points=24.80,
             ),
             Claim(
                 text="experts help the base model",
@@ -166,12 +173,8 @@ TABLES = (
                 worse=cells.CONSTANT,
                 points=4.42,
             ),
-            Claim(
-                text="linear is ahead of slow", better=cells.EAPO, worse=cells.SLOW, points=1.25
-            ),
-            Claim(
-                text="linear is ahead of fast", better=cells.EAPO, worse=cells.FAST, points=4.31
-            ),
+            Claim(text="linear is ahead of slow", better=cells.EAPO, worse=cells.SLOW, points=1.25),
+            Claim(text="linear is ahead of fast", better=cells.EAPO, worse=cells.FAST, points=4.31),
         ),
     ),
     PaperTable(

@@ -10,7 +10,13 @@ from eapo_agents.cold_start import worked_solution
 from eapo_agents.dynamic_sampling import DynamicSampling
 from eapo_agents.rollout import TokenLimits
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ErroneousExperts, ExpertPool, ScriptedExperts, SilentExperts
+from eapo_env.experts import (
+    ErroneousExperts,
+    ExpertPool,
+    MeaninglessExperts,
+    ScriptedExperts,
+    SilentExperts,
+)
 from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
 from eapo_env.problems import load_problems
 from eapo_env.prompts import Prompts
@@ -82,7 +88,9 @@ class ExpertSettings:
         recording: the file of "replay".
     """
 
-    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "meaningless", "silent"] = "synthetic"
+    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "meaningless", "silent"] = (
+        "synthetic"
+    )
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     recording: str = ""

@@ -33,7 +33,7 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "vllm_engine serve_expert",
+    "vllm_engine serve_expert results_text",
     "algorithm batches tokens hf_batch comparison",
     "logprobs rollout hf_policy vllm_policy",
     "learner evaluate dynamic_sampling",
@@ -42,8 +42,11 @@ AGENTS_ROWS = [
     "models presets run solutions",
     "policies",
     "lora play pretrain report trainer",
-    "distill",
-    "console",
+    "distill bases copies cell_results",
+    "cells console",
+    "cell_runs claims results_plots",
+    "reproduce results",
+    "console_reproduce",
     "cli_options",
     "cli_methods",
     "cli",
