@@ -61,8 +61,7 @@ def _provenance(results: Results) -> Iterator[str]:
     machines = sorted({run.machine for run in runs})
     settings = sorted({setting for run in runs for setting in run.settings})
     hours = sum(run.seconds for run in runs) / 3600
-    yield "| | |"
-    yield "|---|---|"
+    yield from ("", "| | |", "|---|---|")
     yield "| command | `eapo reproduce`; this text alone: `eapo reproduce --report` |"
     yield f"| runs | {len(runs)}, {hours:.1f} hours of computing in all |"
     yield f"| commit | {', '.join(commits)} |"
@@ -90,10 +89,12 @@ def _headline(results: Results) -> str:
     found = _difference(EAPO, SELF_EXPLORATORY, results)
     if found is None:
         return "Not run yet."
-    verdict = {
-        True: "**The aim is reached**",
-        False: "**The aim is not reached**",
-    }[found.mean >= 0.05 and found.interval.low > 0]
+    if found.mean < 0.05:
+        verdict = "**The aim is not reached**"
+    elif found.interval.low > 0:
+        verdict = "**The aim is reached**"
+    else:
+        verdict = "**Ahead by more than five points, but not beyond chance**"
     seeds = [len(results[cell.name]) for cell in (EAPO, SELF_EXPLORATORY)]
     return (
         f"{verdict}: {_points(found)} points of mean@k ({seeds[0]} seeds against {seeds[1]}),"

@@ -39,7 +39,7 @@ def draw_training(results: Results, path: Path) -> None:
                     )
             axis.set(title=title, xlabel="training step", ylim=(0, None))
             axis.grid(alpha=0.3)
-        if results:
+        if figure.axes[0].lines:
             figure.axes[0].legend()
         _save(figure, path)
 

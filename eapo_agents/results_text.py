@@ -24,11 +24,12 @@ The base models differ in one number: the rate at which the student slipped whom
 """
 
 BEYOND = """\
-**Experts of parts, not of wholes.** With experts that work out whole problems, the policy asks
-for the whole by a quarter of the training, copies the answer, and has learned nothing that it
-could use alone. An expert of parts leaves it the rest, and a refused part makes an easier problem
-out of a hard one: one bracket to work out instead of three. That is where a policy that almost
-never solves three brackets finds its rewards, and the gate that closes is a curriculum.
+**Experts of parts, not of wholes.** In single trials with experts that work out whole problems,
+the policy asks for the whole by a quarter of the training, copies the answer, and has learned
+nothing that it could use alone. An expert of parts leaves it the rest, and a refused part makes
+an easier problem out of a hard one: one bracket to work out instead of three. That is where a
+policy that almost never solves three brackets finds its rewards, and the gate that closes is a
+curriculum.
 
 **It can fail.** Within a seed the outcome is nearly all or nothing, for both methods: either the
 steps of arithmetic become reliable, and then success climbs to half of all problems and more, or
