@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from eapo_agents.algorithm import ALGORITHMS, Algorithm
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.settings import (
+    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
@@ -26,6 +27,8 @@ from eapo_agents.settings import (
     RolloutSettings,
     at_least,
 )
+from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.vllm_engine import VLLMSettings
 from eapo_env.annealing import Annealing
 from eapo_env.reward import RewardRule
 
@@ -48,6 +51,10 @@ class TrainConfig:
         checkpoint_every: training steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         transcripts_every: training steps between recorded transcripts.
+        vllm: how the engine "vllm" holds the model.
+        sync: how closely a policy with weights of its own must agree with the learner, after every
+            hand-over.
+        distillation: imitate the experts' solutions instead; None trains by rewards.
     """
 
     name: str = "eapo"
@@ -65,6 +72,9 @@ class TrainConfig:
     reward: RewardRule = RewardRule()
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    vllm: VLLMSettings = VLLMSettings()
+    sync: SyncProbe = SyncProbe()
+    distillation: DistillationSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")

@@ -112,6 +112,9 @@ class HFPolicy:
             raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
         self._model.load_state_dict(state_dict, strict=False)
 
+    def close(self) -> None:
+        """Do nothing: the model is its owner's."""
+
     def _start_engine(self) -> None:
         loop = asyncio.get_running_loop()
         engine = self._engine

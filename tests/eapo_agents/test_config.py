@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eapo_agents.algorithm import ALGORITHMS
 from eapo_agents.cold_start import Student
 from eapo_agents.config import TrainConfig, with_settings
-from eapo_agents.presets import embedded, paper, self_exploratory
+from eapo_agents.presets import embedded, r1_distill_qwen_7b, self_exploratory
 from eapo_agents.pretrain import Pretraining
 from eapo_agents.settings import ExpertSettings, ModelSettings, ProblemSettings
 from eapo_env.breaker import Breaker
@@ -25,8 +25,14 @@ from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
+from eapo_env.synthetic import work_out_part
 
-PRESETS = [embedded(), paper(), self_exploratory(embedded()), self_exploratory(paper())]
+PRESETS = [
+    embedded(),
+    r1_distill_qwen_7b(),
+    self_exploratory(embedded()),
+    self_exploratory(r1_distill_qwen_7b()),
+]
 KEY = "sk-a-secret-that-must-stay-where-it-is"
 
 
@@ -203,6 +209,8 @@ def test_experts_are_of_their_kind(tmp_path: Path) -> None:
     recording.write_text("", encoding="utf-8")
     endpoint = Endpoint(base_url="http://here/v1", models=("m",))
     assert isinstance(ExpertSettings().pool(), ScriptedExperts)
+    parts = ExpertSettings(kind="synthetic-parts").pool()
+    assert parts == ScriptedExperts(work_out_part, names=("calculator",))
     assert ExpertSettings(kind="silent").pool() == SilentExperts()
     wrong = ExpertSettings(error_rate=0.25).pool()
     assert isinstance(wrong, ErroneousExperts)
