@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def with_fast_linears(model: PreTrainedModel) -> PreTrainedModel:
     """Return the model, its linear layers made `FastLinear` in place; parameters stay theirs."""
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         for module in model.modules():
             if type(module) is nn.Linear:  # a subclass has a forward of its own
                 module.__class__ = FastLinear
@@ -31,15 +31,19 @@ class FastLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return input @ weight.T + bias."""
-        if _suits(input, self.weight):
-            return _Product.apply(input, self.weight, self.bias)  # type: ignore[no-any-return]
-        return super().forward(input)
+        if not _suits(input, self.weight):
+            return super().forward(input)
+        if not torch.is_grad_enabled():
+            return _times_transposed(input, self.weight, self.bias)
+        product: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return product
 
 
 def _suits(input: Tensor, weight: Tensor) -> bool:
     return (
         input.dtype == weight.dtype == torch.float32
         and input.device.type == weight.device.type == "cpu"
+        and input.dim() > 1
         and input.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -55,7 +59,7 @@ class _Product(torch.autograd.Function):
         return _times_transposed(input, weight_OI, bias_O)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         input, weight_OI = ctx.saved_tensors
         of_input, of_weight, of_bias = ctx.needs_input_grad
