@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eapo_agents.settings import EMBEDDED, ModelSettings
+from eapo_agents.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,8 +20,7 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     Raises:
         ValueError: no model can be loaded from the path.
     """
-    embedded = str(resources.files("eapo_agents") / "embedded")
-    path = embedded if settings.path == EMBEDDED else settings.path
+    path = settings.location
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from importlib import resources
 from typing import Literal
 
 from eapo_agents.cold_start import worked_solution
@@ -41,6 +42,12 @@ class ModelSettings:
     path: str = EMBEDDED
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
+
+    @property
+    def location(self) -> str:
+        """The folder or hub id, that of the embedded model included."""
+        embedded = str(resources.files("eapo_agents") / "embedded")
+        return embedded if self.path == EMBEDDED else self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,9 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "vllm_engine serve_expert",
+    "vllm_engine serve_expert benchmark_tasks",
+    "served",
+    "benchmarks",
     "algorithm batches tokens hf_batch comparison",
     "logprobs rollout hf_policy vllm_policy",
     "learner evaluate dynamic_sampling",
@@ -42,7 +44,7 @@ AGENTS_ROWS = [
     "models presets run solutions",
     "lora play pretrain report trainer",
     "distill",
-    "console",
+    "console console_benchmarks",
     "cli_options",
     "cli_methods",
     "cli",
