@@ -50,7 +50,8 @@ def output_to(prompt, answers):
     raise ValueError(prompt)
 
 
-print(json.dumps([values(answers) for answers in json.loads((folder / "answers.json").read_text())]))
+sets = json.loads((folder / "answers.json").read_text())
+print(json.dumps([values(answers) for answers in sets]))
 """
 """The harness in a process of its own, with its scripted model."""
 
