@@ -65,13 +65,14 @@ def _add_benchmarks(commands: Commands) -> None:
 def _benchmarks(options: argparse.Namespace) -> int:
     from eapo_agents.benchmarks import BenchmarkSettings
     from eapo_agents.console_benchmarks import show_benchmarks
+    from eapo_agents.models import model_folder
     from eapo_agents.presets import embedded
     from eapo_agents.run import model_config
 
     own = ("command", "model", "out")
     given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
     settings = BenchmarkSettings(**given)
-    model = model_config(options.model, embedded()).model.location
+    model = model_folder(model_config(options.model, embedded()).model.path)
     run = Path(options.model)
     folder = run if (run / "metrics.jsonl").is_file() else Path("runs")
     return show_benchmarks(model, settings, options.out or folder / "benchmarks")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,10 @@ def train_run(run: Run) -> bool:
 
     config = run.config
     CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
-    trainer = Trainer.from_config(config)
-    with _progress("{task.fields[metrics]}") as progress:
+    with (
+        closing(Trainer.from_config(config)) as trainer,
+        _progress("{task.fields[metrics]}") as progress,
+    ):
         bar = progress.add_task(run.name, total=config.steps, metrics="")
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -69,14 +72,14 @@ def distill_run(run: Run) -> bool:
 
 def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
     """Evaluate the config's model alone; print the report, and write all of it to a file."""
-    from eapo_agents.hf_policy import HFPolicy
-    from eapo_agents.models import load_model
+    from eapo_agents.policies import policy_of
     from eapo_agents.trainer import evaluate_alone, make_rollout
 
-    model, tokenizer = load_model(config.model)
-    policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
     problems = config.evaluation.problems.load()
-    with CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"):
+    with (
+        closing(policy_of(config)) as policy,
+        CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"),
+    ):
         report = asyncio.run(evaluate_alone(config, make_rollout(config, policy), problems))
     _print_report(config.model.path, report)
     if json_file:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eapo_agents.settings import ModelSettings
+from eapo_agents.settings import EMBEDDED, ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def model_folder(path: str) -> str:
+    """Return the folder or hub id that a model's path means."""
+    return str(resources.files("eapo_agents") / "embedded") if path == EMBEDDED else path
 
 
 def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -20,7 +26,7 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     Raises:
         ValueError: no model can be loaded from the path.
     """
-    path = settings.location
+    path = model_folder(settings.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)

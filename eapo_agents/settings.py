@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Literal
 
 from eapo_agents.cold_start import worked_solution
@@ -35,19 +34,16 @@ class ModelSettings:
 
     Args:
         path: a Hugging Face folder or hub id; "embedded" is the small model in this package.
+        engine: what samples: "hf" is transformers, on the learner's own weights; "vllm" is vLLM in
+            this process, on a copy of them (section `vllm`).
         dtype: of the weights.
-        max_batch: the most episodes the in-process policy advances at once.
+        max_batch: the most episodes that "hf" advances at once.
     """
 
     path: str = EMBEDDED
+    engine: Literal["hf", "vllm"] = "hf"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
-
-    @property
-    def location(self) -> str:
-        """The folder or hub id, that of the embedded model included."""
-        embedded = str(resources.files("eapo_agents") / "embedded")
-        return embedded if self.path == EMBEDDED else self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

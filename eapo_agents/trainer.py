@@ -24,13 +24,14 @@ import numpy as np
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.evaluate import Report, evaluate
-from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
+from eapo_agents.policies import probe_of, training_policy
 from eapo_agents.policy import Policy
 from eapo_agents.rollout import Rollout, derive_seed
 from eapo_agents.run import Run
 from eapo_agents.summary import step_metrics, transcript_rows
+from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.trajectory import Group
 from eapo_env.types import Problem
 from eapo_env.verifier import Verifier
@@ -42,6 +43,9 @@ OnStep = Callable[[int, Mapping[str, float]], None]
 class Trainer:
     """A policy, its learner, and what they train on; `from_config` makes all of it.
 
+    `probe` checks every hand-over of weights; None is for a policy that samples from the learner's
+    own module, where nothing is handed over.
+
     Any part can be replaced before training: `replace(trainer, rollout=replace(trainer.rollout,
     experts=mine))`.
     """
@@ -51,6 +55,7 @@ class Trainer:
     rollout: Rollout
     problems: Sequence[Problem]
     held_out: Sequence[Problem]
+    probe: SyncProbe | None = None
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Trainer:
@@ -70,13 +75,14 @@ class Trainer:
             raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
-        policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
+        policy = training_policy(config, model, tokenizer)
         return cls(
             config=config,
             learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
             rollout=make_rollout(config, policy),
             problems=without(held_out, config.problems.load()),
             held_out=held_out,
+            probe=probe_of(config),
         )
 
     def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
@@ -88,6 +94,7 @@ class Trainer:
         step, cursor = self._restore(run)
         stopping = False
         with closing(run), asyncio.Runner() as runner, interruption() as interrupted:
+            self._hand_over(runner)
             while step < self.config.steps and not stopping:
                 metrics, sampled = self._step(runner, step, cursor)
                 step, cursor = step + 1, cursor + len(sampled.played)
@@ -98,6 +105,10 @@ class Trainer:
                 if stopping or step % self.config.checkpoint_every == 0:
                     self._save(run, step, cursor)
         return step >= self.config.steps
+
+    def close(self) -> None:
+        """Free what the policy holds, such as an engine."""
+        self.rollout.policy.close()
 
     async def evaluate(self) -> Report:
         """Return the report of the current policy, alone, on the held-out problems."""
@@ -111,16 +122,25 @@ class Trainer:
         sampled = runner.run(sampling.sample(partial(self._play, step), cursor))
         played = time.perf_counter()
         update = self.learner.update(sampled.kept) if sampled.kept else {}
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
         learned = time.perf_counter()
+        handed_over = self._hand_over(runner)
         metrics = step_metrics(sampled) | {
             "acceptance_rate": self.config.annealing.acceptance_rate_at(step),
             "turn_budget": self.config.annealing.turn_budget_at(step),
             **update,
+            **handed_over,
             "seconds/rollout": played - start,
             "seconds/update": learned - played,
+            "seconds/hand_over": time.perf_counter() - learned,
         }
         return metrics, sampled
+
+    def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Give the policy the learner's weights; return how far the two then disagree."""
+        self.rollout.policy.load_weights(self.learner.model.state_dict())
+        if self.probe is None:
+            return {}
+        return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
 
     async def _play(self, step: int, number: int) -> Group:
         """Play the group of one problem, whose members or who itself draws the turn budget."""
@@ -173,7 +193,6 @@ class Trainer:
                 f"the checkpoint {newest} is damaged ({error}); delete it to go on from the one"
                 " before"
             ) from error
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
         run.rewind(step)
         return step, cursor
 

@@ -33,15 +33,16 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "vllm_engine serve_expert benchmark_tasks",
+    "vllm_engine serve_expert linear benchmark_tasks",
     "served",
     "benchmarks",
     "algorithm batches tokens hf_batch comparison",
-    "logprobs rollout hf_policy vllm_policy",
+    "logprobs rollout hf_policy vllm_policy learner_settings",
     "learner evaluate dynamic_sampling",
     "summary sync_probe settings",
     "config",
     "models presets run solutions",
+    "policies",
     "lora play pretrain report trainer",
     "distill",
     "console console_benchmarks",

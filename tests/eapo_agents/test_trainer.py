@@ -365,7 +365,7 @@ def test_a_policy_of_ones_own_plays_and_takes_the_weights(
     trainer = replace(trainer, rollout=replace(trainer.rollout, policy=mine))
     run = Run.create(tiny_config, tmp_path)
     assert trainer.train(run)
-    assert len(taken) == tiny_config.steps
+    assert len(taken) == 1 + tiny_config.steps  # before the first step, and after each
     assert all(row["learned_sequences"] >= 4 for row in run.metrics)
 
 
