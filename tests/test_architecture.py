@@ -33,7 +33,9 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "vllm_engine serve_expert linear",
+    "vllm_engine serve_expert linear benchmark_tasks",
+    "served",
+    "benchmarks",
     "algorithm batches tokens hf_batch comparison",
     "logprobs rollout hf_policy vllm_policy learner_settings",
     "learner evaluate dynamic_sampling",
@@ -43,7 +45,7 @@ AGENTS_ROWS = [
     "policies",
     "lora play pretrain report trainer",
     "distill bases copies cell_results",
-    "cells console results_text",
+    "cells console console_benchmarks results_text",
     "cell_runs claims results_plots",
     "reproduce results",
     "console_reproduce",
