@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,8 +35,10 @@ def train_run(run: Run, processes: Processes = ALONE) -> bool:
 
     config = run.config
     CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
-    trainer = Trainer.from_config(config, processes)
-    with _progress("{task.fields[metrics]}") as progress:
+    with (
+        closing(Trainer.from_config(config, processes)) as trainer,
+        _progress("{task.fields[metrics]}") as progress,
+    ):
         bar = progress.add_task(run.name, total=config.steps, metrics="")
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -47,16 +50,37 @@ def train_run(run: Run, processes: Processes = ALONE) -> bool:
     return finished
 
 
+def distill_run(run: Run) -> bool:
+    """Distil a run to its end, with a progress bar each for solutions and updates."""
+    from eapo_agents.distill import distill
+
+    CONSOLE.print(f"[bold]{run.name}[/bold]: {run.config.steps} updates, run folder {run.folder}")
+    with _progress("{task.fields[metrics]}") as progress:
+        asked = progress.add_task("problems solved by experts", total=None, metrics="")
+        bar = progress.add_task("updates", total=run.config.steps, metrics="")
+
+        def on_problem(done: int, total: int) -> None:
+            progress.update(asked, completed=done, total=total)
+
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
+
+        finished = distill(run, on_problem=on_problem, on_step=on_step)
+    if not finished:
+        CONSOLE.print(f"interrupted; go on with: eapo distill --resume {run.folder}")
+    return finished
+
+
 def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
     """Evaluate the config's model alone; print the report, and write all of it to a file."""
-    from eapo_agents.hf_policy import HFPolicy
-    from eapo_agents.models import load_model
+    from eapo_agents.policies import policy_of
     from eapo_agents.trainer import evaluate_alone, make_rollout
 
-    model, tokenizer = load_model(config.model)
-    policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
     problems = config.evaluation.problems.load()
-    with CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"):
+    with (
+        closing(policy_of(config)) as policy,
+        CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"),
+    ):
         report = asyncio.run(evaluate_alone(config, make_rollout(config, policy), problems))
     _print_report(config.model.path, report)
     if json_file:

@@ -121,9 +121,7 @@ def bootstrap_interval(
     values = _vector(values_P)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be in (0, 1), not {level}")
-    means = np.array(
-        [values[rng.integers(0, len(values), len(values))].mean() for _ in range(num_resamples)]
-    )
+    means = resampled_means(values, rng, num_resamples)
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(float(low), float(high))
 
@@ -151,19 +149,37 @@ def paired_difference(
         raise ValueError(f"{len(a)} values against {len(b)}: pairs need the same problems")
     difference = a - b
     mean = float(difference.mean())
-    flipped = np.array(
-        [
-            (difference * (1.0 - 2.0 * rng.integers(0, 2, len(difference)))).mean()
-            for _ in range(num_resamples)
-        ]
-    )
-    # A flip that gives the same mean must count whatever the rounding of its sum.
-    extreme = int((np.abs(flipped) >= abs(mean) - 1e-12).sum())
+    flipped = flipped_means(difference, rng, num_resamples)
     return PairedDifference(
         mean=mean,
         interval=bootstrap_interval(difference, rng, num_resamples=num_resamples),
-        p_value=(1 + extreme) / (1 + num_resamples),
+        p_value=sign_flip_p_value(mean, flipped),
     )
+
+
+def resampled_means(
+    values_P: npt.NDArray[np.float64], rng: np.random.Generator, num_resamples: int
+) -> npt.NDArray[np.float64]:
+    """Return the mean of each bootstrap resample of some values."""
+    number = len(values_P)
+    draws = (rng.integers(0, number, number) for _ in range(num_resamples))
+    return np.array([values_P[draw].mean() for draw in draws])
+
+
+def flipped_means(
+    difference_P: npt.NDArray[np.float64], rng: np.random.Generator, num_resamples: int
+) -> npt.NDArray[np.float64]:
+    """Return the mean of some differences under each of many random choices of signs."""
+    number = len(difference_P)
+    signs = (1.0 - 2.0 * rng.integers(0, 2, number) for _ in range(num_resamples))
+    return np.array([(difference_P * sign).mean() for sign in signs])
+
+
+def sign_flip_p_value(mean: float, flipped: npt.NDArray[np.float64]) -> float:
+    """Return the p-value of a mean difference among those with random signs."""
+    # A flip that gives the same mean must count whatever the rounding of its sum.
+    extreme = int((np.abs(flipped) >= abs(mean) - 1e-12).sum())
+    return (1 + extreme) / (1 + len(flipped))
 
 
 def call_rates(consultations_E: npt.ArrayLike, turns_E: npt.ArrayLike) -> CallRates:
