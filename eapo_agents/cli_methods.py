@@ -6,6 +6,7 @@ Each command has a function that adds its options and one that runs it.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents.cli_options import add_resume, add_runs, add_settings, resumed, show
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def add_methods(commands: Commands) -> None:
     """Add the commands of the methods to those of `eapo`."""
     _add_distill(commands)
+    _add_benchmarks(commands)
 
 
 def _add_distill(commands: Commands) -> None:
@@ -42,3 +44,35 @@ def _distill(options: argparse.Namespace) -> int:
         config = distilled(preset_named(options.preset), lora_rank=options.lora)
         run = Run.create(with_settings(config, options.set), options.runs)
     return show([run]) if distill_run(run) else 1
+
+
+def _add_benchmarks(commands: Commands) -> None:
+    benchmarks = commands.add_parser("benchmarks", help="the paper's non-mathematical benchmarks")
+    benchmarks.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
+    benchmarks.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all seven")
+    benchmarks.add_argument("--out", type=Path, help="results and logs; default: RUN/benchmarks")
+    benchmarks.add_argument("--sample", action="store_true", help="the few rows in this package")
+    benchmarks.add_argument("--limit", type=int, help="the most rows of each")
+    benchmarks.add_argument("--max-tokens", type=int, help="of a response; default: 20480")
+    benchmarks.add_argument("--temperature", type=float, help="default: 1")
+    benchmarks.add_argument(
+        "--sandbox", choices=("docker", "local"), help="where generated code runs; default: docker"
+    )
+    benchmarks.add_argument("--grader", help="who grades HLE and SimpleQA; default: the policy")
+    benchmarks.set_defaults(command=_benchmarks)
+
+
+def _benchmarks(options: argparse.Namespace) -> int:
+    from eapo_agents.benchmarks import BenchmarkSettings
+    from eapo_agents.console_benchmarks import show_benchmarks
+    from eapo_agents.models import model_folder
+    from eapo_agents.presets import embedded
+    from eapo_agents.run import model_config
+
+    own = ("command", "model", "out")
+    given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
+    settings = BenchmarkSettings(**given)
+    model = model_folder(model_config(options.model, embedded()).model.path)
+    run = Path(options.model)
+    folder = run if (run / "metrics.jsonl").is_file() else Path("runs")
+    return show_benchmarks(model, settings, options.out or folder / "benchmarks")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from eapo_agents.algorithm import ALGORITHMS, Algorithm
+from eapo_agents.algorithm import ALGORITHMS, Algorithm, DapoSettings
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.settings import (
     DistillationSettings,
@@ -72,6 +72,7 @@ class TrainConfig:
     experts: ExpertSettings = ExpertSettings()
     rollout: RolloutSettings = RolloutSettings()
     reward: RewardRule = RewardRule()
+    dapo: DapoSettings = DapoSettings()
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     vllm: VLLMSettings = VLLMSettings()
@@ -82,12 +83,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
+        if self.algorithm != "dapo" and self.dapo != DapoSettings():
+            raise ValueError(f"the section dapo changes nothing in algorithm={self.algorithm}")
         if not self.name or set(self.name) & set("/\\\0"):
             raise ValueError(f"name must be fit for a folder, not {self.name!r}")
 
     @property
     def chosen_algorithm(self) -> Algorithm:
-        """The algorithm by its name."""
+        """The algorithm by its name; DAPO with its settings."""
+        if self.algorithm == "dapo":
+            return self.dapo.algorithm
         return next(a for a in ALGORITHMS if a.name == self.algorithm)
 
     def to_json(self) -> str:

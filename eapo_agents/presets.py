@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from eapo_agents.algorithm import DapoSettings
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import DynamicSampling
 from eapo_agents.learner import LearnerSettings
@@ -106,12 +107,13 @@ def mixed_experts() -> TrainConfig:
 def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     """Return the paper's training (3.1, Appendix A, Table 5) of a policy with a pool of experts.
 
-    From the paper: response length, batches, learning rate and its warm-up, clip ratios (those of
-    the algorithm `dapo`), temperature, no top-p and no top-k, three queries a turn, k = 32. Prompts
+    From the paper: response length, batches, learning rate and its warm-up, clip ratios,
+    temperature, no top-p and no top-k, three queries a turn, k = 32. Prompts
     of DAPO and AIME are shorter than Table 5's 2048 tokens, so that limit is not a setting.
 
     Inferred from the DAPO recipe, since the paper omits them: group size 16, at most 10 generation
-    batches a step, weight decay 0.1, gradient clip 1.0, the algorithm itself.
+    batches a step, weight decay 0.1, gradient clip 1.0, dual clip 10, the token mean
+    over the batch, the algorithm itself. The importance cap 2 is usual with vLLM as the sampler.
 
     Our choices, where neither says: 200 training steps, a turn budget of 4 at first.
 
@@ -135,6 +137,13 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             temperature=1.0,
             sampling=DynamicSampling(groups_per_step=32, problems_per_round=96, max_rounds=10),
             limits=TokenLimits(max_response_tokens=20_480),
+        ),
+        dapo=DapoSettings(
+            clip_low=0.20,
+            clip_high=0.28,
+            dual_clip=10.0,
+            importance_cap=2.0,
+            normalisation="batch",
         ),
         learner=LearnerSettings(
             learning_rate=1e-6,
