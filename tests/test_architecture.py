@@ -32,9 +32,10 @@ ENV_ROWS = [
     "__init__",
 ]
 AGENTS_ROWS = [
-    "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling sharding",
-    "vllm_engine serve_expert linear benchmark_tasks",
-    "served",
+    "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
+    "sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
+    "weight_transfer serve_expert",
+    "serve_policy vllm_server_policy served",
     "benchmarks",
     "algorithm batches tokens hf_batch comparison tally",
     "logprobs rollout hf_policy vllm_policy learner_settings",
