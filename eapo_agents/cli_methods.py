@@ -6,6 +6,7 @@ Each command has a function that adds its options and one that runs it.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def add_methods(commands: Commands) -> None:
     """Add the commands of the methods to those of `eapo`."""
     _add_distill(commands)
+    _add_reproduce(commands)
     _add_benchmarks(commands)
 
 
@@ -31,6 +33,43 @@ def _add_distill(commands: Commands) -> None:
     add_settings(distill)
     add_runs(distill)
     distill.set_defaults(command=_distill)
+
+
+def _add_reproduce(commands: Commands) -> None:
+    reproduce = commands.add_parser("reproduce", help="the paper's comparisons in miniature")
+    reproduce.add_argument(
+        "--table", choices=["1", "2", "3", "9", "E", "beyond"], help="default: all"
+    )
+    reproduce.add_argument(
+        "--seeds", type=int, metavar="N", help="instead of each cell's own number"
+    )
+    reproduce.add_argument(
+        "--folder", type=Path, default=Path("runs/reproduction"), help="of the runs"
+    )
+    reproduce.add_argument("--docs", type=Path, default=Path("docs"), help="where results.md goes")
+    reproduce.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side"
+    )
+    reproduce.add_argument("--report", action="store_true", help="run nothing, write the report")
+    add_settings(reproduce)
+    reproduce.set_defaults(command=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from eapo_agents.console_reproduce import reproduce, show_results
+
+    if options.report:
+        show_results(options.docs)
+        return 0
+    finished = reproduce(
+        key=options.table,
+        num_seeds=options.seeds,
+        folder=options.folder,
+        docs=options.docs,
+        at_once=options.jobs,
+        settings=options.set,
+    )
+    return 0 if finished else 1
 
 
 def _distill(options: argparse.Namespace) -> int:

@@ -10,7 +10,13 @@ from eapo_agents.cold_start import worked_solution
 from eapo_agents.dynamic_sampling import DynamicSampling
 from eapo_agents.rollout import TokenLimits
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ErroneousExperts, ExpertPool, ScriptedExperts, SilentExperts
+from eapo_env.experts import (
+    ErroneousExperts,
+    ExpertPool,
+    MeaninglessExperts,
+    ScriptedExperts,
+    SilentExperts,
+)
 from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
 from eapo_env.problems import load_problems
 from eapo_env.prompts import Prompts
@@ -35,13 +41,14 @@ class ModelSettings:
     Args:
         path: a Hugging Face folder or hub id; "embedded" is the small model in this package.
         engine: what samples: "hf" is transformers, on the learner's own weights; "vllm" is vLLM in
-            this process, on a copy of them (section `vllm`).
+            this process, on a copy of them (section `vllm`), and "vllm-server" a vLLM server of its
+            own (section `policy_server`).
         dtype: of the weights.
         max_batch: the most episodes that "hf" advances at once.
     """
 
     path: str = EMBEDDED
-    engine: Literal["hf", "vllm"] = "hf"
+    engine: Literal["hf", "vllm", "vllm-server"] = "hf"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
 
@@ -75,14 +82,16 @@ class ExpertSettings:
 
     Args:
         kind: "synthetic" works out the procedural problems, "synthetic-parts" no more than one
-            bracket at a time, "openai" asks servers, "replay" answers from a recording, "silent"
-            never answers.
+            bracket at a time, "openai" asks servers, "replay" answers from a recording,
+            "meaningless" says the same empty sentence to everything, "silent" never answers.
         error_rate: how often a synthetic expert is wrong.
         endpoints: the servers of "openai".
         recording: the file of "replay".
     """
 
-    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "silent"] = "synthetic"
+    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "meaningless", "silent"] = (
+        "synthetic"
+    )
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     recording: str = ""
@@ -105,6 +114,8 @@ class ExpertSettings:
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)
+            case "meaningless":
+                return MeaninglessExperts()
             case "silent":
                 return SilentExperts()
 

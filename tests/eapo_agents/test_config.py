@@ -21,7 +21,7 @@ from eapo_agents.pretrain import Pretraining
 from eapo_agents.settings import ExpertSettings, ModelSettings, ProblemSettings
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ErroneousExperts, ScriptedExperts, SilentExperts
+from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts, SilentExperts
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
@@ -256,6 +256,7 @@ def test_experts_are_of_their_kind(tmp_path: Path) -> None:
     parts = ExpertSettings(kind="synthetic-parts").pool()
     assert parts == ScriptedExperts(work_out_part, names=("calculator",))
     assert ExpertSettings(kind="silent").pool() == SilentExperts()
+    assert ExpertSettings(kind="meaningless").pool() == MeaninglessExperts()
     wrong = ExpertSettings(error_rate=0.25).pool()
     assert isinstance(wrong, ErroneousExperts)
     assert wrong.error_rate == 0.25
