@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eapo_agents.cli_methods import add_methods
 from eapo_agents.cli_options import (
@@ -18,6 +19,9 @@ from eapo_agents.cli_options import (
     resumed,
     show,
 )
+
+if TYPE_CHECKING:
+    from eapo_agents.cli_options import Commands
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
@@ -94,11 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(pretrain)
     pretrain.set_defaults(command=_pretrain)
     _add_serve_expert(commands)
+    _add_serve_policy(commands)
     add_methods(commands)
     return parser
 
 
-def _add_serve_expert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_serve_expert(commands: Commands) -> None:
     serve = commands.add_parser("serve-expert", help="serve an expert model with vLLM")
     serve.add_argument("model", help="a model folder or hub id, with a chat template")
     serve.add_argument("--name", help="under which it is served; default: MODEL")
@@ -109,6 +114,19 @@ def _add_serve_expert(commands: argparse._SubParsersAction[argparse.ArgumentPars
     serve.add_argument("--max-num-seqs", type=int, default=64)
     serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
     serve.set_defaults(command=_serve_expert)
+
+
+def _add_serve_policy(commands: Commands) -> None:
+    serve = commands.add_parser("serve-policy", help="serve the policy with vLLM, for training")
+    serve.add_argument("model", help="the model that training starts from")
+    serve.add_argument("--port", type=int, default=8100)
+    serve.add_argument("--transfer", choices=("file", "nccl"), default="file", help="of weights")
+    serve.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs")
+    serve.add_argument("--max-model-len", type=int, default=None)
+    serve.add_argument("--max-num-seqs", type=int, default=256)
+    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
+    serve.set_defaults(command=_serve_policy)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -175,6 +193,14 @@ def _serve_expert(options: argparse.Namespace) -> int:
 
     given = {name: value for name, value in vars(options).items() if name != "command"}
     return serve_expert(ExpertServers(**given))
+
+
+def _serve_policy(options: argparse.Namespace) -> int:
+    from eapo_agents.models import model_folder
+    from eapo_agents.serve_policy import ServedPolicy, serve_policy
+
+    given = {name: value for name, value in vars(options).items() if name != "command"}
+    return serve_policy(ServedPolicy(**given | {"model": model_folder(options.model)}))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from eapo_agents.settings import (
 )
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_server_policy import PolicyServer
 from eapo_env.annealing import Annealing
 from eapo_env.reward import RewardRule
 
@@ -52,6 +53,7 @@ class TrainConfig:
         keep_checkpoints: how many of the newest are kept.
         transcripts_every: training steps between recorded transcripts.
         vllm: how the engine "vllm" holds the model.
+        policy_server: where the server of the engine "vllm-server" is.
         sync: how closely a policy with weights of its own must agree with the learner, after every
             hand-over.
         distillation: imitate the experts' solutions instead; None trains by rewards.
@@ -74,6 +76,7 @@ class TrainConfig:
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     vllm: VLLMSettings = VLLMSettings()
+    policy_server: PolicyServer = PolicyServer()
     sync: SyncProbe = SyncProbe()
     distillation: DistillationSettings | None = None
 

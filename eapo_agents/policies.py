@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.models import load_model, model_folder
+from eapo_agents.vllm_server_policy import VLLMServerPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,11 +21,14 @@ def policy_of(config: TrainConfig) -> Policy:
 
     Raises:
         ValueError: no model can be loaded, or one that the engine refuses.
+        ConnectionError: the policy's server does not answer.
     """
     if config.model.engine == "vllm":
         return _vllm(config)
     model, tokenizer = load_model(config.model)
-    return training_policy(config, model, tokenizer)
+    policy = training_policy(config, model, tokenizer)
+    policy.load_weights(model.state_dict())  # a server has those that it was given last
+    return policy
 
 
 def training_policy(
@@ -42,6 +46,8 @@ def training_policy(
             return HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
         case "vllm":
             return _vllm(config)
+        case "vllm-server":
+            return VLLMServerPolicy(model_folder(config.model.path), config.policy_server)
         case _:
             assert_never(config.model.engine)
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from eapo_agents.serve_expert import HOST, ExpertServers, running
+from eapo_agents.serve_expert import ExpertServers
+from eapo_agents.server_process import HOST, running
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,14 @@ class ModelSettings:
     Args:
         path: a Hugging Face folder or hub id; "embedded" is the small model in this package.
         engine: what samples: "hf" is transformers, on the learner's own weights; "vllm" is vLLM in
-            this process, on a copy of them (section `vllm`).
+            this process, on a copy of them (section `vllm`), and "vllm-server" a vLLM server of its
+            own (section `policy_server`).
         dtype: of the weights.
         max_batch: the most episodes that "hf" advances at once.
     """
 
     path: str = EMBEDDED
-    engine: Literal["hf", "vllm"] = "hf"
+    engine: Literal["hf", "vllm", "vllm-server"] = "hf"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
 

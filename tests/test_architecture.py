@@ -33,8 +33,9 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "vllm_engine serve_expert linear benchmark_tasks",
-    "served",
+    "vllm_engine server_process vllm_file_weights linear benchmark_tasks",
+    "weight_transfer serve_expert",
+    "serve_policy vllm_server_policy served",
     "benchmarks",
     "algorithm batches tokens hf_batch comparison",
     "logprobs rollout hf_policy vllm_policy learner_settings",
