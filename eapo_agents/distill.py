@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.lora import Adapters
 from eapo_agents.models import load_model
+from eapo_agents.policies import probe_of, training_policy
 from eapo_agents.pretrain import encode
 from eapo_agents.rollout import Rollout
 from eapo_agents.run import Run
 from eapo_agents.settings import DistillationSettings
 from eapo_agents.solutions import Collection, Solution, right_solutions
+from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.tokens import Chat
 from eapo_agents.trainer import evaluate_alone, interruption, make_rollout, without
 from eapo_agents.trajectory import Demonstration
@@ -50,7 +51,8 @@ def distill(run: Run, *, on_problem: OnProblem = _nothing, on_step: OnStep = _no
     Raises:
         ValueError: a run that is none of distillation, or no right solution of any problem.
     """
-    return Distillation.from_config(run.config).run(run, on_problem, on_step)
+    with closing(Distillation.from_config(run.config)) as distillation:
+        return distillation.run(run, on_problem, on_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class Distillation:
     collection: Collection
     problems: Sequence[Problem]
     held_out: Sequence[Problem]
+    probe: SyncProbe | None = None
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Distillation:
@@ -79,6 +82,7 @@ class Distillation:
             raise ValueError(f"{config.name!r} has no section distillation: it is for eapo train")
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
+        policy = training_policy(config, model, tokenizer)
         adapters = None
         if settings.lora_rank:
             adapters = Adapters.attach(
@@ -91,7 +95,6 @@ class Distillation:
         learner_settings = replace(
             config.learner, learning_rate=settings.learning_rate, temperature=1.0
         )
-        policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
         rollout = make_rollout(config, policy)
         max_tokens = config.rollout.limits.max_response_tokens
         return cls(
@@ -109,6 +112,7 @@ class Distillation:
             ),
             problems=without(held_out, config.problems.load())[: settings.max_problems],
             held_out=held_out,
+            probe=probe_of(config),
         )
 
     def run(self, run: Run, on_problem: OnProblem, on_step: OnStep) -> bool:
@@ -134,6 +138,10 @@ class Distillation:
                     if stopping or step % self.config.checkpoint_every == 0:
                         self._save(run, step)
         return step >= self.config.steps
+
+    def close(self) -> None:
+        """Free what the policy holds, such as an engine."""
+        self.rollout.policy.close()
 
     def _lessons(self, found: Mapping[str, Sequence[Solution]]) -> list[Demonstration]:
         """Return what is learned: the right solutions that fit the limits, as the policy's own."""
@@ -172,9 +180,20 @@ class Distillation:
         every = self.config.evaluation.every
         if not (step == self.config.steps or (every and step % every == 0)):
             return {}
+        handed_over = self._hand_over(runner)
         report = runner.run(evaluate_alone(self.config, self.rollout, self.held_out))
         run.record_evaluation(step, asdict(report))
-        return {f"alone/{name}": number for name, number in report.metrics().items()}
+        alone = {f"alone/{name}": number for name, number in report.metrics().items()}
+        return alone | handed_over
+
+    def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Give the weights to a policy that has its own; return how far the two then disagree."""
+        if self.probe is None:
+            return {}
+        model = self.learner.model
+        weights = self.adapters.merged() if self.adapters else model.state_dict()
+        self.rollout.policy.load_weights(weights)
+        return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
 
     def _save(self, run: Run, step: int) -> None:
         def write(folder: Path) -> None:

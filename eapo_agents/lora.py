@@ -47,6 +47,19 @@ class Adapters:
             torch.manual_seed(seed)
             return cls(get_peft_model(model, config), base)
 
+    def merged(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the plain model that computes what model and adapters do."""
+        self.peft.merge_adapter()
+        try:
+            weights = self.peft.get_base_model().state_dict()
+            return {
+                name.replace(".base_layer.", "."): weight.clone()
+                for name, weight in weights.items()
+                if ".lora_" not in name
+            }
+        finally:
+            self.peft.unmerge_adapter()
+
     def save(self, learner: Learner, folder: Path) -> None:
         """Write the merged model in Hugging Face format, and beside it what `load` needs."""
         self.peft.save_pretrained(folder / "adapter")

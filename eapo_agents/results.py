@@ -17,7 +17,16 @@ from eapo_agents.claims import TABLES, Claim, Line, PaperTable
 from eapo_agents.comparison import seeds_difference, seeds_interval
 from eapo_agents.metrics import PairedDifference
 from eapo_agents.results_plots import Results, draw_gain, draw_training, means
-from eapo_agents.results_text import AIM, BEYOND, CURVE, INTRODUCTION, NOT_TESTED, READING, TUNING
+from eapo_agents.results_text import (
+    AIM,
+    BEYOND,
+    CALLS,
+    CURVE,
+    INTRODUCTION,
+    NOT_TESTED,
+    READING,
+    TUNING,
+)
 
 
 def write_report(docs: Path) -> Path:
@@ -48,7 +57,8 @@ def _lines(results: Results) -> Iterator[str]:
     yield from ("", "## Where expert help pays", "", *CURVE.splitlines(), "")
     yield from _gains(results)
     yield from ("", "![Gain against the base's success](images/results-gain.png)")
-    yield from ("", "## Appendix B: the call rate falls", "", *_call_rates(results))
+    yield from ("", "## Appendix B: the call rate falls", "", *CALLS.splitlines(), "")
+    yield from _call_rates(results)
     yield from ("", "## What it hangs on", "", *BEYOND.splitlines())
     yield from ("", "## Tuning", "", *TUNING.splitlines())
     yield from ("", "## How to read the intervals", "", *READING.splitlines())

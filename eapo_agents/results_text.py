@@ -20,7 +20,15 @@ turn budget alone: 2, falling to 1, or 1 from the start. The experts answer one 
 """
 
 CURVE = """\
-The base models differ in one number: the rate at which the student slipped whom they imitate.
+The base models differ in one number: the rate at which the student slipped whom they imitate. A
+guess is right once in a hundred times.
+"""
+
+CALLS = """\
+The call rate must fall here, because the turn budget does: an episode of one turn cannot consult.
+What can be read from the table is the accuracy of the training episodes, which are helped at
+first: it falls as long as help goes faster than skill comes, and rises again in the end, when
+nearly all are played alone. The paper's accuracy holds throughout.
 """
 
 BEYOND = """\
@@ -42,7 +50,9 @@ TUNING = """\
 Learning rate, number of steps, and batch (3e-4, 80, 16 problems of 8 episodes) were chosen for
 self-exploratory RL, on the embedded base model, where it learns well (preset `embedded`), and are
 the same for all. Tried for EAPO alone: turn budgets drawn per member or per group, and the two
-kinds of experts. Not tuned for either: the strength of the base, of which all are shown.
+kinds of experts. The base of the tables was chosen in trials on another base of the same slip
+(EAPO 49 to 57, self-exploratory RL 1 or 2), none of which is counted here; how the outcome
+depends on it is shown above.
 """
 
 READING = """\

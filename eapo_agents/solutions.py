@@ -129,7 +129,7 @@ def read_solutions(path: Path) -> dict[str, list[Solution]]:
             raise ValueError(f"{path}, line {number}: not a solution ({error})") from None
         found.setdefault(solution.problem, []).append(solution)
     if lines[-1]:
-        found.popitem() if found else None
+        found.pop(next(reversed(found), ""), None)
         path.write_text("".join(map(_lines, found.values())), encoding="utf-8")
     return found
 

@@ -121,6 +121,22 @@ def test_every_checkpoint_is_a_plain_model(finished: Run, config: TrainConfig) -
     assert not any("lora" in name for name in merged.state_dict())
 
 
+def test_weights_for_another_engine_are_those_of_the_checkpoint(
+    finished: Run, config: TrainConfig
+) -> None:
+    learned = Distillation.from_config(config)
+    learned._restore(Run.open(finished.folder))
+    model = learned.learner.model
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    merged = learned.adapters.merged() if learned.adapters else before
+    saved = AutoModelForCausalLM.from_pretrained(finished.checkpoints[-1]).state_dict()
+    assert merged.keys() == saved.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(weight, saved[name], atol=1e-5, rtol=1e-5)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, before[name], atol=1e-6, rtol=1e-6)
+
+
 def test_adapters_leave_the_weights_of_the_model_alone(config: TrainConfig) -> None:
     assert config.distillation
     trained = {

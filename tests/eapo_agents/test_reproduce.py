@@ -16,7 +16,7 @@ import pytest
 
 from eapo_agents.cell_results import Result, read_results
 from eapo_agents.cell_runs import Job
-from eapo_agents.cells import Played, Trained
+from eapo_agents.cells import Cell, Distilled, Played, Trained
 from eapo_agents.cli import main
 from eapo_agents.reproduce import ENDED, make_bases, open_jobs, run_jobs
 from eapo_env.annealing import Annealing
@@ -61,7 +61,7 @@ def with_base(folder: Path, model: Path) -> Path:
     return folder
 
 
-def jobs_in(folder: Path, settings: list[str], *cells: Trained | Played) -> list[Job]:
+def jobs_in(folder: Path, settings: list[str], *cells: Cell) -> list[Job]:
     return open_jobs(
         cells, num_seeds=None, folder=folder, results=folder / "results", settings=settings
     )
@@ -82,6 +82,22 @@ def test_cells_run_side_by_side_and_leave_their_results(
     assert trained.settings == tuple(settings)
     assert results["played"][0].response_tokens != results["played"][1].response_tokens
     assert jobs_in(undisturbed, settings, TRAINED, PLAYED) == [], "a result is not made again"
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_distillation_is_a_cell_like_any_other(
+    folder: Path, settings: list[str], lora_rank: int
+) -> None:
+    cell = Distilled(name="distilled", num_seeds=1, lora_rank=lora_rank)
+    for section, number in (("problems", 16), ("evaluation.problems", 3)):
+        settings = [s for s in settings if not s.startswith(f"{section}.source")]
+        settings += [f"{section}.num_problems={number}", f"{section}.brackets=1"]
+    settings += ["distillation.batch_size=4", "steps=2", "checkpoint_every=1"]
+    (job,) = jobs_in(folder, settings, cell)
+    job.run(lambda step: None)
+    (result,) = read_results(folder / "results")["distilled"]
+    assert len(result.correct_P) == 3
+    assert [step for step, _ in result.curves["alone/mean_at_k"]] == [2]
 
 
 PROGRAM = """

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
+from eapo_agents.distill import distill
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.pretrain import encode
 from eapo_agents.run import Run
+from eapo_agents.settings import DistillationSettings
+from eapo_agents.solutions import Solution
 from eapo_agents.tokens import Chat
 from eapo_agents.trainer import Trainer
 from eapo_agents.trajectory import Demonstration
@@ -133,3 +137,26 @@ def test_a_hand_over_that_fails_ends_the_run(config: TrainConfig, tmp_path: Path
     trainer = Trainer.from_config(with_settings(config, [*ON_VLLM, "sync.tolerance=1e-12"]))
     with closing(trainer), pytest.raises(RuntimeError, match="does not sample from the learner"):
         trainer.train(Run.create(config, tmp_path))
+
+
+def test_a_distilled_policy_on_vllm_samples_from_merged_adapters(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    """The solutions stand in the run folder already: no expert is asked."""
+    config = replace(
+        with_settings(config, [*ON_VLLM, "steps=20"]),
+        distillation=DistillationSettings(learning_rate=1e-2, lora_rank=8),
+    )
+    run = Run.create(config, tmp_path)
+    lines = [
+        asdict(
+            Solution(problem=problem.id, sample=0, expert="", text="\\boxed{3}", status="correct")
+        )
+        for problem in config.problems.load()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.folder / "solutions.jsonl").write_text(text, encoding="utf-8")
+    assert distill(run)
+    assert run.metrics[-1]["sync_gap"] < 1e-4
+    assert run.metrics[-1]["loss"] < 0.5 * run.metrics[0]["loss"]
+    assert run.metrics[-1]["alone/mean_at_k"] >= 0.25  # 0.1 before
