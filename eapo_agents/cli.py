@@ -58,7 +58,8 @@ def _status(options: argparse.Namespace, speaker: str) -> int:
         print(f"{speaker}: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"{speaker}: {error}", file=sys.stderr)
+        told = ". ".join([str(error), *getattr(error, "__notes__", ())])
+        print(f"{speaker}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
@@ -72,9 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a policy, or go on with a run")
-    train.add_argument(
-        "preset", nargs="?", default="embedded", help="embedded, r1_distill_qwen_7b, ..."
-    )
+    train.add_argument("preset", nargs="?", help="embedded (the default), r1_distill_qwen_7b, ...")
     add_resume(train)
     add_settings(train)
     add_runs(train)
@@ -161,7 +160,7 @@ def _lead(options: argparse.Namespace, processes: Processes) -> int:
 
     run = resumed(options)
     if run is None:
-        run = Run.create(preset_config(options.preset, options.set), options.runs)
+        run = Run.create(preset_config(options.preset or "embedded", options.set), options.runs)
     return show([run]) if train_run(run, processes) else 1
 
 

@@ -47,6 +47,8 @@ def resumed(options: argparse.Namespace) -> Run | None:
 
     if not options.resume:
         return None
+    if getattr(options, "preset", None):
+        raise ValueError(f"--resume takes the run's own settings; not {options.preset}")
     if options.set:
         raise ValueError(f"--resume takes the run's own settings; not --set {options.set}")
     return Run.open(options.resume)

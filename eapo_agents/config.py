@@ -52,6 +52,10 @@ class TrainConfig:
         checkpoint_every: training steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         transcripts_every: training steps between recorded transcripts.
+        truncation_alarm: a step in which more than this share of the responses is cut short by a
+            limit is reported loudly.
+        wandb_project: where Weights & Biases gets the metrics too (its key comes from the
+            environment); empty for nowhere.
         vllm: how the engine "vllm" holds the model.
         policy_server: where the server of the engine "vllm-server" is.
         sync: how closely a policy with weights of its own must agree with the learner, after every
@@ -66,6 +70,8 @@ class TrainConfig:
     checkpoint_every: int = 25
     keep_checkpoints: int = 2
     transcripts_every: int = 10
+    truncation_alarm: float = 0.5
+    wandb_project: str = ""
     annealing: Annealing = Annealing(steps=200)
     model: ModelSettings = ModelSettings()
     problems: ProblemSettings = ProblemSettings()

@@ -45,8 +45,9 @@ def resume(run: Run) -> Run:
 
 
 def numbers(run: Run) -> list[dict[str, float]]:
-    """All metrics but the times."""
-    return [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in run.metrics]
+    """All metrics but those of the machine."""
+    machine = ("seconds/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(machine)} for row in run.metrics]
 
 
 def transcripts(run: Run) -> dict[str, str]:
