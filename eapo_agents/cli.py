@@ -22,6 +22,7 @@ from eapo_agents.cli_options import (
 
 if TYPE_CHECKING:
     from eapo_agents.cli_options import Commands
+    from eapo_agents.processes import Processes
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
@@ -30,21 +31,34 @@ _ENVIRONMENT = {
 }
 """What torch and transformers read when they are imported, unless the user has set it."""
 
+_PLACE = {"RANK": "0", "WORLD_SIZE": "1"}
+"""What launchers (accelerate, torchrun) set, and what it is without one."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 when interrupted, 2 for bad input."""
     options = _parser().parse_args(arguments)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    rank, world = (int(os.environ.get(name, default)) for name, default in _PLACE.items())
+    if world == 1:
+        return _status(options, "eapo")
+    from eapo_agents.processes import leaving
+
+    return leaving(lambda: _status(options, f"eapo, process {rank} of {world}"))
+
+
+def _status(options: argparse.Namespace, speaker: str) -> int:
+    """Run the command; turn its errors into sentences."""
     try:
         status: int = options.command(options)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0].startswith("eapo"):
             raise
-        print(f"eapo: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
+        print(f"{speaker}: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"eapo: {error}", file=sys.stderr)
+        print(f"{speaker}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
@@ -130,13 +144,25 @@ def _add_serve_policy(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from eapo_agents.processes import SeveralProcesses, joined
+
+    with joined() as processes:
+        if isinstance(processes, SeveralProcesses) and not processes.is_first:
+            from eapo_agents.follower import follow
+
+            follow(processes)
+            return 0
+        return _lead(options, processes)
+
+
+def _lead(options: argparse.Namespace, processes: Processes) -> int:
     from eapo_agents.console import train_run
     from eapo_agents.run import Run
 
     run = resumed(options)
     if run is None:
         run = Run.create(preset_config(options.preset, options.set), options.runs)
-    return show([run]) if train_run(run) else 1
+    return show([run]) if train_run(run, processes) else 1
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Report
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
 
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 CONSOLE = Console()
 
 
-def train_run(run: Run) -> bool:
+def train_run(run: Run, processes: Processes = ALONE) -> bool:
     """Train a run to its end, with a progress bar; return whether it got there."""
     from eapo_agents.trainer import Trainer
 
     config = run.config
     CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
     with (
-        closing(Trainer.from_config(config)) as trainer,
+        closing(Trainer.from_config(config, processes)) as trainer,
         _progress("{task.fields[metrics]}") as progress,
     ):
         bar = progress.add_task(run.name, total=config.steps, metrics="")

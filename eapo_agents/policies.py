@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.models import load_model, model_folder
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.vllm_server_policy import VLLMServerPolicy
 
 if TYPE_CHECKING:
@@ -32,15 +33,23 @@ def policy_of(config: TrainConfig) -> Policy:
 
 
 def training_policy(
-    config: TrainConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    config: TrainConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    processes: Processes = ALONE,
 ) -> Policy:
     """Return the policy that samples for a learner of this model.
 
-    In "hf" the policy computes with the learner's own module, in the others with a copy.
+    In "hf" the policy computes with this very module, in the others with a copy.
 
     Raises:
-        ValueError: a model that the engine refuses.
+        ValueError: a model that the engine refuses, or vLLM in one of several processes: both
+            want torch's default process group.
     """
+    if config.model.engine == "vllm" and processes.world > 1:
+        raise ValueError(
+            f"model.engine=vllm is for one process, not for {processes.world}: use vllm-server"
+        )
     match config.model.engine:
         case "hf":
             return HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
@@ -52,9 +61,9 @@ def training_policy(
             assert_never(config.model.engine)
 
 
-def probe_of(config: TrainConfig) -> SyncProbe | None:
+def probe_of(config: TrainConfig, processes: Processes = ALONE) -> SyncProbe | None:
     """Return what checks each hand-over of weights; None where the weights are the learner's."""
-    return None if config.model.engine == "hf" else config.sync
+    return None if config.model.engine == "hf" and processes.world == 1 else config.sync
 
 
 def _vllm(config: TrainConfig) -> Policy:

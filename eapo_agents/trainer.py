@@ -28,6 +28,7 @@ from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policies import probe_of, training_policy
 from eapo_agents.policy import Policy
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.rollout import Rollout, derive_seed
 from eapo_agents.run import Run
 from eapo_agents.summary import step_metrics, transcript_rows
@@ -58,10 +59,11 @@ class Trainer:
     probe: SyncProbe | None = None
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Trainer:
+    def from_config(cls, config: TrainConfig, processes: Processes = ALONE) -> Trainer:
         """Return the trainer that a config describes.
 
-        Problems that are held out for evaluation are left out of training.
+        Problems that are held out for evaluation are left out of training. Of several processes,
+        the first one has the trainer, and the others follow it (`follower.py`).
 
         Raises:
             ValueError: a setting that names nothing, or problems that cannot be read.
@@ -75,14 +77,23 @@ class Trainer:
             raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
-        policy = training_policy(config, model, tokenizer)
+        sampled = processes.apart(model.to(config.learner.weights_dtype))
+        sampled.to(config.learner.torch_device)
+        policy = training_policy(config, sampled, tokenizer, processes)
+        processes.announce("begin", config)
+        learner = Learner(
+            model,
+            settings=config.learner,
+            algorithm=config.chosen_algorithm,
+            processes=processes,
+        )
         return cls(
             config=config,
-            learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
+            learner=learner,
             rollout=make_rollout(config, policy),
             problems=without(held_out, config.problems.load()),
             held_out=held_out,
-            probe=probe_of(config),
+            probe=probe_of(config, processes),
         )
 
     def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
@@ -101,7 +112,8 @@ class Trainer:
                 metrics |= self._periodic(runner, run, step, sampled)
                 run.record(step, metrics)
                 on_step(step, metrics)
-                stopping = interrupted() or step == self.config.steps
+                stopping = self.learner.processes.any_interrupted(interrupted())
+                stopping |= step == self.config.steps
                 if stopping or step % self.config.checkpoint_every == 0:
                     self._save(run, step, cursor)
         return step >= self.config.steps
@@ -137,7 +149,7 @@ class Trainer:
 
     def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
         """Give the policy the learner's weights; return how far the two then disagree."""
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
+        self.rollout.policy.load_weights(self.learner.weights())
         if self.probe is None:
             return {}
         return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
