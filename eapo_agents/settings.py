@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from eapo_agents.dynamic_sampling import DynamicSampling
@@ -56,6 +57,12 @@ class ProblemSettings:
     brackets: int = 3
     operations: int = 2
     seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """The source's name; a file goes by its own."""
+        path = Path(self.source)
+        return path.stem if path.suffix in (".jsonl", ".csv", ".parquet") else self.source
 
     def load(self) -> tuple[Problem, ...]:
         """Return the problems."""
