@@ -6,6 +6,7 @@ Whatever needs transformers, whose import takes seconds, is imported on use.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
 
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
 CONSOLE = Console()
 
 
-def train_run(run: Run) -> bool:
+def train_run(run: Run, processes: Processes = ALONE) -> bool:
     """Train a run to its end, with a progress bar; return whether it got there."""
     from eapo_agents.trainer import Trainer
 
     config = run.config
     CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
-    trainer = Trainer.from_config(config)
-    with _progress("{task.fields[metrics]}") as progress:
+    with (
+        closing(Trainer.from_config(config, processes)) as trainer,
+        _progress("{task.fields[metrics]}") as progress,
+    ):
         bar = progress.add_task(run.name, total=config.steps, metrics="")
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -41,6 +45,27 @@ def train_run(run: Run) -> bool:
     return finished
 
 
+def distill_run(run: Run) -> bool:
+    """Distil a run to its end, with a progress bar each for solutions and updates."""
+    from eapo_agents.distill import distill
+
+    CONSOLE.print(f"[bold]{run.name}[/bold]: {run.config.steps} updates, run folder {run.folder}")
+    with _progress("{task.fields[metrics]}") as progress:
+        asked = progress.add_task("problems solved by experts", total=None, metrics="")
+        bar = progress.add_task("updates", total=run.config.steps, metrics="")
+
+        def on_problem(done: int, total: int) -> None:
+            progress.update(asked, completed=done, total=total)
+
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
+
+        finished = distill(run, on_problem=on_problem, on_step=on_step)
+    if not finished:
+        CONSOLE.print(f"interrupted; go on with: eapo distill --resume {run.folder}")
+    return finished
+
+
 def evaluate_model(
     config: TrainConfig, json_file: Path | None = None, sources: Sequence[str] = ()
 ) -> None:
@@ -49,14 +74,12 @@ def evaluate_model(
     On the config's held-out problems, or on the sets that the sources name.
     """
     from eapo_agents.console_evaluation import problem_sets, show_evaluation
-    from eapo_agents.hf_policy import HFPolicy
-    from eapo_agents.models import load_model
+    from eapo_agents.policies import policy_of
     from eapo_agents.trainer import make_rollout
 
     sets = problem_sets(config, sources)
-    model, tokenizer = load_model(config.model)
-    policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
-    show_evaluation(CONSOLE, config, make_rollout(config, policy), sets, json_file)
+    with closing(policy_of(config)) as policy:
+        show_evaluation(CONSOLE, config, make_rollout(config, policy), sets, json_file)
 
 
 def show_report(runs: Sequence[Run], plot: Path | None) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BUCKETS = 8
 """Batches drawn at once and sorted by length: little padding."""
 
-_SETTINGS = LearnerSettings(
+SETTINGS = LearnerSettings(
     warmup_steps=0, weight_decay=0.05, max_batch_tokens=1 << 20, precision="bfloat16"
 )
 
@@ -75,9 +75,9 @@ class Pretraining:
         tokenizer = char_tokenizer()
         torch.manual_seed(self.seed)
         model = LlamaForCausalLM(_shape(tokenizer))
-        learner = Learner(model, settings=_SETTINGS)
+        learner = Learner(model, settings=SETTINGS)
         for learning_rate, batch in self._batches(Chat(tokenizer)):
-            learner.settings = replace(_SETTINGS, learning_rate=learning_rate)
+            learner.settings = replace(SETTINGS, learning_rate=learning_rate)
             on_step(learner.sft_update(batch)["loss"])
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -99,19 +99,19 @@ class Pretraining:
         flawless = replace(self.student, slip=0.0)
         copying = _copying(chat, rng, self.batch_size)
         arithmetic = _arithmetic(chat, rng, self.batch_size)
-        shown = _shown(flawless, chat, rng, self.batch_size)
+        shows = shown(flawless, chat, rng, self.batch_size)
         phases = (
             (copying, 1.0),
             (arithmetic, 1.0),
-            (_by_turns(shown, copying, shown, arithmetic, shown), 1.0),
-            (_shown(self.student, chat, rng, self.batch_size), 1 / 3),
+            (_by_turns(shows, copying, shows, arithmetic, shows), 1.0),
+            (shown(self.student, chat, rng, self.batch_size), 1 / 3),
         )
         for (batches, share), steps in zip(phases, self._phases, strict=True):
             for step, batch in enumerate(islice(batches, steps)):
-                yield self.learning_rate * share * _schedule(step, steps), batch
+                yield self.learning_rate * share * schedule(step, steps), batch
 
 
-def _schedule(step: int, steps: int) -> float:
+def schedule(step: int, steps: int) -> float:
     """Return a step's share of the peak learning rate: linear warm-up, cosine decay."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
@@ -132,7 +132,7 @@ def encode(episode: Episode, chat: Chat) -> Demonstration:
     return Demonstration(token_ids=np.array(ids, np.int32), mask=np.array(mask))
 
 
-def _shown(
+def shown(
     student: Student, chat: Chat, rng: np.random.Generator, size: int
 ) -> Iterator[list[Demonstration]]:
     """Yield batches of demonstrations for ever; those of a batch are of like length."""

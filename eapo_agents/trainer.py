@@ -24,13 +24,15 @@ import numpy as np
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.evaluate import ProblemResult, Report, evaluate
-from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
+from eapo_agents.policies import probe_of, training_policy
 from eapo_agents.policy import Policy
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.rollout import Rollout, derive_seed
 from eapo_agents.run import Run
 from eapo_agents.summary import step_metrics, transcript_rows
+from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.trajectory import Group
 from eapo_env.types import Problem
 from eapo_env.verifier import Verifier
@@ -42,6 +44,9 @@ OnStep = Callable[[int, Mapping[str, float]], None]
 class Trainer:
     """A policy, its learner, and what they train on; `from_config` makes all of it.
 
+    `probe` checks every hand-over of weights; None is for a policy that samples from the learner's
+    own module, where nothing is handed over.
+
     Any part can be replaced before training: `replace(trainer, rollout=replace(trainer.rollout,
     experts=mine))`.
     """
@@ -51,12 +56,14 @@ class Trainer:
     rollout: Rollout
     problems: Sequence[Problem]
     held_out: Sequence[Problem]
+    probe: SyncProbe | None = None
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Trainer:
+    def from_config(cls, config: TrainConfig, processes: Processes = ALONE) -> Trainer:
         """Return the trainer that a config describes.
 
-        Problems that are held out for evaluation are left out of training.
+        Problems that are held out for evaluation are left out of training. Of several processes,
+        the first one has the trainer, and the others follow it (`follower.py`).
 
         Raises:
             ValueError: a setting that names nothing, or problems that cannot be read.
@@ -66,15 +73,27 @@ class Trainer:
                 f"learner.temperature is {config.learner.temperature}, but the sampler's,"
                 f" rollout.temperature, {config.rollout.temperature}: they must be equal"
             )
+        if config.distillation:
+            raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
-        policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
+        sampled = processes.apart(model.to(config.learner.weights_dtype))
+        sampled.to(config.learner.torch_device)
+        policy = training_policy(config, sampled, tokenizer, processes)
+        processes.announce("begin", config)
+        learner = Learner(
+            model,
+            settings=config.learner,
+            algorithm=config.chosen_algorithm,
+            processes=processes,
+        )
         return cls(
             config=config,
-            learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
+            learner=learner,
             rollout=make_rollout(config, policy),
-            problems=_without(held_out, config.problems.load()),
+            problems=without(held_out, config.problems.load()),
             held_out=held_out,
+            probe=probe_of(config, processes),
         )
 
     def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
@@ -86,16 +105,22 @@ class Trainer:
         step, cursor = self._restore(run)
         stopping = False
         with closing(run), asyncio.Runner() as runner, interruption() as interrupted:
+            self._hand_over(runner)
             while step < self.config.steps and not stopping:
                 metrics, sampled = self._step(runner, step, cursor)
                 step, cursor = step + 1, cursor + len(sampled.played)
                 metrics |= self._periodic(runner, run, step, sampled)
                 run.record(step, metrics)
                 on_step(step, metrics)
-                stopping = interrupted() or step == self.config.steps
+                stopping = self.learner.processes.any_interrupted(interrupted())
+                stopping |= step == self.config.steps
                 if stopping or step % self.config.checkpoint_every == 0:
                     self._save(run, step, cursor)
         return step >= self.config.steps
+
+    def close(self) -> None:
+        """Free what the policy holds, such as an engine."""
+        self.rollout.policy.close()
 
     async def evaluate(self) -> Report:
         """Return the report of the current policy, alone, on the held-out problems."""
@@ -109,21 +134,32 @@ class Trainer:
         sampled = runner.run(sampling.sample(partial(self._play, step), cursor))
         played = time.perf_counter()
         update = self.learner.update(sampled.kept) if sampled.kept else {}
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
         learned = time.perf_counter()
+        handed_over = self._hand_over(runner)
         metrics = step_metrics(sampled) | {
             "acceptance_rate": self.config.annealing.acceptance_rate_at(step),
             "turn_budget": self.config.annealing.turn_budget_at(step),
             **update,
+            **handed_over,
             "seconds/rollout": played - start,
             "seconds/update": learned - played,
+            "seconds/hand_over": time.perf_counter() - learned,
         }
         return metrics, sampled
 
+    def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Give the policy the learner's weights; return how far the two then disagree."""
+        self.rollout.policy.load_weights(self.learner.weights())
+        if self.probe is None:
+            return {}
+        return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
+
     async def _play(self, step: int, number: int) -> Group:
-        """Play the group of one problem: its members draw their turn budgets independently."""
+        """Play the group of one problem, whose members or who itself draws the turn budget."""
         seed = derive_seed(self.config.seed, 1, number)
         draws = np.random.default_rng(seed).random(self.config.rollout.group_size).tolist()
+        if self.config.rollout.turn_budgets == "group":
+            draws = draws[:1] * len(draws)
         rules = [self.config.annealing.rules_at(step, draw) for draw in draws]
         return await self.rollout.play_group(self._problem(number), rules, seed=seed)
 
@@ -169,7 +205,6 @@ class Trainer:
                 f"the checkpoint {newest} is damaged ({error}); delete it to go on from the one"
                 " before"
             ) from error
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
         run.rewind(step)
         return step, cursor
 
@@ -206,7 +241,12 @@ async def evaluate_alone(
     )
 
 
-def _without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Return the problems whose statements are not held out for evaluation.
+
+    Raises:
+        ValueError: none is left.
+    """
     statements = {problem.statement for problem in held_out}
     rest = [problem for problem in problems if problem.statement not in statements]
     if not rest:

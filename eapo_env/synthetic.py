@@ -30,6 +30,8 @@ _NAMED = r"\b[a-z](?: ?[+\-*] ?[a-z])+\b"
 _MODULO = re.compile(rf"\bmod(?:ulo)? {MODULUS}\b")
 _LEADING_ZEROS = re.compile(r"\b0+(?=[0-9])")
 _WELL_FORMED = re.compile(r"(?:[0-9]++(?![a-z])|[a-z](?![0-9a-z])|[+\-*() ])++")
+_WRITTEN_BRACKET = re.compile(r"[a-z]:(\(*[0-9]{2}(?:[+\-*][0-9]\))+)")
+_WRITTEN_STEP = re.compile(r"([+\-*])([0-9])\)")
 _QUESTION = re.compile(rf"(?:\b([a-z]): ?)?({_NUMERIC}|{_NAMED})")
 
 
@@ -89,6 +91,14 @@ def random_sum(rng: np.random.Generator, *, brackets: int, operations: int) -> B
     return BracketSum(tuple(_random_bracket(rng, operations) for _ in range(brackets)))
 
 
+def read_sum(statement: str) -> BracketSum | None:
+    """Return the problem that a statement states, or None where it states none; total."""
+    parts = [_WRITTEN_BRACKET.fullmatch(part) for part in statement.split(" ")[:-2]]
+    brackets = [_read_bracket(part[1]) for part in parts if part]
+    found = BracketSum(tuple(brackets[:MOST_BRACKETS]))
+    return found if brackets and found.statement == statement else None
+
+
 def synthetic_problems(
     num_problems: int = 256, *, brackets: int = 3, operations: int = 2, seed: int = 0
 ) -> tuple[Problem, ...]:
@@ -101,7 +111,8 @@ def synthetic_problems(
         seed: which problems.
 
     Raises:
-        ValueError: a number below 1, or more problems than exist at this difficulty.
+        ValueError: a number below 1, more brackets than there are letters to name them, or more
+            problems than exist at this difficulty.
     """
     for name, value in (
         ("num_problems", num_problems),
@@ -110,6 +121,8 @@ def synthetic_problems(
     ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if brackets > MOST_BRACKETS:
+        raise ValueError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
     most = (90 * (8 * len(OPERATIONS)) ** operations) ** brackets // 2
     if num_problems > most:
         raise ValueError(f"num_problems must be at most {most} at this difficulty: {num_problems}")
@@ -129,12 +142,15 @@ def synthetic_problems(
     )
 
 
-def synthetic_experts(error_rate: float = 0.0, *, seed: int = 0) -> ExpertPool:
+def synthetic_experts(
+    error_rate: float = 0.0, *, seed: int = 0, parts_only: bool = False
+) -> ExpertPool:
     """Return the expert of these problems: it works out whole problems and parts alike.
 
-    With an `error_rate` above 0, each reply is wrong with that probability.
+    With an `error_rate` above 0, each reply is wrong with that probability. With `parts_only` it
+    answers no question but one about a single bracket, so that nobody can hand it a whole problem.
     """
-    expert = ScriptedExperts(work_out, names=("calculator",))
+    expert = ScriptedExperts(work_out_part if parts_only else work_out, names=("calculator",))
     if not error_rate:
         return expert
     return ErroneousExperts(inner=expert, error_rate=error_rate, seed=seed)
@@ -157,6 +173,14 @@ def work_out(query: Query) -> str | None:
     return answer
 
 
+def work_out_part(query: Query) -> str | None:
+    """Return what `work_out` does if the question is one chain of operations, like a bracket."""
+    found = _QUESTION.findall(_MODULO.sub("", query.text[:_LONGEST_QUESTION]))
+    if len(found) != 1 or not _is_chain(found[0][1].strip()):
+        return None
+    return work_out(query)
+
+
 def evaluate(expression: str, known: Mapping[str, int] | None = None) -> int | None:
     """Return the value modulo 100 of an expression in `+-*`, or None when it is none; never raises.
 
@@ -170,12 +194,27 @@ def evaluate(expression: str, known: Mapping[str, int] | None = None) -> int | N
         return None
 
 
+def _is_chain(expression: str) -> bool:
+    """Return whether every operation of an expression has a single number on its right."""
+    if evaluate(expression) is None:
+        return False
+    node = ast.parse(_LEADING_ZEROS.sub("", expression), mode="eval").body
+    while isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant):
+        node = node.left
+    return isinstance(node, ast.Constant)
+
+
 def _random_bracket(rng: np.random.Generator, operations: int) -> Bracket:
     steps = tuple(
         (OPERATIONS[rng.integers(len(OPERATIONS))], int(rng.integers(2, 10)))
         for _ in range(operations)
     )
     return Bracket(int(rng.integers(10, 100)), steps)
+
+
+def _read_bracket(text: str) -> Bracket:
+    steps = _WRITTEN_STEP.findall(text)
+    return Bracket(int(text.lstrip("(")[:2]), tuple((o, int(n)) for o, n in steps))
 
 
 def _value(node: ast.expr, known: Mapping[str, int]) -> int:

@@ -283,6 +283,19 @@ def test_the_experts_are_withdrawn_on_schedule(uninterrupted: Run) -> None:
     assert rows[5]["alone_rate"] > rows[1]["alone_rate"]
 
 
+@pytest.mark.parametrize("who", ["member", "group"])
+def test_turn_budgets_are_drawn_by_whom_the_settings_say(
+    tiny_config: TrainConfig, tmp_path: Path, who: str
+) -> None:
+    settings = [f"rollout.turn_budgets={who}", "steps=2", "transcripts_every=2"]
+    run = train(with_settings(tiny_config, settings), tmp_path)
+    budgets: dict[str, set[int]] = {}
+    for row in map(json.loads, transcripts(run)["step-000002.jsonl"].splitlines()):
+        budgets.setdefault(row["problem_id"], set()).add(row["turn_budget"])
+    assert set.union(*budgets.values()) == {1, 2}
+    assert (max(map(len, budgets.values())) == 1) == (who == "group")
+
+
 def test_self_exploratory_training_never_consults(tiny_config: TrainConfig, tmp_path: Path) -> None:
     run = train(self_exploratory(tiny_config), tmp_path)
     assert {(row["call_rate"], row["alone_rate"]) for row in run.metrics} == {(0.0, 1.0)}
@@ -352,7 +365,7 @@ def test_a_policy_of_ones_own_plays_and_takes_the_weights(
     trainer = replace(trainer, rollout=replace(trainer.rollout, policy=mine))
     run = Run.create(tiny_config, tmp_path)
     assert trainer.train(run)
-    assert len(taken) == tiny_config.steps
+    assert len(taken) == 1 + tiny_config.steps  # before the first step, and after each
     assert all(row["learned_sequences"] >= 4 for row in run.metrics)
 
 

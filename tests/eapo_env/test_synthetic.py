@@ -20,6 +20,7 @@ from eapo_env.synthetic import (
     synthetic_experts,
     synthetic_problems,
     work_out,
+    work_out_part,
 )
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 
@@ -131,6 +132,38 @@ def test_the_expert_answers_the_last_expression(question: str, answer: str | Non
 
 
 @pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (EXAMPLE.statement, None),
+        ("a:((47+38)*6)", "a=10"),
+        ("What is ((12*9)-5) modulo 100?", "03"),
+        ("((47+38)*6)+((12*9)-5)", None),
+        ("a:((47+38)*6) b:((12*9)-5)", None),
+        ("((47+38)*6) and ((12*9)-5)", None),
+        ("(47+38)*(6+1)", None),
+        ("a:7", "a=07"),
+        ("", None),
+    ],
+)
+def test_an_expert_of_parts_answers_one_bracket_alone(question: str, answer: str | None) -> None:
+    (reply,) = asyncio.run(synthetic_experts(parts_only=True).ask([Query(text=question)]))
+    assert (reply.text if isinstance(reply, Reply) else None) == answer
+
+
+@given(seed=st.integers(0, 2**32), **difficulties)
+def test_an_expert_of_parts_works_out_every_bracket_and_no_sum(
+    seed: int, brackets: int, operations: int
+) -> None:
+    drawn = random_sum(np.random.default_rng(seed), brackets=brackets, operations=operations)
+    for name, bracket in drawn.parts.items():
+        assert work_out_part(Query(text=f"{name}:{bracket}")) == f"{name}={bracket.value:02}"
+    whole = "+".join(map(str, drawn.brackets))
+    if brackets > 1:
+        assert work_out_part(Query(text=drawn.statement)) is None
+        assert work_out_part(Query(text=whole)) is None
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "(" * 10**5 + "1" + ")" * 10**5,
@@ -172,6 +205,7 @@ def test_hostile_questions_find_no_expert(text: str) -> None:
 def test_no_question_raises(text: str) -> None:
     value = work_out(Query(text=text))
     assert value is None or 0 <= int(value.rpartition("=")[2]) < 100
+    assert work_out_part(Query(text=text)) in (None, value)
     found = evaluate(text)
     assert found is None or 0 <= found < 100
 
@@ -179,6 +213,7 @@ def test_no_question_raises(text: str) -> None:
 def test_the_expert_keeps_the_protocol() -> None:
     asyncio.run(check_expert_pool(synthetic_experts()))
     asyncio.run(check_expert_pool(synthetic_experts(0.5)))
+    asyncio.run(check_expert_pool(synthetic_experts(parts_only=True)))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
@@ -189,3 +224,11 @@ def test_the_expert_is_wrong_as_often_as_it_should(rate: float) -> None:
     assert len(texts) == 1000
     assert abs(wrong - 1000 * rate) <= 4 * (1000 * rate * (1 - rate)) ** 0.5
     assert replies == ask(*["20+22"] * 1000, error_rate=rate), "luck is the question's own"
+
+
+def test_there_are_no_more_brackets_than_letters_to_name_them():
+    (problem,) = synthetic_problems(1, brackets=26, operations=1)
+    assert problem.statement.endswith("y+z mod 100")
+    assert work_out(Query(text=problem.statement)) == f"{int(problem.answer):02}"
+    with pytest.raises(ValueError, match="brackets must be at most 26, not 27"):
+        synthetic_problems(1, brackets=27, operations=1)
