@@ -1,23 +1,62 @@
-"""Play every problem k times, alone, and report (paper 3.1)."""
+"""Play every problem k times, alone, and report (paper 3.1).
+
+Every number of a report is a mean over problems of the same number for one problem, so that one
+bootstrap over problems gives all the intervals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from eapo_agents.metrics import (
-    bootstrap_interval,
+    Interval,
     majority_at_k,
     mean_at_k,
     pass_at_k,
+    resampled_means,
     variance,
 )
 from eapo_agents.rollout import Rollout, derive_seed, gather
 from eapo_agents.trajectory import Group
 from eapo_env.actions import Answer
 from eapo_env.types import Problem, Rules
+
+NUM_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemResult:
+    """What k samples of one problem came to; one value a sample.
+
+    Args:
+        answers: as they were written; None for a sample that gave none.
+        consulted: whether an expert was asked.
+        truncated: whether an outside limit cut the sample off.
+    """
+
+    problem_id: str
+    correct: tuple[bool, ...]
+    answers: tuple[str | None, ...]
+    response_tokens: tuple[int, ...]
+    consulted: tuple[bool, ...]
+    truncated: tuple[bool, ...]
+
+    def numbers(self) -> dict[str, float]:
+        """Return every metric of a report for this problem alone."""
+        k = len(self.correct)
+        return {
+            "mean_at_k": mean_at_k([self.correct]),
+            "variance": variance([self.correct]),
+            "pass_at_k": pass_at_k([self.correct], k),
+            "majority_at_k": majority_at_k([self.answers], [self.correct]),
+            "call_rate": float(np.mean(self.consulted)),
+            "response_tokens": float(np.mean(self.response_tokens)),
+            "truncation_rate": float(np.mean(self.truncated)),
+            **{f"pass_at_{n}": pass_at_k([self.correct], n) for n in _powers(k)},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +74,9 @@ class Report:
         response_tokens: mean policy tokens an episode.
         truncation_rate: the share of episodes cut off by an outside limit.
         correct_PK: correctness of every sample, problems in order.
+        problem_ids: which problems, in the same order.
+        pass_at: true pass@n for n = 1, 2, 4, ... and k.
+        intervals: the 95% interval of every metric, by its name; `pass_at_4` is that of pass@4.
     """
 
     samples_per_problem: int
@@ -48,12 +90,16 @@ class Report:
     response_tokens: float
     truncation_rate: float
     correct_PK: tuple[tuple[bool, ...], ...]
+    problem_ids: tuple[str, ...] = ()
+    pass_at: Mapping[int, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers, without the single samples, for a run's metrics."""
         numbers = asdict(self)
         low, high = numbers.pop("interval")
-        del numbers["correct_PK"]
+        for name in ("correct_PK", "problem_ids", "pass_at", "intervals"):
+            del numbers[name]
         return {**numbers, "interval_low": low, "interval_high": high}
 
 
@@ -64,8 +110,19 @@ async def evaluate(
     samples_per_problem: int = 32,
     rules: Rules | None = None,
     seed: int = 0,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
     """Return the report on `samples_per_problem` episodes of each problem, alone by default.
+
+    Args:
+        rollout: the policy and what its episodes meet.
+        problems: which problems; a problem's luck depends on the seed and its place.
+        samples_per_problem: k.
+        rules: of every episode.
+        seed: of everything drawn at random.
+        done: results of an evaluation that was interrupted: these problems are not played again.
+        on_result: called with each new result when its problem is finished.
 
     Raises:
         ValueError: no problems, or no samples.
@@ -75,34 +132,64 @@ async def evaluate(
             f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
         )
     rules_G = (rules or Rules.alone(),) * samples_per_problem
-    groups = await gather(
-        rollout.play_group(problem, rules_G, seed=derive_seed(seed, number))
-        for number, problem in enumerate(problems)
+    known = {result.problem_id: result for result in done}
+
+    async def result_of(number: int, problem: Problem) -> ProblemResult:
+        if problem.id in known:
+            return known[problem.id]
+        group = await rollout.play_group(problem, rules_G, seed=derive_seed(seed, number))
+        result = problem_result(group)
+        on_result(result)
+        return result
+
+    return report_on_results(
+        await gather(result_of(number, problem) for number, problem in enumerate(problems))
     )
-    return report_on(groups)
 
 
-def report_on(groups: Sequence[Group]) -> Report:
+def report_on(groups: Iterable[Group]) -> Report:
     """Return the report on groups of equal size, one per problem."""
-    correct_PK = np.stack([group.correct_G for group in groups])
-    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
-    episodes = [trajectory.episode for trajectory in trajectories]
-    k = correct_PK.shape[1]
+    return report_on_results([problem_result(group) for group in groups])
+
+
+def problem_result(group: Group) -> ProblemResult:
+    """Return what the samples of one problem came to."""
+    episodes = [trajectory.episode for trajectory in group.trajectories]
+    return ProblemResult(
+        problem_id=group.problem.id,
+        correct=tuple(bool(correct) for correct in group.correct_G),
+        answers=tuple(_answers(group)),
+        response_tokens=tuple(t.num_policy_tokens for t in group.trajectories),
+        consulted=tuple(bool(episode.consultations) for episode in episodes),
+        truncated=tuple(bool(e.stop_reason and e.stop_reason.truncated) for e in episodes),
+    )
+
+
+def report_on_results(results: Sequence[ProblemResult]) -> Report:
+    """Return the report on the results of problems with equally many samples."""
+    numbers = [result.numbers() for result in results]
+    names = list(numbers[0])
+    values_PM = np.array([[row[name] for name in names] for row in numbers])
+    means = dict(zip(names, values_PM.mean(axis=0).tolist(), strict=True))
+    resampled_RM = resampled_means(values_PM, np.random.default_rng(0), NUM_RESAMPLES)
+    bounds = np.quantile(resampled_RM, [0.025, 0.975], axis=0).T.tolist()
+    intervals = {name: Interval(*bound) for name, bound in zip(names, bounds, strict=True)}
+    k = len(results[0].correct)
     return Report(
         samples_per_problem=k,
-        num_problems=len(groups),
-        mean_at_k=mean_at_k(correct_PK),
-        interval=bootstrap_interval(correct_PK.mean(1), np.random.default_rng(0)),
-        variance=variance(correct_PK),
-        pass_at_k=pass_at_k(correct_PK, k),
-        majority_at_k=majority_at_k([_answers(group) for group in groups], correct_PK),
-        call_rate=float(np.mean([bool(episode.consultations) for episode in episodes])),
-        response_tokens=float(np.mean([t.num_policy_tokens for t in trajectories])),
-        truncation_rate=float(
-            np.mean([bool(e.stop_reason and e.stop_reason.truncated) for e in episodes])
-        ),
-        correct_PK=tuple(tuple(bool(c) for c in row) for row in correct_PK),
+        num_problems=len(results),
+        interval=intervals["mean_at_k"],
+        correct_PK=tuple(result.correct for result in results),
+        problem_ids=tuple(result.problem_id for result in results),
+        pass_at={n: means.pop(f"pass_at_{n}") for n in _powers(k)},
+        intervals=intervals,
+        **means,
     )
+
+
+def _powers(k: int) -> list[int]:
+    """Return 1, 2, 4, ... up to k, and k itself."""
+    return sorted({*(1 << n for n in range(k.bit_length())), k})
 
 
 def _answers(group: Group) -> list[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from eapo_agents.cold_start import worked_solution
@@ -67,6 +68,12 @@ class ProblemSettings:
     brackets: int = 3
     operations: int = 2
     seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """The source's name; a file goes by its own."""
+        path = Path(self.source)
+        return path.stem if path.suffix in (".jsonl", ".csv", ".parquet") else self.source
 
     def load(self) -> tuple[Problem, ...]:
         """Return the problems."""

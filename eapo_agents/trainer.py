@@ -22,7 +22,7 @@ import numpy as np
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
-from eapo_agents.evaluate import Report, evaluate
+from eapo_agents.evaluate import ProblemResult, Report, evaluate
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policies import probe_of, training_policy
@@ -240,7 +240,12 @@ def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
 
 
 async def evaluate_alone(
-    config: TrainConfig, rollout: Rollout, problems: Sequence[Problem]
+    config: TrainConfig,
+    rollout: Rollout,
+    problems: Sequence[Problem],
+    *,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
     """Return the report that a config asks for; the same weights always give the same one."""
     return await evaluate(
@@ -248,6 +253,8 @@ async def evaluate_alone(
         problems,
         samples_per_problem=config.evaluation.samples_per_problem,
         seed=derive_seed(config.seed, 2),
+        done=done,
+        on_result=on_result,
     )
 
 
