@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,10 +15,33 @@ from eapo_agents.metrics import (
     pass_at_k,
     variance,
 )
-from eapo_agents.rollout import Rollout, derive_seed, gather
-from eapo_agents.trajectory import Group
+from eapo_agents.rollout import derive_seed, gather
 from eapo_env.actions import Answer
+from eapo_env.episode import Episode
 from eapo_env.types import Problem, Rules
+
+
+class Graded(Protocol):
+    """A finished episode and its verdict: a trajectory, or an attempt in message space."""
+
+    @property
+    def episode(self) -> Episode:
+        """All that was said."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer was right."""
+
+    @property
+    def num_policy_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+
+
+class Player(Protocol):
+    """What plays episodes: `Rollout` in tokens, `TextRollout` in messages."""
+
+    async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Graded:
+        """Return one finished episode; the seed decides its luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +82,7 @@ class Report:
 
 
 async def evaluate(
-    rollout: Rollout,
+    player: Player,
     problems: Sequence[Problem],
     *,
     samples_per_problem: int = 32,
@@ -74,30 +98,35 @@ async def evaluate(
         raise ValueError(
             f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
         )
-    rules_G = (rules or Rules.alone(),) * samples_per_problem
-    groups = await gather(
-        rollout.play_group(problem, rules_G, seed=derive_seed(seed, number))
-        for number, problem in enumerate(problems)
+    rules = rules or Rules.alone()
+
+    async def attempts(problem: Problem, seed: int) -> list[Graded]:
+        members = range(samples_per_problem)
+        return await gather(player.play(problem, rules, seed=derive_seed(seed, m)) for m in members)
+
+    return report_on(
+        await gather(
+            attempts(problem, derive_seed(seed, number)) for number, problem in enumerate(problems)
+        )
     )
-    return report_on(groups)
 
 
-def report_on(groups: Sequence[Group]) -> Report:
-    """Return the report on groups of equal size, one per problem."""
-    correct_PK = np.stack([group.correct_G for group in groups])
-    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
-    episodes = [trajectory.episode for trajectory in trajectories]
+def report_on(attempts_PK: Sequence[Sequence[Graded]]) -> Report:
+    """Return the report on equally many attempts at each problem."""
+    correct_PK = np.array([[attempt.correct for attempt in row] for row in attempts_PK])
+    attempts = [attempt for row in attempts_PK for attempt in row]
+    episodes = [attempt.episode for attempt in attempts]
     k = correct_PK.shape[1]
     return Report(
         samples_per_problem=k,
-        num_problems=len(groups),
+        num_problems=len(attempts_PK),
         mean_at_k=mean_at_k(correct_PK),
         interval=bootstrap_interval(correct_PK.mean(1), np.random.default_rng(0)),
         variance=variance(correct_PK),
         pass_at_k=pass_at_k(correct_PK, k),
-        majority_at_k=majority_at_k([_answers(group) for group in groups], correct_PK),
+        majority_at_k=majority_at_k([_answers(row) for row in attempts_PK], correct_PK),
         call_rate=float(np.mean([bool(episode.consultations) for episode in episodes])),
-        response_tokens=float(np.mean([t.num_policy_tokens for t in trajectories])),
+        response_tokens=float(np.mean([attempt.num_policy_tokens for attempt in attempts])),
         truncation_rate=float(
             np.mean([bool(e.stop_reason and e.stop_reason.truncated) for e in episodes])
         ),
@@ -105,9 +134,9 @@ def report_on(groups: Sequence[Group]) -> Report:
     )
 
 
-def _answers(group: Group) -> list[str | None]:
-    """Return each member's answer as it wrote it; None for those who gave none."""
-    last = [trajectory.episode.actions[-1:] for trajectory in group.trajectories]
+def _answers(attempts: Sequence[Graded]) -> list[str | None]:
+    """Return each attempt's answer as it was written; None for those that gave none."""
+    last = [attempt.episode.actions[-1:] for attempt in attempts]
     return [
         action[0].text.strip() if action and isinstance(action[0], Answer) else None
         for action in last

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from eapo_agents.dynamic_sampling import DynamicSampling
+from eapo_agents.openai_policy import OpenAIPolicy
 from eapo_agents.rollout import TokenLimits
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, SilentExperts
@@ -27,19 +29,63 @@ def at_least(lowest: int, section: object, *names: str) -> None:
             raise ValueError(f"{name} must be at least {lowest}, not {getattr(section, name)}")
 
 
+def _check_key(name: str | None) -> None:
+    """Raise a `ValueError` if a key is wanted and its environment variable holds none."""
+    if name is not None and not os.environ.get(name):
+        raise ValueError(f"the environment variable {name} holds no key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """Where a model is served that is evaluated and not trained.
+
+    Args:
+        base_url: of an OpenAI-compatible server, up to and including `/v1`; empty for none.
+        api_key_env, max_live_calls, call_timeout_s, max_retries: see `eapo_env.endpoints.Endpoint`.
+        extra_body: further fields of a request, or other values; null leaves one out.
+    """
+
+    base_url: str = ""
+    api_key_env: str | None = None
+    max_live_calls: int = 64
+    call_timeout_s: float = 1800.0
+    max_retries: int = 4
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+
+    def policy(self, model: str) -> OpenAIPolicy:
+        """Return the served model as a policy for workflows and evaluations.
+
+        Raises:
+            ValueError: the key is not in the environment.
+        """
+        _check_key(self.api_key_env)
+        endpoint = Endpoint(
+            base_url=self.base_url,
+            models=(model,),
+            api_key_env=self.api_key_env,
+            max_live_calls=self.max_live_calls,
+            call_timeout_s=self.call_timeout_s,
+            max_retries=self.max_retries,
+        )
+        return OpenAIPolicy(endpoint=endpoint, extra_body=self.extra_body)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """Which model, and how it is held.
 
     Args:
-        path: a Hugging Face folder or hub id; "embedded" is the small model in this package.
+        path: a Hugging Face folder or hub id; "embedded" is the small model in this package. With
+            an `api.base_url`, the name under which the model is served there.
         dtype: of the weights.
         max_batch: the most episodes the in-process policy advances at once.
+        api: a server that has the model, instead of this process; no such model can be trained.
     """
 
     path: str = EMBEDDED
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
+    api: ApiSettings = ApiSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +141,8 @@ class ExpertSettings:
             case "synthetic-parts":
                 return synthetic_experts(self.error_rate, parts_only=True)
             case "openai":
-                for name in (endpoint.api_key_env for endpoint in self.endpoints):
-                    if name is not None and not os.environ.get(name):
-                        raise ValueError(f"the environment variable {name} holds no key")
+                for endpoint in self.endpoints:
+                    _check_key(endpoint.api_key_env)
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)

@@ -23,7 +23,7 @@ import numpy as np
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
-from eapo_agents.evaluate import Report, evaluate
+from eapo_agents.evaluate import Player, Report, evaluate
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
@@ -65,6 +65,11 @@ class Trainer:
             raise ValueError(
                 f"learner.temperature is {config.learner.temperature}, but the sampler's,"
                 f" rollout.temperature, {config.rollout.temperature}: they must be equal"
+            )
+        if config.model.api.base_url:
+            raise ValueError(
+                f"model.api.base_url is {config.model.api.base_url!r}: a model behind a server can"
+                " be evaluated, not trained"
             )
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
@@ -190,11 +195,11 @@ def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
 
 
 async def evaluate_alone(
-    config: TrainConfig, rollout: Rollout, problems: Sequence[Problem]
+    config: TrainConfig, player: Player, problems: Sequence[Problem]
 ) -> Report:
     """Return the report that a config asks for; the same weights always give the same one."""
     return await evaluate(
-        rollout,
+        player,
         problems,
         samples_per_problem=config.evaluation.samples_per_problem,
         seed=derive_seed(config.seed, 2),
