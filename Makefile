@@ -40,8 +40,7 @@ VLLM_RUN = $(VLLM_VENV)/bin/python -m
 vllm-cpu: $(VLLM_VENV)/installed
 
 test-vllm: $(VLLM_VENV)/installed
-	$(VLLM_RUN) pytest tests/eapo_agents/test_vllm_policy.py \
-	  tests/eapo_agents/test_vllm_training.py tests/eapo_agents/test_serve_expert.py
+	$(VLLM_RUN) pytest tests/eapo_agents/test_vllm_*.py tests/eapo_agents/test_serve_*.py
 
 $(VLLM_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, play, report, demo, pretrain."""
+"""The command line: train, evaluate, play, report, demo, pretrain; see also `cli_methods.py`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents.cli_methods import add_methods
+from eapo_agents.cli_options import (
+    PRESET_HELP,
+    add_resume,
+    add_runs,
+    add_settings,
+    preset_config,
+    resumed,
+    show,
+)
 
 if TYPE_CHECKING:
-    from eapo_agents.config import TrainConfig
-    from eapo_agents.run import Run
+    from eapo_agents.cli_options import Commands
+    from eapo_agents.processes import Processes
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
@@ -22,28 +31,39 @@ _ENVIRONMENT = {
 }
 """What torch and transformers read when they are imported, unless the user has set it."""
 
+_PLACE = {"RANK": "0", "WORLD_SIZE": "1"}
+"""What launchers (accelerate, torchrun) set, and what it is without one."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 when interrupted, 2 for bad input."""
     options = _parser().parse_args(arguments)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    rank, world = (int(os.environ.get(name, default)) for name, default in _PLACE.items())
+    if world == 1:
+        return _status(options, "eapo")
+    from eapo_agents.processes import leaving
+
+    return leaving(lambda: _status(options, f"eapo, process {rank} of {world}"))
+
+
+def _status(options: argparse.Namespace, speaker: str) -> int:
+    """Run the command; turn its errors into sentences."""
     try:
         status: int = options.command(options)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0].startswith("eapo"):
             raise
-        print(f"eapo: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
+        print(f"{speaker}: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"eapo: {error}", file=sys.stderr)
+        told = ". ".join([str(error), *getattr(error, "__notes__", ())])
+        print(f"{speaker}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
     return status
-
-
-_PRESET_HELP = "whose settings to take for a model; a run has its own"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,22 +73,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a policy, or go on with a run")
-    train.add_argument("preset", nargs="?", default="embedded", help="embedded, paper, ...")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to go on with")
-    _add_settings(train)
-    _add_runs(train)
+    train.add_argument("preset", nargs="?", help="embedded (the default), r1_distill_qwen_7b, ...")
+    add_resume(train)
+    add_settings(train)
+    add_runs(train)
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate a model alone on held-out problems")
     evaluate.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
-    evaluate.add_argument("--preset", default="embedded", help=_PRESET_HELP)
+    evaluate.add_argument("--preset", default="embedded", help=PRESET_HELP)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
-    _add_settings(evaluate)
+    add_settings(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     play = commands.add_parser("play", help="be the policy yourself, or watch a model play")
     play.add_argument("--model", help="watch this model or run; without it, you play")
-    play.add_argument("--preset", default="embedded", help=_PRESET_HELP)
+    play.add_argument("--preset", default="embedded", help=PRESET_HELP)
     play.add_argument("--problems", default="synthetic", help="a source of problems")
     play.add_argument("--turns", type=int, default=4, help="the turn budget")
     play.add_argument("--acceptance-rate", type=float, default=1.0)
@@ -82,20 +102,21 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     demo = commands.add_parser("demo", help="train with and without experts; compare")
-    _add_settings(demo)
-    _add_runs(demo)
+    add_settings(demo)
+    add_runs(demo)
     demo.set_defaults(command=_demo)
 
     pretrain = commands.add_parser("pretrain", help="make the embedded model anew")
     pretrain.add_argument("folder", type=Path)
-    _add_settings(pretrain)
+    add_settings(pretrain)
     pretrain.set_defaults(command=_pretrain)
     _add_serve_expert(commands)
+    _add_serve_policy(commands)
     add_methods(commands)
     return parser
 
 
-def _add_serve_expert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_serve_expert(commands: Commands) -> None:
     serve = commands.add_parser("serve-expert", help="serve an expert model with vLLM")
     serve.add_argument("model", help="a model folder or hub id, with a chat template")
     serve.add_argument("--name", help="under which it is served; default: MODEL")
@@ -108,32 +129,39 @@ def _add_serve_expert(commands: argparse._SubParsersAction[argparse.ArgumentPars
     serve.set_defaults(command=_serve_expert)
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change a setting; may be repeated",
-    )
-
-
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
+def _add_serve_policy(commands: Commands) -> None:
+    serve = commands.add_parser("serve-policy", help="serve the policy with vLLM, for training")
+    serve.add_argument("model", help="the model that training starts from")
+    serve.add_argument("--port", type=int, default=8100)
+    serve.add_argument("--transfer", choices=("file", "nccl"), default="file", help="of weights")
+    serve.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs")
+    serve.add_argument("--max-model-len", type=int, default=None)
+    serve.add_argument("--max-num-seqs", type=int, default=256)
+    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
+    serve.set_defaults(command=_serve_policy)
 
 
 def _train(options: argparse.Namespace) -> int:
+    from eapo_agents.processes import SeveralProcesses, joined
+
+    with joined() as processes:
+        if isinstance(processes, SeveralProcesses) and not processes.is_first:
+            from eapo_agents.follower import follow
+
+            follow(processes)
+            return 0
+        return _lead(options, processes)
+
+
+def _lead(options: argparse.Namespace, processes: Processes) -> int:
     from eapo_agents.console import train_run
     from eapo_agents.run import Run
 
-    if options.resume:
-        if options.set:
-            raise ValueError(f"--resume takes the run's own settings; not --set {options.set}")
-        run = Run.open(options.resume)
-    else:
-        run = Run.create(_config(options.preset, options.set), options.runs)
-    finished = train_run(run)
-    return _show([run]) if finished else 1
+    run = resumed(options)
+    if run is None:
+        run = Run.create(preset_config(options.preset or "embedded", options.set), options.runs)
+    return show([run]) if train_run(run, processes) else 1
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -141,7 +169,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from eapo_agents.console import evaluate_model
     from eapo_agents.run import model_config
 
-    config = model_config(options.model, _config(options.preset, ()))
+    config = model_config(options.model, preset_config(options.preset, ()))
     evaluate_model(with_settings(config, options.set), options.json)
     return 0
 
@@ -152,7 +180,7 @@ def _play(options: argparse.Namespace) -> int:
     from eapo_env.types import Rules
 
     rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
-    preset = _config(options.preset, ())
+    preset = preset_config(options.preset, ())
     config = model_config(options.model, preset) if options.model else None
     play(options.problems, rules, config, options.episodes, options.seed)
     return 0
@@ -161,7 +189,7 @@ def _play(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from eapo_agents.run import Run
 
-    return _show([Run.open(folder) for folder in options.runs], options.plot)
+    return show([Run.open(folder) for folder in options.runs], options.plot)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -169,11 +197,11 @@ def _demo(options: argparse.Namespace) -> int:
     from eapo_agents.presets import self_exploratory
     from eapo_agents.run import Run
 
-    eapo = _config("embedded", ["name=eapo", *options.set])
+    eapo = preset_config("embedded", ["name=eapo", *options.set])
     runs = [Run.create(c, options.runs) for c in (eapo, self_exploratory(eapo))]
     if not all(train_run(run) for run in runs):
         return 1
-    return _show(runs, runs[0].folder / "plots" / "comparison.png")
+    return show(runs, runs[0].folder / "plots" / "comparison.png")
 
 
 def _pretrain(options: argparse.Namespace) -> int:
@@ -192,18 +220,12 @@ def _serve_expert(options: argparse.Namespace) -> int:
     return serve_expert(ExpertServers(**given))
 
 
-def _config(preset: str, settings: Sequence[str]) -> TrainConfig:
-    from eapo_agents.config import with_settings
-    from eapo_agents.presets import preset_named
+def _serve_policy(options: argparse.Namespace) -> int:
+    from eapo_agents.models import model_folder
+    from eapo_agents.serve_policy import ServedPolicy, serve_policy
 
-    return with_settings(preset_named(preset), settings)
-
-
-def _show(runs: Sequence[Run], plot: Path | None = None) -> int:
-    from eapo_agents.console import show_report
-
-    show_report(runs, plot)
-    return 0
+    given = {name: value for name, value in vars(options).items() if name != "command"}
+    return serve_policy(ServedPolicy(**given | {"model": model_folder(options.model)}))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,112 @@ Each command has a function that adds its options and one that runs it.
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eapo_agents.cli_options import add_resume, add_runs, add_settings, resumed, show
+
+if TYPE_CHECKING:
+    from eapo_agents.cli_options import Commands
 
 
-def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_methods(commands: Commands) -> None:
     """Add the commands of the methods to those of `eapo`."""
+    _add_distill(commands)
+    _add_reproduce(commands)
+    _add_benchmarks(commands)
+
+
+def _add_distill(commands: Commands) -> None:
+    distill = commands.add_parser("distill", help="imitate the experts' right solutions")
+    distill.add_argument("preset", nargs="?", default="embedded", help="embedded, ...")
+    distill.add_argument(
+        "--lora", type=int, default=0, metavar="RANK", help="train adapters of this rank instead"
+    )
+    add_resume(distill)
+    add_settings(distill)
+    add_runs(distill)
+    distill.set_defaults(command=_distill)
+
+
+def _add_reproduce(commands: Commands) -> None:
+    reproduce = commands.add_parser("reproduce", help="the paper's comparisons in miniature")
+    reproduce.add_argument(
+        "--table", choices=["1", "2", "3", "9", "E", "beyond"], help="default: all"
+    )
+    reproduce.add_argument(
+        "--seeds", type=int, metavar="N", help="instead of each cell's own number"
+    )
+    reproduce.add_argument(
+        "--folder", type=Path, default=Path("runs/reproduction"), help="of the runs"
+    )
+    reproduce.add_argument("--docs", type=Path, default=Path("docs"), help="where results.md goes")
+    reproduce.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side"
+    )
+    reproduce.add_argument("--report", action="store_true", help="run nothing, write the report")
+    add_settings(reproduce)
+    reproduce.set_defaults(command=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from eapo_agents.console_reproduce import reproduce, show_results
+
+    if options.report:
+        show_results(options.docs)
+        return 0
+    finished = reproduce(
+        key=options.table,
+        num_seeds=options.seeds,
+        folder=options.folder,
+        docs=options.docs,
+        at_once=options.jobs,
+        settings=options.set,
+    )
+    return 0 if finished else 1
+
+
+def _distill(options: argparse.Namespace) -> int:
+    from eapo_agents.config import with_settings
+    from eapo_agents.console import distill_run
+    from eapo_agents.presets import distilled, preset_named
+    from eapo_agents.run import Run
+
+    run = resumed(options)
+    if run is None:
+        config = distilled(preset_named(options.preset), lora_rank=options.lora)
+        run = Run.create(with_settings(config, options.set), options.runs)
+    return show([run]) if distill_run(run) else 1
+
+
+def _add_benchmarks(commands: Commands) -> None:
+    benchmarks = commands.add_parser("benchmarks", help="the paper's non-mathematical benchmarks")
+    benchmarks.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
+    benchmarks.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all seven")
+    benchmarks.add_argument("--out", type=Path, help="results and logs; default: RUN/benchmarks")
+    benchmarks.add_argument("--sample", action="store_true", help="the few rows in this package")
+    benchmarks.add_argument("--limit", type=int, help="the most rows of each")
+    benchmarks.add_argument("--max-tokens", type=int, help="of a response; default: 20480")
+    benchmarks.add_argument("--temperature", type=float, help="default: 1")
+    benchmarks.add_argument(
+        "--sandbox", choices=("docker", "local"), help="where generated code runs; default: docker"
+    )
+    benchmarks.add_argument("--grader", help="who grades HLE and SimpleQA; default: the policy")
+    benchmarks.set_defaults(command=_benchmarks)
+
+
+def _benchmarks(options: argparse.Namespace) -> int:
+    from eapo_agents.benchmarks import BenchmarkSettings
+    from eapo_agents.console_benchmarks import show_benchmarks
+    from eapo_agents.models import model_folder
+    from eapo_agents.presets import embedded
+    from eapo_agents.run import model_config
+
+    own = ("command", "model", "out")
+    given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
+    settings = BenchmarkSettings(**given)
+    model = model_folder(model_config(options.model, embedded()).model.path)
+    run = Path(options.model)
+    folder = run if (run / "metrics.jsonl").is_file() else Path("runs")
+    return show_benchmarks(model, settings, options.out or folder / "benchmarks")

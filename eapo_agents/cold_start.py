@@ -17,7 +17,15 @@ from eapo_env.acceptance import replies_in_slots
 from eapo_env.actions import Consult, render_consult
 from eapo_env.episode import Episode, act, begin, receive
 from eapo_env.prompts import Prompts
-from eapo_env.synthetic import MODULUS, Bracket, BracketSum, apply, random_sum, work_out
+from eapo_env.synthetic import (
+    MODULUS,
+    Bracket,
+    BracketSum,
+    apply,
+    random_sum,
+    read_sum,
+    work_out,
+)
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 
 WHOLE = ""
@@ -70,6 +78,10 @@ class Student:
             if episode.pending:
                 episode = receive(episode, _answers(episode))
         return episode
+
+    def solve(self, total: BracketSum, rng: np.random.Generator) -> str:
+        """Return the student's own solution of a problem, alone."""
+        return self._solve(total, {}, rng)
 
     def _rules(self, rng: np.random.Generator) -> Rules:
         if rng.random() < self.alone:
@@ -146,3 +158,13 @@ def _answers(episode: Episode) -> tuple[ExpertReply, ...]:
 def _answer(query: Query) -> ExpertReply:
     text = work_out(query)
     return Unavailable("no expression") if text is None else Reply("calculator", text)
+
+
+def worked_solution(query: Query) -> str | None:
+    """Return the flawless solution of the query's problem, as the student writes it.
+
+    This is the expert whose trajectories the embedded model is distilled from. None for a
+    problem that is not procedural.
+    """
+    total = read_sum(query.statement)
+    return None if total is None else Student(slip=0.0).solve(total, np.random.default_rng(0))

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from eapo_agents.algorithm import ALGORITHMS, Algorithm
+from eapo_agents.algorithm import ALGORITHMS, Algorithm, DapoSettings
 from eapo_agents.learner import LearnerSettings
 from eapo_agents.settings import (
+    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ModelSettings,
@@ -26,6 +27,9 @@ from eapo_agents.settings import (
     RolloutSettings,
     at_least,
 )
+from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_server_policy import PolicyServer
 from eapo_env.annealing import Annealing
 from eapo_env.reward import RewardRule
 
@@ -48,6 +52,15 @@ class TrainConfig:
         checkpoint_every: training steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         transcripts_every: training steps between recorded transcripts.
+        truncation_alarm: a step in which more than this share of the responses is cut short by a
+            limit is reported loudly.
+        wandb_project: where Weights & Biases gets the metrics too (its key comes from the
+            environment); empty for nowhere.
+        vllm: how the engine "vllm" holds the model.
+        policy_server: where the server of the engine "vllm-server" is.
+        sync: how closely a policy with weights of its own must agree with the learner, after every
+            hand-over.
+        distillation: imitate the experts' solutions instead; None trains by rewards.
     """
 
     name: str = "eapo"
@@ -57,24 +70,35 @@ class TrainConfig:
     checkpoint_every: int = 25
     keep_checkpoints: int = 2
     transcripts_every: int = 10
+    truncation_alarm: float = 0.5
+    wandb_project: str = ""
     annealing: Annealing = Annealing(steps=200)
     model: ModelSettings = ModelSettings()
     problems: ProblemSettings = ProblemSettings()
     experts: ExpertSettings = ExpertSettings()
     rollout: RolloutSettings = RolloutSettings()
     reward: RewardRule = RewardRule()
+    dapo: DapoSettings = DapoSettings()
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    vllm: VLLMSettings = VLLMSettings()
+    policy_server: PolicyServer = PolicyServer()
+    sync: SyncProbe = SyncProbe()
+    distillation: DistillationSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
+        if self.algorithm != "dapo" and self.dapo != DapoSettings():
+            raise ValueError(f"the section dapo changes nothing in algorithm={self.algorithm}")
         if not self.name or set(self.name) & set("/\\\0"):
             raise ValueError(f"name must be fit for a folder, not {self.name!r}")
 
     @property
     def chosen_algorithm(self) -> Algorithm:
-        """The algorithm by its name."""
+        """The algorithm by its name; DAPO with its settings."""
+        if self.algorithm == "dapo":
+            return self.dapo.algorithm
         return next(a for a in ALGORITHMS if a.name == self.algorithm)
 
     def to_json(self) -> str:

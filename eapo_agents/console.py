@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Report
+from eapo_agents.processes import ALONE, Processes
 from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
 
@@ -27,14 +29,16 @@ if TYPE_CHECKING:
 CONSOLE = Console()
 
 
-def train_run(run: Run) -> bool:
+def train_run(run: Run, processes: Processes = ALONE) -> bool:
     """Train a run to its end, with a progress bar; return whether it got there."""
     from eapo_agents.trainer import Trainer
 
     config = run.config
     CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
-    trainer = Trainer.from_config(config)
-    with _progress("{task.fields[metrics]}") as progress:
+    with (
+        closing(Trainer.from_config(config, processes)) as trainer,
+        _progress("{task.fields[metrics]}") as progress,
+    ):
         bar = progress.add_task(run.name, total=config.steps, metrics="")
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -46,17 +50,38 @@ def train_run(run: Run) -> bool:
     return finished
 
 
+def distill_run(run: Run) -> bool:
+    """Distil a run to its end, with a progress bar each for solutions and updates."""
+    from eapo_agents.distill import distill
+
+    CONSOLE.print(f"[bold]{run.name}[/bold]: {run.config.steps} updates, run folder {run.folder}")
+    with _progress("{task.fields[metrics]}") as progress:
+        asked = progress.add_task("problems solved by experts", total=None, metrics="")
+        bar = progress.add_task("updates", total=run.config.steps, metrics="")
+
+        def on_problem(done: int, total: int) -> None:
+            progress.update(asked, completed=done, total=total)
+
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
+
+        finished = distill(run, on_problem=on_problem, on_step=on_step)
+    if not finished:
+        CONSOLE.print(f"interrupted; go on with: eapo distill --resume {run.folder}")
+    return finished
+
+
 def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
     """Evaluate the config's model alone; print the report, and write all of it to a file."""
-    from eapo_agents.hf_policy import HFPolicy
-    from eapo_agents.models import load_model
-    from eapo_agents.trainer import evaluate_alone, make_rollout
+    from eapo_agents.chat_models import player_of
+    from eapo_agents.trainer import evaluate_alone
 
-    model, tokenizer = load_model(config.model)
-    policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
     problems = config.evaluation.problems.load()
-    with CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"):
-        report = asyncio.run(evaluate_alone(config, make_rollout(config, policy), problems))
+    with (
+        player_of(config) as player,
+        CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"),
+    ):
+        report = asyncio.run(evaluate_alone(config, player, problems))
     _print_report(config.model.path, report)
     if json_file:
         json_file.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eapo_agents.hf_batch import Batch, Request
+from eapo_agents.linear import with_fast_linears
 from eapo_agents.policy import Completion, Sampling, completion_limit
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class HFPolicy:
                 f"max_context_tokens must be in 2..{positions}, not {self.max_context_tokens}"
             )
         _check_full_attention(config, self.max_context_tokens)
-        self._model = model
+        self._model = with_fast_linears(model)
         self._max_batch = max_batch
         self._batch = Batch(model, tokenizer)
         self._waiting: list[Request] = []
@@ -111,6 +112,9 @@ class HFPolicy:
         if unknown or missing:
             raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
         self._model.load_state_dict(state_dict, strict=False)
+
+    def close(self) -> None:
+        """Do nothing: the model is its owner's."""
 
     def _start_engine(self) -> None:
         loop = asyncio.get_running_loop()

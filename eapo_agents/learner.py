@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,87 +21,22 @@ from eapo_agents.algorithm import DAPO, Algorithm
 from eapo_agents.batches import (
     LAYOUTS,
     Batch,
-    Layout,
     MiniBatch,
     Row,
     make_batches,
     mini_batch,
     rows_of_groups,
 )
+from eapo_agents.learner_settings import LearnerSettings as LearnerSettings
+from eapo_agents.linear import with_fast_linears
 from eapo_agents.logprobs import token_logprobs
 from eapo_agents.losses import Loss, mismatch, sft_loss
+from eapo_agents.processes import ALONE, Processes
+from eapo_agents.tally import add, mean_of_steps
 from eapo_agents.trajectory import Demonstration, Floats, Group, Trajectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnerSettings:
-    """How the learner updates the model; defaults as in the paper's Table 5 where it says.
-
-    Args:
-        learning_rate: AdamW's, after the warm-up (Table 5: 1e-6).
-        warmup_steps: updates over which it grows linearly from 1/warmup_steps of it (Table 5: 10).
-        weight_decay: AdamW's (inferred from the DAPO recipe).
-        max_grad_norm: gradients are scaled down to this norm; `inf` never scales (inferred).
-        max_batch_tokens: tokens of a micro-batch, padding included: memory and speed, not results.
-        mini_batches: updates the groups of one call are split into, whole groups in their order.
-        epochs: passes over them. With more than one update in all, `logp_old` is computed once
-            before the first, and the ratio is 1 only in the first.
-        temperature: of the sampler: log-probabilities are those of logits / temperature.
-        device: where the model lives; "auto" takes an accelerator if there is one.
-        precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
-        layout: how a model reads a batch; "padded" suits all, "packed" wants flash attention,
-            "shared" reads a prompt once for all of its group in a batch, through a key-value cache.
-        gradient_checkpointing: recompute activations in the backward pass, to save memory. This
-            needs the model's training mode and so its dropout, if it has any.
-
-    Raises:
-        ValueError: a value out of its range, or "shared" with gradient checkpointing.
-    """
-
-    learning_rate: float = 1e-6
-    warmup_steps: int = 10
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
-    max_batch_tokens: int = 4096
-    mini_batches: int = 1
-    epochs: int = 1
-    temperature: float = 1.0
-    device: str = "auto"
-    precision: Literal["float64", "float32", "bfloat16"] = "float32"
-    layout: Layout = "padded"
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_grad_norm", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("max_batch_tokens", "mini_batches", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "warmup_steps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
-        if self.layout == "shared" and self.gradient_checkpointing:
-            raise ValueError("the layout 'shared' excludes gradient checkpointing")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device meant."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """The type of weights, gradients and optimiser state."""
-        return torch.float64 if self.precision == "float64" else torch.float32
 
 
 class Learner:
@@ -113,6 +47,8 @@ class Learner:
             and updated in place.
         algorithm: the advantages and the loss; any value of the type, one's own included.
         settings: see `LearnerSettings`.
+        processes: those that share the updates. The public methods are called in the first one; the
+            others do the same when they are told (`follower.py`).
     """
 
     def __init__(
@@ -121,10 +57,14 @@ class Learner:
         *,
         algorithm: Algorithm = DAPO,
         settings: LearnerSettings | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.settings = settings or LearnerSettings()
         self.algorithm = algorithm
-        self.model = model.to(self.settings.torch_device, self.settings.weights_dtype)
+        self.processes = processes
+        self.model = with_fast_linears(model).to(self.settings.weights_dtype)
+        self._kind = type(model)
+        processes.place(model, self.settings.torch_device)
         if self.settings.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.step = 0
@@ -148,6 +88,7 @@ class Learner:
             ValueError: no groups, or no policy token in one of the optimiser steps.
             FloatingPointError: the loss or a gradient is not finite; that step is not applied.
         """
+        self.processes.announce("update", groups)
         minis = [
             self._mini_batch(
                 rows_of_groups(chunk, self.algorithm.advantages), num_groups=len(chunk)
@@ -156,7 +97,7 @@ class Learner:
         ]
         only_one = len(minis) * self.settings.epochs == 1
         old = [None if only_one else self._logps(mini.batches) for mini in minis]
-        return _summary(
+        return mean_of_steps(
             [
                 self._apply(mini, self.algorithm.loss, logp_old)
                 for _ in range(self.settings.epochs)
@@ -171,12 +112,14 @@ class Learner:
             ValueError: no demonstrations, or not a single token to learn.
             FloatingPointError: the loss or a gradient is not finite; the step is not applied.
         """
+        self.processes.announce("sft_update", demonstrations)
         rows = [Row(record=record) for record in demonstrations]
         report = self._apply(self._mini_batch(rows, num_groups=len(rows)), sft_loss, None)
         return {name: value for name, value in report.items() if "mismatch" not in name}
 
     def logprobs(self, records: Sequence[Trajectory | Demonstration]) -> list[Floats]:
         """Return each record's log-probabilities under the model, 0 off the mask, in order."""
+        self.processes.announce("logprobs", records)
         rows = [Row(record=record) for record in records]
         batches = self._placed(make_batches(rows, max_tokens=self.settings.max_batch_tokens))
         found: dict[int, Floats] = {}
@@ -185,24 +128,29 @@ class Learner:
                 found[row] = logp_T[: records[row].num_tokens].numpy().copy()
         return [found[row] for row in range(len(records))]
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return the model's weights, in the first process; live tensors where there is one."""
+        self.processes.announce("weights")
+        return self.processes.weights(self.model)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on as if nothing had happened; live tensors."""
+        """Return what `load_state_dict` needs to go on as if nothing had happened; as `weights`."""
+        self.processes.announce("state_dict")
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "model": self.processes.weights(self.model),
+            "optimizer": self.processes.optimizer_state(self._optimizer),
             "step": self.step,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore weights, optimiser and step."""
-        self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        """Restore weights, optimiser and step, from the first process's state."""
+        self.processes.announce("load_state_dict", {})
+        self.step = self.processes.load(self.model, self._optimizer, state)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint: the model in Hugging Face format, the rest in `learner.pt`."""
-        self.model.save_pretrained(folder)
-        state = {"optimizer": self._optimizer.state_dict(), "step": self.step}
+        state = self.state_dict()
+        self.model.save_pretrained(folder, state_dict=state.pop("model"))
         torch.save(state, folder / "learner.pt")
 
     def load(self, folder: Path) -> None:
@@ -212,14 +160,16 @@ class Learner:
             ValueError: a folder that does not hold such a checkpoint, or a damaged one.
         """
         try:
-            weights = type(self.model).from_pretrained(folder, dtype=self.settings.weights_dtype)
+            weights = self._kind.from_pretrained(folder, dtype=self.settings.weights_dtype)
             state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
             self.load_state_dict(state | {"model": weights.state_dict()})
         except Exception as error:
             raise ValueError(f"cannot restore a learner from {folder}: {error}") from error
 
     def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
-        mini = mini_batch(rows, max_tokens=self.settings.max_batch_tokens, num_groups=num_groups)
+        limit = self.settings.max_batch_tokens
+        mini = mini_batch(rows, max_tokens=limit, num_groups=num_groups)
+        mini = self.processes.share(mini, rows, max_tokens=limit)
         return replace(mini, batches=self._placed(mini.batches))
 
     def _placed(self, batches: Sequence[Batch]) -> list[Batch]:
@@ -229,26 +179,29 @@ class Learner:
     def _apply(self, mini: MiniBatch, loss: Loss, old: Sequence[Tensor] | None) -> dict[str, float]:
         """Take one optimiser step; `old` None means that the ratio is 1."""
         self._optimizer.zero_grad(set_to_none=True)
-        report: dict[str, Tensor] = {}
+        tally: dict[str, Tensor] = {}
         for i, batch in enumerate(mini.batches):
             logp_BT, entropy = self._forward(batch)
             inputs = mini.loss_inputs(batch, logp_BT, logp_BT.detach() if old is None else old[i])
-            output, gap = loss(inputs), mismatch(inputs)
+            output = loss(inputs)
             output.loss.backward()  # type: ignore[no-untyped-call]
-            report["loss"] = report.get("loss", 0.0) + output.loss.detach()
-            sums = {"entropy": entropy} | output.sums | gap.sums
-            _add(report, sums, output.maxima | gap.maxima, mini.num_tokens)
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
-        self._refuse_non_finite(float(report["loss"]), float(grad_norm))
+            gap = mismatch(inputs)
+            add(
+                tally, [output, replace(gap, sums=gap.sums | {"entropy": entropy})], mini.num_tokens
+            )
+        tally["padding_rate"] = torch.tensor(mini.padding_rate / self.processes.world)
+        report = self.processes.total(tally)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        grad_norm = float(self.processes.whole(norm))
+        self._refuse_non_finite(report["loss"], grad_norm)
         self._optimizer.param_groups[0]["lr"] = self.settings.learning_rate_at(self.step)
         self._optimizer.step()
         self.step += 1
-        return {name: float(value) for name, value in report.items()} | {
-            "grad_norm": float(grad_norm),
+        return report | {
+            "grad_norm": grad_norm,
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "learned_tokens": mini.num_tokens,
             "learned_sequences": mini.num_sequences,
-            "padding_rate": mini.padding_rate,
         }
 
     def _refuse_non_finite(self, loss: float, grad_norm: float) -> None:
@@ -265,30 +218,10 @@ class Learner:
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         settings = self.settings
         self.model.train(settings.gradient_checkpointing)
+        layout = LAYOUTS[self.processes.layout(settings.layout)]
         bfloat16 = settings.precision == "bfloat16"
         with torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=bfloat16):
-            return token_logprobs(self.model, batch, LAYOUTS[settings.layout], settings.temperature)
-
-
-def _add(
-    report: dict[str, Tensor],
-    sums: Mapping[str, Tensor],
-    maxima: Mapping[str, Tensor],
-    num_tokens: float,
-) -> None:
-    """Add a micro-batch's diagnostics to the report of its optimiser step."""
-    for name, value in sums.items():
-        report[name] = report.get(name, 0.0) + value.detach() / num_tokens
-    for name, value in maxima.items():
-        report[f"max_{name}"] = torch.maximum(report.get(f"max_{name}", value), value.detach())
-
-
-def _summary(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over the optimiser steps, or the largest of a maximum."""
-    return {
-        name: (max if name.startswith("max_") else fmean)([report[name] for report in reports])
-        for name in reports[0]
-    }
+            return token_logprobs(self.model, batch, layout, settings.temperature)
 
 
 def _split(groups: Sequence[Group], num: int) -> list[Sequence[Group]]:

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+def model_folder(path: str) -> str:
+    """Return the folder or hub id that a model's path means."""
+    return str(resources.files("eapo_agents") / "embedded") if path == EMBEDDED else path
+
+
 def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model, in the wanted dtype, and its tokenizer.
 
     Raises:
         ValueError: no model can be loaded from the path.
     """
-    embedded = str(resources.files("eapo_agents") / "embedded")
-    path = embedded if settings.path == EMBEDDED else settings.path
+    path = model_folder(settings.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -84,14 +84,13 @@ def _person(console: Console) -> Write:
 
 
 def _model(config: TrainConfig, env: EAPOMathEnv) -> Write:
-    from eapo_agents.hf_policy import HFPolicy
-    from eapo_agents.models import load_model
+    from eapo_agents.policies import policy_of
     from eapo_agents.policy import Sampling
     from eapo_agents.tokens import Chat, TokenHistory
     from eapo_env.actions import CONSULT_CLOSE
 
-    model, tokenizer = load_model(config.model)
-    policy, chat = HFPolicy(model, tokenizer), Chat(tokenizer)
+    policy = policy_of(config)
+    chat = Chat(policy.tokenizer)
     history: list[TokenHistory] = []
 
     def write(_: str) -> str:

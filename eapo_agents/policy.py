@@ -99,6 +99,9 @@ class Policy(Protocol):
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Take the learner's weights, so that the next completion is drawn from them."""
 
+    def close(self) -> None:
+        """Free what the policy holds; it completes nothing afterwards."""
+
 
 class ScriptedPolicy:
     """A policy that writes what a script says: the double for tests and demonstrations.
@@ -143,6 +146,9 @@ class ScriptedPolicy:
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Do nothing: a script has no weights."""
+
+    def close(self) -> None:
+        """Do nothing: a script holds nothing."""
 
     def _encode(self, text: str, stop: tuple[str, ...]) -> tuple[list[int], bool]:
         ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
+from eapo_agents.expert_watch import ExpertWatch
 from eapo_agents.policy import Completion, Policy, Sampling
 from eapo_agents.tokens import Chat, TokenHistory, cut_tokens
 from eapo_agents.trajectory import Group, Trajectory
@@ -62,6 +63,7 @@ class Rollout:
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
     gate: Gate = "pre"
+    watch: ExpertWatch = field(default_factory=ExpertWatch)
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
         """Return the trajectory of one episode; the seed decides the gate and the sampling."""
@@ -119,7 +121,7 @@ class Rollout:
         if pending is None:
             return episode
         queries = queries_to_ask(pending, self.gate)
-        replies = await self.experts.ask(queries) if queries else ()
+        replies = await self.watch.ask(self.experts, queries) if queries else ()
         slots = replies_in_slots(pending, self.gate, [self._cut(reply) for reply in replies])
         return receive(episode, slots)
 

@@ -13,10 +13,12 @@ A checkpoint is written beside its place and moved there in one stroke: it is wh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -94,6 +96,8 @@ class Run:
             file.write(line + "\n")
         for name, value in metrics.items():
             self._tensorboard.add_scalar(name, value, step)
+        if self.config.wandb_project:
+            self._wandb.log(dict(metrics), step=step)
 
     def record_transcripts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a step's episodes, one JSON object a line."""
@@ -120,14 +124,21 @@ class Run:
         return sorted(p for p in (self.folder / "checkpoints").glob("step-*") if p.is_dir())
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Return the new checkpoint of a step, which `write` fills; prune the oldest ones."""
+        """Return the new checkpoint of a step, which `write` fills; prune the oldest ones.
+
+        Raises:
+            OSError: it cannot be written; the checkpoints before it are as they were.
+        """
         place = self.folder / "checkpoints" / f"step-{step:06d}"
         for leftover in place.parent.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover)
         unfinished = _hidden(place)
         unfinished.mkdir(parents=True)
-        write(unfinished)
-        self._settle(unfinished)
+        try:
+            write(unfinished)
+            self._settle(unfinished)
+        except Exception as error:  # each library has its own for a full disk
+            raise OSError(f"cannot write the checkpoint {place}: {error}") from error
         unfinished.rename(place)
         _flush(place.parent)
         for old in self.checkpoints[: -self.config.keep_checkpoints]:
@@ -144,10 +155,26 @@ class Run:
                 if int(recorded.stem.removeprefix("step-")) > step:
                     recorded.unlink()
 
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Let nobody else train in this folder meanwhile; the lock ends with the process.
+
+        Raises:
+            ValueError: somebody else does.
+        """
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            _lock(handle, self.folder)
+            yield
+        finally:
+            os.close(handle)
+
     def close(self) -> None:
         """Finish what is being written."""
         if "_tensorboard" in self.__dict__:
             self._tensorboard.close()
+        if "_wandb" in self.__dict__:
+            self._wandb.finish()
 
     def _settle(self, folder: Path) -> None:
         """Bring a folder to disk, so that no rename comes before it, and let others read it."""
@@ -164,6 +191,19 @@ class Run:
         steps = [int(row["step"]) for row in self.metrics]
         return SummaryWriter(
             str(self.folder / "tensorboard"), purge_step=steps[-1] + 1 if steps else None
+        )
+
+    @cached_property
+    def _wandb(self) -> Any:
+        import wandb
+
+        return wandb.init(
+            project=self.config.wandb_project,
+            name=self.name,
+            id=f"{self.name}-{self.folder.stat().st_ino}",
+            resume="allow",
+            dir=str(self.folder),
+            config=json.loads(self.config.to_json()),
         )
 
 
@@ -209,6 +249,13 @@ def _write(path: Path, text: str) -> None:
 
 def _hidden(path: Path) -> Path:
     return path.with_name(f"{_UNFINISHED}{path.name}")
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another process is training in {folder}") from None
 
 
 def _flush(path: Path) -> None:

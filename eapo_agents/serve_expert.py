@@ -1,31 +1,20 @@
-"""[edge] Experts of one's own: vLLM's OpenAI server, one or several, started and ended as a whole.
-
-A server is a family of processes, of which the first may die (or exit with status 0) and leave the
-others behind, holding ports and memory. So each server leads a process group of its own, what
-counts is whether its process is there and `/health` answers, and its end is the end of the group.
-"""
+"""[edge] Experts of one's own: vLLM's OpenAI servers, started and ended as a whole."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
-HOST = "127.0.0.1"
+from eapo_agents.server_process import HOST, POLL_S, ServerProcess, running
+
 _KEY = "VLLM_API_KEY"  # which vLLM's server reads for itself
-_POLL_S = 0.2
-_LAST_CHARS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +31,7 @@ class ExpertServers:
         max_num_seqs: the most calls that one server decodes together.
         options: further options of vLLM's server, as on its command line; they win over ours.
         start_timeout_s: how long a server may take to answer; a large model loads for minutes.
+        environment: variables for the servers, beside this process's own.
 
     Raises:
         ValueError: a value out of its range.
@@ -56,11 +46,12 @@ class ExpertServers:
     max_num_seqs: int = 64
     options: Sequence[str] = ()
     start_timeout_s: float = 1800.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in ("replicas", "tensor_parallel_size", "max_num_seqs"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for name in ("replicas", "tensor_parallel_size", "max_num_seqs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 1 <= self.port <= 65_536 - self.replicas:
             raise ValueError(
                 f"port must leave room for {self.replicas} up to 65535, not {self.port}"
@@ -125,7 +116,7 @@ class ExpertServers:
     def _environment(self, replica: int, gpus: Sequence[str]) -> dict[str, str]:
         if not gpus:
             # vLLM compiles two functions at the first call, even where it is told to run eagerly.
-            return {"TORCH_COMPILE_DISABLE": "1"}
+            return {"TORCH_COMPILE_DISABLE": "1", **self.environment}
         first = replica * self.tensor_parallel_size
         own = gpus[first : first + self.tensor_parallel_size]
         if len(own) < self.tensor_parallel_size:
@@ -133,103 +124,18 @@ class ExpertServers:
                 f"{self.replicas} replicas on {self.tensor_parallel_size} GPUs each need more than"
                 f" the {len(gpus)} that are visible"
             )
-        return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
-
-
-class ServerProcess:
-    """A running server: the leader of a process group that `kill` ends as a whole."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.port = port
-        self._process = process
-        self._log = log
-
-    @property
-    def alive(self) -> bool:
-        """Whether the server's process is there; its exit status says nothing about why not."""
-        return self._process.poll() is None
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the engine behind the server is up."""
-        connection = HTTPConnection(HOST, self.port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    @property
-    def last_words(self) -> str:
-        """The end of the server's output."""
-        return self._log.read_text(encoding="utf-8", errors="replace")[-_LAST_CHARS:]
-
-    def wait_until_healthy(self, timeout_s: float) -> None:
-        """Return when the server answers.
-
-        Raises:
-            ChildProcessError: it ended before.
-            TimeoutError: it did not in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not self.healthy:
-            if not self.alive:
-                raise ChildProcessError(f"the server on port {self.port} ended:\n{self.last_words}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the server on port {self.port} is silent for {timeout_s:g} s")
-            time.sleep(_POLL_S)
-
-    def kill(self) -> None:
-        """End every process of the group at once, as a machine that fails would."""
-        with suppress(ProcessLookupError):  # nobody is left in the group
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def end(self, grace_s: float = 15.0) -> None:
-        """Let calls under way finish, then end the whole group, whatever is left of it."""
-        try:
-            self._process.terminate()
-            self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            self.kill()
-
-
-@contextmanager
-def running(
-    command: Sequence[str], port: int, environment: Mapping[str, str]
-) -> Iterator[ServerProcess]:
-    """Start a server in a process group of its own; end the group afterwards.
-
-    Raises:
-        ValueError: the port answers already: another server would be taken for this one.
-    """
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
-            raise ValueError(f"port {port} is taken: something answers there")
-    with tempfile.TemporaryDirectory(prefix="eapo-expert-") as folder:
-        log = Path(folder) / f"{port}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "VLLM_NO_USAGE_STATS": "1", **environment},
-            )
-        server = ServerProcess(process, port, log)
-        try:
-            yield server
-        finally:
-            server.end()
+        return {"CUDA_VISIBLE_DEVICES": ",".join(own), **self.environment}
 
 
 def serve_expert(servers: ExpertServers) -> int:
+    """Serve experts until Ctrl-C or SIGTERM; see `serve`."""
+    return serve(servers, "to consult it", servers.setting)
+
+
+def serve(servers: ExpertServers, purpose: str, setting: str) -> int:
     """Serve until Ctrl-C or SIGTERM, or until no server is left; return the exit status.
+
+    Once all answer, the setting is printed, to be pasted behind `eapo train`.
 
     Raises:
         ChildProcessError, TimeoutError, ValueError: as `ExpertServers.run`.
@@ -241,9 +147,9 @@ def serve_expert(servers: ExpertServers) -> int:
         try:
             with console.status(f"{servers.replicas} x {servers.model} is loading"):
                 started = stack.enter_context(servers.run())
-            console.print("ready; to consult it:")
+            console.print(f"ready; {purpose}:")
             # Not for rich to wrap: it is to be pasted.
-            print(servers.setting, flush=True)
+            print(setting, flush=True)
             _watch(started)
         except KeyboardInterrupt:
             console.print("ending")
@@ -255,7 +161,7 @@ def _watch(servers: Sequence[ServerProcess]) -> None:
     """Return when no server is left; say so of each."""
     living = list(servers)
     while living:
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
         for server in [server for server in living if not server.alive]:
             living.remove(server)
             print(f"the server on port {server.port} ended:\n{server.last_words}", flush=True)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from eapo_agents.cold_start import worked_solution
 from eapo_agents.dynamic_sampling import DynamicSampling
 from eapo_agents.openai_policy import OpenAIPolicy
 from eapo_agents.rollout import TokenLimits
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ExpertPool, SilentExperts
-from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.experts import (
+    ErroneousExperts,
+    ExpertPool,
+    MeaninglessExperts,
+    ScriptedExperts,
+    SilentExperts,
+)
+from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
 from eapo_env.problems import load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
@@ -77,12 +84,16 @@ class ModelSettings:
     Args:
         path: a Hugging Face folder or hub id; "embedded" is the small model in this package. With
             an `api.base_url`, the name under which the model is served there.
+        engine: what samples: "hf" is transformers, on the learner's own weights; "vllm" is vLLM in
+            this process, on a copy of them (section `vllm`), and "vllm-server" a vLLM server of its
+            own (section `policy_server`).
         dtype: of the weights.
-        max_batch: the most episodes the in-process policy advances at once.
-        api: a server that has the model, instead of this process; no such model can be trained.
+        max_batch: the most episodes that "hf" advances at once.
+        api: a server that has the model, instead of any engine; no such model can be trained.
     """
 
     path: str = EMBEDDED
+    engine: Literal["hf", "vllm", "vllm-server"] = "hf"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
     api: ApiSettings = ApiSettings()
@@ -117,14 +128,16 @@ class ExpertSettings:
 
     Args:
         kind: "synthetic" works out the procedural problems, "synthetic-parts" no more than one
-            bracket at a time, "openai" asks servers, "replay" answers from a recording, "silent"
-            never answers.
+            bracket at a time, "openai" asks servers, "replay" answers from a recording,
+            "meaningless" says the same empty sentence to everything, "silent" never answers.
         error_rate: how often a synthetic expert is wrong.
         endpoints: the servers of "openai".
         recording: the file of "replay".
     """
 
-    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "silent"] = "synthetic"
+    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "meaningless", "silent"] = (
+        "synthetic"
+    )
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     recording: str = ""
@@ -146,8 +159,35 @@ class ExpertSettings:
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)
+            case "meaningless":
+                return MeaninglessExperts()
             case "silent":
                 return SilentExperts()
+
+    def solvers(self, *, max_tokens: int, timeout_s: float) -> ExpertPool:
+        """Return the same experts, asked for whole solutions instead of help with a question.
+
+        Servers are asked without our system prompt, and their reasoning is kept.
+
+        Raises:
+            ValueError: as `pool`.
+        """
+        pool = self.pool()
+        match self.kind, pool:
+            case "synthetic", _:
+                solver = ScriptedExperts(worked_solution, names=("student",))
+                return ErroneousExperts(inner=solver, error_rate=self.error_rate)
+            case _, OpenAIExperts():
+                return replace(
+                    pool,
+                    endpoints=[replace(e, call_timeout_s=timeout_s) for e in pool.endpoints],
+                    system_prompt="",
+                    max_tokens=max_tokens,
+                    batch_timeout_s=2 * timeout_s,
+                    read=read_with_reasoning,
+                )
+            case _:
+                return pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,3 +237,41 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         at_least(1, self, "samples_per_problem")
         at_least(0, self, "every")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationSettings:
+    """How the policy imitates the experts' solutions (paper 3.1, "Distillation").
+
+    Args:
+        samples_per_problem: solutions asked for per problem; the right ones are imitated.
+        max_problems: how many of the training problems the experts are asked about; None is all.
+        problems_at_once: how many of them are under way at a time.
+        timeout_s: how long a server may take for one solution.
+        batch_size: solutions an update.
+        learning_rate: instead of the learner's, which is meant for rewards; LoRA wants about ten
+            times as much as all parameters.
+        lora_rank: of the adapters that are trained instead of all parameters; 0 trains all.
+        lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    samples_per_problem: int = 4
+    max_problems: int | None = None
+    problems_at_once: int = 64
+    timeout_s: float = 1800.0
+    batch_size: int = 32
+    learning_rate: float = 1e-5
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "samples_per_problem", "problems_at_once", "batch_size")
+        at_least(0, self, "learning_rate", "lora_rank")
+        if self.max_problems is not None:
+            at_least(1, self, "max_problems")
+        for name in ("timeout_s", "lora_alpha"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.metrics import CallRates, call_rates
 from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.types import Reply
+
+_LOG = logging.getLogger(__name__)
 
 
 def step_metrics(sampled: Sampled) -> dict[str, float]:
@@ -50,6 +53,18 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
         "groups_kept": float(len(sampled.kept)),
         "problems_used": float(len(sampled.played)),
     }
+
+
+def alarm(step: int, truncation_rate: float, limit: float) -> None:
+    """Say loudly that responses are cut short: such a run learns to be short, or nothing."""
+    if truncation_rate > limit:
+        _LOG.warning(
+            "STEP %d: %.0f%% OF THE RESPONSES WERE CUT SHORT (more than %.0f%%); see"
+            " rollout.limits.max_response_tokens and the model's context",
+            step,
+            100 * truncation_rate,
+            100 * limit,
+        )
 
 
 def transcript_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:

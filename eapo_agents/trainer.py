@@ -7,7 +7,6 @@ number, so a run that was interrupted goes on as if it had not been.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +23,16 @@ import numpy as np
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.evaluate import Player, Report, evaluate
-from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
+from eapo_agents.policies import probe_of, training_policy
 from eapo_agents.policy import Policy
+from eapo_agents.processes import ALONE, Processes
+from eapo_agents.progress import Progress, peak_memory_mib
 from eapo_agents.rollout import Rollout, derive_seed
 from eapo_agents.run import Run
-from eapo_agents.summary import step_metrics, transcript_rows
+from eapo_agents.summary import alarm, step_metrics, transcript_rows
+from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.trajectory import Group
 from eapo_env.types import Problem
 from eapo_env.verifier import Verifier
@@ -42,6 +44,9 @@ OnStep = Callable[[int, Mapping[str, float]], None]
 class Trainer:
     """A policy, its learner, and what they train on; `from_config` makes all of it.
 
+    `probe` checks every hand-over of weights; None is for a policy that samples from the learner's
+    own module, where nothing is handed over.
+
     Any part can be replaced before training: `replace(trainer, rollout=replace(trainer.rollout,
     experts=mine))`.
     """
@@ -51,12 +56,14 @@ class Trainer:
     rollout: Rollout
     problems: Sequence[Problem]
     held_out: Sequence[Problem]
+    probe: SyncProbe | None = None
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Trainer:
+    def from_config(cls, config: TrainConfig, processes: Processes = ALONE) -> Trainer:
         """Return the trainer that a config describes.
 
-        Problems that are held out for evaluation are left out of training.
+        Problems that are held out for evaluation are left out of training. Of several processes,
+        the first one has the trainer, and the others follow it (`follower.py`).
 
         Raises:
             ValueError: a setting that names nothing, or problems that cannot be read.
@@ -71,15 +78,27 @@ class Trainer:
                 f"model.api.base_url is {config.model.api.base_url!r}: a model behind a server can"
                 " be evaluated, not trained"
             )
+        if config.distillation:
+            raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
         model, tokenizer = load_model(config.model)
-        policy = HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
+        sampled = processes.apart(model.to(config.learner.weights_dtype))
+        sampled.to(config.learner.torch_device)
+        policy = training_policy(config, sampled, tokenizer, processes)
+        processes.announce("begin", config)
+        learner = Learner(
+            model,
+            settings=config.learner,
+            algorithm=config.chosen_algorithm,
+            processes=processes,
+        )
         return cls(
             config=config,
-            learner=Learner(model, settings=config.learner, algorithm=config.chosen_algorithm),
+            learner=learner,
             rollout=make_rollout(config, policy),
-            problems=_without(held_out, config.problems.load()),
+            problems=without(held_out, config.problems.load()),
             held_out=held_out,
+            probe=probe_of(config, processes),
         )
 
     def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
@@ -88,42 +107,66 @@ class Trainer:
         Goes on from the newest checkpoint in the run folder. The first Ctrl-C ends the current
         step, writes a checkpoint and returns False; a second one stops at once.
         """
-        step, cursor = self._restore(run)
+        with run.exclusively(), closing(run), asyncio.Runner() as runner, interruption() as came:
+            return self._train(run, runner, on_step, came)
+
+    def _train(
+        self, run: Run, runner: asyncio.Runner, on_step: OnStep, interrupted: Callable[[], bool]
+    ) -> bool:
+        progress = self._restore(run)
+        self._hand_over(runner)
         stopping = False
-        with closing(run), asyncio.Runner() as runner, interruption() as interrupted:
-            while step < self.config.steps and not stopping:
-                metrics, sampled = self._step(runner, step, cursor)
-                step, cursor = step + 1, cursor + len(sampled.played)
-                metrics |= self._periodic(runner, run, step, sampled)
-                run.record(step, metrics)
-                on_step(step, metrics)
-                stopping = interrupted() or step == self.config.steps
-                if stopping or step % self.config.checkpoint_every == 0:
-                    self._save(run, step, cursor)
-        return step >= self.config.steps
+        while progress.step < self.config.steps and not stopping:
+            with _named(progress.step + 1, run):
+                metrics, sampled = self._step(runner, progress)
+                progress = progress.after(sampled)
+                metrics |= self._periodic(runner, run, progress.step, sampled)
+                run.record(progress.step, metrics)
+                alarm(progress.step, metrics["truncation_rate"], self.config.truncation_alarm)
+                on_step(progress.step, metrics)
+                stopping = self.learner.processes.any_interrupted(interrupted())
+                stopping |= progress.step == self.config.steps
+                if stopping or progress.step % self.config.checkpoint_every == 0:
+                    self._save(run, progress)
+        return progress.step >= self.config.steps
+
+    def close(self) -> None:
+        """Free what the policy holds, such as an engine."""
+        self.rollout.policy.close()
 
     async def evaluate(self) -> Report:
         """Return the report of the current policy, alone, on the held-out problems."""
         return await evaluate_alone(self.config, self.rollout, self.held_out)
 
-    def _step(
-        self, runner: asyncio.Runner, step: int, cursor: int
-    ) -> tuple[dict[str, float], Sampled]:
-        start = time.perf_counter()
+    def _step(self, runner: asyncio.Runner, progress: Progress) -> tuple[dict[str, float], Sampled]:
+        start, step = time.perf_counter(), progress.step
+        play = partial(self._play, step)
         sampling = self.config.rollout.sampling
-        sampled = runner.run(sampling.sample(partial(self._play, step), cursor))
+        sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus))
         played = time.perf_counter()
         update = self.learner.update(sampled.kept) if sampled.kept else {}
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
         learned = time.perf_counter()
+        handed_over = self._hand_over(runner)
         metrics = step_metrics(sampled) | {
             "acceptance_rate": self.config.annealing.acceptance_rate_at(step),
             "turn_budget": self.config.annealing.turn_budget_at(step),
             **update,
+            **handed_over,
+            **self.rollout.watch.metrics(),
+            "groups_carried": float(len(sampled.surplus)),
             "seconds/rollout": played - start,
             "seconds/update": learned - played,
+            "seconds/hand_over": time.perf_counter() - learned,
+            "memory/peak_mib": peak_memory_mib(),
         }
         return metrics, sampled
+
+    def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Give the policy the learner's weights; return how far the two then disagree."""
+        self.rollout.policy.load_weights(self.learner.weights())
+        if self.probe is None:
+            return {}
+        return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
 
     async def _play(self, step: int, number: int) -> Group:
         """Play the group of one problem, whose members or who itself draws the turn budget."""
@@ -152,33 +195,40 @@ class Trainer:
         run.record_evaluation(step, asdict(report))
         return {f"alone/{name}": number for name, number in report.metrics().items()}
 
-    def _save(self, run: Run, step: int, cursor: int) -> None:
+    def _save(self, run: Run, progress: Progress) -> None:
         def write(folder: Path) -> None:
             self.learner.save(folder)
             self.rollout.policy.tokenizer.save_pretrained(folder)
-            state = {"step": step, "cursor": cursor}
-            (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            progress.write(folder)
 
-        run.save(step, write)
+        run.save(progress.step, write)
 
-    def _restore(self, run: Run) -> tuple[int, int]:
+    def _restore(self, run: Run) -> Progress:
         checkpoints = run.checkpoints
-        if not checkpoints:
-            run.rewind(0)
-            return 0, 0
-        newest = checkpoints[-1]
-        try:
-            self.learner.load(newest)
-            state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-            step, cursor = int(state["step"]), int(state["cursor"])
-        except (ValueError, OSError, KeyError) as error:
-            raise ValueError(
-                f"the checkpoint {newest} is damaged ({error}); delete it to go on from the one"
-                " before"
-            ) from error
-        self.rollout.policy.load_weights(self.learner.model.state_dict())
-        run.rewind(step)
-        return step, cursor
+        progress = Progress()
+        if checkpoints:
+            newest = checkpoints[-1]
+            try:
+                self.learner.load(newest)
+                progress = Progress.read(newest)
+            except ValueError as error:
+                raise ValueError(
+                    f"the checkpoint {newest} is damaged ({error}); delete it to go on from the"
+                    " one before"
+                ) from error
+        run.rewind(progress.step)
+        return progress
+
+
+@contextmanager
+def _named(step: int, run: Run) -> Iterator[None]:
+    """Let an error say in which step it came, and where the run can go on."""
+    try:
+        yield
+    except Exception as error:
+        newest = run.checkpoints[-1].name if run.checkpoints else "its start"
+        error.add_note(f"This was training step {step}; {run.folder} can go on from {newest}")
+        raise
 
 
 def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
@@ -206,7 +256,12 @@ async def evaluate_alone(
     )
 
 
-def _without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Return the problems whose statements are not held out for evaluation.
+
+    Raises:
+        ValueError: none is left.
+    """
     statements = {problem.statement for problem in held_out}
     rest = [problem for problem in problems if problem.statement not in statements]
     if not rest:

@@ -23,6 +23,7 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+LEAST_TEMPERATURE = 0.01
 _SHARED_MEMORY = Path("/dev/shm")
 _CPU_CACHE_BYTES = 512 << 20
 _CPU_BLOCK_TOKENS = 32  # by default 128: a turn of a short episode would never fill one
@@ -110,6 +111,14 @@ class VLLMSettings:
 
         config = AutoConfig.from_pretrained(model).get_text_config()
         return self.max_context_tokens or int(config.max_position_embeddings)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise a `ValueError` for a temperature that vLLM would change without a word."""
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(
+            f"vLLM samples at temperature 0 or at least {LEAST_TEMPERATURE}, not {temperature}"
+        )
 
 
 def weight_names(config: Any) -> dict[str, str]:

@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from eapo_agents.policy import Completion, Finish, Sampling, completion_limit
-from eapo_agents.vllm_engine import VLLMSettings, weight_names, weights_file, with_tied
+from eapo_agents.vllm_engine import (
+    VLLMSettings,
+    check_temperature,
+    weight_names,
+    weights_file,
+    with_tied,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
-
-_LEAST_TEMPERATURE = 0.01  # vLLM silently takes it for any smaller one
 
 T = TypeVar("T")
 _Joining = tuple[str, list[int], "SamplingParams"]
@@ -208,11 +212,7 @@ def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    if 0 < sampling.temperature < _LEAST_TEMPERATURE:
-        raise ValueError(
-            f"vLLM samples at temperature 0 or at least {_LEAST_TEMPERATURE},"
-            f" not {sampling.temperature}"
-        )
+    check_temperature(sampling.temperature)
     return SamplingParams(
         max_tokens=limit,
         temperature=sampling.temperature,

@@ -8,9 +8,11 @@ shared by everything in the loop that names the same endpoint, and closed when t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from eapo_env.breaker import Breaker, Circuit, Closed
@@ -18,6 +20,7 @@ from eapo_env.breaker import Breaker, Circuit, Closed
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+_LOG = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 5.0
 _MOST_LIVE_CALLS = 1000  # the connections that the client's own pool opens at most
 _MAX_REASON_CHARS = 300
@@ -128,6 +131,7 @@ class Line:
         except Exception as error:
             if _is_an_answer(error):
                 self._answered()
+                self._say_if_unwelcome(error)
             else:
                 self._failed()
             return Failure(self._reason(error))
@@ -144,6 +148,11 @@ class Line:
     def _failed(self) -> None:
         self.circuit = self.endpoint.breaker.failed(self.circuit, _now_s())
 
+    def _say_if_unwelcome(self, error: Exception) -> None:
+        """Log a refused key: every further call will be refused as well."""
+        if getattr(error, "status_code", None) in (401, 403):
+            _say_once(f"{self.endpoint.base_url} does not let us in: {self._reason(error)}")
+
     def _silent_since(self, sent_s: float) -> bool:
         return self._heard_s <= sent_s
 
@@ -153,6 +162,12 @@ class Line:
         if self.endpoint.api_key_env is not None:
             told = told.replace(self._client.api_key, "[key]")
         return told[:_MAX_REASON_CHARS]
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Log what makes a whole run go without an expert; once, however many queries meet it."""
+    _LOG.warning(text)
 
 
 def _now_s() -> float:
@@ -174,6 +189,10 @@ async def open_line(endpoint: Endpoint) -> Line | None:
     if endpoint not in lines:
         api_key = _api_key(endpoint)
         if not api_key:
+            _say_once(
+                f"{endpoint.base_url} is never asked: the variable {endpoint.api_key_env}"
+                " holds no key"
+            )
             return None
         # Nothing suspends up to the generator's yield, so no two callers can both get here.
         lifetime = _lifetime(endpoint, api_key)

@@ -25,6 +25,50 @@ SYSTEM_PROMPT = (
 )
 
 
+def read_reply(content: object, model: str) -> ExpertReply:
+    """Return the reply in a decoded chat completion; total, whatever the server sent."""
+    match _read_message(content, model):
+        case Unavailable() as unavailable:
+            return unavailable
+        case _, text:
+            answer = without_reasoning(text)
+            return Reply(model, answer) if answer else Unavailable("an empty reply", model)
+
+
+def read_with_reasoning(content: object, model: str) -> ExpertReply:
+    """Return the reply with the reasoning before it, as a reasoning model writes both; total.
+
+    Servers send the reasoning within the text, or apart as `reasoning` or `reasoning_content`.
+    """
+    match _read_message(content, model):
+        case Unavailable() as unavailable:
+            return unavailable
+        case "", text:
+            whole = text.strip()
+        case reasoning, text:
+            whole = f"<think>\n{reasoning.strip()}\n</think>\n\n{text.strip()}"
+    return Reply(model, whole) if whole else Unavailable("an empty reply", model)
+
+
+def _read_message(content: object, model: str) -> tuple[str, str] | Unavailable:
+    """Return the reasoning that was sent apart, or "", and the text of a chat completion."""
+    match content:
+        case {
+            "choices": [{"message": {"content": str(text)}, "finish_reason": "abort" | "error"}, *_]
+        }:
+            return Unavailable(f"cut off by the server after {len(text)} characters", model)
+        case {"choices": [{"message": {"content": str(text), **rest}}, *_]}:
+            apart = [rest.get(name) for name in ("reasoning", "reasoning_content")]
+            return next((part for part in apart if isinstance(part, str)), ""), text
+        case _:
+            return Unavailable(f"not a chat completion: {reprlib.repr(content)}", model)
+
+
+def without_reasoning(text: str) -> str:
+    """Return the text after its `<think>...</think>` part, open or closed, with or without it."""
+    return text.rpartition("</think>")[2].partition("<think>")[0].strip()
+
+
 def by_slot(query: Query, num_experts: int) -> int:
     """Return the expert of a slot, in turn: parallel queries meet different experts."""
     return query.slot % num_experts
@@ -55,6 +99,7 @@ class OpenAIExperts:
         batch_timeout_s: replies that are not there by then are unavailable, and their calls
             cancelled; those that are there are kept.
         route: (query, number of experts) -> the index of the expert to ask.
+        read: (decoded chat completion, model) -> the reply in it.
 
     Raises:
         ValueError: no endpoint, or a value out of its range.
@@ -69,6 +114,7 @@ class OpenAIExperts:
     seed: int | None = None
     batch_timeout_s: float = 300.0
     route: Callable[[Query, int], int] = by_slot
+    read: Callable[[object, str], ExpertReply] = read_reply
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", tuple(self.endpoints))
@@ -110,7 +156,7 @@ class OpenAIExperts:
                 )
             match await line.call(body):
                 case Payload(content):
-                    return read_reply(content, model)
+                    return self.read(content, model)
                 case Failure(reason):
                     return Unavailable(reason, model)
                 case Refused():
@@ -129,25 +175,6 @@ class OpenAIExperts:
             **self.extra_body,
         }
         return {name: value for name, value in body.items() if value is not None}
-
-
-def read_reply(content: object, model: str) -> ExpertReply:
-    """Return the reply in a decoded chat completion; total, whatever the server sent."""
-    match content:
-        case {
-            "choices": [{"message": {"content": str(text)}, "finish_reason": "abort" | "error"}, *_]
-        }:
-            return Unavailable(f"cut off by the server after {len(text)} characters", model)
-        case {"choices": [{"message": {"content": str(text)}}, *_]}:
-            answer = without_reasoning(text)
-            return Reply(model, answer) if answer else Unavailable("an empty reply", model)
-        case _:
-            return Unavailable(f"not a chat completion: {reprlib.repr(content)}", model)
-
-
-def without_reasoning(text: str) -> str:
-    """Return the text after its `<think>...</think>` part, open or closed, with or without it."""
-    return text.rpartition("</think>")[2].partition("<think>")[0].strip()
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[ExpertReply]]) -> None:

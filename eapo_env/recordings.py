@@ -108,7 +108,8 @@ def _append(path: Path, lines: bytes) -> None:
 
 def _read(path: Path) -> dict[_Key, list[_Recorded]]:
     recording: dict[_Key, list[_Recorded]] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    *lines, torn = path.read_bytes().split(b"\n")  # a last line without its end was cut short
+    for number, line in enumerate(lines if _is_torn(torn) else [*lines, torn], start=1):
         if not line.strip():
             continue
         try:
@@ -122,6 +123,14 @@ def _read(path: Path) -> dict[_Key, list[_Recorded]]:
     for recorded in recording.values():
         recorded.sort(key=lambda pair: (_identity(pair[0]), repr(pair[1])))
     return recording
+
+
+def _is_torn(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def _parse(row: dict[str, object]) -> _Recorded:

@@ -30,6 +30,8 @@ _NAMED = r"\b[a-z](?: ?[+\-*] ?[a-z])+\b"
 _MODULO = re.compile(rf"\bmod(?:ulo)? {MODULUS}\b")
 _LEADING_ZEROS = re.compile(r"\b0+(?=[0-9])")
 _WELL_FORMED = re.compile(r"(?:[0-9]++(?![a-z])|[a-z](?![0-9a-z])|[+\-*() ])++")
+_WRITTEN_BRACKET = re.compile(r"[a-z]:(\(*[0-9]{2}(?:[+\-*][0-9]\))+)")
+_WRITTEN_STEP = re.compile(r"([+\-*])([0-9])\)")
 _QUESTION = re.compile(rf"(?:\b([a-z]): ?)?({_NUMERIC}|{_NAMED})")
 
 
@@ -89,6 +91,14 @@ def random_sum(rng: np.random.Generator, *, brackets: int, operations: int) -> B
     return BracketSum(tuple(_random_bracket(rng, operations) for _ in range(brackets)))
 
 
+def read_sum(statement: str) -> BracketSum | None:
+    """Return the problem that a statement states, or None where it states none; total."""
+    parts = [_WRITTEN_BRACKET.fullmatch(part) for part in statement.split(" ")[:-2]]
+    brackets = [_read_bracket(part[1]) for part in parts if part]
+    found = BracketSum(tuple(brackets[:MOST_BRACKETS]))
+    return found if brackets and found.statement == statement else None
+
+
 def synthetic_problems(
     num_problems: int = 256, *, brackets: int = 3, operations: int = 2, seed: int = 0
 ) -> tuple[Problem, ...]:
@@ -101,7 +111,8 @@ def synthetic_problems(
         seed: which problems.
 
     Raises:
-        ValueError: a number below 1, or more problems than exist at this difficulty.
+        ValueError: a number below 1, more brackets than there are letters to name them, or more
+            problems than exist at this difficulty.
     """
     for name, value in (
         ("num_problems", num_problems),
@@ -110,6 +121,8 @@ def synthetic_problems(
     ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if brackets > MOST_BRACKETS:
+        raise ValueError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
     most = (90 * (8 * len(OPERATIONS)) ** operations) ** brackets // 2
     if num_problems > most:
         raise ValueError(f"num_problems must be at most {most} at this difficulty: {num_problems}")
@@ -197,6 +210,11 @@ def _random_bracket(rng: np.random.Generator, operations: int) -> Bracket:
         for _ in range(operations)
     )
     return Bracket(int(rng.integers(10, 100)), steps)
+
+
+def _read_bracket(text: str) -> Bracket:
+    steps = _WRITTEN_STEP.findall(text)
+    return Bracket(int(text.lstrip("(")[:2]), tuple((o, int(n)) for o, n in steps))
 
 
 def _value(node: ast.expr, known: Mapping[str, int]) -> int:

@@ -170,4 +170,5 @@ def test_the_calls_of_eapo_are_accepted() -> None:
     assert calls
     for call in calls:
         options = cli._parser().parse_args(call)
-        with_settings(preset_named(options.preset), options.set)
+        if "preset" in options:
+            with_settings(preset_named(options.preset), options.set)

@@ -15,19 +15,25 @@ from hypothesis import strategies as st
 from eapo_agents.algorithm import ALGORITHMS
 from eapo_agents.cold_start import Student
 from eapo_agents.config import TrainConfig, with_settings
-from eapo_agents.presets import embedded, paper, self_exploratory
+from eapo_agents.losses import batch_mean, group_mean, sequence_mean
+from eapo_agents.presets import embedded, r1_distill_qwen_7b, self_exploratory
 from eapo_agents.pretrain import Pretraining
 from eapo_agents.settings import ExpertSettings, ModelSettings, ProblemSettings
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ErroneousExperts, ScriptedExperts, SilentExperts
+from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts, SilentExperts
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
 from eapo_env.synthetic import work_out_part
 
-PRESETS = [embedded(), paper(), self_exploratory(embedded()), self_exploratory(paper())]
+PRESETS = [
+    embedded(),
+    r1_distill_qwen_7b(),
+    self_exploratory(embedded()),
+    self_exploratory(r1_distill_qwen_7b()),
+]
 KEY = "sk-a-secret-that-must-stay-where-it-is"
 
 
@@ -196,7 +202,50 @@ def test_the_only_setting_about_keys_is_the_name_of_a_variable() -> None:
 def test_every_algorithm_can_be_chosen() -> None:
     names = [algorithm.name for algorithm in ALGORITHMS]
     chosen = [with_settings(embedded(), [f"algorithm={n}"]).chosen_algorithm for n in names]
-    assert tuple(chosen) == ALGORITHMS
+    assert [one.name for one in chosen] == names
+    assert tuple(chosen[1:]) == ALGORITHMS[1:]
+    assert TrainConfig().chosen_algorithm.loss.keywords == {  # type: ignore[attr-defined]
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "dual_clip": 10.0,
+        "importance_cap": 2.0,
+        "normalisation": batch_mean,
+    }
+
+
+def test_the_settings_of_dapo_reach_its_loss() -> None:
+    changed = with_settings(
+        TrainConfig(),
+        ["dapo.dual_clip=null", "dapo.importance_cap=3", "dapo.clip_high=0.4"],
+    )
+    assert changed.chosen_algorithm.loss.keywords == {  # type: ignore[attr-defined]
+        "clip_low": 0.2,
+        "clip_high": 0.4,
+        "dual_clip": None,
+        "importance_cap": 3.0,
+        "normalisation": batch_mean,
+    }
+    means = {"group": group_mean, "sequence": sequence_mean, "batch": batch_mean}
+    for name, mean in means.items():
+        config = with_settings(TrainConfig(), [f"dapo.normalisation={name}"])
+        assert config.chosen_algorithm.loss.keywords["normalisation"] is mean  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["dapo.clip_low=1"], "clip_low must be between 0 and 1, not 1"),
+        (["dapo.clip_high=-0.1"], "clip_high must be positive and finite, not -0.1"),
+        (["dapo.dual_clip=0.5"], "dual_clip must be above 1, or null, not 0.5"),
+        (["dapo.importance_cap=0"], "importance_cap must be positive, or null, not 0"),
+        (["dapo.max_tokens=0"], "max_tokens must be at least 1, not 0"),
+        (["dapo.normalisation=tokens"], "normalisation"),
+        (["dapo.clip_high=0.3", "algorithm=grpo"], "changes nothing in algorithm=grpo"),
+    ],
+)
+def test_settings_of_dapo_that_make_no_sense_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_settings(TrainConfig(), settings)
 
 
 def test_experts_are_of_their_kind(tmp_path: Path) -> None:
@@ -207,6 +256,7 @@ def test_experts_are_of_their_kind(tmp_path: Path) -> None:
     parts = ExpertSettings(kind="synthetic-parts").pool()
     assert parts == ScriptedExperts(work_out_part, names=("calculator",))
     assert ExpertSettings(kind="silent").pool() == SilentExperts()
+    assert ExpertSettings(kind="meaningless").pool() == MeaninglessExperts()
     wrong = ExpertSettings(error_rate=0.25).pool()
     assert isinstance(wrong, ErroneousExperts)
     assert wrong.error_rate == 0.25

@@ -2,39 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.presets import embedded, paper, preset_named, self_exploratory
+from eapo_agents.presets import (
+    PRESETS,
+    R1_LLAMA_8B,
+    R1_QWEN_7B,
+    R1_QWEN_14B,
+    embedded,
+    preset_named,
+    r1_distill_qwen_7b,
+    self_exploratory,
+    table_5,
+)
 from eapo_env.types import Rules
 
+PAPERS = [preset for preset in PRESETS if preset is not embedded]
+QWQ = ("Qwen/QwQ-32B",) * 3
 
-def test_the_paper_preset_holds_table_5() -> None:
-    config = paper()
-    assert config.model.path == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
-    assert config.problems.source == "dapo-math-17k"
-    assert config.rollout.limits.max_response_tokens == 20_480
-    assert config.rollout.sampling.groups_per_step == 32
-    assert config.rollout.sampling.problems_per_round == 96
-    assert config.rollout.temperature == config.learner.temperature == 1.0
-    assert (config.learner.learning_rate, config.learner.warmup_steps) == (1e-6, 10)
-    assert (config.annealing.turn_budget, config.annealing.queries_per_turn) == (4, 3)
-    (endpoint,) = config.experts.endpoints
-    assert endpoint.models == ("Qwen/QwQ-32B",) * 3
-    assert config.evaluation.samples_per_problem == 32
+
+@pytest.mark.parametrize("preset", PAPERS, ids=lambda preset: preset.__name__)
+def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
+    """The table's own rows; what it calls prompts is a problem here, of which each has a group."""
+    config = preset()
+    assert config.rollout.limits.max_response_tokens == 20_480  # "Max response length"
+    assert config.rollout.sampling.groups_per_step == 32  # "Train batch size"
+    assert config.rollout.sampling.problems_per_round == 96  # "Gen batch size"
+    assert config.learner.learning_rate == 1e-6  # "Learning rate"
+    assert config.learner.warmup_steps == 10  # "LR warmup steps"
+    assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
     assert config.algorithm == "dapo"
+    assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
+    assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
 
 
-@pytest.mark.parametrize("config", [embedded(), paper()], ids=lambda config: config.name)
+@pytest.mark.parametrize("preset", PAPERS, ids=lambda preset: preset.__name__)
+def test_a_preset_takes_the_rest_from_the_dapo_recipe(preset: Callable[[], TrainConfig]) -> None:
+    config = preset()
+    assert config.rollout.group_size == 16
+    assert config.rollout.sampling.max_rounds == 10
+    assert (config.learner.weight_decay, config.learner.max_grad_norm) == (0.1, 1.0)
+    assert (config.dapo.dual_clip, config.dapo.importance_cap) == (10.0, 2.0)
+    assert config.dapo.normalisation == "batch"
+    assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
+    assert config.problems.source == "dapo-math-17k"
+    for value in ("group size 16", "10 generation", "weight decay 0.1", "gradient clip 1.0"):
+        assert value in (table_5.__doc__ or "").split("Inferred from the DAPO recipe")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "experts", "queries"),
+    [
+        ("r1_distill_qwen_7b", R1_QWEN_7B, QWQ, 3),
+        ("r1_distill_qwen_14b", R1_QWEN_14B, QWQ, 3),
+        ("qwen3_8b", "Qwen/Qwen3-8B", QWQ, 3),
+        ("sequential_queries", R1_QWEN_7B, QWQ, 1),
+        ("r1_distill_qwen_14b_experts", R1_QWEN_7B, (R1_QWEN_14B,) * 3, 3),
+        ("r1_distill_qwen_7b_experts", R1_QWEN_7B, (R1_QWEN_7B,) * 3, 3),
+        ("deepseek_distill_llama_8b_experts", R1_QWEN_7B, (R1_LLAMA_8B,) * 3, 3),
+        ("mixed_experts", R1_QWEN_7B, (R1_QWEN_7B, R1_QWEN_14B, QWQ[0]), 3),
+    ],
+)
+def test_policies_and_pools(name: str, policy: str, experts: tuple[str, ...], queries: int) -> None:
+    config = preset_named(name)
+    assert config.model.path == policy
+    endpoints = config.experts.endpoints
+    assert tuple(model for endpoint in endpoints for model in endpoint.models) == experts
+    assert len({endpoint.base_url for endpoint in endpoints}) == len(endpoints)
+    assert config.annealing.queries_per_turn == queries
+
+
+def test_every_preset_has_a_name_of_its_own() -> None:
+    assert len({preset().name for preset in PRESETS}) == len(PRESETS)
+
+
+@pytest.mark.parametrize("config", [p() for p in PRESETS], ids=lambda config: config.name)
 def test_the_experts_are_withdrawn_by_the_last_step(config: TrainConfig) -> None:
     assert config.annealing.rules_at(config.steps - 1, 0.0).is_alone
     assert not config.annealing.rules_at(0).is_alone
     assert config.annealing.acceptance_rate_at(0) == 1.0
 
 
-@pytest.mark.parametrize("config", [embedded(), paper()], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [p() for p in PRESETS], ids=lambda config: config.name)
 def test_self_exploratory_is_the_same_training_alone(config: TrainConfig) -> None:
     alone = self_exploratory(config)
     rules = [alone.annealing.rules_at(step, draw) for step in (0, 50, 500) for draw in (0.0, 0.99)]
@@ -53,6 +106,6 @@ def test_training_and_held_out_problems_of_the_embedded_preset_differ() -> None:
 
 
 def test_presets_are_found_by_name() -> None:
-    assert preset_named("paper") == paper()
+    assert preset_named("r1_distill_qwen_7b") == r1_distill_qwen_7b()
     with pytest.raises(ValueError, match="unknown preset 'embeded': did you mean 'embedded'"):
         preset_named("embeded")

@@ -23,7 +23,8 @@ from eapo_agents.config import with_settings
 from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.presets import embedded
 from eapo_agents.rollout import Rollout, TokenLimits, gather
-from eapo_agents.serve_expert import ExpertServers, running
+from eapo_agents.serve_expert import ExpertServers
+from eapo_agents.server_process import running
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
 from eapo_env.openai_experts import OpenAIExperts
@@ -48,7 +49,7 @@ def group_members(group: int) -> list[int]:
 
 def is_gone(group: int) -> bool:
     """Whether nobody is left in a process group; a killed process takes a moment to go."""
-    for _ in range(100):
+    for _ in range(1200):
         if not group_members(group):
             return True
         time.sleep(0.05)
@@ -220,14 +221,23 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
     asyncio.run(run())
 
 
-def test_the_command_serves_until_it_is_told_to_end(model: str) -> None:
+def children_groups(process: subprocess.Popen[str]) -> set[int]:
+    """Return the process groups of a process's children, but its own."""
+    listed = subprocess.run(["ps", "-eo", "ppid=,pgid="], capture_output=True, text=True)
+    rows = [row.split() for row in listed.stdout.splitlines()]
+    return {int(group) for parent, group in rows if int(parent) == process.pid} - {
+        os.getpgid(process.pid)
+    }
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_the_command_serves_until_it_ends_and_leaves_nobody_behind(
+    model: str, end: signal.Signals
+) -> None:
     port = free_port()
-    code = (
-        "from eapo_agents.serve_expert import ExpertServers, serve_expert\n"
-        f"raise SystemExit(serve_expert(ExpertServers(model={model!r}, port={port})))"
-    )
+    command = ["-m", "eapo_agents.cli", "serve-expert", model, "--port", str(port)]
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code],
+        [sys.executable, "-W", "ignore", *command],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -236,15 +246,8 @@ def test_the_command_serves_until_it_is_told_to_end(model: str) -> None:
         line = next(text for text in process.stdout if text.startswith("--set"))
         [endpoint] = json.loads(shlex.split(line)[3].partition("=")[2])
         assert endpoint == {"base_url": f"http://127.0.0.1:{port}/v1", "models": [model]}
-        groups = {
-            int(row.split()[1])
-            for row in subprocess.run(
-                ["ps", "-eo", "ppid=,pgid="], capture_output=True, text=True
-            ).stdout.splitlines()
-            if int(row.split()[0]) == process.pid
-        } - {os.getpgid(process.pid)}
-        assert len(groups) == 1
-        assert len(group_members(*groups)) > 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        assert is_gone(*groups)
+        [group] = children_groups(process)
+        assert len(group_members(group)) > 1
+        process.send_signal(end)
+        assert process.wait(120) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
+    assert is_gone(group)

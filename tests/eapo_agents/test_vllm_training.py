@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
+import json
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,26 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
+from eapo_agents.distill import distill
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.pretrain import encode
 from eapo_agents.run import Run
-from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.settings import DistillationSettings
+from eapo_agents.solutions import Solution
 from eapo_agents.tokens import Chat
 from eapo_agents.trainer import Trainer
 from eapo_agents.trajectory import Demonstration
-from eapo_agents.vllm_engine import VLLMSettings
-from eapo_agents.vllm_policy import VLLMPolicy
 from eapo_env.episode import act, begin, receive
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Reply, Rules
 
+ON_VLLM = [
+    "model.engine=vllm",
+    "vllm.dtype=float32",
+    "vllm.max_batch=64",
+    f"vllm.cache_bytes={32 << 20}",
+    "sync.tolerance=1e-4",
+]
 CONSULTATION = "<consult>\n<query>9</query>\n</consult>"
 
 
@@ -90,28 +97,19 @@ def config(tiny_config: TrainConfig, llama: Path) -> TrainConfig:
     return with_settings(tiny_config, settings)
 
 
-@pytest.fixture(scope="module")
-def policy(llama: Path) -> Iterator[VLLMPolicy]:
-    one = VLLMPolicy(llama, VLLMSettings(dtype="float32", max_batch=64, cache_bytes=32 << 20))
-    yield one
-    one.close()
-
-
 def train(trainer: Trainer, folder: Path) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     run = Run.create(trainer.config, folder)
-    assert trainer.train(run, lambda step, metrics: rows.append(dict(metrics)))
+    with closing(trainer):
+        assert trainer.train(run, lambda step, metrics: rows.append(dict(metrics)))
     return rows
 
 
-def test_a_run_on_vllm_is_like_one_on_transformers(
-    config: TrainConfig, policy: VLLMPolicy, tmp_path: Path
-) -> None:
+def test_a_run_on_vllm_is_like_one_on_transformers(config: TrainConfig, tmp_path: Path) -> None:
     theirs = train(Trainer.from_config(config), tmp_path / "transformers")
-    trainer = Trainer.from_config(config)
-    trainer = replace(trainer, rollout=replace(trainer.rollout, policy=policy))
-    ours = train(trainer, tmp_path / "vllm")
-    assert [row.keys() for row in ours] == [row.keys() for row in theirs]
+    ours = train(Trainer.from_config(with_settings(config, ON_VLLM)), tmp_path / "vllm")
+    assert [row.keys() - {"sync_gap"} for row in ours] == [row.keys() for row in theirs]
+    assert all(row["sync_gap"] < 1e-4 for row in ours)
     for rows in (ours, theirs):
         assert len(rows) == 6
         assert all(abs(row["mismatch_kl"]) < 1e-6 for row in rows)
@@ -119,4 +117,46 @@ def test_a_run_on_vllm_is_like_one_on_transformers(
         assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.2
     for name, within in (("accuracy", 0.25), ("call_rate", 0.25), ("response_tokens", 3.0)):
         assert ours[0][name] == pytest.approx(theirs[0][name], abs=within), name
-    assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, trainer.learner)) < 1e-4
+
+
+def test_a_run_on_vllm_goes_on_from_its_checkpoint(config: TrainConfig, tmp_path: Path) -> None:
+    """The engine of the second process starts from the old weights, and must be given the new."""
+    config = with_settings(config, [*ON_VLLM, "steps=4", "checkpoint_every=2"])
+    whole = train(Trainer.from_config(config), tmp_path / "whole")
+    half = Run.create(config, tmp_path / "half")
+    with closing(Trainer.from_config(replace(config, steps=2))) as trainer:
+        assert trainer.train(half)
+    with closing(Trainer.from_config(config)) as trainer:
+        assert trainer.train(half)
+    for ours, theirs in zip(half.metrics, whole, strict=True):
+        assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.3)
+    assert half.metrics[2]["sync_gap"] < 1e-4
+
+
+def test_a_hand_over_that_fails_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = Trainer.from_config(with_settings(config, [*ON_VLLM, "sync.tolerance=1e-12"]))
+    with closing(trainer), pytest.raises(RuntimeError, match="does not sample from the learner"):
+        trainer.train(Run.create(config, tmp_path))
+
+
+def test_a_distilled_policy_on_vllm_samples_from_merged_adapters(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    """The solutions stand in the run folder already: no expert is asked."""
+    config = replace(
+        with_settings(config, [*ON_VLLM, "steps=20"]),
+        distillation=DistillationSettings(learning_rate=1e-2, lora_rank=8),
+    )
+    run = Run.create(config, tmp_path)
+    lines = [
+        asdict(
+            Solution(problem=problem.id, sample=0, expert="", text="\\boxed{3}", status="correct")
+        )
+        for problem in config.problems.load()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.folder / "solutions.jsonl").write_text(text, encoding="utf-8")
+    assert distill(run)
+    assert run.metrics[-1]["sync_gap"] < 1e-4
+    assert run.metrics[-1]["loss"] < 0.5 * run.metrics[0]["loss"]
+    assert run.metrics[-1]["alone/mean_at_k"] >= 0.25  # 0.1 before

@@ -87,6 +87,13 @@ def completion(content: object, finish_reason: object = "stop") -> dict:
     }
 
 
+def solved(body: dict, answer: str) -> dict:
+    """Consult once where consulting is allowed, then answer; cut stop texts off, as servers do."""
+    asks = "stop" in body and "<reply" not in body["messages"][-1]["content"]
+    text = "<consult>\n<query>what is it?</query>\n" if asks else f"\\boxed{{{answer}}}"
+    return {**completion(text), "usage": {"completion_tokens": 7 if asks else 5}}
+
+
 BODIES = {
     "abort": json.dumps(completion("half a thought", "abort")),
     "empty": json.dumps(completion("")),
@@ -145,6 +152,8 @@ def main() -> None:
             case "text-decides":
                 await asyncio.sleep(3600 if "hang" in text else 0)
                 return web.json_response(completion(f"echo: {text}"))
+            case "solve":
+                return web.json_response(solved(body=call["body"], answer=parameter))
             case "hang":
                 await asyncio.sleep(3600)
             case "status":

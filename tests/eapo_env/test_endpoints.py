@@ -225,6 +225,19 @@ def test_the_key_is_sent_and_appears_nowhere_else(server, key):
         assert key not in shown
 
 
+def test_a_missing_or_refused_key_is_logged_once_and_never_shown(server, caplog):
+    refused = pool_of(server.url, "status:403", api_key_env="EAPO_TEST_REFUSED_KEY")
+    asyncio.run(refused.ask(queries("a", "b")))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the variable EAPO_TEST_REFUSED_KEY holds no key" in caplog.text
+    os.environ["EAPO_TEST_REFUSED_KEY"] = KEY
+    asyncio.run(refused.ask(queries("a", "b")))
+    os.environ.pop("EAPO_TEST_REFUSED_KEY")
+    assert len(caplog.records) == 2
+    assert f"{server.url} does not let us in" in caplog.messages[1]
+    assert KEY not in caplog.text
+
+
 def test_a_missing_key_is_an_unavailable_reply_until_it_is_there(server):
     pool = pool_of(server.url, "echo:key", api_key_env=KEY_ENV)
 

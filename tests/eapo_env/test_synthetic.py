@@ -224,3 +224,11 @@ def test_the_expert_is_wrong_as_often_as_it_should(rate: float) -> None:
     assert len(texts) == 1000
     assert abs(wrong - 1000 * rate) <= 4 * (1000 * rate * (1 - rate)) ** 0.5
     assert replies == ask(*["20+22"] * 1000, error_rate=rate), "luck is the question's own"
+
+
+def test_there_are_no_more_brackets_than_letters_to_name_them():
+    (problem,) = synthetic_problems(1, brackets=26, operations=1)
+    assert problem.statement.endswith("y+z mod 100")
+    assert work_out(Query(text=problem.statement)) == f"{int(problem.answer):02}"
+    with pytest.raises(ValueError, match="brackets must be at most 26, not 27"):
+        synthetic_problems(1, brackets=27, operations=1)

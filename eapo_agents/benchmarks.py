@@ -1,0 +1,178 @@
+"""[edge] Run the non-mathematical benchmarks against a served model, with the harness Inspect.
+
+The harness has the data, the prompts, the graders, the sandbox and the logs; what is done here is
+to serve the policy, to hand it over, and to write down what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from eapo_agents.served import served
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog
+    from inspect_ai.model import Model
+
+NAMES = ("humaneval", "hle", "gpqa", "mmlu", "evalplus", "hotpotqa", "simpleqa")
+"""The benchmarks, in the order of the paper's Table 4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkSettings:
+    """How the benchmarks are run.
+
+    Args:
+        tasks: which, by name.
+        sample: only the few rows that ship with this package, which need no download.
+        limit: the most rows of each benchmark; None is all.
+        max_tokens: of one response.
+        temperature: of the policy.
+        sandbox: where the harness runs generated code: "docker", or "local", which is a process of
+            this machine without any isolation.
+        grader: the model that grades HLE and SimpleQA, as the harness names it
+            ("openai/gpt-4o"); None lets the policy grade itself, which shows that it runs and
+            compares with nothing.
+        max_connections: calls to the model under way at a time.
+
+    Raises:
+        ValueError: a benchmark that is unknown, or a value out of its range.
+    """
+
+    tasks: Sequence[str] = NAMES
+    sample: bool = False
+    limit: int | None = None
+    max_tokens: int = 20_480
+    temperature: float = 1.0
+    sandbox: Literal["docker", "local"] = "docker"
+    grader: str | None = None
+    max_connections: int = 16
+
+    def __post_init__(self) -> None:
+        for name in self.tasks:
+            if name not in NAMES:
+                raise ValueError(f"unknown benchmark {name!r}: they are {', '.join(NAMES)}")
+        for name in ("limit", "max_tokens", "max_connections"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkResult:
+    """What one benchmark found.
+
+    Args:
+        name, title: of the benchmark.
+        status: the harness's: "success", or how it failed.
+        samples: rows that were answered.
+        error: why it, or the first row of it that did, failed; empty where nothing failed.
+        value: the paper's column, as a share; None where nothing was graded.
+        metrics: everything the harness measured, by `scorer/metric`.
+        log: the harness's own log, which holds every sample.
+    """
+
+    name: str
+    title: str
+    status: str
+    samples: int
+    error: str = ""
+    value: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    log: str = ""
+
+
+def run_benchmarks(
+    model: str, settings: BenchmarkSettings, folder: Path
+) -> tuple[BenchmarkResult, ...]:
+    """Serve a model and return its results, which are also written to `folder/results.json`.
+
+    Raises:
+        ValueError: the harness is not installed.
+        ChildProcessError, TimeoutError: the model could not be served.
+    """
+    if find_spec("inspect_evals") is None:
+        raise ValueError("the harness is not installed: pip install 'eapo[benchmarks]'")
+    from inspect_ai.model import get_model
+
+    with served(model) as address:
+        name = f"openai-api/eapo/{address.name}"
+        policy = get_model(name, base_url=address.base_url, api_key="none")
+        results = evaluate_model(policy, settings, folder)
+    report = {
+        "model": model,
+        "settings": asdict(settings),
+        "results": [asdict(result) for result in results],
+    }
+    text = json.dumps(report, indent=1) + "\n"
+    (folder / "results.json").write_text(text, encoding="utf-8")
+    return results
+
+
+def evaluate_model(
+    policy: Model, settings: BenchmarkSettings, folder: Path
+) -> tuple[BenchmarkResult, ...]:
+    """Return the results of a model of the harness, in the order of the settings' tasks.
+
+    The harness's logs go to `folder/logs`. A benchmark that fails, because its data cannot be
+    downloaded say, says so in its result and does not keep the others from being run.
+    """
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    return tuple(_run(name, policy, settings, folder) for name in settings.tasks)
+
+
+def _run(name: str, policy: Model, settings: BenchmarkSettings, folder: Path) -> BenchmarkResult:
+    from inspect_ai import eval
+
+    from eapo_agents.benchmark_tasks import BENCHMARKS, DOCKER
+
+    benchmark = BENCHMARKS[name]
+    sandbox = DOCKER if settings.sandbox == "docker" else settings.sandbox
+    failed = BenchmarkResult(name=name, title=benchmark.title, status="error", samples=0)
+    try:
+        (log,) = eval(
+            benchmark.task(name, sample=settings.sample),
+            model=policy,
+            model_roles={"grader": settings.grader or policy},
+            sandbox=sandbox if benchmark.runs_code else None,
+            limit=settings.limit,
+            log_dir=str(folder / "logs"),
+            display="none",
+            fail_on_error=False,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            max_connections=settings.max_connections,
+        )
+    except Exception as error:
+        return replace(failed, error=f"{type(error).__name__}: {error}")
+    return _result(failed, benchmark.metric, log)
+
+
+def _result(failed: BenchmarkResult, wanted: str, log: EvalLog) -> BenchmarkResult:
+    errors = [log.error, *(sample.error for sample in log.samples or ())]
+    failed = replace(
+        failed,
+        error=next((error.message for error in errors if error), ""),
+        log=str(log.location),
+    )
+    if log.results is None:
+        return failed
+    measured = {
+        f"{score.name}/{metric.name}": float(metric.value)
+        for score in log.results.scores
+        for metric in score.metrics.values()
+    }
+    metrics = {name: None if math.isnan(value) else value for name, value in measured.items()}
+    return replace(
+        failed,
+        status=log.status,
+        samples=log.results.completed_samples,
+        value=next((v for name, v in metrics.items() if name.endswith(f"/{wanted}")), None),
+        metrics=metrics,
+    )

@@ -1,0 +1,70 @@
+"""What the commands have in common: options, presets, the table of finished runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eapo_agents.config import TrainConfig
+    from eapo_agents.run import Run
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+PRESET_HELP = "whose settings to take for a model; a run has its own"
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a setting; may be repeated",
+    )
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add `--runs`."""
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """Add `--resume`."""
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to go on with")
+
+
+def resumed(options: argparse.Namespace) -> Run | None:
+    """Return the run of `--resume`; None without it.
+
+    Raises:
+        ValueError: `--set` beside it.
+    """
+    from eapo_agents.run import Run
+
+    if not options.resume:
+        return None
+    if getattr(options, "preset", None):
+        raise ValueError(f"--resume takes the run's own settings; not {options.preset}")
+    if options.set:
+        raise ValueError(f"--resume takes the run's own settings; not --set {options.set}")
+    return Run.open(options.resume)
+
+
+def preset_config(preset: str, settings: Sequence[str]) -> TrainConfig:
+    """Return a preset with `--set` applied."""
+    from eapo_agents.config import with_settings
+    from eapo_agents.presets import preset_named
+
+    return with_settings(preset_named(preset), settings)
+
+
+def show(runs: Sequence[Run], plot: Path | None = None) -> int:
+    """Print and draw finished runs; return the exit status 0."""
+    from eapo_agents.console import show_report
+
+    show_report(runs, plot)
+    return 0

@@ -1,0 +1,78 @@
+"""How the learner updates the model: every knob of `learner.py`, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from eapo_agents.batches import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSettings:
+    """How the learner updates the model; defaults as in the paper's Table 5 where it says.
+
+    Args:
+        learning_rate: AdamW's, after the warm-up (Table 5: 1e-6).
+        warmup_steps: updates over which it grows linearly from 1/warmup_steps of it (Table 5: 10).
+        weight_decay: AdamW's (inferred from the DAPO recipe).
+        max_grad_norm: gradients are scaled down to this norm; `inf` never scales (inferred).
+        max_batch_tokens: tokens of a micro-batch, padding included: memory and speed, not results.
+        mini_batches: updates the groups of one call are split into, whole groups in their order.
+        epochs: passes over them. With more than one update in all, `logp_old` is computed once
+            before the first, and the ratio is 1 only in the first.
+        temperature: of the sampler: log-probabilities are those of logits / temperature.
+        device: where the model lives; "auto" takes an accelerator if there is one.
+        precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
+        layout: how a model reads a batch; "padded" suits all, "packed" wants flash attention,
+            "shared" reads a prompt once for all of its group in a batch, through a key-value cache.
+        gradient_checkpointing: recompute activations in the backward pass, to save memory. This
+            needs the model's training mode and so its dropout, if it has any.
+
+    Raises:
+        ValueError: a value out of its range, or "shared" with gradient checkpointing.
+    """
+
+    learning_rate: float = 1e-6
+    warmup_steps: int = 10
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    max_batch_tokens: int = 4096
+    mini_batches: int = 1
+    epochs: int = 1
+    temperature: float = 1.0
+    device: str = "auto"
+    precision: Literal["float64", "float32", "bfloat16"] = "float32"
+    layout: Layout = "padded"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_grad_norm", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("max_batch_tokens", "mini_batches", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.layout == "shared" and self.gradient_checkpointing:
+            raise ValueError("the layout 'shared' excludes gradient checkpointing")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device meant."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """The type of weights, gradients and optimiser state."""
+        return torch.float64 if self.precision == "float64" else torch.float32

@@ -1,0 +1,77 @@
+"""Linear layers by oneDNN on a CPU, where torch would ask MKL.
+
+torch multiplies float32 matrices with MKL, which on processors not made by Intel reaches less than
+half the speed of the oneDNN that torch also carries (and uses itself for bfloat16 and in compiled
+code). The layers of a small model are most of its time, so they are worth a file. Results differ by
+rounding only. Other devices, types, autocast and compiled code get torch's own layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def with_fast_linears(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model, its linear layers made `FastLinear` in place; parameters stay theirs."""
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        for module in model.modules():
+            if type(module) is nn.Linear:  # a subclass has a forward of its own
+                module.__class__ = FastLinear
+    return model
+
+
+class FastLinear(nn.Linear):
+    """`nn.Linear`, computed by oneDNN where that is faster."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return input @ weight.T + bias."""
+        if not _suits(input, self.weight):
+            return super().forward(input)
+        if not torch.is_grad_enabled():
+            return _times_transposed(input, self.weight, self.bias)
+        product: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return product
+
+
+def _suits(input: Tensor, weight: Tensor) -> bool:
+    return (
+        input.dtype == weight.dtype == torch.float32
+        and input.device.type == weight.device.type == "cpu"
+        and input.dim() > 1
+        and input.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _Product(torch.autograd.Function):
+    """x_NI @ weight_OI.T + bias_O, and its three gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(input, weight_OI)
+        return _times_transposed(input, weight_OI, bias_O)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        input, weight_OI = ctx.saved_tensors
+        of_input, of_weight, of_bias = ctx.needs_input_grad
+        gradient_NO, input_NI = gradient.flatten(0, -2), input.flatten(0, -2)
+        return (
+            _times_transposed(gradient, weight_OI.t()) if of_input else None,
+            _times_transposed(gradient_NO.t(), input_NI.t()) if of_weight else None,
+            gradient_NO.sum(0) if of_bias else None,
+        )
+
+
+def _times_transposed(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return left @ right.T + bias through the operator that torch's compiler uses."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    return product

@@ -1,0 +1,211 @@
+"""The report on the miniature reproduction: results -> `results.md` and its pictures.
+
+What stands in it is computed from the committed results alone, so it can be made anew without
+running anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eapo_agents.cell_results import Result, read_results
+from eapo_agents.cells import EAPO, SELF_EXPLORATORY, SLIPS, Cell, gain_cells
+from eapo_agents.claims import TABLES, Claim, Line, PaperTable
+from eapo_agents.comparison import seeds_difference, seeds_interval
+from eapo_agents.metrics import PairedDifference
+from eapo_agents.results_plots import Results, draw_gain, draw_training, means
+from eapo_agents.results_text import (
+    AIM,
+    BEYOND,
+    CALLS,
+    CURVE,
+    INTRODUCTION,
+    NOT_TESTED,
+    READING,
+    TUNING,
+)
+
+
+def write_report(docs: Path) -> Path:
+    """Write `results.md` and its pictures in a folder of documents, from its `results/`.
+
+    Raises:
+        ValueError: no results there, or a file that holds none.
+    """
+    results = read_results(docs / "results")
+    if not results:
+        raise ValueError(f"{docs / 'results'} holds no results: run `eapo reproduce` first")
+    draw_training(results, docs / "images" / "results-training.png")
+    draw_gain(results, docs / "images" / "results-gain.png")
+    path = docs / "results.md"
+    path.write_text("\n".join(_lines(results)) + "\n", encoding="utf-8")
+    return path
+
+
+def _lines(results: Results) -> Iterator[str]:
+    yield from INTRODUCTION.splitlines()
+    yield from _provenance(results)
+    yield from _missing(results)
+    yield from ("", "## The aim", "", *AIM.splitlines(), "", _headline(results), "")
+    yield "![Training curves, a line a seed](images/results-training.png)"
+    yield from ("", "## What the paper claims, and what came out", "", *_claims(results))
+    for table in TABLES:
+        yield from ("", f"## {table.title}", "", *_table(table, results))
+    yield from ("", "## Where expert help pays", "", *CURVE.splitlines(), "")
+    yield from _gains(results)
+    yield from ("", "![Gain against the base's success](images/results-gain.png)")
+    yield from ("", "## Appendix B: the call rate falls", "", *CALLS.splitlines(), "")
+    yield from _call_rates(results)
+    yield from ("", "## What it hangs on", "", *BEYOND.splitlines())
+    yield from ("", "## Tuning", "", *TUNING.splitlines())
+    yield from ("", "## How to read the intervals", "", *READING.splitlines())
+    yield from ("", "## What could not be tested here", "", *NOT_TESTED.splitlines())
+
+
+def _provenance(results: Results) -> Iterator[str]:
+    runs = [run for cell in results.values() for run in cell]
+    commits = sorted({run.commit or "unknown" for run in runs})
+    machines = sorted({run.machine for run in runs})
+    settings = sorted({setting for run in runs for setting in run.settings})
+    hours = sum(run.seconds for run in runs) / 3600
+    yield from ("", "| | |", "|---|---|")
+    yield "| command | `eapo reproduce`; this text alone: `eapo reproduce --report` |"
+    yield f"| runs | {len(runs)}, {hours:.1f} hours of computing in all |"
+    yield f"| commit | {', '.join(commits)} |"
+    yield f"| machine | {'; '.join(machines)}; one thread a run, on a machine with other work |"
+    if settings:
+        yield f"| changed settings | {' '.join(f'`{setting}`' for setting in settings)} |"
+
+
+def _missing(results: Results) -> Iterator[str]:
+    cells = dict.fromkeys(cell for table in TABLES for cell in table.cells)
+    short = [
+        f"{cell.name} ({len(results.get(cell.name, ()))} of {cell.num_seeds})"
+        for cell in cells
+        if len(results.get(cell.name, ())) < cell.num_seeds
+    ]
+    yield ""
+    if short:
+        yield f"**Not finished**: seeds run so far, of those planned: {', '.join(short)}."
+        yield "`eapo reproduce` goes on with these. A cell that has not run has no number below."
+    else:
+        yield "Every cell has all of its seeds."
+
+
+def _headline(results: Results) -> str:
+    found = _difference(EAPO, SELF_EXPLORATORY, results)
+    if found is None:
+        return "Not run yet."
+    if found.mean < 0.05:
+        verdict = "**The aim is not reached**"
+    elif found.interval.low > 0:
+        verdict = "**The aim is reached**"
+    else:
+        verdict = "**Ahead by more than five points, but not beyond chance**"
+    seeds = [len(results[cell.name]) for cell in (EAPO, SELF_EXPLORATORY)]
+    return (
+        f"{verdict}: {_points(found)} points of mean@k ({seeds[0]} seeds against {seeds[1]}),"
+        f" p = {found.p_value:.3f}."
+    )
+
+
+def _claims(results: Results) -> Iterator[str]:
+    yield "| claim | paper, points | here, points (95% interval) | seeds | verdict |"
+    yield "|---|---|---|---|---|"
+    for claim in (claim for table in TABLES for claim in table.claims):
+        found = _difference(claim.better, claim.worse, results)
+        seeds = _seeds(claim, results)
+        here = _points(found) if found else "-"
+        verdict = _verdict(found, claim, results)
+        yield f"| {claim.text} | {claim.points:+.2f} | {here} | {seeds} | {verdict} |"
+
+
+def _verdict(found: PairedDifference | None, claim: Claim, results: Results) -> str:
+    if found is None:
+        return "not run"
+    if min(len(results[cell.name]) for cell in (claim.better, claim.worse)) < 2:
+        return "not decided: one seed"
+    if found.interval.low > 0:
+        return "holds"
+    return "does not hold" if found.interval.high < 0 else "not decided"
+
+
+def _table(table: PaperTable, results: Results) -> Iterator[str]:
+    yield "| | mean@k | 95% interval | each seed | Var | tokens | seeds | paper |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for line in table.lines:
+        paper = "-" if line.paper is None else f"{line.paper:.2f}"
+        yield f"| {line.label} | {_numbers(line, results)} | {paper} |"
+
+
+def _numbers(line: Line, results: Results) -> str:
+    if line.cell is None:
+        return "not built yet | | | | | 0"
+    runs = results.get(line.cell.name, ())
+    if not runs:
+        return f"not run | | | | | 0 of {line.cell.num_seeds}"
+    low, high = (100 * min(max(bound, 0.0), 1.0) for bound in seeds_interval(means(runs)))
+    each = " ".join(f"{100 * run.means_P.mean():.1f}" for run in runs)
+    return (
+        f"{100 * means(runs).mean():.1f} | {low:.1f} to {high:.1f} | {each}"
+        f" | {_mean([run.variance for run in runs]):.4f}"
+        f" | {_mean([run.response_tokens for run in runs]):.0f}"
+        f" | {len(runs)} of {line.cell.num_seeds}"
+    )
+
+
+def _gains(results: Results) -> Iterator[str]:
+    yield "| slip | base, mean@k | self-exploratory RL | EAPO | gain (95% interval) | seeds |"
+    yield "|---|---|---|---|---|---|"
+    for slip in SLIPS:
+        cells = gain_cells(slip)
+        numbers = [_percent(results.get(cell.name, ())) for cell in cells]
+        found = _difference(cells[2], cells[1], results)
+        gain = _points(found) if found else "-"
+        seeds = "/".join(str(len(results.get(cell.name, ()))) for cell in cells)
+        yield f"| {slip} | {' | '.join(numbers)} | {gain} | {seeds} |"
+
+
+def _call_rates(results: Results) -> Iterator[str]:
+    yield "EAPO, means over seeds and over each quarter of training:"
+    yield ""
+    yield "| | first | second | third | last |"
+    yield "|---|---|---|---|---|"
+    for curve, label in (
+        ("call_rate", "call rate"),
+        ("acceptance_rate", "acceptance rate"),
+        ("accuracy", "accuracy in training"),
+    ):
+        runs = [[v for _, v in run.curves.get(curve, ())] for run in results.get(EAPO.name, ())]
+        quarters = [_mean([v for run in runs for v in _quarter(run, q)]) for q in range(4)]
+        yield f"| {label} | {' | '.join(f'{value:.2f}' for value in quarters)} |"
+
+
+def _quarter(values: Sequence[float], quarter: int) -> Sequence[float]:
+    return values[len(values) * quarter // 4 : len(values) * (quarter + 1) // 4]
+
+
+def _difference(better: Cell, worse: Cell, results: Results) -> PairedDifference | None:
+    """Return the difference of two cells in mean@k; None until both have run."""
+    a, b = results.get(better.name, ()), results.get(worse.name, ())
+    return seeds_difference(means(a), means(b)) if a and b else None
+
+
+def _points(found: PairedDifference) -> str:
+    low, high = found.interval
+    return f"{100 * found.mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _percent(runs: Sequence[Result]) -> str:
+    return f"{100 * means(runs).mean():.1f}" if runs else "-"
+
+
+def _seeds(claim: Claim, results: Results) -> str:
+    return "/".join(str(len(results.get(c.name, ()))) for c in (claim.better, claim.worse))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,204 @@
+"""The policy on a real vLLM server, started as users start it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm")
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.config import TrainConfig, with_settings
+from eapo_agents.learner import Learner, LearnerSettings
+from eapo_agents.policies import policy_of
+from eapo_agents.policy import Sampling, check_policy
+from eapo_agents.run import Run
+from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.trainer import Trainer
+from eapo_agents.vllm_server_policy import PolicyServer, VLLMServerPolicy
+from eapo_agents.weight_transfer import NCCLTransfer, nccl_source
+
+PROMPT = [5 + number % 90 for number in range(100)]
+LONG = 4000
+
+
+def llama(seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    tokenizer = char_tokenizer()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=128,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=LONG + 200,
+            initializer_range=0.1,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = tmp_path_factory.mktemp("policy")
+    llama().save_pretrained(place)
+    char_tokenizer().save_pretrained(place)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def settings(folder: str) -> Iterator[list[str]]:
+    """The settings that `eapo serve-policy` prints."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-W", "ignore", "-m", "eapo_agents.cli", "serve-policy", folder]
+    options = ["--port", str(port), "--dtype", "float32", "--max-num-seqs", "32"]
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:
+        assert process.stdout is not None
+        line = next(text for text in process.stdout if text.startswith("--set"))
+        yield shlex.split(line)[1::2]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+
+
+@pytest.fixture(scope="module")
+def server(settings: list[str]) -> PolicyServer:
+    return with_settings(TrainConfig(), settings).policy_server
+
+
+@pytest.fixture
+def policy(folder: str, server: PolicyServer) -> Iterator[VLLMServerPolicy]:
+    """The server with the weights it was made from."""
+    with closing(VLLMServerPolicy(folder, server)) as one:
+        one.load_weights(llama().state_dict())
+        yield one
+
+
+def learner_of(model: PreTrainedModel) -> Learner:
+    return Learner(model, settings=LearnerSettings(device="cpu"))
+
+
+def test_the_policy_keeps_the_protocol(policy: VLLMServerPolicy) -> None:
+    asyncio.run(check_policy(policy, PROMPT))
+
+
+def test_sampler_and_learner_agree_before_and_after_new_weights(policy: VLLMServerPolicy) -> None:
+    probe, old, new = SyncProbe(tolerance=1e-4), learner_of(llama()), learner_of(llama(1))
+    assert asyncio.run(probe.check(policy, old)) < 1e-4
+    before = asyncio.run(policy.complete(PROMPT, Sampling(max_tokens=16), 3))
+    policy.load_weights(new.model.state_dict())
+    assert asyncio.run(probe.check(policy, new)) < 1e-4
+    with pytest.raises(RuntimeError, match="does not sample from the learner's weights"):
+        asyncio.run(probe.check(policy, old))
+    after = asyncio.run(policy.complete(PROMPT, Sampling(max_tokens=16), 3))
+    assert before.token_ids != after.token_ids
+
+
+def test_tied_weights_may_be_named_once_and_others_must_fit(policy: VLLMServerPolicy) -> None:
+    weights = dict(llama(2).named_parameters())
+    assert "lm_head.weight" not in weights
+    policy.load_weights(weights)
+    assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, learner_of(llama(2)))) < 1e-4
+    with pytest.raises(ValueError, match=r"missing \['model.norm.weight'"):
+        policy.load_weights({k: v for k, v in weights.items() if k != "model.norm.weight"})
+
+
+def running_requests(server: PolicyServer) -> float:
+    with urllib.request.urlopen(f"{server.base_url}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    [line] = [line for line in lines if line.startswith("vllm:num_requests_running")]
+    return float(line.split()[-1])
+
+
+async def until(server: PolicyServer, wanted: float) -> None:
+    while await asyncio.to_thread(running_requests, server) != wanted:
+        await asyncio.sleep(0.05)
+
+
+def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: PolicyServer) -> None:
+    """Eight completions of thousands of ids are cancelled: the server has none left.
+
+    The likeliest ids of a random model go round in a circle and never end by themselves.
+    """
+
+    async def run() -> None:
+        long = Sampling(max_tokens=LONG, temperature=0.0)
+        tasks = [asyncio.ensure_future(policy.complete([5 + n], long, n)) for n in range(8)]
+        async with asyncio.timeout(120):
+            while await asyncio.to_thread(running_requests, server) == 0:
+                assert not all(task.done() for task in tasks)
+        with pytest.raises(ValueError, match="completions under way would mix two policies"):
+            policy.load_weights(llama().state_dict())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(120):
+            await until(server, 0.0)
+        await policy.complete(PROMPT, Sampling(max_tokens=4), 0)
+
+    asyncio.run(run())
+
+
+def test_a_server_that_is_not_there_is_an_error(folder: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = PolicyServer(base_url=f"http://127.0.0.1:{probe.getsockname()[1]}")
+    with pytest.raises(ConnectionError, match="does not answer"):
+        VLLMServerPolicy(folder, nobody)
+
+
+@pytest.mark.parametrize("wrong", [{"base_url": "127.0.0.1:8100"}, {"call_timeout_s": 0.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        PolicyServer(**wrong)  # type: ignore[arg-type]
+
+
+def test_training_on_the_server_hands_over_and_evaluation_puts_its_own_weights_in(
+    tiny_config: TrainConfig, folder: str, settings: list[str], tmp_path: Path
+) -> None:
+    config = with_settings(
+        tiny_config,
+        [*settings, f"model.path={folder}", "steps=2", "sync.tolerance=1e-4", "checkpoint_every=2"],
+    )
+    run = Run.create(config, tmp_path)
+    with closing(Trainer.from_config(config)) as trainer:
+        assert trainer.train(run)
+    assert all(row["sync_gap"] < 1e-4 for row in run.metrics)
+    with closing(policy_of(config)) as policy:  # the start's weights, not those of the run's end
+        assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, learner_of(llama()))) < 1e-4
+
+
+def test_the_nccl_source_says_what_it_will_send(server: PolicyServer) -> None:
+    """What can be seen of it without GPUs: names, types and shapes, and the number of workers."""
+    source, weights = nccl_source(), llama().state_dict()
+    source.weights = weights
+    said = [(meta.name, meta.dtype, meta.shape) for meta in source.metadata()]
+    assert said == [(name, one.dtype, tuple(one.shape)) for name, one in source]
+    transfer = PolicyServer(base_url=server.base_url, transfer="nccl").weight_transfer
+    assert isinstance(transfer, NCCLTransfer)
+    assert transfer.control.world_size() == 1
