@@ -69,12 +69,8 @@ class Learner:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.step = 0
         self._parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+        self._optimizer = self.settings.optimizer_of(self._parameters)
+        self._reader = self.settings.reader_of(self.model)
 
     def update(self, groups: Sequence[Group]) -> dict[str, float]:
         """Improve the model on the groups; return the update's metrics.
@@ -221,7 +217,7 @@ class Learner:
         layout = LAYOUTS[self.processes.layout(settings.layout)]
         bfloat16 = settings.precision == "bfloat16"
         with torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=bfloat16):
-            return token_logprobs(self.model, batch, layout, settings.temperature)
+            return token_logprobs(self._reader, batch, layout, settings.temperature)
 
 
 def _split(groups: Sequence[Group], num: int) -> list[Sequence[Group]]:

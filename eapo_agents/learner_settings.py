@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 
 from eapo_agents.batches import Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,9 +20,9 @@ class LearnerSettings:
     """How the learner updates the model; defaults as in the paper's Table 5 where it says.
 
     Args:
-        learning_rate: AdamW's, after the warm-up (Table 5: 1e-6).
+        learning_rate: the optimiser's, after the warm-up (Table 5: 1e-6).
         warmup_steps: updates over which it grows linearly from 1/warmup_steps of it (Table 5: 10).
-        weight_decay: AdamW's (inferred from the DAPO recipe).
+        weight_decay: the optimiser's (inferred from the DAPO recipe).
         max_grad_norm: gradients are scaled down to this norm; `inf` never scales (inferred).
         max_batch_tokens: tokens of a micro-batch, padding included: memory and speed, not results.
         mini_batches: updates the groups of one call are split into, whole groups in their order.
@@ -28,6 +33,10 @@ class LearnerSettings:
         precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
         layout: how a model reads a batch; "padded" suits all, "packed" wants flash attention,
             "shared" reads a prompt once for all of its group in a batch, through a key-value cache.
+        optimizer: "adamw"; "adafactor", which holds almost no state; "sgd", which holds none.
+        fused: one kernel for all weights, in the optimisers that have it (the first and the last).
+        compile: read batches through `torch.compile` with this backend; "inductor" needs a C++
+            compiler (on a GPU, Triton) and a minute at first, "aot_eager" only traces.
         gradient_checkpointing: recompute activations in the backward pass, to save memory. This
             needs the model's training mode and so its dropout, if it has any.
 
@@ -46,6 +55,9 @@ class LearnerSettings:
     device: str = "auto"
     precision: Literal["float64", "float32", "bfloat16"] = "float32"
     layout: Layout = "padded"
+    optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"
+    fused: bool = True
+    compile: Literal["none", "inductor", "aot_eager"] = "none"
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +76,23 @@ class LearnerSettings:
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def optimizer_of(self, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the chosen optimiser of these weights."""
+        rate, decay = self.learning_rate, self.weight_decay
+        match self.optimizer:
+            case "adamw":
+                return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=self.fused)
+            case "adafactor":
+                return torch.optim.Adafactor(weights, lr=rate, weight_decay=decay)
+            case "sgd":
+                return torch.optim.SGD(weights, lr=rate, weight_decay=decay, fused=self.fused)
+
+    def reader_of(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return what reads batches: the model, or compiled code beside it on its weights."""
+        if self.compile == "none":
+            return model
+        return torch.compile(model, backend=self.compile)
 
     @property
     def torch_device(self) -> torch.device:
