@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
     evaluate.add_argument("--preset", default="embedded", help=PRESET_HELP)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    evaluate.add_argument(
+        "--problems",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="sets of problems: names, files, hub ids; default: those of the settings",
+    )
     add_settings(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -170,7 +177,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from eapo_agents.run import model_config
 
     config = model_config(options.model, preset_config(options.preset, ()))
-    evaluate_model(with_settings(config, options.set), options.json)
+    evaluate_model(with_settings(config, options.set), options.json, options.problems)
     return 0
 
 

@@ -5,20 +5,15 @@ Whatever needs transformers, whose import takes seconds, is imported on use.
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.evaluate import Report
 from eapo_agents.processes import ALONE, Processes
 from eapo_agents.report import difference, draw, table
 from eapo_agents.run import Run
@@ -71,20 +66,19 @@ def distill_run(run: Run) -> bool:
     return finished
 
 
-def evaluate_model(config: TrainConfig, json_file: Path | None) -> None:
-    """Evaluate the config's model alone; print the report, and write all of it to a file."""
-    from eapo_agents.chat_models import player_of
-    from eapo_agents.trainer import evaluate_alone
+def evaluate_model(
+    config: TrainConfig, json_file: Path | None = None, sources: Sequence[str] = ()
+) -> None:
+    """Evaluate the config's model alone; print the report, and write all of it to a file.
 
-    problems = config.evaluation.problems.load()
-    with (
-        player_of(config) as player,
-        CONSOLE.status(f"{config.evaluation.samples_per_problem} x {len(problems)} episodes"),
-    ):
-        report = asyncio.run(evaluate_alone(config, player, problems))
-    _print_report(config.model.path, report)
-    if json_file:
-        json_file.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    On the config's held-out problems, or on the sets that the sources name.
+    """
+    from eapo_agents.chat_models import player_of
+    from eapo_agents.console_evaluation import problem_sets, show_evaluation
+
+    sets = problem_sets(config, sources)
+    with player_of(config) as player:
+        show_evaluation(CONSOLE, config, player, sets, json_file)
 
 
 def show_report(runs: Sequence[Run], plot: Path | None) -> None:
@@ -123,23 +117,3 @@ def _in_brief(metrics: Mapping[str, float]) -> str:
         f"accuracy {metrics['accuracy']:.2f}  calls {metrics['call_rate']:.2f}"
         f"  accepted {metrics['acceptance_rate']:.2f}  turns {metrics['turn_budget']:.1f}"
     )
-
-
-def _print_report(name: str, report: Report) -> None:
-    drawn = Table(title=f"{name}, alone: {report.num_problems} problems")
-    drawn.add_column("metric")
-    drawn.add_column("value", justify="right")
-    low, high = report.interval
-    k = report.samples_per_problem
-    for title, value in (
-        (f'mean@{k} (the paper\'s "Pass@{k}")', f"{report.mean_at_k:.3f}"),
-        ("95% interval", f"{low:.3f} to {high:.3f}"),
-        ("variance", f"{report.variance:.4f}"),
-        (f"pass@{k}", f"{report.pass_at_k:.3f}"),
-        (f"majority@{k}", f"{report.majority_at_k:.3f}"),
-        ("call rate", f"{report.call_rate:.3f}"),
-        ("response tokens", f"{report.response_tokens:.1f}"),
-        ("truncation rate", f"{report.truncation_rate:.3f}"),
-    ):
-        drawn.add_row(title, value)
-    CONSOLE.print(drawn)

@@ -1,24 +1,31 @@
-"""Play every problem k times, alone, and report (paper 3.1)."""
+"""Play every problem k times, alone, and report (paper 3.1).
+
+Every number of a report is a mean over problems of the same number for one problem, so that one
+bootstrap over problems gives all the intervals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from eapo_agents.metrics import (
-    bootstrap_interval,
+    Interval,
     majority_at_k,
     mean_at_k,
     pass_at_k,
+    resampled_means,
     variance,
 )
 from eapo_agents.rollout import derive_seed, gather
 from eapo_env.actions import Answer
 from eapo_env.episode import Episode
 from eapo_env.types import Problem, Rules
+
+NUM_RESAMPLES = 10_000
 
 
 class Graded(Protocol):
@@ -45,6 +52,38 @@ class Player(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemResult:
+    """What k samples of one problem came to; one value a sample.
+
+    Args:
+        answers: as they were written; None for a sample that gave none.
+        consulted: whether an expert was asked.
+        truncated: whether an outside limit cut the sample off.
+    """
+
+    problem_id: str
+    correct: tuple[bool, ...]
+    answers: tuple[str | None, ...]
+    response_tokens: tuple[int, ...]
+    consulted: tuple[bool, ...]
+    truncated: tuple[bool, ...]
+
+    def numbers(self) -> dict[str, float]:
+        """Return every metric of a report for this problem alone."""
+        k = len(self.correct)
+        return {
+            "mean_at_k": mean_at_k([self.correct]),
+            "variance": variance([self.correct]),
+            "pass_at_k": pass_at_k([self.correct], k),
+            "majority_at_k": majority_at_k([self.answers], [self.correct]),
+            "call_rate": float(np.mean(self.consulted)),
+            "response_tokens": float(np.mean(self.response_tokens)),
+            "truncation_rate": float(np.mean(self.truncated)),
+            **{f"pass_at_{n}": pass_at_k([self.correct], n) for n in _powers(k)},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an evaluation found; shares in [0, 1].
 
@@ -59,6 +98,9 @@ class Report:
         response_tokens: mean policy tokens an episode.
         truncation_rate: the share of episodes cut off by an outside limit.
         correct_PK: correctness of every sample, problems in order.
+        problem_ids: which problems, in the same order.
+        pass_at: true pass@n for n = 1, 2, 4, ... and k.
+        intervals: the 95% interval of every metric, by its name; `pass_at_4` is that of pass@4.
     """
 
     samples_per_problem: int
@@ -72,12 +114,16 @@ class Report:
     response_tokens: float
     truncation_rate: float
     correct_PK: tuple[tuple[bool, ...], ...]
+    problem_ids: tuple[str, ...] = ()
+    pass_at: Mapping[int, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers, without the single samples, for a run's metrics."""
         numbers = asdict(self)
         low, high = numbers.pop("interval")
-        del numbers["correct_PK"]
+        for name in ("correct_PK", "problem_ids", "pass_at", "intervals"):
+            del numbers[name]
         return {**numbers, "interval_low": low, "interval_high": high}
 
 
@@ -88,8 +134,19 @@ async def evaluate(
     samples_per_problem: int = 32,
     rules: Rules | None = None,
     seed: int = 0,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
     """Return the report on `samples_per_problem` episodes of each problem, alone by default.
+
+    Args:
+        player: the policy and what its episodes meet.
+        problems: which problems; a problem's luck depends on the seed and its place.
+        samples_per_problem: k.
+        rules: of every episode.
+        seed: of everything drawn at random.
+        done: results of an evaluation that was interrupted: these problems are not played again.
+        on_result: called with each new result when its problem is finished.
 
     Raises:
         ValueError: no problems, or no samples.
@@ -99,44 +156,70 @@ async def evaluate(
             f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
         )
     rules = rules or Rules.alone()
+    known = {result.problem_id: result for result in done}
 
-    async def attempts(problem: Problem, seed: int) -> list[Graded]:
-        members = range(samples_per_problem)
-        return await gather(player.play(problem, rules, seed=derive_seed(seed, m)) for m in members)
+    async def result_of(number: int, problem: Problem) -> ProblemResult:
+        if problem.id in known:
+            return known[problem.id]
+        seeds = [derive_seed(derive_seed(seed, number), k) for k in range(samples_per_problem)]
+        attempts = await gather(player.play(problem, rules, seed=one) for one in seeds)
+        result = problem_result(attempts)
+        on_result(result)
+        return result
 
-    return report_on(
-        await gather(
-            attempts(problem, derive_seed(seed, number)) for number, problem in enumerate(problems)
-        )
+    return report_on_results(
+        await gather(result_of(number, problem) for number, problem in enumerate(problems))
     )
 
 
-def report_on(attempts_PK: Sequence[Sequence[Graded]]) -> Report:
+def report_on(attempts_PK: Iterable[Sequence[Graded]]) -> Report:
     """Return the report on equally many attempts at each problem."""
-    correct_PK = np.array([[attempt.correct for attempt in row] for row in attempts_PK])
-    attempts = [attempt for row in attempts_PK for attempt in row]
+    return report_on_results([problem_result(attempts) for attempts in attempts_PK])
+
+
+def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
+    """Return what the attempts at one problem came to."""
     episodes = [attempt.episode for attempt in attempts]
-    k = correct_PK.shape[1]
+    return ProblemResult(
+        problem_id=episodes[0].problem.id,
+        correct=tuple(bool(attempt.correct) for attempt in attempts),
+        answers=tuple(_answers(episodes)),
+        response_tokens=tuple(attempt.num_policy_tokens for attempt in attempts),
+        consulted=tuple(bool(episode.consultations) for episode in episodes),
+        truncated=tuple(bool(e.stop_reason and e.stop_reason.truncated) for e in episodes),
+    )
+
+
+def report_on_results(results: Sequence[ProblemResult]) -> Report:
+    """Return the report on the results of problems with equally many samples."""
+    numbers = [result.numbers() for result in results]
+    names = list(numbers[0])
+    values_PM = np.array([[row[name] for name in names] for row in numbers])
+    means = dict(zip(names, values_PM.mean(axis=0).tolist(), strict=True))
+    resampled_RM = resampled_means(values_PM, np.random.default_rng(0), NUM_RESAMPLES)
+    bounds = np.quantile(resampled_RM, [0.025, 0.975], axis=0).T.tolist()
+    intervals = {name: Interval(*bound) for name, bound in zip(names, bounds, strict=True)}
+    k = len(results[0].correct)
     return Report(
         samples_per_problem=k,
-        num_problems=len(attempts_PK),
-        mean_at_k=mean_at_k(correct_PK),
-        interval=bootstrap_interval(correct_PK.mean(1), np.random.default_rng(0)),
-        variance=variance(correct_PK),
-        pass_at_k=pass_at_k(correct_PK, k),
-        majority_at_k=majority_at_k([_answers(row) for row in attempts_PK], correct_PK),
-        call_rate=float(np.mean([bool(episode.consultations) for episode in episodes])),
-        response_tokens=float(np.mean([attempt.num_policy_tokens for attempt in attempts])),
-        truncation_rate=float(
-            np.mean([bool(e.stop_reason and e.stop_reason.truncated) for e in episodes])
-        ),
-        correct_PK=tuple(tuple(bool(c) for c in row) for row in correct_PK),
+        num_problems=len(results),
+        interval=intervals["mean_at_k"],
+        correct_PK=tuple(result.correct for result in results),
+        problem_ids=tuple(result.problem_id for result in results),
+        pass_at={n: means.pop(f"pass_at_{n}") for n in _powers(k)},
+        intervals=intervals,
+        **means,
     )
 
 
-def _answers(attempts: Sequence[Graded]) -> list[str | None]:
-    """Return each attempt's answer as it was written; None for those that gave none."""
-    last = [attempt.episode.actions[-1:] for attempt in attempts]
+def _powers(k: int) -> list[int]:
+    """Return 1, 2, 4, ... up to k, and k itself."""
+    return sorted({*(1 << n for n in range(k.bit_length())), k})
+
+
+def _answers(episodes: Sequence[Episode]) -> list[str | None]:
+    """Return each episode's answer as it was written; None for those that gave none."""
+    last = [episode.actions[-1:] for episode in episodes]
     return [
         action[0].text.strip() if action and isinstance(action[0], Answer) else None
         for action in last

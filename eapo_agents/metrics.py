@@ -158,12 +158,12 @@ def paired_difference(
 
 
 def resampled_means(
-    values_P: npt.NDArray[np.float64], rng: np.random.Generator, num_resamples: int
+    values: npt.NDArray[np.float64], rng: np.random.Generator, num_resamples: int
 ) -> npt.NDArray[np.float64]:
-    """Return the mean of each bootstrap resample of some values."""
-    number = len(values_P)
+    """Return the mean of each bootstrap resample of values [P] or of rows of values [P, M]."""
+    number = len(values)
     draws = (rng.integers(0, number, number) for _ in range(num_resamples))
-    return np.array([values_P[draw].mean() for draw in draws])
+    return np.array([values[draw].mean(axis=0) for draw in draws])
 
 
 def flipped_means(

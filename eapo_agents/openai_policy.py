@@ -97,3 +97,38 @@ def read_turn(content: object, stop: Sequence[str]) -> Turn | None:
 def _left_open(text: str, mark: str) -> bool:
     opening = mark.replace("</", "<", 1)
     return opening != mark and text.rfind(opening) > text.rfind(mark)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """Where a model is served that is evaluated and not trained.
+
+    Args:
+        base_url: of an OpenAI-compatible server, up to and including `/v1`; empty for none.
+        api_key_env, max_live_calls, call_timeout_s, max_retries: see `eapo_env.endpoints.Endpoint`.
+        extra_body: further fields of a request, or other values; null leaves one out.
+    """
+
+    base_url: str = ""
+    api_key_env: str | None = None
+    max_live_calls: int = 64
+    call_timeout_s: float = 1800.0
+    max_retries: int = 4
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+
+    def policy(self, model: str) -> OpenAIPolicy:
+        """Return the served model as a policy for workflows and evaluations.
+
+        Raises:
+            ValueError: the key is not in the environment.
+        """
+        endpoint = Endpoint(
+            base_url=self.base_url,
+            models=(model,),
+            api_key_env=self.api_key_env,
+            max_live_calls=self.max_live_calls,
+            call_timeout_s=self.call_timeout_s,
+            max_retries=self.max_retries,
+        )
+        endpoint.check_key()
+        return OpenAIPolicy(endpoint=endpoint, extra_body=self.extra_body)

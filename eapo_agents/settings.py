@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from eapo_agents.cold_start import worked_solution
 from eapo_agents.dynamic_sampling import DynamicSampling
-from eapo_agents.openai_policy import OpenAIPolicy
+from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.rollout import TokenLimits
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import (
@@ -34,47 +33,6 @@ def at_least(lowest: int, section: object, *names: str) -> None:
     for name in names:
         if not getattr(section, name) >= lowest:
             raise ValueError(f"{name} must be at least {lowest}, not {getattr(section, name)}")
-
-
-def _check_key(name: str | None) -> None:
-    """Raise a `ValueError` if a key is wanted and its environment variable holds none."""
-    if name is not None and not os.environ.get(name):
-        raise ValueError(f"the environment variable {name} holds no key")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiSettings:
-    """Where a model is served that is evaluated and not trained.
-
-    Args:
-        base_url: of an OpenAI-compatible server, up to and including `/v1`; empty for none.
-        api_key_env, max_live_calls, call_timeout_s, max_retries: see `eapo_env.endpoints.Endpoint`.
-        extra_body: further fields of a request, or other values; null leaves one out.
-    """
-
-    base_url: str = ""
-    api_key_env: str | None = None
-    max_live_calls: int = 64
-    call_timeout_s: float = 1800.0
-    max_retries: int = 4
-    extra_body: Mapping[str, object] = field(default_factory=dict)
-
-    def policy(self, model: str) -> OpenAIPolicy:
-        """Return the served model as a policy for workflows and evaluations.
-
-        Raises:
-            ValueError: the key is not in the environment.
-        """
-        _check_key(self.api_key_env)
-        endpoint = Endpoint(
-            base_url=self.base_url,
-            models=(model,),
-            api_key_env=self.api_key_env,
-            max_live_calls=self.max_live_calls,
-            call_timeout_s=self.call_timeout_s,
-            max_retries=self.max_retries,
-        )
-        return OpenAIPolicy(endpoint=endpoint, extra_body=self.extra_body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +71,12 @@ class ProblemSettings:
     brackets: int = 3
     operations: int = 2
     seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """The source's name; a file goes by its own."""
+        path = Path(self.source)
+        return path.stem if path.suffix in (".jsonl", ".csv", ".parquet") else self.source
 
     def load(self) -> tuple[Problem, ...]:
         """Return the problems."""
@@ -155,7 +119,7 @@ class ExpertSettings:
                 return synthetic_experts(self.error_rate, parts_only=True)
             case "openai":
                 for endpoint in self.endpoints:
-                    _check_key(endpoint.api_key_env)
+                    endpoint.check_key()
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)

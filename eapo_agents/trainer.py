@@ -22,7 +22,7 @@ import numpy as np
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
-from eapo_agents.evaluate import Player, Report, evaluate
+from eapo_agents.evaluate import Player, ProblemResult, Report, evaluate
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policies import probe_of, training_policy
@@ -72,11 +72,6 @@ class Trainer:
             raise ValueError(
                 f"learner.temperature is {config.learner.temperature}, but the sampler's,"
                 f" rollout.temperature, {config.rollout.temperature}: they must be equal"
-            )
-        if config.model.api.base_url:
-            raise ValueError(
-                f"model.api.base_url is {config.model.api.base_url!r}: a model behind a server can"
-                " be evaluated, not trained"
             )
         if config.distillation:
             raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
@@ -245,7 +240,12 @@ def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
 
 
 async def evaluate_alone(
-    config: TrainConfig, player: Player, problems: Sequence[Problem]
+    config: TrainConfig,
+    player: Player,
+    problems: Sequence[Problem],
+    *,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
     """Return the report that a config asks for; the same weights always give the same one."""
     return await evaluate(
@@ -253,6 +253,8 @@ async def evaluate_alone(
         problems,
         samples_per_problem=config.evaluation.samples_per_problem,
         seed=derive_seed(config.seed, 2),
+        done=done,
+        on_result=on_result,
     )
 
 

@@ -1,0 +1,172 @@
+"""What a person sees of an evaluation: progress, the table, where the file is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from eapo_agents.config import TrainConfig
+from eapo_agents.evaluate import Player, ProblemResult, Report
+from eapo_agents.evaluations import (
+    Evaluation,
+    Journal,
+    ProblemSet,
+    check_distinct,
+    write_evaluation,
+)
+from eapo_agents.trainer import evaluate_alone
+
+
+def problem_sets(config: TrainConfig, sources: Sequence[str]) -> list[ProblemSet]:
+    """Return the sets that the sources name, or the config's held-out problems if there are none.
+
+    Raises:
+        ValueError: problems that cannot be read, or two sets of one name.
+    """
+    held_out = config.evaluation.problems
+    sets = [ProblemSet.named(source, held_out) for source in sources or (held_out.source,)]
+    check_distinct(sets)
+    return sets
+
+
+def show_evaluation(
+    console: Console,
+    config: TrainConfig,
+    player: Player,
+    sets: Sequence[ProblemSet],
+    json_file: Path | None,
+) -> Evaluation:
+    """Evaluate a policy alone on some sets of problems, with progress bars; print, and write.
+
+    With a file, what is finished is kept beside it, and an evaluation that was interrupted goes on.
+
+    Raises:
+        ValueError: what is kept beside the file belongs to another evaluation.
+    """
+    journal = Journal.open(_partial(json_file), _subject(config, sets)) if json_file else None
+    reports = asyncio.run(_reports(console, config, player, sets, journal))
+    evaluation = Evaluation(name=config.model.path, reports=reports)
+    console.print(evaluation_table(evaluation))
+    if json_file and journal:
+        write_evaluation(evaluation, json_file)
+        journal.path.unlink()
+        console.print(f"evaluation: {json_file}")
+    return evaluation
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Return all metrics of an evaluation with their intervals, a column a set of problems."""
+    reports = evaluation.reports
+    sizes = ", ".join(f"{report.num_problems} problems" for report in reports.values())
+    drawn = Table(title=f"{evaluation.name}, alone: {sizes}")
+    drawn.add_column("metric, 95% interval")
+    for name in reports:
+        drawn.add_column(name, justify="right")
+    rows = [_column(report) for report in reports.values()]
+    if len(reports) > 1:
+        drawn.add_column("Avg.", justify="right")
+        rows.append(_averages(evaluation))
+    for metric, title in _titles(next(iter(reports.values()))).items():
+        drawn.add_row(title, *(row.get(metric, "") for row in rows))
+    return drawn
+
+
+def _titles(report: Report) -> dict[str, str]:
+    k = report.samples_per_problem
+    return {
+        "mean_at_k": f'mean@{k} (the paper\'s "Pass@{k}")',
+        "variance": 'variance (the paper\'s "Var")',
+        **{f"pass_at_{n}": f"pass@{n}" for n in report.pass_at},
+        "majority_at_k": f"majority@{k}",
+        "call_rate": "call rate",
+        "response_tokens": "response tokens",
+        "truncation_rate": "truncation rate",
+    }
+
+
+def _column(report: Report) -> dict[str, str]:
+    numbers = report.metrics() | {f"pass_at_{n}": value for n, value in report.pass_at.items()}
+    shapes: Mapping[str, str] = {"variance": ".4f", "response_tokens": ".1f"}
+    return {
+        name: _cell(numbers[name], interval, shapes.get(name, ".3f"))
+        for name, interval in report.intervals.items()
+    }
+
+
+def _averages(evaluation: Evaluation) -> dict[str, str]:
+    """Return the paper's "Avg." of its two metrics."""
+    variances = [report.variance for report in evaluation.reports.values()]
+    return {
+        "mean_at_k": _cell(*evaluation.average(), ".3f"),
+        "variance": f"{np.mean(variances):.4f}",
+    }
+
+
+def _cell(value: float, interval: tuple[float, float], shape: str) -> str:
+    low, high = interval
+    return f"{value:{shape}} ({low:{shape}} to {high:{shape}})"
+
+
+async def _reports(
+    console: Console,
+    config: TrainConfig,
+    player: Player,
+    sets: Sequence[ProblemSet],
+    journal: Journal | None,
+) -> dict[str, Report]:
+    with _bars(console) as bars:
+        return {one.name: await _report(bars, config, player, one, journal) for one in sets}
+
+
+async def _report(
+    bars: Progress,
+    config: TrainConfig,
+    player: Player,
+    problem_set: ProblemSet,
+    journal: Journal | None,
+) -> Report:
+    name, problems = problem_set.name, problem_set.problems
+    done = journal.results.get(name, []) if journal else []
+    shares = [float(np.mean(result.correct)) for result in done]
+    bar = bars.add_task(name, total=len(problems), completed=len(done), mean="")
+
+    def on_result(result: ProblemResult) -> None:
+        shares.append(float(np.mean(result.correct)))
+        bars.update(bar, advance=1, mean=f"{np.mean(shares):.3f} right so far")
+        if journal:
+            journal.append(name, result)
+
+    return await evaluate_alone(config, player, problems, done=done, on_result=on_result)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[mean]}"),
+        console=console,
+    )
+
+
+def _partial(json_file: Path) -> Path:
+    return json_file.with_name(f"{json_file.name}.partial")
+
+
+def _subject(config: TrainConfig, sets: Sequence[ProblemSet]) -> dict[str, object]:
+    """Return what the results of an evaluation depend on."""
+    return {
+        "model": asdict(config.model),
+        "rollout": asdict(config.rollout),
+        "samples_per_problem": config.evaluation.samples_per_problem,
+        "seed": config.seed,
+        "problems": {one.name: [asdict(problem) for problem in one.problems] for one in sets},
+    }

@@ -1,0 +1,198 @@
+"""One policy on several sets of problems: a JSON file, and a journal to go on from.
+
+    RESULT.json            the reports, set by set, with every sample's verdict
+    RESULT.json.partial    while it lasts: what is evaluated, then one line a finished problem
+
+The journal is removed when the result is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from eapo_agents.evaluate import NUM_RESAMPLES, ProblemResult, Report
+from eapo_agents.metrics import Interval, resampled_means
+from eapo_agents.run import Run
+from eapo_agents.settings import ProblemSettings
+from eapo_env.problems import SOURCES, load_problems
+from eapo_env.types import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSet:
+    """Problems under a name."""
+
+    name: str
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def named(cls, text: str, settings: ProblemSettings) -> ProblemSet:
+        """Return the set that `SOURCE` or `NAME=FILE` describes.
+
+        A NAME that `load_problems` knows says how the file is laid out: `aimo-2025=reference.csv`.
+        Any other is a label. The settings describe procedural problems, should SOURCE be those.
+
+        Raises:
+            ValueError: problems that cannot be read.
+        """
+        name, equals, path = text.partition("=")
+        if not equals:
+            settings = replace(settings, source=text)
+            return cls(name=settings.label, problems=settings.load())
+        if name in SOURCES:
+            return cls(name=name, problems=load_problems(name, path=path))
+        return cls(name=name, problems=load_problems(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The reports of one policy, by the names of the sets of problems."""
+
+    name: str
+    reports: Mapping[str, Report]
+
+    def average(self) -> tuple[float, Interval]:
+        """Return mean@k averaged over the sets, as the paper's "Avg.", and its 95% interval.
+
+        Problems are resampled within their sets; each set counts the same.
+        """
+        rng = np.random.default_rng(0)
+        means_P = [np.mean(report.correct_PK, axis=1) for report in self.reports.values()]
+        resampled = np.mean([resampled_means(m, rng, NUM_RESAMPLES) for m in means_P], axis=0)
+        low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
+        return float(np.mean([m.mean() for m in means_P])), Interval(low, high)
+
+    def to_json(self) -> str:
+        """Return the evaluation as JSON that `read_evaluation` reads back."""
+        mean, interval = self.average()
+        tree = {
+            "name": self.name,
+            "average_mean_at_k": mean,
+            "average_interval": interval,
+            "sets": {name: asdict(report) for name, report in self.reports.items()},
+        }
+        return json.dumps(tree, indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """The results of an evaluation that is not finished.
+
+    Args:
+        path: where they stand.
+        subject: what is evaluated and how, JSON-ready; results of another subject are refused.
+    """
+
+    path: Path
+    subject: Mapping[str, Any]
+    results: dict[str, list[ProblemResult]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path, subject: Mapping[str, Any]) -> Journal:
+        """Return the journal in a file, which is made if it is not there.
+
+        A last line that a crash cut short is dropped.
+
+        Raises:
+            ValueError: the file holds results of something else, or a broken line before the last.
+        """
+        subject = json.loads(json.dumps(subject))
+        journal = cls(path=path, subject=subject)
+        rows = _rows(path)
+        if rows and rows[0] != subject:
+            raise ValueError(
+                f"{path} holds results of another model, settings or problems; delete it to start"
+                " anew"
+            )
+        for row in rows[1:]:
+            result = _validated(row["result"], ProblemResult, path)
+            journal.results.setdefault(row["set"], []).append(result)
+        lines = [json.dumps(row) + "\n" for row in (rows or [subject])]
+        _write(path, "".join(lines))
+        return journal
+
+    def append(self, set_name: str, result: ProblemResult) -> None:
+        """Add a finished problem."""
+        row = {"set": set_name, "result": asdict(result)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write an evaluation's JSON file in one stroke."""
+    _write(path, evaluation.to_json())
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Return the evaluation in a JSON file, or the newest one in a run folder.
+
+    Raises:
+        ValueError: there is none, or the file holds something else.
+    """
+    if path.is_dir():
+        return run_evaluation(Run.open(path))
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"no evaluation can be read from {path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
+        raise ValueError(f"{path} holds no evaluation: it has no 'sets'")
+    reports = {name: _validated(report, Report, path) for name, report in tree["sets"].items()}
+    return Evaluation(name=str(tree.get("name", path.stem)), reports=reports)
+
+
+def run_evaluation(run: Run) -> Evaluation:
+    """Return the newest evaluation of a run.
+
+    Raises:
+        ValueError: the run has none yet.
+    """
+    tree = run.last_evaluation
+    if tree is None:
+        raise ValueError(f"{run.folder} has no evaluation yet")
+    report = _validated(tree, Report, run.folder)
+    return Evaluation(name=run.name, reports={run.config.evaluation.problems.label: report})
+
+
+def check_distinct(sets: Sequence[ProblemSet]) -> None:
+    """Raise a `ValueError` if two sets have one name."""
+    names = [one.name for one in sets]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two sets of problems are called {twice[0]!r}; use NAME=FILE")
+
+
+def _rows(path: Path) -> list[Any]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+    return rows
+
+
+def _validated(tree: object, kind: type[Any], path: Path) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} holds no {kind.__name__}: {where}: {first['msg']}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".unfinished-{path.name}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,130 @@
+"""Evaluations of several sets: their file, the journal after a crash, what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from eapo_agents.config import TrainConfig
+from eapo_agents.console_evaluation import problem_sets, show_evaluation
+from eapo_agents.evaluate import ProblemResult, report_on_results
+from eapo_agents.evaluations import Evaluation, Journal, read_evaluation, write_evaluation
+from eapo_agents.policy import ScriptedPolicy
+from eapo_agents.rollout import Rollout
+from eapo_env.experts import SilentExperts
+from eapo_env.prompts import Prompts
+from eapo_env.verifier import Verifier
+
+
+def result(problem_id: str, *correct: bool) -> ProblemResult:
+    k = len(correct)
+    answers = tuple("3\u2028" if right else None for right in correct)
+    return ProblemResult(
+        problem_id=problem_id,
+        correct=correct,
+        answers=answers,
+        response_tokens=(5,) * k,
+        consulted=(False,) * k,
+        truncated=(False,) * k,
+    )
+
+
+def test_a_report_says_pass_at_every_power_of_two_with_intervals() -> None:
+    report = report_on_results([result("a", True, False, False), result("b", True, True, True)])
+    assert report.pass_at == pytest.approx({1: 4 / 6, 2: (2 / 3 + 1) / 2, 3: 1.0})
+    assert report.problem_ids == ("a", "b")
+    assert report.intervals["mean_at_k"] == report.interval == pytest.approx((1 / 3, 1.0))
+    assert report.intervals["pass_at_3"] == (1.0, 1.0)
+    assert report.intervals["response_tokens"] == (5.0, 5.0)
+
+
+def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    sets = {
+        "x": report_on_results([result("a", True, False)]),
+        "y": report_on_results([result("b", True, True), result("c", True, True)]),
+    }
+    evaluation = Evaluation(name="model", reports=sets)
+    assert evaluation.average() == (0.75, (0.75, 0.75))
+    write_evaluation(evaluation, tmp_path / "deep" / "result.json")
+    assert read_evaluation(tmp_path / "deep" / "result.json") == evaluation
+
+
+def test_a_journal_goes_on_where_it_was_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal.open(path, {"seed": 1})
+    journal.append("x", result("a", True))
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"set": "x", "res')
+    again = Journal.open(path, {"seed": 1})
+    assert again.results == {"x": [result("a", True)]}
+    again.append("y", result("b", False))
+    assert Journal.open(path, {"seed": 1}).results["y"] == [result("b", False)]
+    with pytest.raises(ValueError, match="journal holds results of another model"):
+        Journal.open(path, {"seed": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no evaluation"),
+        ('{"sets": {"x": {"mean_at_k": 1}}}', "holds no Report"),
+    ],
+)
+def test_a_file_without_an_evaluation_is_an_error(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_evaluation(tmp_path / "result.json")
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_result(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    calls: list[str] = []
+
+    def script(prompt: str, rng: np.random.Generator) -> str:
+        calls.append(prompt)
+        if len(calls) == stop_at:
+            raise KeyError("the policy dies")
+        return f"\\boxed{{{rng.integers(2, 4)}}}"
+
+    held_out = tiny_config.evaluation.problems.source
+    config = replace(tiny_config, seed=5)
+    sets = problem_sets(config, [held_out, f"again={held_out}"])
+    rollout = Rollout(
+        policy=ScriptedPolicy(tokenizer, script),
+        experts=SilentExperts(),
+        verifier=verifier,
+        prompts=Prompts.terse(),
+    )
+    console = Console(file=StringIO(), width=200)
+    stop_at = 0
+    whole = show_evaluation(console, config, rollout, sets, tmp_path / "whole.json")
+    assert len(calls) == 2 * 4 * 2
+    calls.clear()
+    stop_at = 12
+    with pytest.raises(KeyError, match="the policy dies"):
+        show_evaluation(console, config, rollout, sets, tmp_path / "result.json")
+    assert not (tmp_path / "result.json").exists()
+    calls.clear()
+    stop_at = 0
+    resumed = show_evaluation(console, config, rollout, sets, tmp_path / "result.json")
+    assert resumed == whole
+    assert 0 < len(calls) <= 8
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.json", "result.json"}
+    written = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert list(written["sets"]) == ["held_out", "again"]
+    assert 'the paper\'s "Pass@2"' in console.file.getvalue()
+
+
+def test_two_sets_of_one_name_are_refused(tiny_config: TrainConfig) -> None:
+    source = tiny_config.evaluation.problems.source
+    with pytest.raises(ValueError, match="two sets of problems are called 'held_out'"):
+        problem_sets(tiny_config, [source, source])
