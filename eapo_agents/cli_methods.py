@@ -23,6 +23,22 @@ def add_methods(commands: Commands) -> None:
     _add_distill(commands)
     _add_reproduce(commands)
     _add_benchmarks(commands)
+    _add_compare(commands)
+
+
+def _add_compare(commands: Commands) -> None:
+    compare = commands.add_parser("compare", help="two evaluations on the same problems")
+    compare.add_argument("first", type=Path, help="a file of eapo evaluate --json, or a run folder")
+    compare.add_argument("second", type=Path)
+    compare.set_defaults(command=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from eapo_agents.console_evaluation import show_comparison
+    from eapo_agents.evaluations import read_evaluation
+
+    show_comparison(read_evaluation(options.first), read_evaluation(options.second))
+    return 0
 
 
 def _add_distill(commands: Commands) -> None:

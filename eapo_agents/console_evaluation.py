@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from eapo_agents.comparison import sets_difference
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Player, ProblemResult, Report
 from eapo_agents.evaluations import (
@@ -19,6 +20,7 @@ from eapo_agents.evaluations import (
     Journal,
     ProblemSet,
     check_distinct,
+    paired,
     write_evaluation,
 )
 from eapo_agents.trainer import evaluate_alone
@@ -98,6 +100,29 @@ def _column(report: Report) -> dict[str, str]:
         name: _cell(numbers[name], interval, shapes.get(name, ".3f"))
         for name, interval in report.intervals.items()
     }
+
+
+def show_comparison(a: Evaluation, b: Evaluation) -> None:
+    """Print how two policies differ on the problems that both were evaluated on.
+
+    Raises:
+        ValueError: no problem in common.
+    """
+    pairs = paired(a, b)
+    drawn = Table(title=f"{a.name} - {b.name}, points of mean@k")
+    for title in ("problems", "how many", "difference", "95% interval", "p-value"):
+        drawn.add_column(title, justify="left" if title == "problems" else "right")
+    rows = [(name, [pair]) for name, pair in pairs.items()]
+    if len(pairs) > 1:
+        rows.append(("average of the sets", list(pairs.values())))
+    for name, chosen in rows:
+        found = sets_difference(chosen, np.random.default_rng(0))
+        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
+        count = sum(len(first) for first, _ in chosen)
+        drawn.add_row(
+            name, str(count), f"{100 * found.mean:+.1f}", f"{low} to {high}", f"{found.p_value:.3f}"
+        )
+    Console().print(drawn)
 
 
 def _averages(evaluation: Evaluation) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from eapo_agents.evaluate import NUM_RESAMPLES, ProblemResult, Report
@@ -23,6 +24,9 @@ from eapo_agents.run import Run
 from eapo_agents.settings import ProblemSettings
 from eapo_env.problems import SOURCES, load_problems
 from eapo_env.types import Problem
+
+Means = npt.NDArray[np.float64]
+"""The mean correctness of each problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +127,35 @@ class Journal:
         row = {"set": set_name, "result": asdict(result)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def paired(a: Evaluation, b: Evaluation) -> dict[str, tuple[Means, Means]]:
+    """Return, for each set that both have, the mean correctness of every common problem.
+
+    Raises:
+        ValueError: no problem in common.
+    """
+    pairs = {
+        name: _common(a.reports[name], b.reports[name]) for name in a.reports if name in b.reports
+    }
+    pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
+    if not pairs:
+        raise ValueError(f"{a.name} and {b.name} were not evaluated on the same problems")
+    return pairs
+
+
+def _common(a: Report, b: Report) -> tuple[Means, Means]:
+    means_a, means_b = _means(a), _means(b)
+    ids = [one for one in means_a if one in means_b]
+    return np.array([means_a[one] for one in ids]), np.array([means_b[one] for one in ids])
+
+
+def _means(report: Report) -> dict[str, float]:
+    """Return each problem's mean correctness; nothing for a report that names no problems."""
+    if not report.problem_ids:
+        return {}
+    means_P = np.mean(report.correct_PK, axis=1).tolist()
+    return dict(zip(report.problem_ids, means_P, strict=True))
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.metrics import CallRates, call_rates
+from eapo_agents.paradigms import paradigm_of, shares
 from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.types import Reply
 
@@ -52,6 +53,7 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
         "groups_all_wrong": _mean([not group.correct_G.any() for group in sampled.played]),
         "groups_kept": float(len(sampled.kept)),
         "problems_used": float(len(sampled.played)),
+        **shares(episodes),
     }
 
 
@@ -86,6 +88,7 @@ def transcript_row(trajectory: Trajectory) -> dict[str, Any]:
         "turn_budget": episode.rules.turn_budget,
         "acceptance_rate": episode.rules.acceptance_rate,
         "policy_tokens": trajectory.num_policy_tokens,
+        "paradigm": paradigm_of(episode),
         "messages": [{"role": m.role, "content": m.content} for m in episode.messages],
         "consultations": [
             [

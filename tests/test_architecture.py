@@ -37,7 +37,7 @@ AGENTS_ROWS = [
     "weight_transfer serve_expert",
     "serve_policy vllm_server_policy served",
     "benchmarks",
-    "algorithm batches tokens hf_batch comparison tally expert_watch",
+    "algorithm batches tokens hf_batch comparison tally expert_watch paradigms",
     "logprobs rollout hf_policy vllm_policy learner_settings chat_model",
     "processes",
     "learner evaluate dynamic_sampling openai_policy text_rollout",
