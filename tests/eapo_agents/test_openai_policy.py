@@ -111,7 +111,7 @@ def test_evaluate_takes_a_served_model(
     given = [part for s in (*settings, f"model.api.base_url={server.url}") for part in ("--set", s)]
     path = tmp_path / "report.json"
     assert main(["evaluate", "solve:3", *given, "--json", str(path)]) == 0
-    report = json.loads(path.read_text(encoding="utf-8"))
+    [report] = json.loads(path.read_text(encoding="utf-8"))["sets"].values()
     assert (report["mean_at_k"], report["response_tokens"], report["call_rate"]) == (1.0, 5.0, 0.0)
     assert "solve:3, alone: 4 problems" in capsys.readouterr().out
 
