@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 
 from eapo_agents.chat_model import ChatModel, PolicyChat
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Player
+from eapo_agents.leap_paths import MessagePath, Path, TokenPath
 from eapo_agents.policies import policy_of
 from eapo_agents.text_rollout import TextRollout
 from eapo_agents.trainer import make_rollout
 from eapo_env.experts import ExpertPool, SilentExperts
+from eapo_env.types import Message
 from eapo_env.verifier import Verifier
 
 
@@ -41,6 +44,21 @@ def player_of(config: TrainConfig) -> Iterator[Player]:
         return
     with closing(policy_of(config)) as policy:
         yield make_rollout(config, policy)
+
+
+@contextmanager
+def paths_of(config: TrainConfig) -> Iterator[Callable[[Sequence[Message]], Path]]:
+    """Yield what opens a path of the config's model, in tokens where the model gives them.
+
+    Raises:
+        ValueError: as `chat_model_of`.
+    """
+    if config.model.api.base_url:
+        model = config.model.api.policy(config.model.path)
+        yield lambda messages: MessagePath(model, tuple(messages))
+        return
+    with closing(policy_of(config)) as policy:
+        yield partial(TokenPath.open, policy)
 
 
 def text_rollout(

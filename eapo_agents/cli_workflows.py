@@ -1,4 +1,4 @@
-"""The commands of what is done without training: workflow, record-experts."""
+"""The commands of what is done without training: workflow, record-experts, leap."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ def add_workflows(commands: Commands) -> None:
     record.add_argument("--timeout", type=float, default=1800.0, help="seconds for one solution")
     _add_experts(record)
     record.set_defaults(command=_record)
+    _add_leap(commands)
+
+
+def _add_leap(commands: Commands) -> None:
+    leap = commands.add_parser("leap", help="parallel paths that learn from each other")
+    leap.add_argument("model", help="as of eapo evaluate")
+    leap.add_argument("--preset", default="embedded", help=PRESET_HELP)
+    leap.add_argument("--paths", type=int, default=16, help="how many reason side by side")
+    leap.add_argument("--block", type=int, default=4096, help="tokens between two exchanges")
+    leap.add_argument("--summary", type=int, default=256, help="the most tokens of a summary")
+    leap.add_argument("--peers", type=int, default=4, help="summaries that a path reads")
+    leap.add_argument("--router", choices=("dispersed", "clustered", "hybrid"), default="dispersed")
+    leap.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    add_settings(leap)
+    leap.set_defaults(command=_leap)
 
 
 def _add_experts(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +79,24 @@ def _record(options: argparse.Namespace) -> int:
 
     config = _pooled(preset_config(options.preset, options.set), options.pool)
     record_experts(config, options.file, options.samples, options.timeout)
+    return 0
+
+
+def _leap(options: argparse.Namespace) -> int:
+    from eapo_agents.config import with_settings
+    from eapo_agents.console_workflows import show_leap
+    from eapo_agents.leap import LeapSettings
+    from eapo_agents.run import model_config
+
+    settings = LeapSettings(
+        paths=options.paths,
+        block_tokens=options.block,
+        summary_tokens=options.summary,
+        peers=options.peers,
+        router=options.router,
+    )
+    config = model_config(options.model, preset_config(options.preset, ()))
+    show_leap(with_settings(config, options.set), settings, options.json)
     return 0
 
 

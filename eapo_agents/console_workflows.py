@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from eapo_agents.chat_models import chat_model_of
+from eapo_agents.chat_models import chat_model_of, paths_of
 from eapo_agents.config import TrainConfig
 from eapo_agents.console import CONSOLE
 from eapo_agents.evaluate import Report
+from eapo_agents.leap import Leap, LeapSettings, LeapWords
 from eapo_agents.metrics import paired_difference
+from eapo_agents.rollout import derive_seed
 from eapo_agents.settings import DistillationSettings
 from eapo_agents.solutions import Collection, Solution
 from eapo_agents.workflows import Condition, Workflow, error_rate
@@ -43,6 +45,37 @@ def show_workflow(
     show_reports(f"{config.model.path}, with and without experts", reports, wrong)
     if file:
         write_reports(file, config.model.path, reports, wrong)
+
+
+def show_leap(config: TrainConfig, settings: LeapSettings, file: Path | None) -> None:
+    """Evaluate a model whose paths learn from each other; print the report, write it to a file."""
+    problems = config.evaluation.problems.load()
+    with paths_of(config) as open_path, CONSOLE.status(f"LeaP: {len(problems)} problems"):
+        leap = Leap(
+            open_path=open_path,
+            verifier=Verifier(),
+            prompts=config.rollout.prompts,
+            words=_words(config),
+            settings=settings,
+            max_response_tokens=config.rollout.limits.max_response_tokens,
+            temperature=config.rollout.temperature,
+        )
+        report = asyncio.run(
+            leap.evaluate(
+                problems,
+                samples_per_problem=config.evaluation.samples_per_problem,
+                seed=derive_seed(config.seed, 2),
+            )
+        )
+    show_reports(f"{config.model.path}, LeaP", {"leap": report}, {})
+    if file:
+        write_reports(file, config.model.path, {"leap": report}, {})
+
+
+def _words(config: TrainConfig) -> LeapWords:
+    if config.model.api.base_url:
+        return LeapWords.chat()
+    return LeapWords.terse() if config.rollout.wording == "terse" else LeapWords()
 
 
 def show_reports(title: str, reports: Mapping[str, Report], wrong: Mapping[str, float]) -> None:
