@@ -96,7 +96,9 @@ def test_a_path_that_is_done_or_has_closed_its_reasoning_is_left_alone(
 
     def script(prompt: str, rng: np.random.Generator) -> str:
         seen.append(prompt)
-        return "a</think>so it is clear \\boxed{3}" if "</think>" not in prompt else "and \\boxed{3}"
+        return (
+            "a</think>so it is clear \\boxed{3}" if "</think>" not in prompt else "and \\boxed{3}"
+        )
 
     attempts = asyncio.run(
         leap(tokenizer, verifier, script, block_tokens=10).solve(PROBLEM, 3, seed=0)
