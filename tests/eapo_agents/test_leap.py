@@ -55,10 +55,11 @@ def test_a_round_by_hand(tokenizer: PreTrainedTokenizerFast, verifier: Verifier)
     def script(prompt: str, rng: np.random.Generator) -> str:
         seen.append(prompt)
         if prompt.endswith("SUM:"):
-            return f"s{rng.integers(10**6)}</summary> not read"
+            return f"s{rng.integers(10**5, 10**6)}</summary> not read"
         return "\\boxed{3}" if "PEERS" in prompt else "thinking on and on"
 
-    attempts = asyncio.run(leap(tokenizer, verifier, script).solve(PROBLEM, 3, seed=0))
+    three = leap(tokenizer, verifier, script, summary_tokens=40).solve(PROBLEM, 3, seed=0)
+    attempts = asyncio.run(three)
     assert len(seen) == 3 * 3
     assert all(prompt.endswith("thinkingSUM:") for prompt in seen[3:6])
     own = [prompt.partition("SUM:")[2].partition(" </summary>")[0] for prompt in seen[6:]]
@@ -70,7 +71,7 @@ def test_a_round_by_hand(tokenizer: PreTrainedTokenizerFast, verifier: Verifier)
     for attempt in attempts:
         assert attempt.correct
         assert attempt.episode.response == "thinking\\boxed{3}"
-        assert attempt.num_policy_tokens > 8 + 4
+        assert attempt.num_policy_tokens == 8 + len("s123456</summary>") + 4
 
 
 def test_what_peers_and_summaries_say_is_not_the_answer(
