@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents.cli_options import add_resume, add_runs, add_settings, resumed, show
+from eapo_agents.cli_workflows import add_workflows
 
 if TYPE_CHECKING:
     from eapo_agents.cli_options import Commands
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 def add_methods(commands: Commands) -> None:
     """Add the commands of the methods to those of `eapo`."""
+    add_workflows(commands)
     _add_distill(commands)
     _add_reproduce(commands)
     _add_benchmarks(commands)

@@ -73,13 +73,12 @@ def evaluate_model(
 
     On the config's held-out problems, or on the sets that the sources name.
     """
+    from eapo_agents.chat_models import player_of
     from eapo_agents.console_evaluation import problem_sets, show_evaluation
-    from eapo_agents.policies import policy_of
-    from eapo_agents.trainer import make_rollout
 
     sets = problem_sets(config, sources)
-    with closing(policy_of(config)) as policy:
-        show_evaluation(CONSOLE, config, make_rollout(config, policy), sets, json_file)
+    with player_of(config) as player:
+        show_evaluation(CONSOLE, config, player, sets, json_file)
 
 
 def show_report(runs: Sequence[Run], plot: Path | None) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from eapo_agents.comparison import sets_difference
 from eapo_agents.config import TrainConfig
-from eapo_agents.evaluate import ProblemResult, Report
+from eapo_agents.evaluate import Player, ProblemResult, Report
 from eapo_agents.evaluations import (
     Evaluation,
     Journal,
@@ -23,7 +23,6 @@ from eapo_agents.evaluations import (
     paired,
     write_evaluation,
 )
-from eapo_agents.rollout import Rollout
 from eapo_agents.trainer import evaluate_alone
 
 
@@ -42,7 +41,7 @@ def problem_sets(config: TrainConfig, sources: Sequence[str]) -> list[ProblemSet
 def show_evaluation(
     console: Console,
     config: TrainConfig,
-    rollout: Rollout,
+    player: Player,
     sets: Sequence[ProblemSet],
     json_file: Path | None,
 ) -> Evaluation:
@@ -54,7 +53,7 @@ def show_evaluation(
         ValueError: what is kept beside the file belongs to another evaluation.
     """
     journal = Journal.open(_partial(json_file), _subject(config, sets)) if json_file else None
-    reports = asyncio.run(_reports(console, config, rollout, sets, journal))
+    reports = asyncio.run(_reports(console, config, player, sets, journal))
     evaluation = Evaluation(name=config.model.path, reports=reports)
     console.print(evaluation_table(evaluation))
     if json_file and journal:
@@ -143,18 +142,18 @@ def _cell(value: float, interval: tuple[float, float], shape: str) -> str:
 async def _reports(
     console: Console,
     config: TrainConfig,
-    rollout: Rollout,
+    player: Player,
     sets: Sequence[ProblemSet],
     journal: Journal | None,
 ) -> dict[str, Report]:
     with _bars(console) as bars:
-        return {one.name: await _report(bars, config, rollout, one, journal) for one in sets}
+        return {one.name: await _report(bars, config, player, one, journal) for one in sets}
 
 
 async def _report(
     bars: Progress,
     config: TrainConfig,
-    rollout: Rollout,
+    player: Player,
     problem_set: ProblemSet,
     journal: Journal | None,
 ) -> Report:
@@ -169,7 +168,7 @@ async def _report(
         if journal:
             journal.append(name, result)
 
-    return await evaluate_alone(config, rollout, problems, done=done, on_result=on_result)
+    return await evaluate_alone(config, player, problems, done=done, on_result=on_result)
 
 
 def _bars(console: Console) -> Progress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -19,12 +20,35 @@ from eapo_agents.metrics import (
     resampled_means,
     variance,
 )
-from eapo_agents.rollout import Rollout, derive_seed, gather
-from eapo_agents.trajectory import Group
+from eapo_agents.rollout import derive_seed, gather
 from eapo_env.actions import Answer
+from eapo_env.episode import Episode
 from eapo_env.types import Problem, Rules
 
 NUM_RESAMPLES = 10_000
+
+
+class Graded(Protocol):
+    """A finished episode and its verdict: a trajectory, or an attempt in message space."""
+
+    @property
+    def episode(self) -> Episode:
+        """All that was said."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer was right."""
+
+    @property
+    def num_policy_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+
+
+class Player(Protocol):
+    """What plays episodes: `Rollout` in tokens, `TextRollout` in messages."""
+
+    async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Graded:
+        """Return one finished episode; the seed decides its luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +128,7 @@ class Report:
 
 
 async def evaluate(
-    rollout: Rollout,
+    player: Player,
     problems: Sequence[Problem],
     *,
     samples_per_problem: int = 32,
@@ -116,7 +140,7 @@ async def evaluate(
     """Return the report on `samples_per_problem` episodes of each problem, alone by default.
 
     Args:
-        rollout: the policy and what its episodes meet.
+        player: the policy and what its episodes meet.
         problems: which problems; a problem's luck depends on the seed and its place.
         samples_per_problem: k.
         rules: of every episode.
@@ -131,14 +155,15 @@ async def evaluate(
         raise ValueError(
             f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
         )
-    rules_G = (rules or Rules.alone(),) * samples_per_problem
+    rules = rules or Rules.alone()
     known = {result.problem_id: result for result in done}
 
     async def result_of(number: int, problem: Problem) -> ProblemResult:
         if problem.id in known:
             return known[problem.id]
-        group = await rollout.play_group(problem, rules_G, seed=derive_seed(seed, number))
-        result = problem_result(group)
+        seeds = [derive_seed(derive_seed(seed, number), k) for k in range(samples_per_problem)]
+        attempts = await gather(player.play(problem, rules, seed=one) for one in seeds)
+        result = problem_result(attempts)
         on_result(result)
         return result
 
@@ -147,19 +172,19 @@ async def evaluate(
     )
 
 
-def report_on(groups: Iterable[Group]) -> Report:
-    """Return the report on groups of equal size, one per problem."""
-    return report_on_results([problem_result(group) for group in groups])
+def report_on(attempts_PK: Iterable[Sequence[Graded]]) -> Report:
+    """Return the report on equally many attempts at each problem."""
+    return report_on_results([problem_result(attempts) for attempts in attempts_PK])
 
 
-def problem_result(group: Group) -> ProblemResult:
-    """Return what the samples of one problem came to."""
-    episodes = [trajectory.episode for trajectory in group.trajectories]
+def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
+    """Return what the attempts at one problem came to."""
+    episodes = [attempt.episode for attempt in attempts]
     return ProblemResult(
-        problem_id=group.problem.id,
-        correct=tuple(bool(correct) for correct in group.correct_G),
-        answers=tuple(_answers(group)),
-        response_tokens=tuple(t.num_policy_tokens for t in group.trajectories),
+        problem_id=episodes[0].problem.id,
+        correct=tuple(bool(attempt.correct) for attempt in attempts),
+        answers=tuple(_answers(episodes)),
+        response_tokens=tuple(attempt.num_policy_tokens for attempt in attempts),
         consulted=tuple(bool(episode.consultations) for episode in episodes),
         truncated=tuple(bool(e.stop_reason and e.stop_reason.truncated) for e in episodes),
     )
@@ -192,9 +217,9 @@ def _powers(k: int) -> list[int]:
     return sorted({*(1 << n for n in range(k.bit_length())), k})
 
 
-def _answers(group: Group) -> list[str | None]:
-    """Return each member's answer as it wrote it; None for those who gave none."""
-    last = [trajectory.episode.actions[-1:] for trajectory in group.trajectories]
+def _answers(episodes: Sequence[Episode]) -> list[str | None]:
+    """Return each episode's answer as it was written; None for those that gave none."""
+    last = [episode.actions[-1:] for episode in episodes]
     return [
         action[0].text.strip() if action and isinstance(action[0], Answer) else None
         for action in last

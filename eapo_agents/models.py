@@ -24,8 +24,13 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     """Return the model, in the wanted dtype, and its tokenizer.
 
     Raises:
-        ValueError: no model can be loaded from the path.
+        ValueError: no model can be loaded from the path, or it is behind a server.
     """
+    if settings.api.base_url:
+        raise ValueError(
+            f"model.api.base_url is {settings.api.base_url!r}: a model behind a server can be"
+            " evaluated, not trained"
+        )
     path = model_folder(settings.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from eapo_agents.cold_start import worked_solution
 from eapo_agents.dynamic_sampling import DynamicSampling
+from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.rollout import TokenLimits
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import (
@@ -40,18 +40,21 @@ class ModelSettings:
     """Which model, and how it is held.
 
     Args:
-        path: a Hugging Face folder or hub id; "embedded" is the small model in this package.
+        path: a Hugging Face folder or hub id; "embedded" is the small model in this package. With
+            an `api.base_url`, the name under which the model is served there.
         engine: what samples: "hf" is transformers, on the learner's own weights; "vllm" is vLLM in
             this process, on a copy of them (section `vllm`), and "vllm-server" a vLLM server of its
             own (section `policy_server`).
         dtype: of the weights.
         max_batch: the most episodes that "hf" advances at once.
+        api: a server that has the model, instead of any engine; no such model can be trained.
     """
 
     path: str = EMBEDDED
     engine: Literal["hf", "vllm", "vllm-server"] = "hf"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_batch: int = 256
+    api: ApiSettings = ApiSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +118,8 @@ class ExpertSettings:
             case "synthetic-parts":
                 return synthetic_experts(self.error_rate, parts_only=True)
             case "openai":
-                for name in (endpoint.api_key_env for endpoint in self.endpoints):
-                    if name is not None and not os.environ.get(name):
-                        raise ValueError(f"the environment variable {name} holds no key")
+                for endpoint in self.endpoints:
+                    endpoint.check_key()
                 return OpenAIExperts(endpoints=self.endpoints)
             case "replay":
                 return ReplayExperts(self.recording)

@@ -22,7 +22,7 @@ import numpy as np
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
-from eapo_agents.evaluate import ProblemResult, Report, evaluate
+from eapo_agents.evaluate import Player, ProblemResult, Report, evaluate
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policies import probe_of, training_policy
@@ -241,7 +241,7 @@ def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
 
 async def evaluate_alone(
     config: TrainConfig,
-    rollout: Rollout,
+    player: Player,
     problems: Sequence[Problem],
     *,
     done: Sequence[ProblemResult] = (),
@@ -249,7 +249,7 @@ async def evaluate_alone(
 ) -> Report:
     """Return the report that a config asks for; the same weights always give the same one."""
     return await evaluate(
-        rollout,
+        player,
         problems,
         samples_per_problem=config.evaluation.samples_per_problem,
         seed=derive_seed(config.seed, 2),

@@ -68,6 +68,11 @@ class Endpoint:
         if self.max_retries < 0:
             raise ValueError(f"max_retries must be at least 0, not {self.max_retries}")
 
+    def check_key(self) -> None:
+        """Raise a `ValueError` if a key is wanted and its environment variable holds none."""
+        if self.api_key_env is not None and not _api_key(self):
+            raise ValueError(f"the environment variable {self.api_key_env} holds no key")
+
 
 @dataclass(frozen=True, slots=True)
 class Payload:

@@ -190,7 +190,7 @@ def test_no_config_can_hold_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_only_setting_about_keys_is_the_name_of_a_variable() -> None:
     endpoint = dataclasses.asdict(Endpoint(base_url="http://here/v1", models=("m",)))
     names = [path[-1] for path in (*LEAVES, *leaves(endpoint))]
-    assert [name for name in names if "key" in name or "secret" in name] == ["api_key_env"]
+    assert [name for name in names if "key" in name or "secret" in name] == ["api_key_env"] * 2
     setting = 'experts.endpoints=[{"base_url": "http://x", "models": ["m"], "api_key": "sk"}]'
     with pytest.raises(ValueError, match=r"did you mean 'experts\.endpoints\.0\.api_key_env'"):
         with_settings(TrainConfig(), [setting])

@@ -87,6 +87,25 @@ def completion(content: object, finish_reason: object = "stop") -> dict:
     }
 
 
+def interrupted(body: dict, answer: str) -> dict:
+    """Be cut off in a first thought, sum up a wrong one, answer once peers have been heard."""
+    last = body["messages"][-1]["content"]
+    if "<peers>" in last:
+        text, finish = f"\\boxed{{{answer}}}", "stop"
+    elif last.startswith("Sum up"):
+        text, finish = "I think \\boxed{9}", "stop"
+    else:
+        text, finish = "half a thought", "length"
+    return {**completion(text, finish), "usage": {"completion_tokens": 3}}
+
+
+def solved(body: dict, answer: str) -> dict:
+    """Consult once where consulting is allowed, then answer; cut stop texts off, as servers do."""
+    asks = "stop" in body and "<reply" not in body["messages"][-1]["content"]
+    text = "<consult>\n<query>what is it?</query>\n" if asks else f"\\boxed{{{answer}}}"
+    return {**completion(text), "usage": {"completion_tokens": 7 if asks else 5}}
+
+
 BODIES = {
     "abort": json.dumps(completion("half a thought", "abort")),
     "empty": json.dumps(completion("")),
@@ -145,6 +164,10 @@ def main() -> None:
             case "text-decides":
                 await asyncio.sleep(3600 if "hang" in text else 0)
                 return web.json_response(completion(f"echo: {text}"))
+            case "peer":
+                return web.json_response(interrupted(body=call["body"], answer=parameter))
+            case "solve":
+                return web.json_response(solved(body=call["body"], answer=parameter))
             case "hang":
                 await asyncio.sleep(3600)
             case "status":

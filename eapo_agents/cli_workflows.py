@@ -1,0 +1,106 @@
+"""The commands of what is done without training: workflow, record-experts, leap."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eapo_agents.cli_options import PRESET_HELP, add_settings, preset_config
+
+if TYPE_CHECKING:
+    from eapo_agents.cli_options import Commands
+    from eapo_agents.config import TrainConfig
+
+CONDITIONS = ("alone", "self", "experts", "recorded", "erroneous", "meaningless")
+
+
+def add_workflows(commands: Commands) -> None:
+    """Add the commands."""
+    workflow = commands.add_parser("workflow", help="a model with experts, without training")
+    workflow.add_argument("model", help="as of eapo evaluate")
+    workflow.add_argument("conditions", nargs="+", choices=CONDITIONS, metavar="CONDITION")
+    workflow.add_argument("--replies", type=int, default=3, help="experts asked in parallel")
+    workflow.add_argument("--turns", type=int, help="let the model consult as it likes, so long")
+    workflow.add_argument("--recording", type=Path, help="what eapo record-experts wrote")
+    workflow.add_argument("--json", type=Path, metavar="FILE", help="write the whole reports here")
+    _add_experts(workflow)
+    workflow.set_defaults(command=_workflow)
+
+    record = commands.add_parser("record-experts", help="record experts' solutions, verified")
+    record.add_argument("file", type=Path, help="JSONL; what stands there is not asked again")
+    record.add_argument("--samples", type=int, default=32, help="solutions a problem")
+    record.add_argument("--timeout", type=float, default=1800.0, help="seconds for one solution")
+    _add_experts(record)
+    record.set_defaults(command=_record)
+    _add_leap(commands)
+
+
+def _add_leap(commands: Commands) -> None:
+    leap = commands.add_parser("leap", help="parallel paths that learn from each other")
+    leap.add_argument("model", help="as of eapo evaluate")
+    leap.add_argument("--preset", default="embedded", help=PRESET_HELP)
+    leap.add_argument("--paths", type=int, default=16, help="how many reason side by side")
+    leap.add_argument("--block", type=int, default=4096, help="tokens between two exchanges")
+    leap.add_argument("--summary", type=int, default=256, help="the most tokens of a summary")
+    leap.add_argument("--peers", type=int, default=4, help="summaries that a path reads")
+    leap.add_argument("--router", choices=("dispersed", "clustered", "hybrid"), default="dispersed")
+    leap.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    add_settings(leap)
+    leap.set_defaults(command=_leap)
+
+
+def _add_experts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="embedded", help=PRESET_HELP)
+    parser.add_argument("--pool", help="which served experts: 7B+14B+32B, or 32B x3")
+    add_settings(parser)
+
+
+def _workflow(options: argparse.Namespace) -> int:
+    from eapo_agents.config import with_settings
+    from eapo_agents.console_workflows import show_workflow
+    from eapo_agents.run import model_config
+    from eapo_agents.solutions import read_solutions
+    from eapo_agents.workflows import Workflow
+
+    config = model_config(options.model, preset_config(options.preset, ()))
+    workflow = Workflow(
+        num_replies=options.replies,
+        turn_budget=options.turns,
+        solutions=read_solutions(options.recording) if options.recording else None,
+    )
+    config = _pooled(with_settings(config, options.set), options.pool)
+    show_workflow(config, workflow, list(dict.fromkeys(options.conditions)), options.json)
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from eapo_agents.console_workflows import record_experts
+
+    config = _pooled(preset_config(options.preset, options.set), options.pool)
+    record_experts(config, options.file, options.samples, options.timeout)
+    return 0
+
+
+def _leap(options: argparse.Namespace) -> int:
+    from eapo_agents.config import with_settings
+    from eapo_agents.console_workflows import show_leap
+    from eapo_agents.leap import LeapSettings
+    from eapo_agents.run import model_config
+
+    settings = LeapSettings(
+        paths=options.paths,
+        block_tokens=options.block,
+        summary_tokens=options.summary,
+        peers=options.peers,
+        router=options.router,
+    )
+    config = model_config(options.model, preset_config(options.preset, ()))
+    show_leap(with_settings(config, options.set), settings, options.json)
+    return 0
+
+
+def _pooled(config: TrainConfig, pool: str | None) -> TrainConfig:
+    from eapo_agents.workflows import with_pool
+
+    return config if pool is None else with_pool(config, pool)
