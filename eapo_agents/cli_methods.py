@@ -41,7 +41,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _add_distill(commands: Commands) -> None:
     distill = commands.add_parser("distill", help="imitate the experts' right solutions")
-    distill.add_argument("preset", nargs="?", default="embedded", help="embedded, ...")
+    distill.add_argument("preset", nargs="?", help="embedded (the default), ...")
     distill.add_argument(
         "--lora", type=int, default=0, metavar="RANK", help="train adapters of this rank instead"
     )
@@ -96,7 +96,7 @@ def _distill(options: argparse.Namespace) -> int:
 
     run = resumed(options)
     if run is None:
-        config = distilled(preset_named(options.preset), lora_rank=options.lora)
+        config = distilled(preset_named(options.preset or "embedded"), lora_rank=options.lora)
         run = Run.create(with_settings(config, options.set), options.runs)
     return show([run]) if distill_run(run) else 1
 

@@ -1,9 +1,13 @@
-"""[edge] How long experts take and how often they fail; says so, once a minute, while they do."""
+"""[edge] How long experts take and how often they fail; says so, once a minute, while they do.
+
+A reply that fails now and then is an expert's own affair; of the last few, most must have failed.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +17,7 @@ from eapo_env.experts import ExpertPool
 from eapo_env.types import ExpertReply, Query, Unavailable
 
 _LOG = logging.getLogger(__name__)
+_RECENT = 8
 
 
 @dataclass(slots=True)
@@ -27,6 +32,7 @@ class ExpertWatch:
     clock: Callable[[], float] = time.monotonic
     every_s: float = 60.0
     _latencies: list[float] = field(default_factory=list)
+    _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _num_replies: int = 0
     _num_failed: int = 0
     _unsaid: int = 0
@@ -40,8 +46,10 @@ class ExpertWatch:
         failed = [reply for reply in replies if isinstance(reply, Unavailable)]
         self._num_replies += len(replies)
         self._num_failed += len(failed)
-        if failed:
-            self._warn(failed)
+        self._unsaid += len(failed)
+        self._recent.extend(isinstance(reply, Unavailable) for reply in replies)
+        if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
+            self._warn(failed[-1])
         return replies
 
     def metrics(self) -> dict[str, float]:
@@ -60,11 +68,9 @@ class ExpertWatch:
         self._latencies, self._num_replies, self._num_failed = [], 0, 0
         return found
 
-    def _warn(self, failed: Sequence[Unavailable]) -> None:
-        self._unsaid += len(failed)
+    def _warn(self, last: Unavailable) -> None:
         if self.clock() - self._said_s < self.every_s:
             return
-        last = failed[-1]
         _LOG.warning(
             "%d expert replies did not come; training goes on without them. The last: %s",
             self._unsaid,

@@ -57,9 +57,18 @@ def test_a_dead_pool_is_reported_once_a_minute(caplog: pytest.LogCaptureFixture)
     for _ in range(150):  # two and a half minutes, a call a second
         ask(watch, pool, 1.0, DEAD, DEAD)
     assert len(caplog.records) == 3
-    assert "2 expert replies did not come" in caplog.messages[0]
+    assert "8 expert replies did not come" in caplog.messages[0]
     assert "120 expert replies did not come" in caplog.messages[1]
     assert all("bob: connection refused" in message for message in caplog.messages)
     for _ in range(150):
         ask(watch, pool, 1.0, FINE)
     assert len(caplog.records) == 3
+
+
+def test_a_reply_that_fails_now_and_then_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    pool = Moody()
+    watch = ExpertWatch(clock=lambda: pool.now)
+    for _ in range(50):
+        ask(watch, pool, 9.0, DEAD, FINE)
+    assert caplog.records == []
+    assert watch.metrics()["expert_failure_rate"] == 0.5
