@@ -49,6 +49,7 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
         "response_tokens": _mean(policy_tokens),
         "policy_tokens": float(sum(policy_tokens)),
         "environment_tokens": float(sum(t.num_environment_tokens for t in played)),
+        "expert_tokens": float(sum(map(_relayed_tokens, played))),
         "groups_all_right": _mean([bool(group.correct_G.all()) for group in sampled.played]),
         "groups_all_wrong": _mean([not group.correct_G.any() for group in sampled.played]),
         "groups_kept": float(len(sampled.kept)),
@@ -117,6 +118,16 @@ def _failed_reply_rate(played: Sequence[Trajectory]) -> float:
         if accepted
     ]
     return 1.0 - _mean(answered) if answered else 0.0
+
+
+def _relayed_tokens(trajectory: Trajectory) -> int:
+    """Return how many ids the policy read after its first turn, if it consulted: the relays.
+
+    Tags and notices around the experts' words count, as they do in the policy's context.
+    """
+    if not trajectory.episode.consultations:
+        return 0
+    return int((~trajectory.mask[trajectory.mask.argmax() :]).sum())
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -186,9 +186,10 @@ class Trainer:
         every = self.config.evaluation.every
         if not (step == self.config.steps or (every and step % every == 0)):
             return {}
-        report = runner.run(self.evaluate())
+        start, report = time.perf_counter(), runner.run(self.evaluate())
         run.record_evaluation(step, asdict(report))
-        return {f"alone/{name}": number for name, number in report.metrics().items()}
+        found = {f"alone/{name}": number for name, number in report.metrics().items()}
+        return found | {"seconds/evaluation": time.perf_counter() - start}
 
     def _save(self, run: Run, progress: Progress) -> None:
         def write(folder: Path) -> None:

@@ -1,21 +1,25 @@
 """Expert replies in a JSONL file: record them as they come, and replay them later.
 
 One line per reply: what was asked (`text`, `statement`, `seed`, `turn`, `slot`), who answered
-(`expert`), and `reply`, or `unavailable` with the reason. Lines are only ever appended.
+(`expert`), and `reply`, or `unavailable` with the reason. Lines are only ever appended; one that
+a crash cut short is dropped.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 
 from eapo_env.experts import ExpertPool, luck
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 
+_TAIL_BYTES = 1 << 16
 _Key = tuple[str, str]
 _Recorded = tuple[Query, ExpertReply]
 
@@ -96,14 +100,28 @@ def _line(query: Query, reply: ExpertReply) -> str:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    # One unbuffered write in append mode, so that the lines of two writers never mix.
+    # One unbuffered write under a lock, so that no two writers mix, or mend the same end.
     with path.open("ab+", buffering=0) as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                lines = b"\n" + lines
-        if file.write(lines) != len(lines):
+        fcntl.flock(file, fcntl.LOCK_EX)
+        whole = _mended(file)
+        if file.write(whole + lines) != len(whole + lines):
             raise OSError(f"{path}: the disk took only a part of a recording")
+
+
+def _mended(file: FileIO) -> bytes:
+    """Return what a new line needs before it; drop a last line that a crash cut short."""
+    end = start = file.seek(0, os.SEEK_END)
+    tail = b""
+    while start and b"\n" not in tail:
+        size = min(_TAIL_BYTES, start)
+        start -= size
+        file.seek(start)
+        tail = file.read(size) + tail
+    torn = tail.rpartition(b"\n")[2]
+    if torn and _is_torn(torn):
+        file.truncate(end - len(torn))
+        return b""
+    return b"\n" if torn else b""
 
 
 def _read(path: Path) -> dict[_Key, list[_Recorded]]:

@@ -84,6 +84,8 @@ def test_the_metrics_of_a_step_by_hand(sampled: Sampled) -> None:
     assert found["response_tokens"] == sum(tokens) / 8
     everything = [t.num_tokens for g in sampled.played for t in g.trajectories]
     assert found["environment_tokens"] == sum(everything) - sum(tokens)
+    relays = ["yes √-\n\nturns 1", "--\n\nturns 1"]  # 4 tags each, 3 ids of the template
+    assert found["expert_tokens"] == sum(map(len, relays)) + 2 * (4 + 3)
     assert found["groups_all_right"] == found["groups_all_wrong"] == 1 / 3
     assert (found["groups_kept"], found["problems_used"]) == (1, 3)
 

@@ -124,15 +124,21 @@ def test_threads_and_processes_share_a_file(tmp_path):
     assert len({(line["seed"], line["turn"], line["slot"]) for line in lines}) == len(lines) == 240
 
 
-def test_a_later_run_goes_on_even_after_a_torn_line(tmp_path):
-    path = tmp_path / "experts.jsonl"
-    ask(RecordingExperts(ScriptedExperts(echo), path), Query(text="a"))
-    path.write_bytes(path.read_bytes()[:-20])
-    ask(RecordingExperts(ScriptedExperts(echo), path), Query(text="b"))
-    lines = path.read_text().splitlines()
-    assert json.loads(lines[1])["text"] == "b"
-    path.write_text(lines[1])
-    assert ask(ReplayExperts(path), Query(text="b")) == [Reply("scripted", "b: 0/0/0")]
+@pytest.mark.parametrize("cut", [1, 2, 20, 150_000])
+def test_a_later_run_goes_on_even_after_a_torn_line(tmp_path, cut):
+    path, long = tmp_path / "experts.jsonl", Query(text="a" * 200_000)
+    pool = RecordingExperts(ScriptedExperts(lambda query: query.text[:1]), path)
+    ask(pool, Query(text="b"))
+    ask(pool, long)
+    path.write_bytes(path.read_bytes()[:-cut])
+    torn = cut > 1  # else only the end of the line is missing
+    assert len(ask(ReplayExperts(path), Query(text="b"))) == 1
+    ask(pool, Query(text="c"))
+    found = ask(ReplayExperts(path), Query(text="b"), long, Query(text="c"))
+    assert found[0] == Reply("scripted", "b")
+    assert found[1] == (Unavailable("not in the recording") if torn else Reply("scripted", "a"))
+    assert found[2] == Reply("scripted", "c")
+    assert len(path.read_bytes().splitlines()) == (2 if torn else 3)
 
 
 GOOD = {"text": "a", "statement": "", "seed": 0, "turn": 0, "slot": 0, "expert": "e", "reply": "r"}
