@@ -28,6 +28,7 @@ def shard(model: PreTrainedModel, device: str, world: int) -> None:
         sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         assert isinstance(sharded, FSDPModule)
         sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo refuses to scale
 
 
 def whole(value: Tensor) -> Tensor:
