@@ -2,8 +2,8 @@
 
 TRL is no dependency of this project; it lives well in an environment of its own:
 
-    python3 -m venv /tmp/trl && /tmp/trl/bin/pip install -e ".[train]" "trl==1.16.*"
-    OMP_WAIT_POLICY=PASSIVE /tmp/trl/bin/python benchmarks/step.py
+    python3 -m venv .venv-trl && .venv-trl/bin/pip install -e ".[train]" "trl==1.16.*"
+    OMP_WAIT_POLICY=PASSIVE .venv-trl/bin/python benchmarks/step.py
 
 16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh model of a
 million parameters in float32 on the CPU. Both sides start from the same weights, read the same
