@@ -59,6 +59,7 @@ def show_leap(config: TrainConfig, settings: LeapSettings, file: Path | None) ->
             settings=settings,
             max_response_tokens=config.rollout.limits.max_response_tokens,
             temperature=config.rollout.temperature,
+            truncation=config.evaluation.truncation,
         )
         report = asyncio.run(
             leap.evaluate(
