@@ -33,9 +33,9 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Return the id drawn for each row and its log-probability (nats, float32), both [B].
 
-        id = min{v : sum_{w <= v} p_w > u * sum_w p_w},    p = truncated(softmax(logits / temperature))
+        id = min{v : sum_{w <= v} p_w > u * sum_w p_w},    p = truncated(softmax(logits / t))
 
-    One uniform number u in [0, 1) draws one id, so a row's luck is its own. A row of temperature 0
+    One uniform number u in [0, 1) draws one id, so a row's luck is its own. A row of t = 0
     takes the likeliest id; its log-probability is that of temperature 1, with nothing truncated.
     Without truncations no row has one.
     """

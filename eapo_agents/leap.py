@@ -182,9 +182,7 @@ class Leap:
         room = self.max_response_tokens - line.num_tokens
         wanted = min(room, self.settings.block_tokens) if line.talks else room
         path, turn = await line.path.write(
-            Sampling(
-                max_tokens=wanted, temperature=self.temperature, truncation=self.truncation
-            ),
+            Sampling(max_tokens=wanted, temperature=self.temperature, truncation=self.truncation),
             derive_seed(line.seed, line.num_tokens),
         )
         full = turn.num_tokens == 0  # the context is: nothing more can come

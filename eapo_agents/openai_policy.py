@@ -75,7 +75,7 @@ class OpenAIPolicy:
 
 
 def _truncation(truncation: Truncation) -> dict[str, object]:
-    """Return a truncation as fields; those that OpenAI itself does not know only where they are set.
+    """Return the fields of a truncation; those that are not OpenAI's own only where they are set.
 
     Unset, a server's own default holds for these: vLLM takes the model folder's.
     """

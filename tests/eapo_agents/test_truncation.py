@@ -117,8 +117,16 @@ def test_what_keeps_one_id_keeps_one(logits: list[float], truncation: Truncation
 
 @pytest.mark.parametrize(
     "bad",
-    [{"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}, {"top_k": 0}, {"top_k": -2}]
-    + [{"min_p": -0.1}, {"min_p": 1.1}, {"min_p": math.nan}],
+    [
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_p": math.nan},
+        {"top_k": 0},
+        {"top_k": -2},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"min_p": math.nan},
+    ],
 )
 def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
     [(name, value)] = bad.items()
