@@ -33,7 +33,7 @@ ENV_ROWS = [
 ]
 AGENTS_ROWS = [
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
+    "sheets sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
     "weight_transfer serve_expert",
     "serve_policy vllm_server_policy served",
     "benchmarks",
@@ -44,10 +44,10 @@ AGENTS_ROWS = [
     "summary sync_probe progress settings leap",
     "config",
     "models presets run solutions pools",
-    "policies evaluations",
-    "lora play pretrain report trainer",
-    "distill chat_models bases follower copies cell_results console_evaluation",
-    "workflows cells console console_benchmarks results_text",
+    "policies evaluations run_methods report_examples",
+    "report_plots lora play pretrain trainer",
+    "report distill chat_models bases follower copies cell_results console_evaluation",
+    "workflows cells console console_benchmarks console_comparison results_text",
     "cell_runs claims results_plots console_workflows",
     "reproduce results",
     "console_reproduce",
