@@ -26,6 +26,9 @@ SLIPS = (0.2, 0.35, 0.42, 0.5, 0.6)
 
 STEPS = 80
 
+FIRST_SEEDS = 5
+"""So many were planned for the cells of the aim; they left it open, and five more were added."""
+
 PARTS = ExpertSettings(kind="synthetic-parts")
 SCHEDULE = Annealing(steps=STEPS, turn_budget=2)
 ALONE = replace(SCHEDULE, turn_budget=1)
@@ -186,8 +189,8 @@ COLLABORATING, ASSISTED, ASSISTED_ERRONEOUS, ASSISTED_MEANINGLESS = (
     )
 )
 LEAP = Talking(name="leap")
-SELF_EXPLORATORY = Trained(name="self-exploratory", num_seeds=5, annealing=ALONE)
-EAPO = Trained(name="eapo", num_seeds=5)
+SELF_EXPLORATORY = Trained(name="self-exploratory", num_seeds=10, annealing=ALONE)
+EAPO = Trained(name="eapo", num_seeds=10)
 DISTILLED = Distilled(name="distilled")
 DISTILLED_LORA = Distilled(name="distilled-lora", lora_rank=16)
 SEQUENTIAL = Trained(

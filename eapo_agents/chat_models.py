@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 
 from eapo_agents.chat_model import ChatModel, PolicyChat
@@ -44,7 +45,7 @@ def player_of(config: TrainConfig) -> Iterator[Player]:
         yield text_rollout(config, config.model.api.policy(config.model.path), SilentExperts())
         return
     with closing(policy_of(config)) as policy:
-        yield make_rollout(config, policy)
+        yield replace(make_rollout(config, policy), truncation=config.evaluation.truncation)
 
 
 @contextmanager
@@ -80,6 +81,7 @@ def _leap(
         settings=settings,
         max_response_tokens=config.rollout.limits.max_response_tokens,
         temperature=config.rollout.temperature,
+        truncation=config.evaluation.truncation,
     )
 
 
@@ -94,5 +96,6 @@ def text_rollout(
         prompts=config.rollout.prompts,
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
+        truncation=config.evaluation.truncation,
         consult_first=consult_first,
     )

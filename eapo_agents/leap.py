@@ -21,6 +21,7 @@ from eapo_agents.leap_paths import Path
 from eapo_agents.policy import Sampling
 from eapo_agents.rollout import derive_seed, gather
 from eapo_agents.text_rollout import Attempt
+from eapo_agents.truncation import WHOLE, Truncation
 from eapo_env.actions import Malformed
 from eapo_env.episode import act, begin, truncate
 from eapo_env.prompts import Prompts, cut, neutralise
@@ -144,6 +145,7 @@ class Leap:
     settings: LeapSettings = field(default_factory=LeapSettings)
     max_response_tokens: int = 20_480
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
 
     async def evaluate(
         self, problems: Sequence[Problem], *, samples_per_problem: int, seed: int
@@ -188,7 +190,7 @@ class Leap:
         room = self.max_response_tokens - line.num_tokens
         wanted = min(room, self.settings.block_tokens) if line.talks else room
         path, turn = await line.path.write(
-            Sampling(max_tokens=wanted, temperature=self.temperature),
+            Sampling(max_tokens=wanted, temperature=self.temperature, truncation=self.truncation),
             derive_seed(line.seed, line.num_tokens),
         )
         full = turn.num_tokens == 0  # the context is: nothing more can come
@@ -223,6 +225,7 @@ class Leap:
             Sampling(
                 max_tokens=min(room, self.settings.summary_tokens),
                 temperature=self.temperature,
+                truncation=self.truncation,
                 stop=(SUMMARY_CLOSE,),
             ),
             derive_seed(line.seed, line.num_tokens, 1),
