@@ -63,9 +63,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
     }
 
     def __init__(self, num_envs: int, *, writer: Writer, **settings: Any) -> None:
-        self.texts = EAPOMathVectorEnv(
-            num_envs, autoreset_mode=AutoresetMode.DISABLED, **settings
-        )
+        self.texts = EAPOMathVectorEnv(num_envs, autoreset_mode=AutoresetMode.DISABLED, **settings)
         self.writer = writer
         self.num_envs = num_envs
         self.render_mode = self.texts.render_mode
@@ -95,9 +93,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
         _, infos = self.texts.reset(seed=seed, options=options)
         return self._observations(), infos
 
-    def step(
-        self, actions: Decisions
-    ) -> tuple[Features, Floats, Bools, Bools, dict[str, Any]]:
+    def step(self, actions: Decisions) -> tuple[Features, Floats, Bools, Bools, dict[str, Any]]:
         """Return observations, rewards, terminations, truncations and infos.
 
         Raises:
@@ -134,9 +130,8 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
 
     def _checked(self, actions: Decisions) -> list[int]:
         array = np.asarray(actions)
-        if not self.action_space.contains(array.astype(np.int64, casting="unsafe")) or (
-            not np.issubdtype(array.dtype, np.integer)
-        ):
+        whole = np.issubdtype(array.dtype, np.integer)
+        if not (whole and self.action_space.contains(array.astype(np.int64))):
             raise ValueError(f"decisions must be in {self.action_space}, not {actions!r:.200}")
         return [int(decision) for decision in array]
 
@@ -163,9 +158,7 @@ class ScheduledRules(VectorWrapper[Features, Decisions, npt.NDArray[Any]]):
         self.num_steps = 0
         self._set_rules()
 
-    def step(
-        self, actions: Decisions
-    ) -> tuple[Features, Floats, Bools, Bools, dict[str, Any]]:
+    def step(self, actions: Decisions) -> tuple[Features, Floats, Bools, Bools, dict[str, Any]]:
         """Return what the environment's step does, and count it."""
         self.num_steps += 1
         self._set_rules()

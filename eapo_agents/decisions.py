@@ -32,9 +32,10 @@ FEATURES = (
     "agreement",
     "length",
 )
-"""What is observed, each in [0, 1]: 1/n with n turns left (0 when it is over); the rules' acceptance
-rate; the consultations so far, the replies received, the queries without one, each as n/(n+1); the
-largest share of the replies that say the same; the statement's length as n/(n+100) characters."""
+"""What is observed, each in [0, 1]: 1/n with n turns left (0 when it is over); the acceptance rate
+of the rules; the consultations so far, the replies received, the queries without one, each as
+n/(n+1); the largest share of the replies that say the same; the statement's length as n/(n+100)
+characters."""
 
 
 def features(episode: Episode) -> Features:

@@ -19,7 +19,7 @@ from skrl.models.torch import Model
 from skrl.trainers.torch import SequentialTrainer, SequentialTrainerCfg
 from skrl.utils.model_instantiators.torch import categorical_model, deterministic_model
 
-from eapo_agents.decision_env import ScheduledRules, Decide, Decisions, DecisionVectorEnv
+from eapo_agents.decision_env import Decide, Decisions, DecisionVectorEnv, ScheduledRules
 from eapo_agents.decisions import Features
 
 MakeAgent = Callable[[Wrapper], Agent]
@@ -69,8 +69,10 @@ def dqn(env: Wrapper) -> Agent:
     }
     settings = DQN_CFG(
         learning_rate=3e-3,
+        gradient_steps=2,
         batch_size=256,
-        discount_factor=1.0,
+        discount_factor=0.9,  # at 1, overrated further turns are never tired of
+        target_update_interval=20,
         polyak=1.0,
         learning_starts=10,
         exploration_scheduler=lambda step, steps: max(0.05, 1.0 - 2 * step / steps),
