@@ -94,7 +94,7 @@ def test_the_table_of_differences_by_hand() -> None:
     """
     names = "abcdefgh"
     better = report(**{name: (True, name in "abcd") for name in names})
-    half = report(**{name: (True, False) for name in names})
+    half = report(**dict.fromkeys(names, (True, False)))
     same, other = report(s=(True, False), t=(False, False)), report(u=(True, True))
     new = evaluation("new", x=better, y=same, z=other)
     sheet = difference_sheet(new, evaluation("old", z=same, y=same, x=half))
