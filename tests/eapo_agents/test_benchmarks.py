@@ -20,25 +20,25 @@ ROWS = resources.files("eapo_agents") / "benchmark_rows"
 
 SCRIPTED = r"""
 import json, sys
+from dataclasses import asdict
 from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.benchmarks import NAMES, BenchmarkSettings, evaluate_model
+from eapo_agents.benchmarks import BenchmarkSettings, evaluate_model
 
 folder = Path(sys.argv[1])
+asked = []
 
 
-def values(answers):
+def results(case):
     def reply(input, tools, tool_choice, config):
-        return output_to(input[-1].text, answers)
+        asked.append([config.max_tokens, config.temperature])
+        return output_to(input[-1].text, case["answers"])
 
-    results = evaluate_model(
-        get_model("mockllm/model", custom_outputs=reply, memoize=False),
-        BenchmarkSettings(sample=True, sandbox="local", limit=2),
-        folder,
-    )
-    return {result.name: result.value for result in results}
+    model = get_model("mockllm/model", custom_outputs=reply, memoize=False)
+    found = evaluate_model(model, BenchmarkSettings(**case["settings"]), folder)
+    return [asdict(result) for result in found]
 
 
 def output_to(prompt, answers):
@@ -47,13 +47,15 @@ def output_to(prompt, answers):
             output = ModelOutput.from_content("mockllm", answer)
             output.usage = ModelUsage()  # else the harness counts tokens with a downloaded file
             return output
-    raise ValueError(prompt)
+    raise ValueError("nobody knows: " + prompt)
 
 
-sets = json.loads((folder / "answers.json").read_text())
-print(json.dumps([values(answers) for answers in sets]))
+cases = json.loads((folder / "cases.json").read_text())
+print(json.dumps([[results(case) for case in cases], asked]))
 """
 """The harness in a process of its own, with its scripted model."""
+
+SAMPLE = {"sample": True, "sandbox": "local"}
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -79,20 +81,25 @@ def right_answers() -> list[tuple[str, str]]:
     ]
 
 
-def graded(folder: Path, *answers: list[tuple[str, str]]) -> list[dict[str, float]]:
-    """Return the value of each benchmark when a model answers so."""
+def played(folder: Path, *cases: dict[str, Any]) -> tuple[list[dict[str, Any]], list[list[float]]]:
+    """Return each case's results by name, and what every call asked for: tokens, temperature."""
     (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
-    (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
+    (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, folder / "script.py", folder],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=environment(),
+        env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+        | {"XDG_CACHE_HOME": str(folder / "cache")},
     )
     assert done.returncode == 0, done.stderr
-    values: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return values
+    found, asked = json.loads(done.stdout.splitlines()[-1])
+    return [{result["name"]: result for result in results} for results in found], asked
+
+
+def values(results: dict[str, Any]) -> dict[str, float]:
+    return {name: result["value"] for name, result in results.items()}
 
 
 def environment() -> dict[str, str]:
@@ -107,9 +114,35 @@ def test_right_answers_earn_full_marks_and_wrong_ones_none(tmp_path: Path) -> No
     wrong = {"A": "B", "The same. GRADE: C": "Not the same. GRADE: I", "ANSWER: A": "ANSWER: B"}
     answers = right_answers()
     others = [(start, wrong.get(answer, "ANSWER: D")) for start, answer in answers]
-    full, none = graded(tmp_path, answers, others)
-    assert full == dict.fromkeys(NAMES, 1.0)
-    assert none == dict.fromkeys(NAMES, 0.0)
+    settings = {**SAMPLE, "limit": 2}
+    right, no = ({"settings": settings, "answers": known} for known in (answers, others))
+    (full, none), _ = played(tmp_path, right, no)
+    assert values(full) == dict.fromkeys(NAMES, 1.0)
+    assert values(none) == dict.fromkeys(NAMES, 0.0)
+
+
+def test_the_settings_reach_the_harness(tmp_path: Path) -> None:
+    """A grader of its own says nothing that could be read as a grade; the letters need none."""
+    tasks = ["gpqa", "simpleqa"]
+    settings = {**SAMPLE, "tasks": tasks, "limit": 1, "max_tokens": 7, "temperature": 0.5}
+    one = {"settings": settings | {"grader": "mockllm/model"}, "answers": right_answers()}
+    [found], asked = played(tmp_path, one)
+    assert (found["gpqa"]["value"], found["gpqa"]["samples"]) == (1.0, 1)
+    assert found["simpleqa"]["value"] != 1.0
+    assert asked == [[7, 0.5]] * 2, "the policy answers both and grades none"
+
+
+def test_what_fails_says_so_and_stops_nothing_else(tmp_path: Path) -> None:
+    """Two benchmarks whose data are not there, and rows that the model dies on."""
+    absent = {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []}
+    dying = {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []}
+    (missing, dead), _ = played(tmp_path, absent, dying)
+    assert list(missing) == ["hotpotqa", "mmlu"]
+    for result in missing.values():
+        assert (result["status"], result["value"], result["samples"]) == ("error", None, 0)
+        assert result["error"]
+    assert "nobody knows" in dead["gpqa"]["error"]
+    assert (dead["gpqa"]["samples"], dead["gpqa"]["value"]) == (0, None)
 
 
 def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
