@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -81,23 +82,6 @@ def right_answers() -> list[tuple[str, str]]:
     ]
 
 
-def played(folder: Path, *cases: dict[str, Any]) -> tuple[list[dict[str, Any]], list[list[float]]]:
-    """Return each case's results by name, and what every call asked for: tokens, temperature."""
-    (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
-    (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, folder / "script.py", folder],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
-        | {"XDG_CACHE_HOME": str(folder / "cache")},
-    )
-    assert done.returncode == 0, done.stderr
-    found, asked = json.loads(done.stdout.splitlines()[-1])
-    return [{result["name"]: result for result in results} for results in found], asked
-
-
 def values(results: dict[str, Any]) -> dict[str, float]:
     return {name: result["value"] for name, result in results.items()}
 
@@ -109,40 +93,82 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": python_path, "COLUMNS": "300"}
 
 
-def test_right_answers_earn_full_marks_and_wrong_ones_none(tmp_path: Path) -> None:
-    """The wrong ones: code that raises, a wrong letter, and graders who say so."""
+def wrong_answers() -> list[tuple[str, str]]:
+    """Code that raises, a wrong letter, and graders who say so."""
     wrong = {"A": "B", "The same. GRADE: C": "Not the same. GRADE: I", "ANSWER: A": "ANSWER: B"}
-    answers = right_answers()
-    others = [(start, wrong.get(answer, "ANSWER: D")) for start, answer in answers]
-    settings = {**SAMPLE, "limit": 2}
-    right, no = ({"settings": settings, "answers": known} for known in (answers, others))
-    (full, none), _ = played(tmp_path, right, no)
-    assert values(full) == dict.fromkeys(NAMES, 1.0)
-    assert values(none) == dict.fromkeys(NAMES, 0.0)
+    return [(start, wrong.get(answer, "ANSWER: D")) for start, answer in right_answers()]
 
 
-def test_the_settings_reach_the_harness(tmp_path: Path) -> None:
+CASES: dict[str, dict[str, Any]] = {
+    "right": {"settings": {**SAMPLE, "limit": 2}, "answers": right_answers()},
+    "wrong": {"settings": {**SAMPLE, "limit": 2}, "answers": wrong_answers()},
+    "settings": {
+        "settings": {
+            **SAMPLE,
+            "tasks": ["gpqa", "simpleqa"],
+            "limit": 1,
+            "max_tokens": 7,
+            "temperature": 0.5,
+            "grader": "mockllm/model",
+        },
+        "answers": right_answers(),
+    },
+    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []},
+    "dying": {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What the cases came to: results by case and benchmark; tokens, temperature of every call."""
+
+    results: dict[str, dict[str, dict[str, Any]]]
+    asked: list[list[float]]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """All cases, in one process and without any data of the hub."""
+    folder = tmp_path_factory.mktemp("played")
+    (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
+    (folder / "cases.json").write_text(json.dumps(list(CASES.values())), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, folder / "script.py", folder],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+        | {"XDG_CACHE_HOME": str(folder / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    found, asked = json.loads(done.stdout.splitlines()[-1])
+    by_name = [{result["name"]: result for result in results} for results in found]
+    return Played(dict(zip(CASES, by_name, strict=True)), asked)
+
+
+def test_right_answers_earn_full_marks_and_wrong_ones_none(played: Played) -> None:
+    assert values(played.results["right"]) == dict.fromkeys(NAMES, 1.0)
+    assert values(played.results["wrong"]) == dict.fromkeys(NAMES, 0.0)
+
+
+def test_the_settings_reach_the_harness(played: Played) -> None:
     """A grader of its own says nothing that could be read as a grade; the letters need none."""
-    tasks = ["gpqa", "simpleqa"]
-    settings = {**SAMPLE, "tasks": tasks, "limit": 1, "max_tokens": 7, "temperature": 0.5}
-    one = {"settings": settings | {"grader": "mockllm/model"}, "answers": right_answers()}
-    [found], asked = played(tmp_path, one)
+    found = played.results["settings"]
     assert (found["gpqa"]["value"], found["gpqa"]["samples"]) == (1.0, 1)
     assert found["simpleqa"]["value"] != 1.0
-    assert asked == [[7, 0.5]] * 2, "the policy answers both and grades none"
+    assert played.asked.count([7, 0.5]) == 2, "the policy answers both and grades none"
+    assert [20_480, 1.0] in played.asked, "the defaults, in the other cases"
 
 
-def test_what_fails_says_so_and_stops_nothing_else(tmp_path: Path) -> None:
+def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
     """Two benchmarks whose data are not there, and rows that the model dies on."""
-    absent = {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []}
-    dying = {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []}
-    (missing, dead), _ = played(tmp_path, absent, dying)
-    assert list(missing) == ["hotpotqa", "mmlu"]
-    for result in missing.values():
+    assert list(played.results["absent"]) == ["hotpotqa", "mmlu"]
+    for result in played.results["absent"].values():
         assert (result["status"], result["value"], result["samples"]) == ("error", None, 0)
         assert result["error"]
-    assert "nobody knows" in dead["gpqa"]["error"]
-    assert (dead["gpqa"]["samples"], dead["gpqa"]["value"]) == (0, None)
+    dead = played.results["dying"]["gpqa"]
+    assert "nobody knows" in dead["error"]
+    assert (dead["samples"], dead["value"]) == (0, None)
 
 
 def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
