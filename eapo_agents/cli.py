@@ -103,9 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--seed", type=int, default=None)
     play.set_defaults(command=_play)
 
-    report = commands.add_parser("report", help="table and plots of one or several runs")
+    report = commands.add_parser("report", help="tables, plots, examples of one or several runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    report.add_argument("--plot", type=Path, metavar="PNG", help="default: RUN/plots/training.png")
+    report.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: RUN/report; of several, RUN/comparison"
+    )
     report.set_defaults(command=_report)
 
     demo = commands.add_parser("demo", help="train with and without experts; compare")
@@ -196,7 +198,7 @@ def _play(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from eapo_agents.run import Run
 
-    return show([Run.open(folder) for folder in options.runs], options.plot)
+    return show([Run.open(folder) for folder in options.runs], options.out)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -208,7 +210,7 @@ def _demo(options: argparse.Namespace) -> int:
     runs = [Run.create(c, options.runs) for c in (eapo, self_exploratory(eapo))]
     if not all(train_run(run) for run in runs):
         return 1
-    return show(runs, runs[0].folder / "plots" / "comparison.png")
+    return show(runs)
 
 
 def _pretrain(options: argparse.Namespace) -> int:

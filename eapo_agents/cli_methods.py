@@ -27,17 +27,26 @@ def add_methods(commands: Commands) -> None:
 
 
 def _add_compare(commands: Commands) -> None:
-    compare = commands.add_parser("compare", help="two evaluations on the same problems")
+    compare = commands.add_parser("compare", help="two or more evaluations on the same problems")
     compare.add_argument("first", type=Path, help="a file of eapo evaluate --json, or a run folder")
-    compare.add_argument("second", type=Path)
+    compare.add_argument("others", nargs="+", type=Path, help="what the first is compared with")
+    compare.add_argument("--plot", type=Path, metavar="PNG", help="draw mean@k with intervals here")
     compare.set_defaults(command=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from eapo_agents.console_evaluation import show_comparison
-    from eapo_agents.evaluations import read_evaluation
+    from dataclasses import replace
 
-    show_comparison(read_evaluation(options.first), read_evaluation(options.second))
+    from eapo_agents.console_comparison import show_comparison
+    from eapo_agents.evaluations import read_evaluation
+    from eapo_agents.sheets import first_distinct
+
+    paths = [options.first, *options.others]
+    found = [read_evaluation(path) for path in paths]
+    stems, whole = [path.stem for path in paths], [str(path) for path in paths]
+    names = first_distinct([one.name for one in found], stems, whole)
+    named = [replace(one, name=name) for one, name in zip(found, names, strict=True)]
+    show_comparison(named, options.plot)
     return 0
 
 

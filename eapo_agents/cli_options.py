@@ -62,9 +62,9 @@ def preset_config(preset: str, settings: Sequence[str]) -> TrainConfig:
     return with_settings(preset_named(preset), settings)
 
 
-def show(runs: Sequence[Run], plot: Path | None = None) -> int:
-    """Print and draw finished runs; return the exit status 0."""
+def show(runs: Sequence[Run], folder: Path | None = None) -> int:
+    """Print and draw runs, and write their report; return the exit status 0."""
     from eapo_agents.console import show_report
 
-    show_report(runs, plot)
+    show_report(runs, folder)
     return 0

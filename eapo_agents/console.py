@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.processes import ALONE, Processes
-from eapo_agents.report import difference, draw, table
+from eapo_agents.report import sheets, write_report
 from eapo_agents.run import Run
+from eapo_agents.run_methods import methods_of
 
 if TYPE_CHECKING:
     from eapo_agents.pretrain import Pretraining
@@ -81,14 +82,16 @@ def evaluate_model(
         show_evaluation(CONSOLE, config, player, sets, json_file)
 
 
-def show_report(runs: Sequence[Run], plot: Path | None) -> None:
-    """Print the table of some runs and draw their plot."""
-    CONSOLE.print(table(runs))
-    if len(runs) == 2 and (compared := difference(*runs)):
-        CONSOLE.print(compared)
-    place = plot or runs[0].folder / "plots" / "training.png"
-    draw(runs, place)
-    CONSOLE.print(f"plot: {place}")
+def show_report(runs: Sequence[Run], folder: Path | None) -> None:
+    """Print the tables of some runs; write their report, beside the first run by default.
+
+    Raises:
+        ValueError: none of the runs has metrics, or one of their files is damaged.
+    """
+    for sheet in sheets(methods_of(runs)):
+        CONSOLE.print(sheet.rich())
+    name = "report" if len(runs) == 1 else "comparison"
+    CONSOLE.print(f"report: {write_report(runs, folder or runs[0].folder / name)}")
     for run in runs:
         CONSOLE.print(f"run folder: {run.folder}")
 

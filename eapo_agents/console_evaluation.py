@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from eapo_agents.comparison import sets_difference
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Player, ProblemResult, Report
 from eapo_agents.evaluations import (
@@ -20,7 +19,6 @@ from eapo_agents.evaluations import (
     Journal,
     ProblemSet,
     check_distinct,
-    paired,
     write_evaluation,
 )
 from eapo_agents.trainer import evaluate_alone
@@ -74,7 +72,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     rows = [_column(report) for report in reports.values()]
     if len(reports) > 1:
         drawn.add_column("Avg.", justify="right")
-        rows.append(_averages(evaluation))
+        rows.append(averages(evaluation))
     for metric, title in _titles(next(iter(reports.values()))).items():
         drawn.add_row(title, *(row.get(metric, "") for row in rows))
     return drawn
@@ -97,44 +95,22 @@ def _column(report: Report) -> dict[str, str]:
     numbers = report.metrics() | {f"pass_at_{n}": value for n, value in report.pass_at.items()}
     shapes: Mapping[str, str] = {"variance": ".4f", "response_tokens": ".1f"}
     return {
-        name: _cell(numbers[name], interval, shapes.get(name, ".3f"))
+        name: cell(numbers[name], interval, shapes.get(name, ".3f"))
         for name, interval in report.intervals.items()
     }
 
 
-def show_comparison(a: Evaluation, b: Evaluation) -> None:
-    """Print how two policies differ on the problems that both were evaluated on.
-
-    Raises:
-        ValueError: no problem in common.
-    """
-    pairs = paired(a, b)
-    drawn = Table(title=f"{a.name} - {b.name}, points of mean@k")
-    for title in ("problems", "how many", "difference", "95% interval", "p-value"):
-        drawn.add_column(title, justify="left" if title == "problems" else "right")
-    rows = [(name, [pair]) for name, pair in pairs.items()]
-    if len(pairs) > 1:
-        rows.append(("average of the sets", list(pairs.values())))
-    for name, chosen in rows:
-        found = sets_difference(chosen, np.random.default_rng(0))
-        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
-        count = sum(len(first) for first, _ in chosen)
-        drawn.add_row(
-            name, str(count), f"{100 * found.mean:+.1f}", f"{low} to {high}", f"{found.p_value:.3f}"
-        )
-    Console().print(drawn)
-
-
-def _averages(evaluation: Evaluation) -> dict[str, str]:
+def averages(evaluation: Evaluation) -> dict[str, str]:
     """Return the paper's "Avg." of its two metrics."""
     variances = [report.variance for report in evaluation.reports.values()]
     return {
-        "mean_at_k": _cell(*evaluation.average(), ".3f"),
+        "mean_at_k": cell(*evaluation.average(), ".3f"),
         "variance": f"{np.mean(variances):.4f}",
     }
 
 
-def _cell(value: float, interval: tuple[float, float], shape: str) -> str:
+def cell(value: float, interval: tuple[float, float], shape: str) -> str:
+    """Return a number with its interval."""
     low, high = interval
     return f"{value:{shape}} ({low:{shape}} to {high:{shape}})"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from eapo_agents.hf_cache import SlotCache, grouped_attention
-from eapo_agents.hf_sampling import StopTable, draw
+from eapo_agents.hf_sampling import StopTable, Truncations, draw
 from eapo_agents.policy import Completion, Finish, Sampling
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ _ROW = np.dtype(
         ("count", "i8"),  # of ids drawn so far
         ("limit", "i8"),
         ("temperature", "f8"),
+        ("top_p", "f8"),
+        ("top_k", "i8"),
+        ("min_p", "f8"),
         ("stop", "i8"),  # the stop texts' number in the stop table
     ]
 )
@@ -89,9 +92,9 @@ class Batch:
             ValueError: the model's logits are not finite.
         """
         rows, each = self._rows[: len(self.live)], np.arange(len(self.live))
-        uniforms_B = self._uniforms[each, rows["count"]]
         temperature_B = self._on_device(rows["temperature"])
-        drawn = draw(self._logits(rows), temperature_B, self._on_device(uniforms_B))
+        uniforms_B = self._on_device(self._uniforms[each, rows["count"]])
+        drawn = draw(self._logits(rows), temperature_B, uniforms_B, self._truncations(rows))
         ids_B, logprobs_B = (tensor.cpu().numpy() for tensor in drawn)
         if not np.isfinite(logprobs_B).all():
             raise ValueError("the policy's logits are not finite: its weights are spoilt")
@@ -120,9 +123,18 @@ class Batch:
         row["count"] = 0
         row["limit"] = request.limit
         row["temperature"] = sampling.temperature
+        truncation = sampling.truncation
+        row["top_p"], row["top_k"] = truncation.top_p, truncation.top_k
+        row["min_p"] = truncation.min_p
         row["stop"] = self._stops.index(sampling.stop)
         luck = np.random.default_rng(request.seed)
         self._uniforms[slot, : request.limit] = luck.random(request.limit)
+
+    def _truncations(self, rows: npt.NDArray[Any]) -> Truncations | None:
+        """Return each row's truncation; None where all ids may be drawn, which costs no sorting."""
+        if all(request.sampling.truncation.keeps_all for request in self.live):
+            return None
+        return Truncations(*(self._on_device(rows[name]) for name in ("top_p", "top_k", "min_p")))
 
     def _logits(self, rows: npt.NDArray[Any]) -> Tensor:
         at_B = self._on_device(rows["length"])

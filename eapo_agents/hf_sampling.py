@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +17,59 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-def draw(logits_BV: Tensor, temperature_B: Tensor, uniforms_B: Tensor) -> tuple[Tensor, Tensor]:
+class Truncations(NamedTuple):
+    """The truncation of each row of a batch (see `Truncation`), as tensors [B]."""
+
+    top_p_B: Tensor
+    top_k_B: Tensor
+    min_p_B: Tensor
+
+
+def draw(
+    logits_BV: Tensor,
+    temperature_B: Tensor,
+    uniforms_B: Tensor,
+    truncations: Truncations | None = None,
+) -> tuple[Tensor, Tensor]:
     """Return the id drawn for each row and its log-probability (nats, float32), both [B].
 
-        id = min{v : sum_{w <= v} p_w > u * sum_w p_w},    p = softmax(logits / temperature)
+        id = min{v : sum_{w <= v} p_w > u * sum_w p_w},    p = truncated(softmax(logits / t))
 
-    One uniform number u in [0, 1) draws one id, so a row's luck is its own. A row of temperature 0
-    takes the likeliest id; its log-probability is that of temperature 1.
+    One uniform number u in [0, 1) draws one id, so a row's luck is its own. A row of t = 0
+    takes the likeliest id; its log-probability is that of temperature 1, with nothing truncated.
+    Without truncations no row has one.
     """
     greedy_B = temperature_B == 0
     divisor_B = torch.where(greedy_B, 1.0, temperature_B).float()
     logp_BV = torch.log_softmax(logits_BV.float() / divisor_B[:, None], dim=-1)
+    if truncations is not None:
+        logp_BV = torch.where(greedy_B[:, None], logp_BV, truncated(logp_BV, truncations))
     cumulative_BV = logp_BV.exp().cumsum(-1, dtype=torch.float64)
-    target_B1 = (uniforms_B * cumulative_BV[:, -1])[:, None]
-    ids_B = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
+    total_B = cumulative_BV[:, -1]
+    target_B = torch.minimum(uniforms_B * total_B, total_B.nextafter(torch.zeros_like(total_B)))
+    ids_B = torch.searchsorted(cumulative_BV, target_B[:, None], right=True)[:, 0]
     ids_B = torch.where(greedy_B, logp_BV.argmax(-1), ids_B.clamp(max=logp_BV.shape[1] - 1))
     return ids_B, logp_BV.gather(1, ids_B[:, None])[:, 0]
+
+
+def truncated(logp_BV: Tensor, truncations: Truncations) -> Tensor:
+    """Return the log-probabilities of what may be drawn, summing to 1 again; -inf elsewhere.
+
+    In the order of vLLM: min-p, then top-k, then top-p of what is left. Of ids that are equally
+    likely the first ones are kept. The likeliest id always is.
+    """
+    top_p_B1, top_k_B1, min_p_B1 = (one_B[:, None] for one_B in truncations)
+    sorted_BV, order_BV = logp_BV.sort(dim=-1, descending=True, stable=True)
+    p_BV = sorted_BV.double().exp()
+    rank_V = torch.arange(p_BV.shape[1], device=p_BV.device)
+    keep_BV = (p_BV >= min_p_B1 * p_BV[:, :1]) & ((rank_V < top_k_B1) | (top_k_B1 < 0))
+    mass_BV = (p_BV * keep_BV).cumsum(-1)
+    before_BV = mass_BV - p_BV * keep_BV  # what the likelier ones hold
+    keep_BV &= (before_BV < top_p_B1 * mass_BV[:, -1:]) | (top_p_B1 == 1)
+    keep_BV[:, 0] = True
+    kept_BV = sorted_BV.masked_fill(~keep_BV, -torch.inf)
+    kept_BV = kept_BV - kept_BV.logsumexp(-1, keepdim=True)
+    return torch.empty_like(kept_BV).scatter_(1, order_BV, kept_BV)
 
 
 class StopTable:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from eapo_agents.chat_model import Turn
 from eapo_agents.policy import Finish, Sampling
+from eapo_agents.truncation import Truncation
 from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, open_line
 from eapo_env.prompts import encodable
 from eapo_env.types import Message
@@ -25,7 +26,7 @@ class OpenAIPolicy:
     Args:
         endpoint: where it is served; the first of its models is the policy.
         extra_body: further fields of the request, or other values for these; a field whose value
-            is None is not sent, for models that refuse `temperature` or `seed`.
+            is None is not sent, for models that refuse `temperature`, `top_p` or `seed`.
     """
 
     endpoint: Endpoint
@@ -64,12 +65,25 @@ class OpenAIPolicy:
             "model": self._model,
             "messages": [{"role": m.role, "content": encodable(m.content)} for m in messages],
             "temperature": sampling.temperature,
+            **_truncation(sampling.truncation),
             "max_tokens": sampling.max_tokens,
             "stop": list(sampling.stop) or None,
             "seed": seed % 2**31,
             **self.extra_body,
         }
         return {name: value for name, value in body.items() if value is not None}
+
+
+def _truncation(truncation: Truncation) -> dict[str, object]:
+    """Return the fields of a truncation; those that are not OpenAI's own only where they are set.
+
+    Unset, a server's own default holds for these: vLLM takes the model folder's.
+    """
+    return {
+        "top_p": truncation.top_p,
+        "top_k": None if truncation.top_k == -1 else truncation.top_k,
+        "min_p": truncation.min_p or None,
+    }
 
 
 def read_turn(content: object, stop: Sequence[str]) -> Turn | None:

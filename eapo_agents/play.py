@@ -103,6 +103,7 @@ def _model(config: TrainConfig, env: EAPOMathEnv) -> Write:
         sampling = Sampling(
             max_tokens=config.rollout.limits.max_response_tokens,
             temperature=config.rollout.temperature,
+            truncation=config.evaluation.truncation,
             stop=() if env.episode.rules.is_alone else (CONSULT_CLOSE,),
         )
         completion = asyncio.run(policy.complete(ids, sampling, seed=len(ids)))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from eapo_agents.truncation import WHOLE, Truncation
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +31,7 @@ class Sampling:
     Args:
         max_tokens: the most ids to sample, at least 1.
         temperature: divides the logits; 0 takes the likeliest id every time.
+        truncation: which ids may be drawn, under the divided logits.
         stop: texts that end the completion as soon as it contains one; their ids are kept.
 
     Raises:
@@ -37,6 +40,7 @@ class Sampling:
 
     max_tokens: int
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,6 +52,10 @@ class Sampling:
         if isinstance(stop, str) or not all(self.stop):
             raise ValueError(f"stop must be a tuple of non-empty texts, not {self.stop!r}")
 
+    def is_greedy(self, num_ids: int) -> bool:
+        """Return whether only the likeliest of so many ids can be drawn."""
+        return self.temperature == 0 or self.truncation.keeps_one(num_ids)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
@@ -56,7 +64,8 @@ class Completion:
     Args:
         token_ids: the sampled ids, never empty; a sampled end-of-turn id or stop text included.
         logprobs: the log-probability (nats) of each id under the distribution it was drawn from,
-            temperature included; at temperature 0, under that of temperature 1.
+            temperature included, and truncation: of the ids that may not be drawn nothing is
+            left, so those that may share 1. At temperature 0, under that of temperature 1, whole.
         finish: "stop" when an end-of-turn id or a stop text came, "length" when `max_tokens` or
             the context ran out before.
 
@@ -109,7 +118,8 @@ class ScriptedPolicy:
     Args:
         tokenizer: encodes the texts.
         script: the texts to write, in order of the calls; or a function of the prompt's text and
-            of a generator seeded with the completion's seed (with 0 at temperature 0).
+            of a generator seeded with the completion's seed (with 0 where only the likeliest id
+            may be drawn).
         max_context_tokens: the most ids of prompt and completion together.
         logprob: the log-probability reported for every id.
     """
@@ -137,7 +147,7 @@ class ScriptedPolicy:
         """
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
         await asyncio.sleep(0)
-        rng = np.random.default_rng(seed if sampling.temperature else 0)
+        rng = np.random.default_rng(0 if sampling.is_greedy(len(self.tokenizer)) else seed)
         text = self._script(self.tokenizer.decode(list(prompt_ids)), rng)
         ids, stopped = self._encode(text, sampling.stop)
         finish: Finish = "stop" if stopped and len(ids) <= limit else "length"
@@ -189,9 +199,7 @@ async def check_policy(policy: Policy, prompt_ids: Sequence[int]) -> None:
     await _check_batching(policy, prompt_ids, alone, sampling)
     await _check_stop(policy, prompt_ids, alone[0], sampling)
     await _check_length(policy, prompt_ids)
-    greedy = replace(sampling, temperature=0.0)
-    first, second = [(await policy.complete(prompt_ids, greedy, seed)).token_ids for seed in (1, 2)]
-    assert first == second, "at temperature 0 the seed changed the completion"
+    await _check_greedy(policy, prompt_ids, sampling)
 
 
 def _check_completion(completion: Completion, sampling: Sampling) -> None:
@@ -232,6 +240,16 @@ async def _check_stop(
     assert text not in policy.tokenizer.decode(list(stopped.token_ids[:-1])), (
         "went on after a stop text"
     )
+
+
+async def _check_greedy(policy: Policy, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+    """Take the likeliest ids in every way there is."""
+    greedy = replace(sampling, temperature=0.0)
+    first, second = [(await policy.complete(prompt_ids, greedy, seed)).token_ids for seed in (1, 2)]
+    assert first == second, "at temperature 0 the seed changed the completion"
+    for narrow in (Truncation(top_k=1), Truncation(top_p=1e-6)):
+        one = await policy.complete(prompt_ids, replace(sampling, truncation=narrow), 3)
+        assert one.token_ids == first, f"with {narrow} another id than the likeliest was drawn"
 
 
 async def _check_length(policy: Policy, prompt_ids: Sequence[int]) -> None:

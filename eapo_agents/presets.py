@@ -21,6 +21,7 @@ from eapo_agents.settings import (
     ProblemSettings,
     RolloutSettings,
 )
+from eapo_agents.truncation import Truncation
 from eapo_agents.vllm_engine import VLLMSettings
 from eapo_env.annealing import Annealing
 from eapo_env.endpoints import Endpoint
@@ -108,7 +109,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     """Return the paper's training (3.1, Appendix A, Table 5) of a policy with a pool of experts.
 
     From the paper: response length, batches, learning rate and its warm-up, clip ratios,
-    temperature, no top-p and no top-k, three queries a turn, k = 32. Prompts
+    temperature, top-p, top-k, three queries a turn, k = 32. Prompts
     of DAPO and AIME are shorter than Table 5's 2048 tokens, so that limit is not a setting.
 
     Inferred from the DAPO recipe, since the paper omits them: group size 16, at most 10 generation
@@ -135,6 +136,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
         rollout=RolloutSettings(
             group_size=16,
             temperature=1.0,
+            truncation=Truncation(top_p=1.0, top_k=-1),
             sampling=DynamicSampling(groups_per_step=32, problems_per_round=96, max_rounds=10),
             limits=TokenLimits(max_response_tokens=20_480),
         ),

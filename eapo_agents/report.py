@@ -1,107 +1,219 @@
-"""Pictures and tables of recorded runs, one or several side by side."""
+"""The report on recorded runs, one or several methods side by side: tables, pictures, examples.
+
+report.md             all of it, for a person
+accuracy.png          mean@k alone by method (the paper's Figure 3)
+response-length.png   over training (Figure 4)
+call-rate.png         and accuracy over training (Figure 5)
+paradigms.png         shares of the three paradigms over training (section 2.3)
+training.png          an overview, schedules included
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from rich.table import Table
 
-from eapo_agents.metrics import paired_difference
-from eapo_agents.run import Run
-from eapo_agents.settings import ProblemSettings
-
-PANELS = (
-    ("accuracy", "accuracy in training"),
-    ("alone/mean_at_k", "accuracy alone, held-out"),
-    ("call_rate", "call rate"),
-    ("acceptance_rate", "acceptance rate"),
-    ("turn_budget", "turn budget"),
-    ("response_tokens", "response length (tokens)"),
+from eapo_agents.comparison import seeds_difference
+from eapo_agents.metrics import Interval, PairedDifference, paired_difference
+from eapo_agents.report_examples import examples
+from eapo_agents.report_plots import (
+    CALLS,
+    LENGTH,
+    OVERVIEW,
+    PARADIGMS,
+    Bar,
+    bars_figure,
+    curves_figure,
+    save,
 )
-"""The pictures: a metric and its title (the paper's Figures 4 and 5, and the schedules)."""
+from eapo_agents.run import Run
+from eapo_agents.run_methods import Method, Outcome, methods_of
+from eapo_agents.settings import ProblemSettings
+from eapo_agents.sheets import Sheet, escaped
 
 ROWS = (
-    ("alone/mean_at_k", "mean@k, alone"),
-    ("alone/interval_low", "95% interval, from"),
-    ("alone/interval_high", "to"),
-    ("alone/variance", "variance"),
-    ("alone/pass_at_k", "pass@k"),
-    ("alone/majority_at_k", "majority@k"),
+    ("alone/variance", "variance, alone"),
+    ("alone/pass_at_k", "pass@k, alone"),
+    ("alone/majority_at_k", "majority@k, alone"),
     ("alone/response_tokens", "response tokens, alone"),
     ("alone/truncation_rate", "truncation rate, alone"),
     ("accuracy", "accuracy, last training step"),
     ("call_rate", "call rate, last training step"),
+    ("response_tokens", "response tokens, last training step"),
+)
+"""What is shown of each method: the mean over its runs of the last recorded value."""
+
+CURVES = (
+    ("response-length.png", "Response length over training (Figure 4)", LENGTH),
+    ("call-rate.png", "Call rate and accuracy over training (Figure 5)", CALLS),
+    ("paradigms.png", "Shares of the paradigms over training (2.3)", PARADIGMS),
+    ("training.png", "Overview", OVERVIEW),
 )
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Write a PNG with one panel a metric and one line a run.
+def write_report(runs: Sequence[Run], folder: Path) -> Path:
+    """Write the report and its pictures in a folder; return the report's file.
 
     Raises:
-        ValueError: a run without metrics.
+        ValueError: none of the runs has metrics, or one of their files is damaged.
     """
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False}):
-        figure = Figure(figsize=(10, 5.5), layout="constrained")
-        axes = figure.subplots(2, 3).flat
-        for axis, (metric, title) in zip(axes, PANELS, strict=True):
-            for run in runs:
-                points = series(run, metric)
-                style = "o-" if len(points) < 20 else "-"
-                axis.plot(*zip(*points, strict=True) if points else ((), ()), style, label=run.name)
-            axis.set_title(title)
-            axis.set_xlabel("training step")
-            axis.set_ylim(bottom=0)
-            axis.grid(alpha=0.3)
-        figure.axes[0].legend()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+    methods = methods_of(runs)
+    outcomes = [method.outcome() for method in methods]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.md"
+    parts = [
+        _introduction(methods),
+        *(sheet.markdown() for sheet in sheets(methods)),
+        *_accuracy(methods, outcomes, folder),
+        *_curves(methods, folder),
+        *_examples(runs),
+    ]
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
 
 
-def table(runs: Sequence[Run]) -> Table:
-    """Return the last recorded value of the main metrics, a column a run."""
-    drawn = Table(title="Trained policies, evaluated alone on held-out problems")
-    drawn.add_column("")
-    for run in runs:
-        drawn.add_column(run.name, justify="right")
-    drawn.add_row("training steps", *(str(len(run.metrics)) for run in runs))
+def sheets(methods: Sequence[Method]) -> list[Sheet]:
+    """Return the tables of some methods: metrics, each seed, differences; only those with rows."""
+    outcomes = [method.outcome() for method in methods]
+    found = [_metrics(methods, outcomes), _seeds(methods, outcomes), differences(methods)]
+    return [sheet for sheet in found if sheet.rows]
+
+
+def differences(methods: Sequence[Method]) -> Sheet:
+    """Return how the first method compares with each other one on the same problems.
+
+    One run each: over problems, by `metrics.paired_difference`. Several: over runs and problems,
+    by `comparison.seeds_difference`. Methods evaluated on other problems have no row.
+    """
+    rows = []
+    for other in methods[1:]:
+        found = _difference(methods[0], other)
+        if found is not None:
+            low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
+            name = f"{methods[0].label} - {other.label}"
+            p_value = f"{found.p_value:.3f}"
+            rows.append([name, f"{100 * found.mean:+.1f}", f"{low} to {high}", p_value])
+    header = ["", "difference", "95% interval", "p-value"]
+    return Sheet(title="Differences, points of mean@k", header=header, rows=rows)
+
+
+def _metrics(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
+    rows = [
+        ["training steps", *(_steps(method) for method in methods)],
+        ["mean@k, alone", *(f"{one.mean:.3f}" if one else "-" for one in outcomes)],
+        ["95% interval", *(_span(one.interval if one else None) for one in outcomes)],
+    ]
     for metric, title in ROWS:
-        values = [[value for _, value in series(run, metric)[-1:]] for run in runs]
-        drawn.add_row(title, *(f"{value[0]:.3f}" if value else "-" for value in values))
-    return drawn
+        rows.append([title, *(_number(method.last(metric)) for method in methods)])
+    title = "Trained policies, evaluated alone on held-out problems, and their training"
+    return Sheet(title=title, header=["", *(method.label for method in methods)], rows=rows)
 
 
-def difference(first: Run, second: Run) -> str | None:
-    """Return how the first run's policy compares with the second's; None without evaluations.
+def _seeds(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
+    """Return mean@k seed by seed, for the methods that have several."""
+    rows = []
+    for method, one in zip(methods, outcomes, strict=True):
+        if one and len(one.runs) > 1:
+            each = zip(one.runs, one.values_SP.mean(axis=1).tolist(), strict=True)
+            seeds = ", ".join(f"{run.config.seed}: {value:.3f}" for run, value in each)
+            rows.append(
+                [method.label, str(one.step), f"{one.mean:.3f}", _span(one.interval), seeds]
+            )
+    header = [
+        "",
+        "after step",
+        "mean@k, alone",
+        "95% interval over seeds and problems",
+        "each seed",
+    ]
+    return Sheet(title="Seed by seed", header=header, rows=rows)
 
-    Policies evaluated on the same problems are compared pairwise: difference of mean@k, 95%
-    interval by bootstrap over problems, p-value of a sign-flip test. On other problems: None.
-    """
-    reports = [run.last_evaluation for run in (first, second)]
-    if None in reports or _problems(first) != _problems(second):
+
+def _difference(first: Method, second: Method) -> PairedDifference | None:
+    a, b = first.outcome(), second.outcome()
+    if a is None or b is None or first.problems != second.problems:
         return None
-    a, b = (np.mean(report["correct_PK"], axis=1) for report in reports if report)
-    found = paired_difference(a, b, np.random.default_rng(0))
-    return (
-        f"{first.name} - {second.name}: {100 * found.mean:+.1f} points of mean@k, 95% interval"
-        f" {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f},"
-        f" p = {found.p_value:.3f} (over problems; one training seed each)"
+    if a.values_SP.shape[1] != b.values_SP.shape[1]:
+        return None  # the file of problems has changed between the runs
+    if len(a.runs) == len(b.runs) == 1:
+        return paired_difference(a.values_SP[0], b.values_SP[0], np.random.default_rng(0))
+    return seeds_difference(a.values_SP, b.values_SP)
+
+
+def _introduction(methods: Sequence[Method]) -> str:
+    lines = ["# Report\n"]
+    for method in methods:
+        folders = ", ".join(escaped(str(run.run.folder)) for run in method.runs)
+        lines.append(f"- {escaped(method.label)}: {folders}")
+    return "\n".join(lines) + (
+        "\n\nRuns whose settings differ in the seed alone are one method: its curves are means over"
+        " the seeds, at the steps that all have reached, with 95% intervals (Student's t over the"
+        " seeds) and a thin line a seed. mean@k is what the paper prints as Pass@k; its interval is"
+        " over problems for one run, over seeds and problems for several.\n"
     )
 
 
-def _problems(run: Run) -> ProblemSettings:
-    return run.config.evaluation.problems
+def _accuracy(
+    methods: Sequence[Method], outcomes: Sequence[Outcome | None], folder: Path
+) -> Iterator[str]:
+    yield "## mean@k, alone (Figure 3)\n"
+    names = _set_names(methods)
+    bars = {
+        method.label: {names[method.problems]: Bar(value=one.mean, interval=one.interval)}
+        for method, one in zip(methods, outcomes, strict=True)
+        if one
+    }
+    if bars:
+        save(bars_figure(bars), folder / "accuracy.png")
+        yield "![Bars of mean@k with 95% intervals](accuracy.png)\n"
+    missing = [escaped(m.label) for m, one in zip(methods, outcomes, strict=True) if not one]
+    if missing:
+        yield f"Not evaluated yet: {', '.join(missing)}.\n"
 
 
-def series(run: Run, metric: str) -> list[tuple[float, float]]:
-    """Return (step, value) for every step that recorded the metric.
+def _set_names(methods: Sequence[Method]) -> dict[ProblemSettings, str]:
+    """Return a name for each set of problems; sets that share a label are numbered."""
+    names: dict[ProblemSettings, str] = {}
+    for problems in dict.fromkeys(method.problems for method in methods):
+        before = sum(other.label == problems.label for other in names)
+        names[problems] = problems.label + (f" ({before + 1})" if before else "")
+    return names
 
-    Raises:
-        ValueError: a run without metrics.
-    """
-    if not run.metrics:
-        raise ValueError(f"{run.folder} has no metrics yet")
-    return [(row["step"], row[metric]) for row in run.metrics if metric in row]
+
+def _curves(methods: Sequence[Method], folder: Path) -> Iterator[str]:
+    for name, title, panels in CURVES:
+        yield f"## {title}\n"
+        if any(run.points(metric) for m in methods for run in m.runs for metric, _ in panels):
+            save(curves_figure(methods, panels), folder / name)
+            yield f"![{title}]({name})\n"
+        else:
+            yield "Not recorded by these runs.\n"
+
+
+def _examples(runs: Sequence[Run]) -> Iterator[str]:
+    yield "## An example of each paradigm (Appendix L)\n"
+    yield (
+        "The newest recorded right answer of each paradigm; where none was right, the newest wrong"
+        " one. An episode alone resolves by itself whatever it would rather do.\n"
+    )
+    found = examples(runs)
+    for paradigm, example in found.items():
+        yield f"### {paradigm.replace('_', ' ').capitalize()}\n"
+        yield example.markdown()
+    if not found:
+        yield "No transcripts with paradigms are recorded.\n"
+
+
+def _steps(method: Method) -> str:
+    counts = sorted({len(run.metrics) for run in method.runs})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _span(interval: Interval | None) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

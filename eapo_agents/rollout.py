@@ -18,6 +18,7 @@ from eapo_agents.expert_watch import ExpertWatch
 from eapo_agents.policy import Completion, Policy, Sampling
 from eapo_agents.tokens import Chat, TokenHistory, cut_tokens
 from eapo_agents.trajectory import Group, Trajectory
+from eapo_agents.truncation import WHOLE, Truncation
 from eapo_env.acceptance import queries_to_ask, replies_in_slots
 from eapo_env.actions import CONSULT_CLOSE, Malformed
 from eapo_env.episode import Episode, act, begin, receive, truncate
@@ -62,6 +63,7 @@ class Rollout:
     prompts: Prompts = Prompts()
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
     gate: Gate = "pre"
     watch: ExpertWatch = field(default_factory=ExpertWatch)
 
@@ -105,7 +107,9 @@ class Rollout:
 
     def _sampling(self, rules: Rules, room: int) -> Sampling:
         stop = () if rules.is_alone else (CONSULT_CLOSE,)
-        return Sampling(max_tokens=room, temperature=self.temperature, stop=stop)
+        return Sampling(
+            max_tokens=room, temperature=self.temperature, truncation=self.truncation, stop=stop
+        )
 
     async def _advance(
         self, episode: Episode, completion: Completion, rng: np.random.Generator

@@ -6,7 +6,7 @@
     transcripts/            episodes as text and data, one file per recorded step
     evaluations/            every sample's verdict of each evaluation, alone
     checkpoints/step-000100 the model in Hugging Face format, the optimiser, where to go on
-    plots/                  pictures of the metrics (written by `report.py`)
+    report/                 tables, pictures, example transcripts (written by `report.py`)
 
 A checkpoint is written beside its place and moved there in one stroke: it is whole or not there.
 """
@@ -115,8 +115,18 @@ class Run:
     @property
     def last_evaluation(self) -> dict[str, Any] | None:
         """The newest evaluation; None before the first."""
-        files = sorted((self.folder / "evaluations").glob("step-*.json"))
+        files = list(self.evaluations.values())
         return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
+    @property
+    def evaluations(self) -> dict[int, Path]:
+        """The files of the evaluations by training step, in order."""
+        return _by_step(self.folder / "evaluations", "step-*.json")
+
+    @property
+    def transcripts(self) -> dict[int, Path]:
+        """The files of the transcripts by training step, in order."""
+        return _by_step(self.folder / "transcripts", "step-*.jsonl")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -150,10 +160,10 @@ class Run:
         kept = [row for row in self.metrics if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         _write(self.folder / "metrics.jsonl", text)
-        for pattern in ("transcripts/step-*.jsonl", "evaluations/step-*.json"):
-            for recorded in self.folder.glob(pattern):
-                if int(recorded.stem.removeprefix("step-")) > step:
-                    recorded.unlink()
+        for recorded in (self.transcripts, self.evaluations):
+            for number, path in recorded.items():
+                if number > step:
+                    path.unlink()
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -229,6 +239,11 @@ def _parsed_lines(lines: list[str], path: Path) -> Iterable[dict[str, float]]:
         except ValueError:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+
+
+def _by_step(folder: Path, pattern: str) -> dict[int, Path]:
+    found = {int(path.stem.removeprefix("step-")): path for path in folder.glob(pattern)}
+    return dict(sorted(found.items()))
 
 
 def _made(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from eapo_agents.cold_start import worked_solution
 from eapo_agents.dynamic_sampling import DynamicSampling
 from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.rollout import TokenLimits
+from eapo_agents.truncation import WHOLE, Truncation
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import (
     ErroneousExperts,
@@ -160,7 +161,11 @@ class RolloutSettings:
 
     Args:
         group_size: G, the trajectories of one problem; a single one has nothing to differ from.
-        temperature: of the policy's sampling.
+        temperature: of the policy's sampling, in evaluations too.
+        truncation: which ids may be sampled in training.
+        truncated_sampling: top-p, top-k or min-p take ids from the sampler's distribution that the
+            learner's still has, so that every ratio of the two is biased. Training with them is
+            "refused", unless "biased" says that this is known.
         wording: the prompts: "full" sentences, or "terse" for character-level models.
         turn_budgets: who draws a fractional turn budget: every "member" of a group by itself, so
             that episodes with experts and without are compared, or the "group" as a whole.
@@ -170,6 +175,8 @@ class RolloutSettings:
 
     group_size: int = 16
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
+    truncated_sampling: Literal["refused", "biased"] = "refused"
     wording: Literal["full", "terse"] = "full"
     turn_budgets: Literal["member", "group"] = "member"
     sampling: DynamicSampling = DynamicSampling()
@@ -177,6 +184,11 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         at_least(2, self, "group_size")
+        if self.truncated_sampling == "refused" and not self.truncation.keeps_all:
+            raise ValueError(
+                f"training with {self.truncation} biases the ratios of learner and sampler:"
+                " evaluations have evaluation.truncation; truncated_sampling=biased allows it here"
+            )
 
     @property
     def prompts(self) -> Prompts:
@@ -191,11 +203,13 @@ class EvaluationSettings:
     Args:
         problems: the held-out problems.
         samples_per_problem: k.
+        truncation: which ids may be sampled there, and in workflows, LeaP and play.
         every: training steps between evaluations; 0 evaluates only at the end.
     """
 
     problems: ProblemSettings = ProblemSettings(num_problems=64, seed=1)
     samples_per_problem: int = 32
+    truncation: Truncation = WHOLE
     every: int = 0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from eapo_agents.chat_model import ChatModel
 from eapo_agents.policy import Sampling
 from eapo_agents.rollout import TokenLimits, derive_seed
+from eapo_agents.truncation import WHOLE, Truncation
 from eapo_env.acceptance import queries_to_ask, replies_in_slots
 from eapo_env.actions import CONSULT_CLOSE, Consult, Malformed, render_consult
 from eapo_env.episode import Episode, act, begin, receive, truncate
@@ -56,6 +57,7 @@ class TextRollout:
     prompts: Prompts = Prompts()
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
     consult_first: int = 0
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Attempt:
@@ -90,7 +92,9 @@ class TextRollout:
 
     def _sampling(self, rules: Rules, room: int) -> Sampling:
         stop = () if rules.is_alone else (CONSULT_CLOSE,)
-        return Sampling(max_tokens=room, temperature=self.temperature, stop=stop)
+        return Sampling(
+            max_tokens=room, temperature=self.temperature, truncation=self.truncation, stop=stop
+        )
 
     async def _consult(self, episode: Episode) -> Episode:
         pending = episode.pending

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -131,7 +131,8 @@ class Trainer:
 
     async def evaluate(self) -> Report:
         """Return the report of the current policy, alone, on the held-out problems."""
-        return await evaluate_alone(self.config, self.rollout, self.held_out)
+        player = replace(self.rollout, truncation=self.config.evaluation.truncation)
+        return await evaluate_alone(self.config, player, self.held_out)
 
     def _step(self, runner: asyncio.Runner, progress: Progress) -> tuple[dict[str, float], Sampled]:
         start, step = time.perf_counter(), progress.step
@@ -237,6 +238,7 @@ def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
         prompts=config.rollout.prompts,
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
+        truncation=config.rollout.truncation,
     )
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -37,9 +38,6 @@ _Joining = tuple[str, list[int], "SamplingParams"]
 
 class VLLMPolicy:
     """A policy that samples with vLLM, and takes the learner's weights while it runs.
-
-    Samples the whole distribution of the given temperature: there is no top-p, top-k or min-p,
-    under which the ratio of learner and sampler would be biased.
 
     Args:
         model: a folder or hub id with model and tokenizer; the engine starts from its weights.
@@ -216,6 +214,7 @@ def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:
     return SamplingParams(
         max_tokens=limit,
         temperature=sampling.temperature,
+        **asdict(sampling.truncation),
         seed=seed,
         stop=list(sampling.stop),
         detokenize=bool(sampling.stop),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from eapo_agents.policy import Completion, Finish, Sampling, completion_limit
@@ -142,9 +142,7 @@ class VLLMServerPolicy:
             "logprobs": 0,
             "return_token_ids": True,
             "skip_special_tokens": False,  # a stop text may be one
-            "top_p": 1.0,
-            "top_k": 0,  # all: a server takes other defaults from the model's folder
-            "min_p": 0.0,
+            **asdict(sampling.truncation),  # a server takes other defaults from the model's folder
             "repetition_penalty": 1.0,
         }
 

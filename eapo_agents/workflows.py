@@ -153,6 +153,7 @@ class Workflow:
                 sampling = Sampling(
                     max_tokens=config.rollout.limits.max_response_tokens,
                     temperature=config.rollout.temperature,
+                    truncation=config.evaluation.truncation,
                 )
                 prompts = config.rollout.prompts
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)

@@ -7,7 +7,8 @@ a random digit, and half of the time to consult first. Every problem's answer is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,25 @@ from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.presets import embedded
 from eapo_agents.pretrain import encode
+from eapo_agents.run import Run
 from eapo_agents.tokens import Chat
 from eapo_agents.trajectory import Demonstration
 from eapo_env.episode import Episode, act, begin, receive
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Reply, Rules
 from eapo_env.verifier import Verifier
+
+Recorder = Callable[..., Run]
+
+_OF_A_STEP = {
+    "call_rate": 0.25,
+    "turn_budget": 2.0,
+    "response_tokens": 12.5,
+    "paradigm/self_resolution": 0.75,
+    "paradigm/direct_consultation": 0.0,
+    "paradigm/decomposition": 0.25,
+}
+"""What a recorded step says, whatever its accuracy."""
 
 CONSULTATION = "<consult>\n<query>9</query>\n</consult>"
 
@@ -112,6 +126,28 @@ def tiny_settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def tiny_config(tiny_settings: list[str]) -> TrainConfig:
     return with_settings(embedded(), tiny_settings)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorder:
+    """A function that makes run folders as training leaves them, with chosen numbers."""
+
+    def record(
+        name: str,
+        accuracies: Sequence[float],
+        *,
+        seed: int = 0,
+        correct: Mapping[int, Sequence[Sequence[bool]]] | None = None,
+    ) -> Run:
+        run = Run.create(replace(embedded(), name=name, seed=seed), tmp_path)
+        for step, accuracy in enumerate(accuracies, start=1):
+            run.record(step, {"accuracy": accuracy, **_OF_A_STEP, "acceptance_rate": 1 / step})
+        for step, correct_PK in (correct or {}).items():
+            run.record_evaluation(step, {"correct_PK": correct_PK})
+        run.close()
+        return run
+
+    return record
 
 
 def _demonstration(rng: np.random.Generator, chat: Chat) -> Demonstration:

@@ -73,12 +73,15 @@ def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:
         "config.json",
         "evaluations",
         "metrics.jsonl",
-        "plots",
+        "report",
         "tensorboard",
         "transcripts",
     }
     assert [row["step"] for row in run.metrics] == [1, 2]
-    assert matplotlib.image.imread(run.folder / "plots" / "training.png").size
+    assert matplotlib.image.imread(run.folder / "report" / "training.png").size
+    page = (run.folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "### Self resolution" in page
+    assert "**The policy**" in page
     assert run.config.name == "tiny"
 
 
@@ -108,18 +111,20 @@ def test_the_demo_compares_two_trainings(tiny_settings: list[str], tmp_path: Pat
     output = succeed("demo", *given([*settings, "steps=2"]), "--runs", tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["eapo-1", "eapo-self-exploratory-1"]
-    assert "eapo-1 - eapo-self-exploratory-1: " in output
+    assert "eapo-1 - eapo-self-exploratory-1" in output
     assert "mean@k, alone" in output
-    assert (tmp_path / "eapo-1" / "plots" / "comparison.png").is_file()
+    assert (tmp_path / "eapo-1" / "comparison" / "report.md").is_file()
     eapo_run, alone = (Run.open(tmp_path / name) for name in names)
     assert eapo_run.metrics[0]["alone_rate"] < alone.metrics[0]["alone_rate"] == 1.0
 
 
 def test_a_report_of_several_runs(run: Run, tmp_path: Path) -> None:
-    output = succeed("report", run.folder, run.folder, "--plot", tmp_path / "both.png")
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    output = succeed("report", run.folder, copy, "--out", tmp_path / "both")
     assert "training steps" in output
-    assert "+0.0 points" in output
-    assert matplotlib.image.imread(tmp_path / "both.png").size
+    assert "+0.0" in output
+    assert f"report: {tmp_path / 'both' / 'report.md'}" in output
+    assert matplotlib.image.imread(tmp_path / "both" / "accuracy.png").size
 
 
 def test_pretraining_makes_a_model(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_without_a_command_the_usage_is_shown() -> None:
         (["evaluate", "FRESH"], "the run FRESH has no checkpoint yet"),
         (["report", "HERE"], "HERE holds no run"),
         (["report", "FRESH"], "FRESH has no metrics yet"),
-        (["report", "RUN", "--plot", "RUN/config.json/x.png"], "File exists"),
+        (["report", "RUN", "--out", "RUN/config.json"], "File exists"),
         (["play", "--problems", "HERE/none.jsonl"], "none.jsonl"),
         (["play", "--turns", "0"], "turn_budget must be at least 1, not 0"),
         (["play", "--model", "HERE"], "no model can be loaded from 'HERE'"),

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.image
 import pytest
 
 from eapo_agents import cli
+from eapo_agents.console_comparison import score_bars, scores_sheet
 from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import Evaluation, paired, write_evaluation
+from eapo_agents.metrics import mean_at_k, variance
 
 
 def report(**correct: Sequence[bool]) -> Report:
-    """A report on some problems by their ids; only correctness is looked at."""
+    """A report on some problems by their ids; correctness, its mean and Var are looked at."""
     return Report(
         samples_per_problem=2,
         num_problems=len(correct),
-        mean_at_k=0.0,
-        interval=(0.0, 0.0),
-        variance=0.0,
+        mean_at_k=mean_at_k(list(correct.values())),
+        interval=(0.125, 0.875),
+        variance=variance(list(correct.values())),
         pass_at_k=0.0,
         majority_at_k=0.0,
         call_rate=0.0,
@@ -62,5 +66,35 @@ def test_the_command_says_how_much_better_the_first_is(
     shown = capsys.readouterr().out
     assert "new - old" in shown
     assert "+50.0" in shown
+    assert "0.833 (0.125 to 0.875), 0.0833" in shown
     assert cli.main(["compare", str(tmp_path / "new.json"), str(tmp_path / "none.json")]) == 2
     assert "no evaluation can be read from" in capsys.readouterr().err
+
+
+def test_several_are_compared_with_the_first_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, one in (("a", FIRST), ("b", SECOND), ("c", SECOND)):
+        write_evaluation(replace(one, name="model"), tmp_path / f"{name}.json")
+    files = [str(tmp_path / f"{name}.json") for name in "abc"]
+    assert cli.main(["compare", *files, "--plot", str(tmp_path / "bars.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "a - b, points" in shown
+    assert "a - c, points" in shown
+    assert matplotlib.image.imread(tmp_path / "bars.png")[..., :3].std() > 0.05
+
+
+def test_the_average_is_shown_where_all_have_the_same_sets() -> None:
+    x, y = report(p=(True, True)), report(q=(True, False), r=(False, False))
+    both, other = evaluation("both", x=x, y=y), evaluation("other", y=y, x=x)
+    sheet = scores_sheet([both, other])
+    assert sheet.header == ["", "x", "y", "Avg."]
+    assert [row[0] for row in sheet.rows] == ["both", "other"]
+    assert sheet.rows[0][1] == "1.000 (0.125 to 0.875), 0.0000"
+    assert sheet.rows[1][3].startswith("0.625 (")
+    assert sheet.rows[1][3].endswith(", 0.0625")
+    assert score_bars([both, other])["other"]["Avg."].value == 0.625
+    few = evaluation("few", x=x)
+    assert scores_sheet([both, few]).header == ["", "x", "y"]
+    assert scores_sheet([both, few]).rows[1][1:] == [sheet.rows[0][1], "-"]
+    assert list(score_bars([both, few])["both"]) == ["x", "y"]

@@ -16,6 +16,7 @@ from eapo_agents.cli import main
 from eapo_agents.openai_policy import OpenAIPolicy, read_turn
 from eapo_agents.policy import Sampling
 from eapo_agents.text_rollout import TextRollout
+from eapo_agents.truncation import Truncation
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ScriptedExperts
 from eapo_env.types import Message, Problem, Rules, StopReason
@@ -49,6 +50,12 @@ def test_a_request_says_what_was_asked_for(server: Any) -> None:
     assert (body["temperature"], body["stop"]) == (0.5, ["</consult>"])
     assert body["max_completion_tokens"] == 9
     assert not {"seed", "max_tokens"} & set(body)
+    assert body["top_p"] == 1.0
+    assert not {"top_k", "min_p"} & set(body)
+    narrow = Sampling(max_tokens=9, truncation=Truncation(top_p=0.9, top_k=20, min_p=0.05))
+    asyncio.run(one.write(history, narrow, seed=5))
+    body = server.records("solve:3")[-1]["body"]
+    assert (body["top_p"], body["top_k"], body["min_p"]) == (0.9, 20, 0.05)
 
 
 def test_a_model_that_fails_is_an_error_and_no_wrong_answer(server: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.policy import Completion, Sampling, ScriptedPolicy, check_policy
+from eapo_agents.truncation import WHOLE
 
 TOKENIZER = char_tokenizer()
 PROMPT = TOKENIZER.encode("2 + 3")
@@ -112,6 +113,8 @@ class Broken(ScriptedPolicy):
             case "logprobs":
                 completion = await super().complete(prompt_ids, sampling, seed)
                 return replace(completion, logprobs=(0.5,) * len(completion.token_ids))
+            case "narrow":
+                return await super().complete(prompt_ids, replace(sampling, truncation=WHOLE), seed)
             case "greedy" if sampling.temperature == 0:
                 warm = replace(sampling, temperature=1.0)
                 return await super().complete(prompt_ids, warm, seed)
@@ -128,6 +131,7 @@ class Broken(ScriptedPolicy):
         ("cancel", "did not end"),
         ("logprobs", "bad logprobs"),
         ("greedy", "temperature 0"),
+        ("narrow", "with top_p=1, top_k=1, min_p=0 another id than the likeliest"),
     ],
 )
 def test_the_conformance_check_finds_a_fault(fault: str, message: str) -> None:

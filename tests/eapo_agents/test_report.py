@@ -1,108 +1,158 @@
-"""Reports of recorded runs: real PNGs, the table, the comparison, and what is missing."""
+"""Reports of recorded runs: the tables, the pages, and what is missing."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
-from rich.console import Console
+from markdown_it import MarkdownIt
 
+from eapo_agents.comparison import seeds_difference
 from eapo_agents.presets import embedded
-from eapo_agents.report import PANELS, ROWS, difference, draw, series, table
+from eapo_agents.report import CURVES, sheets, write_report
 from eapo_agents.run import Run
+from eapo_agents.run_methods import methods_of
+from eapo_agents.sheets import Sheet
 
-EVALUATED = {name: 0.5 for name, _ in (*PANELS, *ROWS) if name.startswith("alone/")}
+Recorder = Callable[..., Run]
+
+ALL, HALF = [True, True], [True, False]
+PICTURES = {"accuracy.png", *(name for name, _, _ in CURVES)}
 
 
-def recorded(root: Path, name: str, accuracies: Sequence[float]) -> Run:
-    run = Run.create(replace(embedded(), name=name), root)
-    for step, accuracy in enumerate(accuracies, start=1):
-        schedules = {"call_rate": 0.25, "acceptance_rate": 1 / step, "turn_budget": 2.0}
-        last = EVALUATED if step == len(accuracies) else {}
-        run.record(step, {"accuracy": accuracy, "response_tokens": 12.5, **schedules, **last})
+def values(sheet: Sheet) -> dict[str, list[str]]:
+    return {row[0]: list(row[1:]) for row in sheet.rows}
+
+
+def tables(*runs: Run) -> dict[str, Sheet]:
+    return {sheet.title: sheet for sheet in sheets(methods_of(runs))}
+
+
+def test_the_table_shows_the_last_values(recorded: Recorder) -> None:
+    run = recorded("first", [0.125, 0.25, 0.375], correct={3: [ALL, HALF]})
+    run.record(4, {"alone/variance": 0.125})
     run.close()
-    return run
+    [sheet] = tables(run, recorded("second", [0.0625])).values()
+    assert sheet.header == ["", "first-1", "second-1"]
+    found = values(sheet)
+    assert found["training steps"] == ["4", "1"]
+    assert found["accuracy, last training step"] == ["0.375", "0.062"]
+    assert found["mean@k, alone"] == ["0.750", "-"]
+    assert found["95% interval"] == ["0.500 to 1.000", "-"]
+    assert found["variance, alone"] == ["0.125", "-"]
 
 
-def text_of(drawn: object) -> str:
-    console = Console(file=io.StringIO(), width=120)
-    console.print(drawn)
-    return console.file.getvalue()
+def test_several_seeds_are_one_column_and_one_row(recorded: Recorder) -> None:
+    runs = [recorded("eapo", [0.25 * n] * n, seed=n, correct={1: [ALL, HALF]}) for n in (1, 2)]
+    runs.append(recorded("eapo", [0.0], seed=3))
+    found = tables(*runs)
+    [metrics, each] = found.values()
+    assert metrics.header == ["", "eapo (3 seeds)"]
+    assert values(metrics)["training steps"] == ["1 to 2"]
+    assert values(metrics)["accuracy, last training step"] == ["0.250"]
+    [row] = each.rows
+    assert row[:3] == ["eapo (3 seeds)", "1", "0.750"]
+    assert row[4] == "1: 0.750, 2: 0.750"
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return recorded(tmp_path, "first", [0.125, 0.25, 0.375])
-
-
-def test_the_plot_is_a_png_with_something_in_it(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "down" / "plot.png"
-    other = recorded(tmp_path, "second", [0.5] * 30)
-    draw([run, other], path)
-    assert path.read_bytes().startswith(b"\x89PNG\r\n")
-    pixels = matplotlib.image.imread(path)
-    assert pixels.shape == (660, 1200, 4)
-    assert pixels[..., :3].std() > 0.05
-    draw([run], tmp_path / "one.png")
-    assert (matplotlib.image.imread(tmp_path / "one.png") != pixels).any()
-
-
-def test_the_table_shows_the_last_values(run: Run, tmp_path: Path) -> None:
-    unfinished = Run.create(replace(embedded(), name="second"), tmp_path)
-    unfinished.record(1, {"accuracy": 0.0625})
-    unfinished.close()
-    lines = text_of(table([run, unfinished])).splitlines()
-    cells = {line.split("│")[1].strip(): line.split("│")[2:4] for line in lines if "│" in line}
-    values = {title: [cell.strip() for cell in row] for title, row in cells.items()}
-    assert values["training steps"] == ["3", "1"]
-    assert values["accuracy, last training step"] == ["0.375", "0.062"]
-    assert values["call rate, last training step"] == ["0.250", "-"]
-    assert values["mean@k, alone"] == ["0.500", "-"]
-    assert "first-1" in "".join(lines)
-
-
-def test_series_skip_the_steps_that_did_not_record_a_metric(run: Run) -> None:
-    assert series(run, "accuracy") == [(1, 0.125), (2, 0.25), (3, 0.375)]
-    assert series(run, "alone/mean_at_k") == [(3, 0.5)]
-    assert series(run, "nothing") == []
-
-
-def evaluated(run: Run, correct_PK: list[list[bool]]) -> Run:
-    run.record_evaluation(3, {"correct_PK": correct_PK})
-    return run
-
-
-def test_policies_are_compared_problem_by_problem(run: Run, tmp_path: Path) -> None:
-    other = recorded(tmp_path, "second", [0.5])
-    assert difference(run, other) is None
-    half = [[True, False]] * 8
-    evaluated(run, [[True, True]] * 4 + half[:4])
-    assert difference(run, other) is None
-    evaluated(other, half)
-    line = difference(run, other)
+def test_policies_are_compared_problem_by_problem(recorded: Recorder) -> None:
+    better = recorded("first", [0.5], correct={3: [ALL] * 4 + [HALF] * 4})
+    other = recorded("second", [0.5], correct={3: [HALF] * 8})
+    [name, mean, interval, p_value] = tables(better, other)["Differences, points of mean@k"].rows[0]
     # 4 of 8 problems half a point better: 25 points; the sign-flip test over 4 nonzero
     # differences has p = 2 / 2^4.
-    assert line is not None
-    assert line.startswith("first-1 - second-1: +25.0 points of mean@k, 95% interval +6.2 to +43.8")
-    assert 0.11 < float(line.split("p = ")[1].split()[0]) < 0.14
-    assert str(difference(other, run)).startswith("second-1 - first-1: -25.0 points")
+    assert (name, mean, interval) == ("first-1 - second-1", "+25.0", "+6.2 to +43.8")
+    assert 0.11 < float(p_value) < 0.14
+    assert tables(other, better)["Differences, points of mean@k"].rows[0][1] == "-25.0"
 
 
-def test_policies_evaluated_on_other_problems_are_not_compared(run: Run, tmp_path: Path) -> None:
+def test_methods_of_several_seeds_are_compared_over_seeds(recorded: Recorder) -> None:
+    def trained(name: str, *seeds: Sequence[list[bool]]) -> list[Run]:
+        return [recorded(name, [0.5], seed=n, correct={1: one}) for n, one in enumerate(seeds)]
+
+    runs = trained("a", [ALL, HALF], [ALL, ALL], [HALF, ALL]) + trained("b", [HALF, HALF])
+    runs += trained("c")
+    [row] = tables(*runs, recorded("d", [0.5]))["Differences, points of mean@k"].rows
+    expected = seeds_difference([[1, 0.5], [1, 1], [0.5, 1]], [[0.5, 0.5]])
+    assert row[:2] == ["a (3 seeds) - b", f"{100 * expected.mean:+.1f}"]
+    assert row[3] == f"{expected.p_value:.3f}"
+
+
+def test_policies_evaluated_on_other_problems_are_not_compared(
+    recorded: Recorder, tmp_path: Path
+) -> None:
     evaluation = embedded().evaluation
     others = replace(evaluation, problems=replace(evaluation.problems, seed=99))
     other = Run.create(replace(embedded(), name="other", evaluation=others), tmp_path)
-    half = [[True, False]] * 8
-    assert difference(evaluated(run, half), evaluated(other, half)) is None
+    other.record_evaluation(1, {"correct_PK": [HALF] * 8})
+    run = recorded("run", [0.5], correct={1: [HALF] * 8})
+    fewer = recorded("fewer", [0.5], correct={1: [HALF] * 7})
+    assert "Differences, points of mean@k" not in tables(run, other, fewer)
+    text = write_report([run, other], tmp_path / "report").read_text(encoding="utf-8")
+    assert "accuracy.png" in text
 
 
-def test_a_run_without_metrics_is_an_error(tmp_path: Path) -> None:
-    run = Run.create(embedded(), tmp_path)
-    for report in (lambda: draw([run], tmp_path / "plot.png"), lambda: table([run])):
-        with pytest.raises(ValueError, match=f"{run.folder} has no metrics yet"):
-            report()
-    assert not (tmp_path / "plot.png").exists()
+@pytest.fixture
+def several(recorded: Recorder) -> list[Run]:
+    """Two methods: one of two seeds that have come to different steps, one never evaluated."""
+    return [
+        recorded("eapo", [0.5] * 30, seed=0, correct={20: [ALL, HALF]}),
+        recorded("eapo", [0.25] * 10, seed=1),
+        recorded("rl", [0.125] * 5),
+        recorded("fresh", []),
+    ]
+
+
+def test_a_report_is_a_page_with_its_pictures(several: list[Run], tmp_path: Path) -> None:
+    row = {"paradigm": "self_resolution", "status": "correct", "problem_id": "p", "answer": "7"}
+    row |= {"reward": 1.0, "turn_budget": 2, "acceptance_rate": 0.5, "consultations": []}
+    said = "```\n# A heading\n\x1b[2J<script>"
+    several[2].record_transcripts(3, [{**row, "messages": [{"role": "user", "content": said}]}])
+    path = write_report(several, tmp_path / "deep" / "down")
+    assert {one.name for one in path.parent.iterdir()} == {"report.md", *PICTURES}
+    for name in PICTURES:
+        assert path.with_name(name).read_bytes().startswith(b"\x89PNG\r\n")
+        assert matplotlib.image.imread(path.with_name(name))[..., :3].std() > 0.05
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([^)]+)\)", text)) == PICTURES
+    assert "Not evaluated yet: rl, fresh." in text
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    headings = [tokens[n + 1].content for n, one in enumerate(tokens) if one.type == "heading_open"]
+    assert headings[-2:] == ["An example of each paradigm (Appendix L)", "Self resolution"]
+    assert not any(one.type == "html_block" for one in tokens)
+    [shown] = [one.content for one in tokens if one.type == "fence"]
+    assert shown == "```\n# A heading\n\\x1b[2J<script>\n"
+
+
+def test_a_run_that_recorded_little_has_a_report_that_says_so(
+    recorded: Recorder, tmp_path: Path
+) -> None:
+    run = recorded("distilled", [])
+    run.record(1, {"loss": 2.5})
+    run.close()
+    path = write_report([run], tmp_path / "report")
+    assert [one.name for one in path.parent.iterdir()] == ["report.md"]
+    text = path.read_text(encoding="utf-8")
+    assert text.count("Not recorded by these runs.") == len(CURVES)
+    assert "Not evaluated yet: distilled-1." in text
+    assert "No transcripts with paradigms are recorded." in text
+
+
+def test_a_report_is_written_while_training_goes_on(recorded: Recorder, tmp_path: Path) -> None:
+    run = recorded("eapo", [0.5, 0.5])
+    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": 3, "accuracy": float(np.float32(1 / 3))})[:20])
+    assert "| training steps | 2 |" in write_report([run], tmp_path / "r").read_text("utf-8")
+
+
+def test_runs_without_metrics_are_an_error(recorded: Recorder, tmp_path: Path) -> None:
+    run = recorded("fresh", [])
+    with pytest.raises(ValueError, match=f"{run.folder} has no metrics yet"):
+        write_report([run], tmp_path / "report")
+    assert not (tmp_path / "report").exists()

@@ -65,9 +65,9 @@ def test_the_tables_say_what_the_results_say(tmp_path: Path) -> None:
     text = report(tmp_path, RUN, replace(RUN, seed=1, correct_P=(4, 4, 4, 4)))
     # (12 + 16) / 32 samples
     row = next(line for line in text.splitlines() if line.startswith("| EAPO | 87.5 "))
-    assert "| 75.0 100.0 | 0.1250 | 20 | 2 of 5 |" in row
-    assert "eapo (2 of 5), " in text
-    assert "self-exploratory (0 of 5)" in text
+    assert "| 75.0 100.0 | 0.1250 | 20 | 2 of 10 |" in row
+    assert "eapo (2 of 10), " in text
+    assert "self-exploratory (0 of 10)" in text
     assert "| runs | 2, 1.0 hours" in text
     assert "| call rate | 1.00 | 0.50 | 0.25 | 0.00 |" in text
     assert "| commit | abc |" in text
@@ -76,10 +76,10 @@ def test_the_tables_say_what_the_results_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("others", "verdict", "aim"),
     [
-        ([(0, 0, 0, 0), (0, 1, 0, 0)], "holds", "**The aim is reached**: +84.4"),
-        ([(4, 4, 4, 4), (4, 4, 4, 3)], "not decided", "**The aim is not reached**: -9.4"),
-        ([(0, 0, 0, 0), (4, 4, 4, 3)], "not decided", "but not beyond chance**: +40.6"),
-        ([(0, 0, 0, 0)], "not decided: one seed", "+87.5"),
+        ([(0, 0, 0, 0), (0, 1, 0, 0)], "holds", "**The aim is reached.**"),
+        ([(4, 4, 4, 4), (4, 4, 4, 3)], "not decided", "**The aim is not reached.**"),
+        ([(0, 0, 0, 0), (4, 4, 4, 3)], "not decided", "but not beyond chance.**"),
+        ([(0, 0, 0, 0)], "not decided: one seed", "**Not decided: one seed.**"),
     ],
 )
 def test_verdicts(tmp_path: Path, others: list[tuple[int, ...]], verdict: str, aim: str) -> None:
@@ -91,6 +91,20 @@ def test_verdicts(tmp_path: Path, others: list[tuple[int, ...]], verdict: str, a
     (row,) = (line for line in text.splitlines() if line.startswith("| EAPO is ahead of self"))
     assert row.endswith(f"| 2/{len(others)} | {verdict} |")
     assert aim in text
+
+
+def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> None:
+    right, wrong = (4, 4, 4, 4), (0, 0, 0, 0)
+    good = {("eapo", 0), ("eapo", 5), ("eapo", 6)}
+    runs = [
+        replace(RUN, cell=cell, seed=seed, correct_P=right if (cell, seed) in good else wrong)
+        for cell in ("eapo", "self-exploratory")
+        for seed in (0, 1, 5, 6)
+    ]
+    text = report(tmp_path, *runs)
+    assert "| the first five: 2 and 2 | +50.0 (" in text
+    assert "| the later five alone: 2 and 2 | +100.0 (" in text
+    assert "| all: 4 and 4 | +75.0 (" in text
 
 
 def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:

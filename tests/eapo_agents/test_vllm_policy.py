@@ -14,9 +14,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.hf_sampling import Truncations, truncated
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.policy import Completion, Sampling, check_policy
 from eapo_agents.sync_probe import SyncProbe
+from eapo_agents.truncation import Truncation
 from eapo_agents.vllm_engine import VLLMSettings
 from eapo_agents.vllm_policy import VLLMPolicy
 
@@ -141,6 +143,32 @@ def test_logprobs_are_the_models(
     asked = [(PROMPT[: 10 * n + 1], sampling, n) for n in range(8)]
     for request, done in zip(asked, together(policy, asked), strict=True):
         assert gap(model, request, done) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "truncation",
+    [Truncation(top_p=0.6), Truncation(top_k=7), Truncation(top_p=0.8, top_k=40, min_p=0.05)],
+    ids=str,
+)
+def test_truncated_logprobs_are_those_of_transformers(
+    policy: VLLMPolicy, model: PreTrainedModel, truncation: Truncation
+) -> None:
+    """Both give those of what could be drawn: an id that the other could not would have -inf."""
+    temperature = 0.8
+    sampling = Sampling(max_tokens=40, temperature=temperature, truncation=truncation)
+    asked = [(PROMPT[: 10 * n + 1], sampling, n) for n in range(8)]
+    limits = truncation.top_p, truncation.top_k, truncation.min_p
+    drawn = set()
+    for (prompt, _, _), done in zip(asked, together(policy, asked), strict=True):
+        with torch.no_grad():
+            ids = torch.tensor([[*prompt, *done.token_ids]])
+            logp_TV = (model(ids).logits[0, len(prompt) - 1 : -1] / temperature).log_softmax(-1)
+        rows = Truncations(*(torch.tensor([limit] * len(logp_TV)) for limit in limits))
+        chosen = torch.tensor(done.token_ids)[:, None]
+        expected = truncated(logp_TV, rows).gather(1, chosen)[:, 0]
+        np.testing.assert_allclose(done.logprobs, expected, atol=1e-4)
+        drawn |= set(done.token_ids)
+    assert len(drawn) > 10
 
 
 def test_a_temperature_that_vllm_would_change_is_refused(policy: VLLMPolicy) -> None:

@@ -1,0 +1,72 @@
+"""Tables and foreign text, shown as they are by the console and by Markdown."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from eapo_agents.sheets import Sheet, escaped, fenced, first_distinct, visible
+
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+texts = st.text(st.sampled_from("`~\n\r\t\x1b\u202e\ud800<>|\\*_#[]!&;$ a1-")) | st.text()
+
+
+@given(texts)
+def test_nothing_in_a_text_ends_its_code_block(text: str) -> None:
+    [token] = MARKDOWN.parse(fenced(text))
+    assert token.type == "fence"
+    assert token.content == visible(text) + "\n"
+
+
+@given(texts)
+def test_an_inline_text_is_one_paragraph_of_plain_text(text: str) -> None:
+    shown = escaped(text)
+    assert "\n" not in shown
+    for token in MARKDOWN.parse(f"x {shown} x"):
+        for child in token.children or ():
+            assert child.type == "text"
+            assert child.content == f"x {' '.join(visible(text).split())} x".replace("x  x", "x  x")
+
+
+@given(texts)
+def test_only_what_shows_as_itself_is_left(text: str) -> None:
+    assert all(32 <= ord(one) < 127 or ord(one) > 159 or one in "\n\t" for one in visible(text))
+    assert not set("\x1b\x07\r\u202e\u2028\u200b\ufeff") & set(visible(text))
+    visible(text).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", r"\x1b[2J"),
+        ("a\u202eb", r"a\u202eb"),
+        ("√ 7\tx\ny", "√ 7\tx\ny"),
+        ("\0", r"\x00"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_a_sheet_is_the_same_table_in_both_forms() -> None:
+    sheet = Sheet(title="T", header=["", "a|b"], rows=[["x[red]", "<b>1</b>"], ["y", "2"]])
+    console = Console(file=io.StringIO(), width=80)
+    console.print(sheet.rich())
+    printed = console.file.getvalue()
+    assert all(text in printed for text in ("a|b", "x[red]", "<b>1</b>"))
+    html = MARKDOWN.render(sheet.markdown())
+    assert html.count("<tr>") == 3
+    assert re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", html) == [
+        "", "a|b", "x[red]", "&lt;b&gt;1&lt;/b&gt;", "y", "2",
+    ]  # fmt: skip
+
+
+def test_the_first_naming_without_twins_is_taken() -> None:
+    assert first_distinct(["a", "a"], ["b", "c"], ["d", "e"]) == ["b", "c"]
+    assert first_distinct(["a", "a"], ["b", "b"]) == ["b", "b"]
