@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/memory.py --threads 2
 
-On the CPU the bytes of all live tensors are counted at every operation (`live_bytes.py`): exact, and
+On the CPU the bytes of all live tensors are counted at every operation (`live_bytes.py`): exact and
 the same in every run, whatever else the machine does. With `--device cuda` it is
 `torch.cuda.max_memory_allocated`. Each point is one update of two equal micro-batches, so that the
 second finds the gradients of the first, by a learner that has taken a step before, so that AdamW

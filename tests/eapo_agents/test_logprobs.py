@@ -1,4 +1,4 @@
-"""Log-probabilities of policy tokens: the plain formula's values and gradients, in little memory."""
+"""Log-probabilities of policy tokens: the plain values and gradients, in little memory."""
 
 from __future__ import annotations
 
