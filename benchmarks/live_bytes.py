@@ -22,13 +22,19 @@ RESIZED_BYTES = 1 << 20
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is entered, `live` bytes are in tensors made since, at most `peak` so far."""
+    """While it is entered, `live` bytes are in tensors made since, at most `peak` so far.
 
-    def __init__(self, live: int = 0) -> None:
+    Tensors made before count from the beginning if they are given.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor] = ()) -> None:
         super().__init__()
-        self.live = self.peak = live
+        self.live = 0
         self._size: dict[int, int] = {}
         self._large: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        for tensor in tensors:
+            self._see(tensor)
+        self.peak = self.live
 
     def __torch_dispatch__(
         self,
