@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 RESIZED_BYTES = 1 << 20
-"""Only storages of at least this size are looked at again: sharding empties and refills them."""
+"""New storages of at least this size are looked at again: sharding empties and refills them."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -34,6 +34,7 @@ class LiveBytes(TorchDispatchMode):
         self._large: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         for tensor in tensors:
             self._see(tensor)
+        self._large.clear()
         self.peak = self.live
 
     def __torch_dispatch__(

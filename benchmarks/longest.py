@@ -1,6 +1,6 @@
 """Compute the longest sequence whose update a GPU can hold, for a model too large to try here.
 
-    python benchmarks/longest.py --shape 7B --gpu-gib 139
+    python benchmarks/longest.py --shape 7B --gpu-gib 139 --world 8
 
 Nothing is measured: the learner's own forward and backward run on fake tensors, which have shapes
 and no data, and the bytes of all tensors alive are counted at every operation (`live_bytes.py`).
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import torch
 import torch.distributed as dist
@@ -103,25 +104,23 @@ def longest(
 def print_table(shape: Shape, gpu_bytes: int, world: int) -> None:
     print("| optimiser | checkpointing | processes | constant GiB | KiB a token | longest |")
     print("|---|---|---|---|---|---|")
-    meshes: list[DeviceMesh | None] = [None]
+    mesh = None
     if world > 1:
         dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
-        meshes.append(init_device_mesh("cpu", (world,)))
-    for mesh in meshes:
-        for optimizer in MOMENTS:
-            for recompute in (True, False):
-                settings = LearnerSettings(
-                    device="cpu",
-                    precision="bfloat16",
-                    optimizer=optimizer,
-                    gradient_checkpointing=recompute,
-                )
-                count, slope, length = longest(shape, settings, gpu_bytes, mesh)
-                print(
-                    f"| {optimizer} | {'yes' if recompute else 'no'} | {world if mesh else 1} "
-                    f"| {count.constant / GIB:.1f} | {slope / 1024:,.0f} | {length:,} |",
-                    flush=True,
-                )
+        mesh = init_device_mesh("cpu", (world,))
+    for optimizer, recompute in product(MOMENTS, (True, False)):
+        settings = LearnerSettings(
+            device="cpu",
+            precision="bfloat16",
+            optimizer=optimizer,
+            gradient_checkpointing=recompute,
+        )
+        count, slope, length = longest(shape, settings, gpu_bytes, mesh)
+        print(
+            f"| {optimizer} | {'yes' if recompute else 'no'} | {world} "
+            f"| {count.constant / GIB:.1f} | {slope / 1024:,.0f} | {length:,} |",
+            flush=True,
+        )
 
 
 def measured(shape: Shape, settings: LearnerSettings, length: int) -> int:
@@ -159,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="7B")
     parser.add_argument("--gpu-gib", type=float, default=139.0)
-    parser.add_argument("--world", type=int, default=8)
+    parser.add_argument("--world", type=int, default=1, help="processes of FSDP2")
     parser.add_argument("--check", action="store_true", help="a small model, really updated too")
     options = parser.parse_args()
     if options.check:

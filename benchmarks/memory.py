@@ -8,10 +8,10 @@ the same in every run, whatever else the machine does. With `--device cuda` it i
 second finds the gradients of the first, by a learner that has taken a step before, so that AdamW
 has its moments. Every id but a sequence's first is the policy's: the most logits there can be.
 
-What a point takes beyond weights, gradients and moments is fitted by a + b N + c N^2, N the tokens
-of the micro-batch, over three lengths of a single sequence; the other lengths, and several
-sequences of one length together, check the fit. One exception: "eager" attention squares each
-sequence, not the micro-batch, so only its single sequences are checked.
+What a point takes beyond weights, gradients and moments is fitted by a + b N + c Q over some of the
+points; the others check the fit. N is the tokens of the micro-batch. Q is what attention without a
+flash kernel may square: for "eager" the length of each sequence, for "packed" the whole
+micro-batch, because the mask that keeps its sequences apart does; for the rest nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from eapo_agents.learner import Learner, LearnerSettings
 
 SMALL = SHAPES["12M"]
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "memory.png"
-FITTED = (1024, 2048, 4096)
-CHECKED = (1536, 3072)
+LENGTHS = (1024, 2048, 3072, 4096)
 SHORT = 512
 NUM_SHORT = (2, 4, 8)
+FITTED = {(1, 1024), (1, 4096), (4, SHORT), (8, SHORT)}
 MIB = 1 << 20
 
 
@@ -45,6 +45,13 @@ class Way:
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     attention: str = "sdpa"
+
+    def squared(self, number: float, length: float) -> float:
+        if self.attention == "eager":
+            return number * length**2
+        if self.settings.get("layout") == "packed" and number > 1:
+            return (number * length) ** 2
+        return 0.0
 
     def learner(self, device: str, tokens: int) -> Learner:
         settings = LearnerSettings(device=device, max_batch_tokens=tokens, **self.settings)
@@ -76,6 +83,14 @@ class Point:
     def tokens(self) -> int:
         return self.number * self.length
 
+    @property
+    def extra(self) -> int:
+        return self.peak - self.constant
+
+    @property
+    def fitted(self) -> bool:
+        return (self.number, self.length) in FITTED
+
 
 def measure(way: Way, device: str, number: int, length: int) -> Point:
     first, two = (
@@ -98,56 +113,53 @@ def measure(way: Way, device: str, number: int, length: int) -> Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """The bytes beyond the constant: a + b N + c N^2."""
+class Found:
+    """One way's points, and the bytes beyond the constant: a + b N + c Q."""
 
+    way: Way
+    points: list[Point]
     a: float
     b: float
     c: float
 
     @classmethod
-    def of(cls, points: Sequence[Point]) -> Fit:
-        tokens = np.array([point.tokens for point in points], dtype=float)
-        extra = np.array([point.peak - point.constant for point in points], dtype=float)
-        powers = np.stack([tokens**0, tokens, tokens**2], 1)
-        return cls(*np.linalg.solve(powers, extra).tolist())
+    def of(cls, way: Way, points: list[Point]) -> Found:
+        fitted = [point for point in points if point.fitted]
+        terms = np.array([[1.0, p.tokens, way.squared(p.number, p.length)] for p in fitted])
+        size = np.abs(terms).max(0).clip(min=1.0)
+        extra = np.array([float(point.extra) for point in fitted])
+        found = np.linalg.lstsq(terms / size, extra, rcond=None)[0] / size
+        return cls(way, points, *found.tolist())
 
-    def at(self, tokens: Any) -> Any:
-        return self.a + self.b * tokens + self.c * tokens**2
-
-    def error(self, points: Sequence[Point]) -> float:
-        """Return the largest relative error of what a point takes beyond the constant."""
-        return max(abs(self.at(p.tokens) / (p.peak - p.constant) - 1) for p in points)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One way's points: single sequences, several short ones, and the fit to the former."""
-
-    way: Way
-    single: list[Point]
-    several: list[Point]
-    fit: Fit
+    def at(self, number: float, length: float) -> float:
+        squared = self.way.squared(number, length)
+        return self.a + self.b * number * length + self.c * squared
 
     @property
-    def checks(self) -> list[Point]:
-        single = [point for point in self.single if point.length in CHECKED]
-        return single if self.way.attention == "eager" else single + self.several
+    def constant(self) -> int:
+        return self.points[0].constant
+
+    @property
+    def error(self) -> float:
+        """Return the largest relative error of the fit at the points that were not fitted."""
+        return max(
+            abs(self.at(point.number, point.length) / point.extra - 1)
+            for point in self.points
+            if not point.fitted
+        )
 
 
 def find(way: Way, device: str) -> Found:
-    single = [measure(way, device, 1, length) for length in sorted(FITTED + CHECKED)]
-    several = [measure(way, device, number, SHORT) for number in NUM_SHORT]
-    fit = Fit.of([point for point in single if point.length in FITTED])
-    return Found(way, single, several, fit)
+    sizes = [(1, length) for length in LENGTHS] + [(number, SHORT) for number in NUM_SHORT]
+    return Found.of(way, [measure(way, device, *size) for size in sizes])
 
 
 def print_row(found: Found) -> None:
-    fit, constant = found.fit, found.single[0].constant
+    last = {point.number > 1: point.peak / MIB for point in found.points}
     print(
-        f"| {found.way.name} | {constant / MIB:.0f} | {fit.a / MIB:.0f} | {fit.b / 1024:.1f} "
-        f"| {fit.c:.2f} | {found.single[-1].peak / MIB:.0f} "
-        f"| {found.several[-1].peak / MIB:.0f} | {fit.error(found.checks):.1%} |",
+        f"| {found.way.name} | {found.constant / MIB:.0f} | {found.a / MIB:.0f} "
+        f"| {found.b / 1024:.1f} | {abs(found.c):.2f} | {last[False]:.0f} | {last[True]:.0f} "
+        f"| {found.error:.1%} |",
         flush=True,
     )
 
@@ -157,26 +169,19 @@ def draw(all_found: Sequence[Found], picture: Path) -> None:
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
+    tokens = np.linspace(SHORT, LENGTHS[-1], 50)
     for number, found in enumerate(all_found):
-        color = f"C{number}"
-        line = np.linspace(0, FITTED[-1], 100)
-        constant = found.single[0].constant
-        left.plot(line, (constant + found.fit.at(line)) / MIB, color=color, lw=1)
-        if found.way.attention != "eager":
-            right.plot(line, (constant + found.fit.at(line)) / MIB, color=color, lw=1)
-        for axes, points in ((left, found.single), (right, found.several)):
-            for point in points:
-                used = axes is left and point.length in FITTED
-                axes.plot(
-                    point.tokens,
-                    point.peak / MIB,
-                    "o",
-                    color=color,
-                    mfc=color if used else "white",
-                    label=found.way.name if axes is left and point is points[0] else None,
-                )
+        style = {"color": f"C{number}", "lw": 1}
+        single = [(found.constant + found.at(1, length)) / MIB for length in tokens]
+        short = [(found.constant + found.at(n / SHORT, SHORT)) / MIB for n in tokens]
+        left.plot(tokens, single, label=found.way.name, **style)
+        right.plot(tokens, short, **style)
+        for point in found.points:
+            axes = left if point.number == 1 else right
+            fill = style["color"] if point.fitted else "white"
+            axes.plot(point.tokens, point.peak / MIB, "o", color=style["color"], mfc=fill)
     for axes, what in ((left, "one sequence"), (right, f"sequences of {SHORT} ids")):
-        axes.axhline(all_found[0].single[0].constant / MIB, color="gray", ls=":", lw=1)
+        axes.axhline(all_found[0].constant / MIB, color="gray", ls=":", lw=1)
         axes.set_xlabel(f"tokens of a micro-batch: {what}")
         axes.set_ylim(0)
     left.set_ylabel("MiB")
@@ -199,8 +204,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(f"{SMALL}, torch {torch.__version__}, {options.device}")
     print(
-        f"| | constant MiB | a MiB | b KiB a token | c bytes | one of {FITTED[-1]}, MiB "
-        f"| {NUM_SHORT[-1]} of {SHORT}, MiB | fit off by at most |"
+        f"| | constant MiB | a MiB | b KiB | c bytes | one of {LENGTHS[-1]}: MiB "
+        f"| {NUM_SHORT[-1]} of {SHORT}: MiB | off by at most |"
     )
     print("|---|---|---|---|---|---|---|---|")
     all_found = []
