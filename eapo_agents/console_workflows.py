@@ -1,4 +1,4 @@
-"""What a person sees of the workflows: a table with a row a condition, recordings as they grow."""
+"""What a person sees of workflows (a column a condition), LeaP, and recordings as they grow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show_workflow(
     sources: Sequence[str],
     folder: Path | None,
 ) -> None:
-    """Evaluate a model under some conditions; print a row for each.
+    """Evaluate a model under some conditions; print a column for each.
 
     With a folder, each condition is an evaluation in a file of its own there, `CONDITION.json`.
     """
@@ -44,7 +44,7 @@ def show_workflow(
         methods = [_method(config, workflow, model, condition, sets) for condition in conditions]
         evaluations = asyncio.run(_evaluations(config, methods, sets, folder))
     for name in (one.name for one in sets):
-        CONSOLE.print(_rows(f"{config.model.path}, with and without experts", name, evaluations))
+        CONSOLE.print(_table(f"{config.model.path}, with and without experts", name, evaluations))
 
 
 def show_leap(
@@ -98,34 +98,35 @@ def _method(
     )
 
 
-def _rows(title: str, set_name: str, evaluations: Mapping[str, Evaluation]) -> Table:
-    """Return a row an evaluation, with its difference from the first on the same problems."""
-    reports = {name: one.reports[set_name] for name, one in evaluations.items()}
-    first = next(iter(reports.values()))
-    k = first.samples_per_problem
+def _table(title: str, set_name: str, evaluations: Mapping[str, Evaluation]) -> Table:
+    """Return a column an evaluation, with its difference from the first on the same problems."""
+    first = next(iter(evaluations.values())).reports[set_name]
     drawn = Table(title=f"{title}: {set_name}, {first.num_problems} problems")
     drawn.add_column("")
-    columns = [f"mean@{k}", "95% interval", "minus first, 95%", "variance", f"pass@{k}"]
-    columns += [f"majority@{k}", "call rate", "tokens", "truncated", "wrong replies"]
-    for column in columns:
-        drawn.add_column(column, justify="right")
-    for name, report in reports.items():
-        low, high = report.interval
-        wrong = evaluations[name].wrong_replies.get(set_name)
-        drawn.add_row(
-            name,
-            f"{report.mean_at_k:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            "-" if report is first else _difference(report, first),
-            f"{report.variance:.4f}",
-            f"{report.pass_at_k:.3f}",
-            f"{report.majority_at_k:.3f}",
-            f"{report.call_rate:.3f}",
-            f"{report.response_tokens:.1f}",
-            f"{report.truncation_rate:.3f}",
-            "-" if wrong is None else f"{wrong:.3f}",
-        )
+    for name in evaluations:
+        drawn.add_column(name, justify="right")
+    columns = [_column(one, set_name, first) for one in evaluations.values()]
+    for row in columns[0]:
+        drawn.add_row(row, *(column[row] for column in columns))
     return drawn
+
+
+def _column(evaluation: Evaluation, set_name: str, first: Report) -> dict[str, str]:
+    report, k = evaluation.reports[set_name], first.samples_per_problem
+    low, high = report.interval
+    wrong = evaluation.wrong_replies.get(set_name)
+    return {
+        f"mean@{k}": f"{report.mean_at_k:.3f}",
+        "95% interval": f"{low:.3f} to {high:.3f}",
+        **_difference(report, first),
+        "variance": f"{report.variance:.4f}",
+        f"pass@{k}": f"{report.pass_at_k:.3f}",
+        f"majority@{k}": f"{report.majority_at_k:.3f}",
+        "call rate": f"{report.call_rate:.3f}",
+        "response tokens": f"{report.response_tokens:.1f}",
+        "truncation rate": f"{report.truncation_rate:.3f}",
+        "wrong replies": "-" if wrong is None else f"{wrong:.3f}",
+    }
 
 
 def record_experts(config: TrainConfig, file: Path, num_samples: int, timeout_s: float) -> None:
@@ -157,7 +158,15 @@ def _show_recording(file: Path, found: Mapping[str, Sequence[Solution]]) -> None
     )
 
 
-def _difference(report: Report, first: Report) -> str:
+def _difference(report: Report, first: Report) -> dict[str, str]:
     values, base = (np.mean(r.correct_PK, axis=1) for r in (report, first))
     found = paired_difference(values, base, np.random.default_rng(0))
-    return f"{found.mean:+.3f} ({found.interval.low:+.3f} to {found.interval.high:+.3f})"
+    low, high = found.interval
+    shown = (f"{found.mean:+.3f}", f"{low:+.3f} to {high:+.3f}")
+    return dict(
+        zip(
+            ("minus first", "its 95% interval"),
+            ("-", "-") if report is first else shown,
+            strict=True,
+        )
+    )

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerFast
 from eapo_agents.cli import main
 from eapo_agents.evaluate import ProblemResult
 from eapo_agents.evaluations import read_evaluation
-from eapo_agents.leap import Leap, LeapSettings, LeapWords, Router, route, similarity
+from eapo_agents.leap import Leap, LeapSettings, LeapWords
 from eapo_agents.leap_paths import TokenPath
+from eapo_agents.leap_routing import Router, route, similarity
 from eapo_agents.policy import ScriptedPolicy
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, StopReason
