@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from eapo_agents.policy import Completion, Finish, Sampling, completion_limit
+from eapo_agents.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.vllm_engine import check_temperature, weight_names, with_tied
 from eapo_agents.weight_transfer import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
 
@@ -92,7 +92,7 @@ class VLLMServerPolicy:
         Raises:
             ValueError: an empty prompt, one that leaves no room in the context, or a temperature
                 between 0 and 0.01.
-            RuntimeError: the server failed.
+            PolicyError: the server failed.
         """
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
         check_temperature(sampling.temperature)
@@ -105,12 +105,12 @@ class VLLMServerPolicy:
                 cast_to=object,
             )
         except Exception as error:
-            raise RuntimeError(
+            raise PolicyError(
                 f"the policy server {self._server.base_url} failed: {error}"
             ) from error
         finally:
             self._under_way -= 1
-        return _read(answer)
+        return _read(answer, self._server.base_url)
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Put weights into the server, in its own precision; its cached prefixes are dropped.
@@ -175,10 +175,12 @@ async def _lifetime(server: PolicyServer) -> _Lifetime:
         await client.close()
 
 
-def _read(answer: Any) -> Completion:
+def _read(answer: Any, where: str) -> Completion:
     choice = answer["choices"][0]
     if choice["finish_reason"] not in ("stop", "length"):
-        raise RuntimeError(f"vLLM ended a completion with {choice['finish_reason']!r}")
+        raise PolicyError(
+            f"the policy server {where} ended a completion with {choice['finish_reason']!r}"
+        )
     finish: Finish = "stop" if choice["finish_reason"] == "stop" else "length"
     return Completion(
         token_ids=tuple(choice["token_ids"]),
