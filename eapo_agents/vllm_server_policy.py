@@ -94,6 +94,8 @@ class VLLMServerPolicy:
                 between 0 and 0.01.
             PolicyError: the server failed.
         """
+        from openai import APIConnectionError
+
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
         check_temperature(sampling.temperature)
         client = await self._client()
@@ -105,8 +107,10 @@ class VLLMServerPolicy:
                 cast_to=object,
             )
         except Exception as error:
+            # The client calls a refused connection a time-out; its cause says what it was.
+            told = error.__cause__ if isinstance(error, APIConnectionError) else None
             raise PolicyError(
-                f"the policy server {self._server.base_url} failed: {error}"
+                f"the policy server {self._server.base_url} failed: {told or error}"
             ) from error
         finally:
             self._under_way -= 1
