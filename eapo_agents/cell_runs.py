@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from eapo_agents.cell_results import Result, counts, curves_of, result_path
-from eapo_agents.cells import BaseCopies, Cell, Distilled, Played, Trained, base_of
+from eapo_agents.cells import BaseCopies, Cell, Distilled, Played, Talking, Trained, base_of
+from eapo_agents.chat_models import leap_of
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.copies import CopyExperts
 from eapo_agents.distill import distill
@@ -91,6 +92,8 @@ class Job:
                     found = _distil(_opened(place, self.config), on_step)
                 case Played() as cell:
                     found = _play(self.config, cell)
+                case Talking() as cell:
+                    found = _talk(self.config, cell)
             if found is not None:
                 self._result(**found).write(self.results)
 
@@ -169,6 +172,19 @@ def _play(config: TrainConfig, cell: Played) -> dict[str, Any]:
             seed=derive_seed(config.seed, 2),
         )
     )
+    return {"report": asdict(report), "metrics": [], "seconds": time.perf_counter() - start}
+
+
+def _talk(config: TrainConfig, cell: Talking) -> dict[str, Any]:
+    start = time.perf_counter()
+    with leap_of(config, cell.leap) as leap:
+        report = asyncio.run(
+            leap.evaluate(
+                config.evaluation.problems.load(),
+                samples_per_problem=config.evaluation.samples_per_problem,
+                seed=derive_seed(config.seed, 2),
+            )
+        )
     return {"report": asdict(report), "metrics": [], "seconds": time.perf_counter() - start}
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from eapo_agents.bases import Base
 from eapo_agents.config import TrainConfig
+from eapo_agents.leap import LeapSettings
 from eapo_agents.presets import distilled, embedded
 from eapo_agents.settings import EvaluationSettings, ExpertSettings, ModelSettings
 from eapo_env.annealing import Annealing
@@ -117,7 +118,28 @@ class Distilled:
         return replace(config, name=self.name, model=settings.model, distillation=once)
 
 
-Cell = Trained | Played | Distilled
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talking:
+    """The base model as it is, in parallel paths that talk to each other: LeaP.
+
+    Args:
+        name: of its results.
+        num_seeds: of the sampling, 0, 1, ...
+        slip: which base model.
+        leap: how the paths talk; k samples are k / `paths` groups of them.
+    """
+
+    name: str
+    num_seeds: int = 5
+    slip: float = SLIP
+    leap: LeapSettings = LeapSettings(paths=4, block_tokens=42, summary_tokens=16, peers=3)
+
+    def config(self, seed: int, base: Path) -> TrainConfig:
+        """Return the settings of one seed's evaluation."""
+        return _common(self.name, seed, base)
+
+
+Cell = Trained | Played | Distilled | Talking
 
 
 def base_of(cell: Cell) -> Base:
@@ -166,6 +188,7 @@ COLLABORATING, ASSISTED, ASSISTED_ERRONEOUS, ASSISTED_MEANINGLESS = (
         ("assisted-meaningless", 3, ExpertSettings(kind="meaningless")),
     )
 )
+LEAP = Talking(name="leap")
 SELF_EXPLORATORY = Trained(name="self-exploratory", num_seeds=10, annealing=ALONE)
 EAPO = Trained(name="eapo", num_seeds=10)
 DISTILLED = Distilled(name="distilled")

@@ -1,4 +1,4 @@
-"""[edge] The chat model and the player that a config names: a served model, or a policy of ours."""
+"""[edge] The chat model, player and LeaP that a config names: a served model, or a policy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from eapo_agents.chat_model import ChatModel, PolicyChat
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import Player
+from eapo_agents.leap import Leap, LeapSettings, LeapWords
 from eapo_agents.leap_paths import MessagePath, Path, TokenPath
 from eapo_agents.policies import policy_of
 from eapo_agents.text_rollout import TextRollout
@@ -48,18 +49,40 @@ def player_of(config: TrainConfig) -> Iterator[Player]:
 
 
 @contextmanager
-def paths_of(config: TrainConfig) -> Iterator[Callable[[Sequence[Message]], Path]]:
-    """Yield what opens a path of the config's model, in tokens where the model gives them.
+def leap_of(config: TrainConfig, settings: LeapSettings) -> Iterator[Leap]:
+    """Yield LeaP with the config's model, in tokens where its paths can be spoken to in their turn.
+
+    The embedded model has only ever been spoken to between its turns.
 
     Raises:
         ValueError: as `chat_model_of`.
     """
-    if config.model.api.base_url:
-        model = config.model.api.policy(config.model.path)
-        yield lambda messages: MessagePath(model, tuple(messages))
+    served = bool(config.model.api.base_url)
+    if served or config.rollout.wording == "terse":
+        words = LeapWords.chat() if served else LeapWords.terse()
+        with chat_model_of(config) as model:
+            yield _leap(config, settings, words, partial(MessagePath.open, model))
         return
     with closing(policy_of(config)) as policy:
-        yield partial(TokenPath.open, policy)
+        yield _leap(config, settings, LeapWords(), partial(TokenPath.open, policy))
+
+
+def _leap(
+    config: TrainConfig,
+    settings: LeapSettings,
+    words: LeapWords,
+    open_path: Callable[[Sequence[Message]], Path],
+) -> Leap:
+    return Leap(
+        open_path=open_path,
+        verifier=Verifier(),
+        prompts=config.rollout.prompts,
+        words=words,
+        settings=settings,
+        max_response_tokens=config.rollout.limits.max_response_tokens,
+        temperature=config.rollout.temperature,
+        truncation=config.evaluation.truncation,
+    )
 
 
 def text_rollout(

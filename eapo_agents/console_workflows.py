@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from eapo_agents.chat_models import chat_model_of, paths_of
+from eapo_agents.chat_models import chat_model_of, leap_of
 from eapo_agents.config import TrainConfig
 from eapo_agents.console import CONSOLE
 from eapo_agents.evaluate import Report
-from eapo_agents.leap import Leap, LeapSettings, LeapWords
+from eapo_agents.leap import LeapSettings
 from eapo_agents.metrics import paired_difference
 from eapo_agents.rollout import derive_seed
 from eapo_agents.settings import DistillationSettings
@@ -50,17 +50,7 @@ def show_workflow(
 def show_leap(config: TrainConfig, settings: LeapSettings, file: Path | None) -> None:
     """Evaluate a model whose paths learn from each other; print the report, write it to a file."""
     problems = config.evaluation.problems.load()
-    with paths_of(config) as open_path, CONSOLE.status(f"LeaP: {len(problems)} problems"):
-        leap = Leap(
-            open_path=open_path,
-            verifier=Verifier(),
-            prompts=config.rollout.prompts,
-            words=_words(config),
-            settings=settings,
-            max_response_tokens=config.rollout.limits.max_response_tokens,
-            temperature=config.rollout.temperature,
-            truncation=config.evaluation.truncation,
-        )
+    with leap_of(config, settings) as leap, CONSOLE.status(f"LeaP: {len(problems)} problems"):
         report = asyncio.run(
             leap.evaluate(
                 problems,
@@ -71,12 +61,6 @@ def show_leap(config: TrainConfig, settings: LeapSettings, file: Path | None) ->
     show_reports(f"{config.model.path}, LeaP", {"leap": report}, {})
     if file:
         write_reports(file, config.model.path, {"leap": report}, {})
-
-
-def _words(config: TrainConfig) -> LeapWords:
-    if config.model.api.base_url:
-        return LeapWords.chat()
-    return LeapWords.terse() if config.rollout.wording == "terse" else LeapWords()
 
 
 def show_reports(title: str, reports: Mapping[str, Report], wrong: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ its peers, and goes on. A path that has ended, or closed its reasoning, is left 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -38,13 +39,15 @@ class LeapWords:
     """What is said between two blocks; the default stands within the path's own reasoning.
 
     Args:
-        summarise: asks for a summary, which ends at `</summary>`; empty takes the last line that
-            the path wrote as its summary, for models that follow no instructions.
+        summarise: asks for a summary, which ends at `</summary>`; empty asks for none.
+        quoted: what of a path's own words is its summary then, for models that follow no
+            instructions: the last match of this regular expression.
         peer: one peer's summary; sees `number` (from 1) and `summary`.
         reflect: around the peers' summaries; sees `peers`.
     """
 
     summarise: str = "\n\nBefore I go on, where I am, in a few sentences for my peers: <summary>"
+    quoted: str = r"\S.*"
     peer: str = "Peer {number}: {summary}\n"
     reflect: str = (
         "\n\n<peers>\n{peers}</peers>\n\nI check these against my own work, take what holds, and"
@@ -63,8 +66,13 @@ class LeapWords:
 
     @classmethod
     def terse(cls) -> LeapWords:
-        """Return the wording for the embedded model: peers read like experts, in its own tags."""
-        return cls(summarise="", peer="<reply>{summary}</reply>\n", reflect="\n{peers}")
+        """Return the wording for the embedded model: peers' values of brackets, like experts'."""
+        return cls(
+            summarise="",
+            quoted="[a-z]=[0-9]{2}",
+            peer="<reply>{summary}</reply>\n",
+            reflect="{peers}turns 1",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +218,7 @@ class Leap:
 
     async def _summarised(self, line: Line) -> tuple[Line, str]:
         if not self.words.summarise:
-            return line, (line.text.strip().splitlines() or [""])[-1]
+            return line, _last(self.words.quoted, line.text)
         room = self.max_response_tokens - line.num_tokens
         asked = line.path.insert(self.words.summarise)
         _, turn = await asked.write(
@@ -277,6 +285,11 @@ def _peers_of(path: int, summaries: Sequence[str], router: Router, peers: int) -
         case "hybrid":
             distant = far[: peers // 2]
             return distant + [i for i in near if i not in distant][: peers - len(distant)]
+
+
+def _last(pattern: str, text: str) -> str:
+    found = re.findall(pattern, text)
+    return str(found[-1]) if found else "-"
 
 
 def _summary(turn: Turn, max_tokens: int) -> str:

@@ -77,6 +77,11 @@ class MessagePath:
     model: ChatModel
     messages: tuple[Message, ...]
 
+    @classmethod
+    def open(cls, model: ChatModel, messages: Sequence[Message]) -> MessagePath:
+        """Return the path at the start of the model's first turn."""
+        return cls(model, tuple(messages))
+
     async def write(self, sampling: Sampling, seed: int) -> tuple[MessagePath, Turn]:
         """Return the path after the model's next message; it is told to go on if it spoke last."""
         path = self if self.messages[-1].role == "user" else self._with(GO_ON)

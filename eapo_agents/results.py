@@ -159,8 +159,6 @@ def _table(table: PaperTable, results: Results) -> Iterator[str]:
 
 
 def _numbers(line: Line, results: Results) -> str:
-    if line.cell is None:
-        return "not built yet | | | | | 0"
     runs = results.get(line.cell.name, ())
     if not runs:
         return f"not run | | | | | 0 of {line.cell.num_seeds}"

@@ -56,7 +56,9 @@ self-exploratory RL, on the embedded base model, where it learns well (preset `e
 the same for all. Tried for EAPO alone: turn budgets drawn per member or per group, and the two
 kinds of experts. The base of the tables was chosen in trials on another base of the same slip
 (EAPO 49 to 57, self-exploratory RL 1 or 2), none of which is counted here; how the outcome
-depends on it is shown above.
+depends on it is shown above. LeaP's four paths stop after 42 tokens, with two of three brackets
+done, and read each other's last value like experts' replies; other numbers (32, 64) were tried on
+other problems and did not matter.
 """
 
 READING = """\

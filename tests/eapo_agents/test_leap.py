@@ -117,19 +117,20 @@ def test_a_context_that_is_full_ends_a_path(
         assert attempt.episode.stop_reason is StopReason.LENGTH
 
 
-def test_terse_paths_share_their_last_line(
+def test_terse_paths_share_their_last_value(
     tokenizer: PreTrainedTokenizerFast, verifier: Verifier
 ) -> None:
     seen: list[str] = []
 
     def script(prompt: str, rng: np.random.Generator) -> str:
         seen.append(prompt)
-        return "\\boxed{3}" if "reply" in prompt else "1\na=10 and so on"
+        return "\\boxed{3}" if "reply" in prompt else "a=10;b=7 and so on"
 
     asyncio.run(
-        leap(tokenizer, verifier, script, LeapWords.terse(), block_tokens=6).solve(PROBLEM, 2, 0)
+        leap(tokenizer, verifier, script, LeapWords.terse(), block_tokens=8).solve(PROBLEM, 2, 0)
     )
-    assert all(prompt.endswith("a=10\n<reply>a=10</reply>\n") for prompt in seen[2:])
+    assert len(seen) == 4
+    assert all(prompt.endswith("b=7<reply>a=10</reply>\nturns 1") for prompt in seen[2:])
 
 
 def test_similarity_by_hand() -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from eapo_agents.cell_results import Result, read_results
 from eapo_agents.cell_runs import Job
-from eapo_agents.cells import Cell, Distilled, Played, Trained
+from eapo_agents.cells import Cell, Distilled, Played, Talking, Trained
 from eapo_agents.cli import main
+from eapo_agents.leap import LeapSettings
 from eapo_agents.reproduce import ENDED, make_bases, open_jobs, run_jobs
 from eapo_env.annealing import Annealing
 from eapo_env.types import Rules
@@ -82,6 +83,15 @@ def test_cells_run_side_by_side_and_leave_their_results(
     assert trained.settings == tuple(settings)
     assert results["played"][0].response_tokens != results["played"][1].response_tokens
     assert jobs_in(undisturbed, settings, TRAINED, PLAYED) == [], "a result is not made again"
+
+
+def test_paths_that_talk_are_a_cell_like_any_other(folder: Path, settings: list[str]) -> None:
+    leap = LeapSettings(paths=2, block_tokens=2, peers=1)
+    (job,) = jobs_in(folder, settings, Talking(name="leap", num_seeds=1, leap=leap))
+    job.run(lambda step: None)
+    (result,) = read_results(folder / "results")["leap"]
+    assert (len(result.correct_P), result.samples_per_problem) == (4, 2)
+    assert result.response_tokens > 2
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
