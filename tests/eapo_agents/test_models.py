@@ -49,5 +49,5 @@ def test_attention_is_computed_in_the_wanted_way(tiny_model: Path) -> None:
 
 
 def test_an_attention_that_is_not_there_is_an_error(tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="no model can be loaded .*no_such_kernel"):
+    with pytest.raises(ValueError, match=r"no model can be loaded .*no_such_kernel"):
         load_model(ModelSettings(path=str(tiny_model), attention="no_such_kernel"))
