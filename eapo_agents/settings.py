@@ -47,8 +47,8 @@ class ModelSettings:
             this process, on a copy of them (section `vllm`), and "vllm-server" a vLLM server of its
             own (section `policy_server`).
         dtype: of the weights.
-        attention: how transformers computes attention, by its own name: "sdpa", "eager", or, with
-            their packages, "flash_attention_2" and the like, which the layout "packed" wants.
+        attention: how transformers computes attention, by its name for it: "sdpa", "eager", or,
+            with their packages, "flash_attention_2" and the like, which the layout "packed" wants.
         max_batch: the most episodes that "hf" advances at once.
         api: a server that has the model, instead of any engine; no such model can be trained.
     """
