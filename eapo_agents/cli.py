@@ -58,13 +58,22 @@ def _status(options: argparse.Namespace, speaker: str) -> int:
             raise
         print(f"{speaker}: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
-    except (ValueError, OSError, FloatingPointError) as error:
-        told = ". ".join([str(error), *getattr(error, "__notes__", ())])
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_policys(error):
+            raise
+        told = ". ".join([str(error).rstrip("."), *getattr(error, "__notes__", ())])
         print(f"{speaker}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
     return status
+
+
+def _is_policys(error: RuntimeError) -> bool:
+    """Return whether it is the policy that failed; the import would slow down `eapo --help`."""
+    from eapo_agents.policy import PolicyError
+
+    return isinstance(error, PolicyError)
 
 
 def _parser() -> argparse.ArgumentParser:
