@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.console_evaluation import problem_sets, show_evaluation
+from eapo_agents.console_evaluation import Method, problem_sets, show_evaluation
 from eapo_agents.evaluate import ProblemResult, report_on_results
 from eapo_agents.evaluations import (
     Evaluation,
@@ -26,6 +27,7 @@ from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.rollout import Rollout
 from eapo_agents.run import Run
 from eapo_agents.settings import ProblemSettings
+from eapo_agents.trainer import evaluate_alone
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
 from eapo_env.verifier import Verifier
@@ -58,7 +60,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
         "x": report_on_results([result("a", True, False)]),
         "y": report_on_results([result("b", True, True), result("c", True, True)]),
     }
-    evaluation = Evaluation(name="model", reports=sets)
+    evaluation = Evaluation(name="model", reports=sets, wrong_replies={"x": 0.25})
     assert evaluation.average() == (0.75, (0.75, 0.75))
     write_evaluation(evaluation, tmp_path / "deep" / "result.json")
     assert read_evaluation(tmp_path / "deep" / "result.json") == evaluation
@@ -112,18 +114,19 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(
         verifier=verifier,
         prompts=Prompts.terse(),
     )
+    method = Method(name="alone", evaluator=partial(evaluate_alone, config, rollout))
     console = Console(file=StringIO(), width=200)
     stop_at = 0
-    whole = show_evaluation(console, config, rollout, sets, tmp_path / "whole.json")
+    whole = show_evaluation(console, config, method, sets, tmp_path / "whole.json")
     assert len(calls) == 2 * 4 * 2
     calls.clear()
     stop_at = 12
     with pytest.raises(KeyError, match="the policy dies"):
-        show_evaluation(console, config, rollout, sets, tmp_path / "result.json")
+        show_evaluation(console, config, method, sets, tmp_path / "result.json")
     assert not (tmp_path / "result.json").exists()
     calls.clear()
     stop_at = 0
-    resumed = show_evaluation(console, config, rollout, sets, tmp_path / "result.json")
+    resumed = show_evaluation(console, config, method, sets, tmp_path / "result.json")
     assert resumed == whole
     assert 0 < len(calls) <= 8
     assert {path.name for path in tmp_path.iterdir()} == {"whole.json", "result.json"}

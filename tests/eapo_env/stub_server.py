@@ -18,7 +18,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-RETRY_AFTER_S = 1
+RETRY_AFTER_S = 3
 HUGE_CHARS = 10_000_000
 
 
