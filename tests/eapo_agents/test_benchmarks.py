@@ -113,6 +113,10 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "answers": right_answers(),
     },
+    "partial": {
+        "settings": {**SAMPLE, "tasks": ["hotpotqa"], "limit": 1},
+        "answers": [("", f"{rows('hotpotqa')[0]['answer']} perhaps maybe")],
+    },
     "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []},
     "dying": {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []},
 }
@@ -149,6 +153,11 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def test_right_answers_earn_full_marks_and_wrong_ones_none(played: Played) -> None:
     assert values(played.results["right"]) == dict.fromkeys(NAMES, 1.0)
     assert values(played.results["wrong"]) == dict.fromkeys(NAMES, 0.0)
+
+
+def test_the_papers_column_is_the_f1_of_the_words(played: Played) -> None:
+    """The answer's two words (articles do not count) and two more: precision 1/2, recall 1."""
+    assert played.results["partial"]["hotpotqa"]["value"] == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_the_settings_reach_the_harness(played: Played) -> None:

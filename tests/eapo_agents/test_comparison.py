@@ -93,6 +93,11 @@ def test_the_difference_over_seeds_by_hand() -> None:
     assert found.p_value == pytest.approx(1 - 2 / math.pi * math.atan(5), abs=1e-6)
 
 
+def test_a_difference_without_any_spread_is_certain() -> None:
+    found = seeds_difference([[1.0, 1.0]] * 2, [[0.0, 0.0]] * 3)
+    assert (found.mean, found.interval, found.p_value) == (1.0, (1.0, 1.0), 0.0)
+
+
 @given(matrices)
 def test_a_method_does_not_differ_from_itself(values: np.ndarray) -> None:
     found = seeds_difference(values, values)
