@@ -18,7 +18,6 @@ from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, open_line
 from eapo_env.prompts import encodable
 from eapo_env.types import Message
 
-
 _NO_ROOM = "maximum context length"
 """What OpenAI's servers and vLLM's say of a conversation that is too long."""
 
