@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from eapo_agents.cli_methods import add_methods
 from eapo_agents.cli_options import (
     PRESET_HELP,
+    add_problems,
     add_resume,
     add_runs,
     add_settings,
@@ -92,13 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
     evaluate.add_argument("--preset", default="embedded", help=PRESET_HELP)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
-    evaluate.add_argument(
-        "--problems",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]SOURCE",
-        help="sets of problems: names, files, hub ids; default: those of the settings",
-    )
+    add_problems(evaluate)
     add_settings(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
