@@ -54,6 +54,8 @@ def test_the_interval_over_seeds_by_hand() -> None:
     low, high = seeds_interval([[0.2] * 4, [0.4] * 4, [0.6] * 4])
     half = 4.30265 * math.sqrt(0.04 / 3)
     assert (low, high) == pytest.approx((0.4 - half, 0.4 + half), rel=1e-4)
+    low, high = seeds_interval([[0.2] * 4, [0.4] * 4, [0.6] * 4], level=0.9)
+    assert (high - low) / 2 == pytest.approx(half * 2.91999 / 4.30265, rel=1e-4)
 
 
 def test_seeds_and_problems_both_count_by_hand() -> None:
