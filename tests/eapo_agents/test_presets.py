@@ -20,6 +20,7 @@ from eapo_agents.presets import (
     self_exploratory,
     table_5,
 )
+from eapo_agents.truncation import Truncation
 from eapo_env.types import Rules
 
 PAPERS = [preset for preset in PRESETS if preset is not embedded]
@@ -36,6 +37,8 @@ def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
     assert config.learner.learning_rate == 1e-6  # "Learning rate"
     assert config.learner.warmup_steps == 10  # "LR warmup steps"
     assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
+    assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
+    assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
     assert config.algorithm == "dapo"
     assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
     assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
