@@ -5,8 +5,12 @@ TRL is no dependency of this project; it lives well in an environment of its own
     python3 -m venv .venv-trl && .venv-trl/bin/pip install -e ".[train]" "trl==1.16.*"
     OMP_WAIT_POLICY=PASSIVE .venv-trl/bin/python benchmarks/step.py
 
+With `--engine vllm` ours samples with `VLLMPolicy`, and new weights are part of its update; such an
+environment is that of docs/vllm.md with `pip install --no-deps "trl==1.16.*"`.
+
 16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh model of a
-million parameters in float32 on the CPU. Both sides start from the same weights, read the same
+million parameters in float32 on the CPU, or what `--shape`, `--precision` and `--device` say.
+Both sides start from the same weights, read the same
 prompts and use the same reward, which costs nothing; ours goes through `Rollout`, so its time holds
 the environment and the verifier. They take turns, a step of one and then a step of the other, so
 that whoever else uses the machine disturbs both alike; on such a machine read the CPU seconds.
@@ -30,7 +34,8 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from shapes import SHAPES, Shape
+from transformers import PreTrainedTokenizerBase
 
 from eapo_agents.batches import LAYOUTS
 from eapo_agents.char_tokenizer import char_tokenizer
@@ -39,6 +44,8 @@ from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.rollout import Rollout, TokenLimits, derive_seed, gather
 from eapo_agents.tokens import Chat
 from eapo_agents.trajectory import Group, Trajectory
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_policy import VLLMPolicy
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Rules
@@ -51,7 +58,6 @@ except ImportError as error:
     raise SystemExit(f'{error}; this benchmark needs: pip install "trl==1.16.*"') from None
 
 PROBLEMS, SAMPLES, NEW_TOKENS = 16, 8, 64
-VOCABULARY = 128
 LEARNING_RATE = 1e-4
 RULES, PROMPTS = Rules.alone(), Prompts.terse()
 
@@ -65,6 +71,8 @@ class Seconds:
 
     @classmethod
     def now(cls) -> Seconds:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return cls(time.perf_counter(), time.process_time())
 
     def __sub__(self, other: Seconds) -> Seconds:
@@ -81,28 +89,34 @@ class Step:
     sampled: int
 
 
-def fresh_model() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=512,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-    )
-    return Qwen2ForCausalLM(config)
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What both sides do: a model of some shape, and how ours learns and samples."""
 
+    shape: Shape
+    settings: LearnerSettings
+    engine: str
 
-def endless_tokenizer() -> PreTrainedTokenizerBase:
-    """Return a tokenizer whose end of turn has no logit, so that no completion stops early."""
-    tokenizer = char_tokenizer()
-    tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), VOCABULARY)])
-    tokenizer.add_special_tokens({"eos_token": "<never>"})
-    assert tokenizer.eos_token_id == VOCABULARY
-    return tokenizer
+    def model(self) -> transformers.PreTrainedModel:
+        torch.manual_seed(0)
+        return self.shape.model()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return a tokenizer whose end of turn has no logit, so that no completion stops early."""
+        tokenizer, vocabulary = char_tokenizer(), self.shape.vocabulary
+        tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), vocabulary)])
+        tokenizer.add_special_tokens({"eos_token": "<never>"})
+        assert tokenizer.eos_token_id == vocabulary
+        return tokenizer
+
+    def policy(self, learner: Learner) -> HFPolicy | VLLMPolicy:
+        if self.engine == "hf":
+            return HFPolicy(learner.model, self.tokenizer())
+        with tempfile.TemporaryDirectory() as folder:
+            learner.model.save_pretrained(folder)
+            self.tokenizer().save_pretrained(folder)
+            settings = VLLMSettings(dtype=self.settings.precision, max_context_tokens=128)
+            return VLLMPolicy(folder, settings)
 
 
 def problems() -> list[Problem]:
@@ -117,11 +131,12 @@ def reward(token_ids: Sequence[int]) -> float:
     return float(sum(token_ids) % 2)
 
 
-def our_steps(settings: LearnerSettings) -> Iterator[Step]:
+def our_steps(work: Work) -> Iterator[Step]:
     """Yield one step after the other, each taken when it is asked for."""
-    learner = Learner(fresh_model(), settings=settings)
+    learner = Learner(work.model(), settings=work.settings)
+    policy = work.policy(learner)
     rollout = Rollout(
-        policy=HFPolicy(learner.model, endless_tokenizer()),
+        policy=policy,
         experts=SilentExperts(),
         verifier=Verifier(),
         prompts=PROMPTS,
@@ -132,6 +147,7 @@ def our_steps(settings: LearnerSettings) -> Iterator[Step]:
         groups = asyncio.run(play(rollout, seed=learner.step))
         generated = Seconds.now()
         learner.update(groups)
+        policy.load_weights(learner.weights())
         sampled = sum(group.num_policy_tokens for group in groups)
         yield Step(began, generated, Seconds.now(), sampled)
 
@@ -172,13 +188,13 @@ class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
         self.ours.append(next(self._our_steps))
 
 
-def take_turns(our_steps: Iterator[Step], *, num_steps: int, trl_batch: int) -> TakingTurns:
-    turns, tokenizer = TakingTurns(our_steps), endless_tokenizer()
+def take_turns(work: Work, *, num_steps: int, trl_batch: int) -> TakingTurns:
+    turns, tokenizer = TakingTurns(our_steps(work)), work.tokenizer()
     with tempfile.TemporaryDirectory() as folder:
         settings = trl.GRPOConfig(
             output_dir=folder,
-            use_cpu=True,
-            bf16=False,
+            use_cpu=work.settings.device == "cpu",
+            bf16=work.settings.precision == "bfloat16",
             loss_type="dapo",
             epsilon=0.2,
             epsilon_high=0.28,
@@ -197,7 +213,7 @@ def take_turns(our_steps: Iterator[Step], *, num_steps: int, trl_batch: int) -> 
             dataloader_pin_memory=False,
         )
         trainer = trl.GRPOTrainer(
-            model=fresh_model(),
+            model=work.model(),
             reward_funcs=turns.rewards,
             args=settings,
             train_dataset=Dataset.from_list([{"prompt": text} for text in prompts(tokenizer)]),
@@ -249,29 +265,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument(
-        "--warm", type=int, default=2, help="steps before those, which do not count"
-    )
+    parser.add_argument("--warm", type=int, default=2, help="steps before, which do not count")
     parser.add_argument("--layout", choices=LAYOUTS, default="shared", help="of our update")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="our update's micro-batch")
     parser.add_argument("--trl-batch", type=int, default=128, help="theirs, in sequences")
+    parser.add_argument("--engine", choices=("hf", "vllm"), default="hf", help="of ours")
+    parser.add_argument("--shape", choices=SHAPES, default="1M")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     settings = LearnerSettings(
-        device="cpu",
+        device=options.device,
+        precision=options.precision,
         learning_rate=LEARNING_RATE,
         layout=options.layout,
         max_batch_tokens=options.batch_tokens,
     )
-    turns = take_turns(
-        our_steps(settings), num_steps=options.warm + options.steps, trl_batch=options.trl_batch
-    )
+    work = Work(SHAPES[options.shape], settings, options.engine)
+    turns = take_turns(work, num_steps=options.warm + options.steps, trl_batch=options.trl_batch)
     assert all(s.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for s in turns.ours + turns.theirs)
     load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(
         f"torch {torch.__version__}, trl {trl.__version__}, {options.threads} threads, load {load}"
     )
+    print(f"{options.shape}, {options.precision}, {options.device}; ours samples on {work.engine}")
     print(f"ours: {settings.layout}, {settings.max_batch_tokens} tokens; TRL: {options.trl_batch}")
     print_table(turns.ours[options.warm :], turns.theirs[options.warm :])
 

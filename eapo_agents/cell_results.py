@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-CURVES = ("accuracy", "call_rate", "acceptance_rate", "response_tokens", "alone/mean_at_k")
+CURVES = (
+    "accuracy",
+    "call_rate",
+    "acceptance_rate",
+    "response_tokens",
+    "entropy",
+    "groups_all_wrong",
+    "alone/mean_at_k",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

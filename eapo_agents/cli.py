@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from eapo_agents.cli_methods import add_methods
 from eapo_agents.cli_options import (
     PRESET_HELP,
+    add_problems,
     add_resume,
     add_runs,
     add_settings,
@@ -57,13 +58,22 @@ def _status(options: argparse.Namespace, speaker: str) -> int:
             raise
         print(f"{speaker}: {error}; install it with: pip install 'eapo[train]'", file=sys.stderr)
         return 2
-    except (ValueError, OSError, FloatingPointError) as error:
-        told = ". ".join([str(error), *getattr(error, "__notes__", ())])
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_policys(error):
+            raise
+        told = ". ".join([str(error).rstrip("."), *getattr(error, "__notes__", ())])
         print(f"{speaker}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 1
     return status
+
+
+def _is_policys(error: RuntimeError) -> bool:
+    """Return whether it is the policy that failed; the import would slow down `eapo --help`."""
+    from eapo_agents.policy import PolicyError
+
+    return isinstance(error, PolicyError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,13 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", help='a run folder, a model folder or hub id, or "embedded"')
     evaluate.add_argument("--preset", default="embedded", help=PRESET_HELP)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
-    evaluate.add_argument(
-        "--problems",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]SOURCE",
-        help="sets of problems: names, files, hub ids; default: those of the settings",
-    )
+    add_problems(evaluate)
     add_settings(evaluate)
     evaluate.set_defaults(command=_evaluate)
 

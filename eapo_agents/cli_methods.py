@@ -28,7 +28,7 @@ def add_methods(commands: Commands) -> None:
 
 def _add_compare(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="two or more evaluations on the same problems")
-    compare.add_argument("first", type=Path, help="a file of eapo evaluate --json, or a run folder")
+    compare.add_argument("first", type=Path, help="a file of eapo evaluate, or a run folder")
     compare.add_argument("others", nargs="+", type=Path, help="what the first is compared with")
     compare.add_argument("--plot", type=Path, metavar="PNG", help="draw mean@k with intervals here")
     compare.set_defaults(command=_compare)

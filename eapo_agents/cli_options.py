@@ -27,6 +27,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_problems(parser: argparse.ArgumentParser) -> None:
+    """Add `--problems`."""
+    parser.add_argument(
+        "--problems",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="sets of problems: names, files, hub ids; default: those of the settings",
+    )
+
+
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add `--runs`."""
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eapo_agents.cli_options import PRESET_HELP, add_settings, preset_config
+from eapo_agents.cli_options import PRESET_HELP, add_problems, add_settings, preset_config
 
 if TYPE_CHECKING:
     from eapo_agents.cli_options import Commands
@@ -23,7 +23,8 @@ def add_workflows(commands: Commands) -> None:
     workflow.add_argument("--replies", type=int, default=3, help="experts asked in parallel")
     workflow.add_argument("--turns", type=int, help="let the model consult as it likes, so long")
     workflow.add_argument("--recording", type=Path, help="what eapo record-experts wrote")
-    workflow.add_argument("--json", type=Path, metavar="FILE", help="write the whole reports here")
+    workflow.add_argument("--out", type=Path, metavar="FOLDER", help="an evaluation a condition")
+    add_problems(workflow)
     _add_experts(workflow)
     workflow.set_defaults(command=_workflow)
 
@@ -46,6 +47,7 @@ def _add_leap(commands: Commands) -> None:
     leap.add_argument("--peers", type=int, default=4, help="summaries that a path reads")
     leap.add_argument("--router", choices=("dispersed", "clustered", "hybrid"), default="dispersed")
     leap.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    add_problems(leap)
     add_settings(leap)
     leap.set_defaults(command=_leap)
 
@@ -70,7 +72,8 @@ def _workflow(options: argparse.Namespace) -> int:
         solutions=read_solutions(options.recording) if options.recording else None,
     )
     config = _pooled(with_settings(config, options.set), options.pool)
-    show_workflow(config, workflow, list(dict.fromkeys(options.conditions)), options.json)
+    conditions = list(dict.fromkeys(options.conditions))
+    show_workflow(config, workflow, conditions, options.problems, options.out)
     return 0
 
 
@@ -96,7 +99,7 @@ def _leap(options: argparse.Namespace) -> int:
         router=options.router,
     )
     config = model_config(options.model, preset_config(options.preset, ()))
-    show_leap(with_settings(config, options.set), settings, options.json)
+    show_leap(with_settings(config, options.set), settings, options.problems, options.json)
     return 0
 
 

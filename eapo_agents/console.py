@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,11 +76,13 @@ def evaluate_model(
     On the config's held-out problems, or on the sets that the sources name.
     """
     from eapo_agents.chat_models import player_of
-    from eapo_agents.console_evaluation import problem_sets, show_evaluation
+    from eapo_agents.console_evaluation import Method, problem_sets, show_evaluation
+    from eapo_agents.trainer import evaluate_alone
 
     sets = problem_sets(config, sources)
     with player_of(config) as player:
-        show_evaluation(CONSOLE, config, player, sets, json_file)
+        alone = Method(name="alone", evaluator=partial(evaluate_alone, config, player))
+        show_evaluation(CONSOLE, config, alone, sets, json_file)
 
 
 def show_report(runs: Sequence[Run], folder: Path | None) -> None:
@@ -88,10 +91,11 @@ def show_report(runs: Sequence[Run], folder: Path | None) -> None:
     Raises:
         ValueError: none of the runs has metrics, or one of their files is damaged.
     """
-    for sheet in sheets(methods_of(runs)):
+    methods = methods_of(runs)
+    for sheet in sheets(methods):
         CONSOLE.print(sheet.rich())
     name = "report" if len(runs) == 1 else "comparison"
-    CONSOLE.print(f"report: {write_report(runs, folder or runs[0].folder / name)}")
+    CONSOLE.print(f"report: {write_report(methods, folder or runs[0].folder / name)}")
     for run in runs:
         CONSOLE.print(f"run folder: {run.folder}")
 

@@ -48,7 +48,7 @@ def scores_sheet(evaluations: Sequence[Evaluation]) -> Sheet:
             [*row, ", ".join(averages(one).values())]
             for row, one in zip(rows, evaluations, strict=True)
         ]
-    return Sheet(title="mean@k, alone (95% interval), Var", header=header, rows=rows)
+    return Sheet(title="mean@k (95% interval), Var", header=header, rows=rows)
 
 
 def score_bars(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Bar]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.evaluate import Player, ProblemResult, Report
+from eapo_agents.evaluate import Evaluator, ProblemResult, Report
 from eapo_agents.evaluations import (
     Evaluation,
     Journal,
@@ -21,7 +21,6 @@ from eapo_agents.evaluations import (
     check_distinct,
     write_evaluation,
 )
-from eapo_agents.trainer import evaluate_alone
 
 
 def problem_sets(config: TrainConfig, sources: Sequence[str]) -> list[ProblemSet]:
@@ -36,24 +35,60 @@ def problem_sets(config: TrainConfig, sources: Sequence[str]) -> list[ProblemSet
     return sets
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How a model is evaluated.
+
+    Args:
+        name: of the method, as "alone".
+        evaluator: makes the reports.
+        subject: what they depend on beside model, sampling, seed and problems; JSON-ready.
+        wrong_replies: as of an `Evaluation`.
+    """
+
+    name: str
+    evaluator: Evaluator
+    subject: Mapping[str, object] = field(default_factory=dict)
+    wrong_replies: Mapping[str, float] = field(default_factory=dict)
+
+
 def show_evaluation(
     console: Console,
     config: TrainConfig,
-    player: Player,
+    method: Method,
     sets: Sequence[ProblemSet],
     json_file: Path | None,
 ) -> Evaluation:
-    """Evaluate a policy alone on some sets of problems, with progress bars; print, and write.
+    """Evaluate a model on some sets of problems, and print all metrics; see `evaluated`."""
+    evaluation = asyncio.run(evaluated(console, config, method, sets, json_file))
+    console.print(evaluation_table(evaluation))
+    return evaluation
+
+
+async def evaluated(
+    console: Console,
+    config: TrainConfig,
+    method: Method,
+    sets: Sequence[ProblemSet],
+    json_file: Path | None,
+) -> Evaluation:
+    """Return the evaluation of a model on some sets of problems; show progress, write a file.
 
     With a file, what is finished is kept beside it, and an evaluation that was interrupted goes on.
 
     Raises:
         ValueError: what is kept beside the file belongs to another evaluation.
     """
-    journal = Journal.open(_partial(json_file), _subject(config, sets)) if json_file else None
-    reports = asyncio.run(_reports(console, config, player, sets, journal))
-    evaluation = Evaluation(name=config.model.path, reports=reports)
-    console.print(evaluation_table(evaluation))
+    journal = None
+    if json_file:
+        journal = Journal.open(_partial(json_file), _subject(config, method, sets))
+    with _bars(console) as bars:
+        reports = {one.name: await _report(bars, method, one, journal) for one in sets}
+    evaluation = Evaluation(
+        name=f"{config.model.path}, {method.name}",
+        reports=reports,
+        wrong_replies=method.wrong_replies,
+    )
     if json_file and journal:
         write_evaluation(evaluation, json_file)
         journal.path.unlink()
@@ -65,7 +100,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     """Return all metrics of an evaluation with their intervals, a column a set of problems."""
     reports = evaluation.reports
     sizes = ", ".join(f"{report.num_problems} problems" for report in reports.values())
-    drawn = Table(title=f"{evaluation.name}, alone: {sizes}")
+    drawn = Table(title=f"{evaluation.name}: {sizes}")
     drawn.add_column("metric, 95% interval")
     for name in reports:
         drawn.add_column(name, justify="right")
@@ -115,28 +150,13 @@ def cell(value: float, interval: tuple[float, float], shape: str) -> str:
     return f"{value:{shape}} ({low:{shape}} to {high:{shape}})"
 
 
-async def _reports(
-    console: Console,
-    config: TrainConfig,
-    player: Player,
-    sets: Sequence[ProblemSet],
-    journal: Journal | None,
-) -> dict[str, Report]:
-    with _bars(console) as bars:
-        return {one.name: await _report(bars, config, player, one, journal) for one in sets}
-
-
 async def _report(
-    bars: Progress,
-    config: TrainConfig,
-    player: Player,
-    problem_set: ProblemSet,
-    journal: Journal | None,
+    bars: Progress, method: Method, problem_set: ProblemSet, journal: Journal | None
 ) -> Report:
     name, problems = problem_set.name, problem_set.problems
     done = journal.results.get(name, []) if journal else []
     shares = [float(np.mean(result.correct)) for result in done]
-    bar = bars.add_task(name, total=len(problems), completed=len(done), mean="")
+    bar = bars.add_task(f"{name}, {method.name}", total=len(problems), completed=len(done), mean="")
 
     def on_result(result: ProblemResult) -> None:
         shares.append(float(np.mean(result.correct)))
@@ -144,7 +164,7 @@ async def _report(
         if journal:
             journal.append(name, result)
 
-    return await evaluate_alone(config, player, problems, done=done, on_result=on_result)
+    return await method.evaluator(problems, done=done, on_result=on_result)
 
 
 def _bars(console: Console) -> Progress:
@@ -162,11 +182,13 @@ def _partial(json_file: Path) -> Path:
     return json_file.with_name(f"{json_file.name}.partial")
 
 
-def _subject(config: TrainConfig, sets: Sequence[ProblemSet]) -> dict[str, object]:
+def _subject(config: TrainConfig, method: Method, sets: Sequence[ProblemSet]) -> dict[str, object]:
     """Return what the results of an evaluation depend on."""
     return {
+        "method": {"name": method.name, **method.subject},
         "model": asdict(config.model),
         "rollout": asdict(config.rollout),
+        "truncation": asdict(config.evaluation.truncation),
         "samples_per_problem": config.evaluation.samples_per_problem,
         "seed": config.seed,
         "problems": {one.name: [asdict(problem) for problem in one.problems] for one in sets},

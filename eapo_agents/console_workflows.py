@@ -1,21 +1,24 @@
-"""What a person sees of the workflows: a table with a row a condition, recordings as they grow."""
+"""What a person sees of workflows (a column a condition), LeaP, and recordings as they grow."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
+from eapo_agents.chat_model import ChatModel
 from eapo_agents.chat_models import chat_model_of, leap_of
 from eapo_agents.config import TrainConfig
 from eapo_agents.console import CONSOLE
+from eapo_agents.console_evaluation import Method, evaluated, problem_sets, show_evaluation
 from eapo_agents.evaluate import Report
+from eapo_agents.evaluations import Evaluation, ProblemSet
 from eapo_agents.leap import LeapSettings
 from eapo_agents.metrics import paired_difference
 from eapo_agents.rollout import derive_seed
@@ -26,80 +29,104 @@ from eapo_env.verifier import Status, Verifier
 
 
 def show_workflow(
-    config: TrainConfig, workflow: Workflow, conditions: Sequence[Condition], file: Path | None
+    config: TrainConfig,
+    workflow: Workflow,
+    conditions: Sequence[Condition],
+    sources: Sequence[str],
+    folder: Path | None,
 ) -> None:
-    """Evaluate a model under some conditions; print a row for each; write them to a file."""
-    problems = config.evaluation.problems.load()
-    reports: dict[str, Report] = {}
-    wrong: dict[str, float] = {}
-    with chat_model_of(config) as model, asyncio.Runner() as runner:
-        for condition in conditions:
-            with CONSOLE.status(f"{condition}: {len(problems)} problems"):
-                reports[condition] = runner.run(
-                    workflow.evaluate(config, model, condition, problems)
-                )
-            if condition in ("recorded", "erroneous"):
-                wrong[condition] = error_rate(
-                    workflow.chosen(condition, problems, seed=config.seed)
-                )
-    show_reports(f"{config.model.path}, with and without experts", reports, wrong)
-    if file:
-        write_reports(file, config.model.path, reports, wrong)
+    """Evaluate a model under some conditions; print a column for each.
+
+    With a folder, each condition is an evaluation in a file of its own there, `CONDITION.json`.
+    """
+    sets = problem_sets(config, sources)
+    with chat_model_of(config) as model:
+        methods = [_method(config, workflow, model, condition, sets) for condition in conditions]
+        evaluations = asyncio.run(_evaluations(config, methods, sets, folder))
+    for name in (one.name for one in sets):
+        CONSOLE.print(_table(f"{config.model.path}, with and without experts", name, evaluations))
 
 
-def show_leap(config: TrainConfig, settings: LeapSettings, file: Path | None) -> None:
+def show_leap(
+    config: TrainConfig, settings: LeapSettings, sources: Sequence[str], file: Path | None
+) -> None:
     """Evaluate a model whose paths learn from each other; print the report, write it to a file."""
-    problems = config.evaluation.problems.load()
-    with leap_of(config, settings) as leap, CONSOLE.status(f"LeaP: {len(problems)} problems"):
-        report = asyncio.run(
-            leap.evaluate(
-                problems,
-                samples_per_problem=config.evaluation.samples_per_problem,
-                seed=derive_seed(config.seed, 2),
-            )
+    sets = problem_sets(config, sources)
+    with leap_of(config, settings) as leap:
+        evaluator = partial(
+            leap.evaluate,
+            samples_per_problem=config.evaluation.samples_per_problem,
+            seed=derive_seed(config.seed, 2),
         )
-    show_reports(f"{config.model.path}, LeaP", {"leap": report}, {})
-    if file:
-        write_reports(file, config.model.path, {"leap": report}, {})
+        method = Method(name="LeaP", evaluator=evaluator, subject=asdict(settings))
+        show_evaluation(CONSOLE, config, method, sets, file)
 
 
-def show_reports(title: str, reports: Mapping[str, Report], wrong: Mapping[str, float]) -> None:
-    """Print a row a report, and each one's difference from the first on the same problems."""
-    first = next(iter(reports.values()))
-    k = first.samples_per_problem
-    drawn = Table(title=f"{title}: {first.num_problems} problems")
+async def _evaluations(
+    config: TrainConfig, methods: Sequence[Method], sets: Sequence[ProblemSet], folder: Path | None
+) -> dict[str, Evaluation]:
+    return {
+        method.name: await evaluated(
+            CONSOLE, config, method, sets, folder / f"{method.name}.json" if folder else None
+        )
+        for method in methods
+    }
+
+
+def _method(
+    config: TrainConfig,
+    workflow: Workflow,
+    model: ChatModel,
+    condition: Condition,
+    sets: Sequence[ProblemSet],
+) -> Method:
+    drawn = {
+        one.name: workflow.chosen(condition, one.problems, seed=config.seed)
+        for one in sets
+        if condition in ("recorded", "erroneous")
+    }
+    return Method(
+        name=condition,
+        evaluator=partial(workflow.evaluate, config, model, condition),
+        subject={
+            "num_replies": workflow.num_replies,
+            "turn_budget": workflow.turn_budget,
+            "experts": asdict(config.experts),
+            "drawn": [[s.expert, s.sample] for rows in drawn.values() for row in rows for s in row],
+        },
+        wrong_replies={name: error_rate(rows) for name, rows in drawn.items()},
+    )
+
+
+def _table(title: str, set_name: str, evaluations: Mapping[str, Evaluation]) -> Table:
+    """Return a column an evaluation, with its difference from the first on the same problems."""
+    first = next(iter(evaluations.values())).reports[set_name]
+    drawn = Table(title=f"{title}: {set_name}, {first.num_problems} problems")
     drawn.add_column("")
-    columns = [f"mean@{k}", "95% interval", "minus first, 95%", "variance", f"pass@{k}"]
-    columns += [f"majority@{k}", "call rate", "tokens", "truncated", "wrong replies"]
-    for column in columns:
-        drawn.add_column(column, justify="right")
-    for name, report in reports.items():
-        low, high = report.interval
-        drawn.add_row(
-            name,
-            f"{report.mean_at_k:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            "-" if report is first else _difference(report, first),
-            f"{report.variance:.4f}",
-            f"{report.pass_at_k:.3f}",
-            f"{report.majority_at_k:.3f}",
-            f"{report.call_rate:.3f}",
-            f"{report.response_tokens:.1f}",
-            f"{report.truncation_rate:.3f}",
-            f"{wrong[name]:.3f}" if name in wrong else "-",
-        )
-    CONSOLE.print(drawn)
+    for name in evaluations:
+        drawn.add_column(name, justify="right")
+    columns = [_column(one, set_name, first) for one in evaluations.values()]
+    for row in columns[0]:
+        drawn.add_row(row, *(column[row] for column in columns))
+    return drawn
 
 
-def write_reports(
-    file: Path, model: str, reports: Mapping[str, Report], wrong: Mapping[str, float]
-) -> None:
-    """Write the reports, whole, to a JSON file."""
-    rows = {name: asdict(report) for name, report in reports.items()}
-    for name, rate in wrong.items():
-        rows[name]["wrong_replies"] = rate
-    text = json.dumps({"model": model, "conditions": rows}, indent=1)
-    file.write_text(text + "\n", encoding="utf-8")
+def _column(evaluation: Evaluation, set_name: str, first: Report) -> dict[str, str]:
+    report, k = evaluation.reports[set_name], first.samples_per_problem
+    low, high = report.interval
+    wrong = evaluation.wrong_replies.get(set_name)
+    return {
+        f"mean@{k}": f"{report.mean_at_k:.3f}",
+        "95% interval": f"{low:.3f} to {high:.3f}",
+        **_difference(report, first),
+        "variance": f"{report.variance:.4f}",
+        f"pass@{k}": f"{report.pass_at_k:.3f}",
+        f"majority@{k}": f"{report.majority_at_k:.3f}",
+        "call rate": f"{report.call_rate:.3f}",
+        "response tokens": f"{report.response_tokens:.1f}",
+        "truncation rate": f"{report.truncation_rate:.3f}",
+        "wrong replies": "-" if wrong is None else f"{wrong:.3f}",
+    }
 
 
 def record_experts(config: TrainConfig, file: Path, num_samples: int, timeout_s: float) -> None:
@@ -131,7 +158,15 @@ def _show_recording(file: Path, found: Mapping[str, Sequence[Solution]]) -> None
     )
 
 
-def _difference(report: Report, first: Report) -> str:
+def _difference(report: Report, first: Report) -> dict[str, str]:
     values, base = (np.mean(r.correct_PK, axis=1) for r in (report, first))
     found = paired_difference(values, base, np.random.default_rng(0))
-    return f"{found.mean:+.3f} ({found.interval.low:+.3f} to {found.interval.high:+.3f})"
+    low, high = found.interval
+    shown = (f"{found.mean:+.3f}", f"{low:+.3f} to {high:+.3f}")
+    return dict(
+        zip(
+            ("minus first", "its 95% interval"),
+            ("-", "-") if report is first else shown,
+            strict=True,
+        )
+    )

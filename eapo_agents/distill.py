@@ -95,7 +95,7 @@ class Distillation:
         learner_settings = replace(
             config.learner, learning_rate=settings.learning_rate, temperature=1.0
         )
-        rollout = make_rollout(config, policy)
+        rollout = replace(make_rollout(config, policy), truncation=config.evaluation.truncation)
         max_tokens = config.rollout.limits.max_response_tokens
         return cls(
             config=config,
@@ -129,14 +129,15 @@ class Distillation:
             stopping = False
             with interruption() as interrupted:
                 while step < self.config.steps and not stopping:
-                    metrics = self.learner.sft_update(self._batch(lessons, step))
-                    step += 1
-                    metrics |= self._evaluation(runner, run, step)
-                    run.record(step, metrics)
-                    on_step(step, metrics)
-                    stopping = interrupted() or step == self.config.steps
-                    if stopping or step % self.config.checkpoint_every == 0:
-                        self._save(run, step)
+                    with run.naming(step + 1):
+                        metrics = self.learner.sft_update(self._batch(lessons, step))
+                        step += 1
+                        metrics |= self._evaluation(runner, run, step)
+                        run.record(step, metrics)
+                        on_step(step, metrics)
+                        stopping = interrupted() or step == self.config.steps
+                        if stopping or step % self.config.checkpoint_every == 0:
+                            self._save(run, step)
         return step >= self.config.steps
 
     def close(self) -> None:

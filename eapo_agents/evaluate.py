@@ -6,7 +6,7 @@ bootstrap over problems gives all the intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -49,6 +49,10 @@ class Player(Protocol):
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Graded:
         """Return one finished episode; the seed decides its luck."""
+
+
+Attempts = Callable[[Problem, int], Awaitable[Sequence[Graded]]]
+"""What makes the k attempts at a problem; the number decides their luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,19 @@ class Report:
         return {**numbers, "interval_low": low, "interval_high": high}
 
 
+class Evaluator(Protocol):
+    """What makes a report on problems."""
+
+    async def __call__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        done: Sequence[ProblemResult],
+        on_result: Callable[[ProblemResult], None],
+    ) -> Report:
+        """Return the report; `done` and `on_result` are those of `evaluate`."""
+
+
 async def evaluate(
     player: Player,
     problems: Sequence[Problem],
@@ -156,25 +173,35 @@ async def evaluate(
             f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
         )
     rules = rules or Rules.alone()
+
+    async def attempts(problem: Problem, seed: int) -> Sequence[Graded]:
+        seeds = [derive_seed(seed, k) for k in range(samples_per_problem)]
+        return await gather(player.play(problem, rules, seed=one) for one in seeds)
+
+    return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
+
+
+async def evaluate_each(
+    attempts: Attempts,
+    problems: Sequence[Problem],
+    *,
+    seed: int,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
+) -> Report:
+    """Return the report on equally many attempts at each problem; see `evaluate`."""
     known = {result.problem_id: result for result in done}
 
     async def result_of(number: int, problem: Problem) -> ProblemResult:
         if problem.id in known:
             return known[problem.id]
-        seeds = [derive_seed(derive_seed(seed, number), k) for k in range(samples_per_problem)]
-        attempts = await gather(player.play(problem, rules, seed=one) for one in seeds)
-        result = problem_result(attempts)
+        result = problem_result(await attempts(problem, derive_seed(seed, number)))
         on_result(result)
         return result
 
     return report_on_results(
         await gather(result_of(number, problem) for number, problem in enumerate(problems))
     )
-
-
-def report_on(attempts_PK: Iterable[Sequence[Graded]]) -> Report:
-    """Return the report on equally many attempts at each problem."""
-    return report_on_results([problem_result(attempts) for attempts in attempts_PK])
 
 
 def problem_result(attempts: Sequence[Graded]) -> ProblemResult:

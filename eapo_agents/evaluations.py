@@ -57,10 +57,16 @@ class ProblemSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The reports of one policy, by the names of the sets of problems."""
+    """The reports of one policy, by the names of the sets of problems.
+
+    Args:
+        wrong_replies: the share of the experts' replies that were wrong, by the same names, where
+            they were drawn from a recording.
+    """
 
     name: str
     reports: Mapping[str, Report]
+    wrong_replies: Mapping[str, float] = field(default_factory=dict)
 
     def average(self) -> tuple[float, Interval]:
         """Return mean@k averaged over the sets, as the paper's "Avg.", and its 95% interval.
@@ -80,6 +86,7 @@ class Evaluation:
             "name": self.name,
             "average_mean_at_k": mean,
             "average_interval": interval,
+            "wrong_replies": dict(self.wrong_replies),
             "sets": {name: asdict(report) for name, report in self.reports.items()},
         }
         return json.dumps(tree, indent=1) + "\n"
@@ -180,7 +187,8 @@ def read_evaluation(path: Path) -> Evaluation:
     if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
         raise ValueError(f"{path} holds no evaluation: it has no 'sets'")
     reports = {name: _validated(report, Report, path) for name, report in tree["sets"].items()}
-    return Evaluation(name=str(tree.get("name", path.stem)), reports=reports)
+    wrong = _validated(tree.get("wrong_replies", {}), dict[str, float], path)
+    return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
 
 
 def run_evaluation(run: Run) -> Evaluation:

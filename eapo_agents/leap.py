@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 
 from eapo_agents.chat_model import Turn
-from eapo_agents.evaluate import Report, report_on
+from eapo_agents.evaluate import ProblemResult, Report, evaluate_each
 from eapo_agents.leap_paths import Path
+from eapo_agents.leap_routing import Router, route
 from eapo_agents.policy import Sampling
 from eapo_agents.rollout import derive_seed, gather
 from eapo_agents.text_rollout import Attempt
@@ -27,8 +27,6 @@ from eapo_env.episode import act, begin, truncate
 from eapo_env.prompts import Prompts, cut, neutralise
 from eapo_env.types import Message, Problem, Rules, StopReason
 from eapo_env.verifier import Status, Verifier
-
-Router = Literal["dispersed", "clustered", "hybrid"]
 
 SUMMARY_CLOSE = "</summary>"
 _CHARS_A_TOKEN = 4
@@ -148,11 +146,18 @@ class Leap:
     truncation: Truncation = WHOLE
 
     async def evaluate(
-        self, problems: Sequence[Problem], *, samples_per_problem: int, seed: int
+        self,
+        problems: Sequence[Problem],
+        *,
+        samples_per_problem: int,
+        seed: int,
+        done: Sequence[ProblemResult] = (),
+        on_result: Callable[[ProblemResult], None] = lambda result: None,
     ) -> Report:
         """Return the report on every path of each problem; a sample is a path's answer.
 
-        Paths talk within groups of `settings.paths`.
+        Paths talk within groups of `settings.paths`. `done` and `on_result` are those of
+        `eapo_agents.evaluate.evaluate`.
         """
 
         async def attempts(problem: Problem, seed: int) -> list[Attempt]:
@@ -164,9 +169,7 @@ class Leap:
             )
             return [attempt for group in groups for attempt in group]
 
-        return report_on(
-            await gather(attempts(p, derive_seed(seed, n)) for n, p in enumerate(problems))
-        )
+        return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
 
     async def solve(self, problem: Problem, num_paths: int, seed: int) -> list[Attempt]:
         """Return the attempts of some paths that talk to each other about a problem."""
@@ -257,34 +260,6 @@ class Leap:
             correct=status is Status.CORRECT,
             num_policy_tokens=line.num_tokens,
         )
-
-
-def route(summaries: Sequence[str], router: Router, peers: int) -> list[list[int]]:
-    """Return, for each path, whose summaries it reads, in order; never its own.
-
-    Of equally similar peers the next ones count first, so that no path is favoured.
-    """
-    return [_peers_of(i, summaries, router, peers) for i in range(len(summaries))]
-
-
-def similarity(one: str, other: str) -> float:
-    """Return the share of common words, |A & B| / |A | B|, in lower case; 1 for none."""
-    a, b = (set(text.lower().split()) for text in (one, other))
-    return len(a & b) / len(a | b) if a | b else 1.0
-
-
-def _peers_of(path: int, summaries: Sequence[str], router: Router, peers: int) -> list[int]:
-    others = [(path + step) % len(summaries) for step in range(1, len(summaries))]
-    far = sorted(others, key=lambda other: similarity(summaries[path], summaries[other]))
-    near = sorted(others, key=lambda other: -similarity(summaries[path], summaries[other]))
-    match router:
-        case "dispersed":
-            return far[:peers]
-        case "clustered":
-            return near[:peers]
-        case "hybrid":
-            distant = far[: peers // 2]
-            return distant + [i for i in near if i not in distant][: peers - len(distant)]
 
 
 def _last(pattern: str, text: str) -> str:

@@ -215,8 +215,7 @@ class Learner:
         settings = self.settings
         self.model.train(settings.gradient_checkpointing)
         layout = LAYOUTS[self.processes.layout(settings.layout)]
-        bfloat16 = settings.precision == "bfloat16"
-        with torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=bfloat16):
+        with settings.autocast():
             return token_logprobs(self._reader, batch, layout, settings.temperature)
 
 

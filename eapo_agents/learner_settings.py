@@ -94,6 +94,19 @@ class LearnerSettings:
             return model
         return torch.compile(model, backend=self.compile)
 
+    def autocast(self) -> torch.autocast:
+        """Return the context that a batch is read in.
+
+        Its cache of weights in bfloat16 would keep all of them to its end; where activations are
+        recomputed, nothing else does.
+        """
+        return torch.autocast(
+            self.torch_device.type,
+            torch.bfloat16,
+            enabled=self.precision == "bfloat16",
+            cache_enabled=not self.gradient_checkpointing,
+        )
+
     @property
     def torch_device(self) -> torch.device:
         """The device meant."""

@@ -6,8 +6,8 @@ the model's own forward, so that whatever it does to its logits (soft-capping, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from eapo_agents.batches import Batch, ModelInputs, Prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+CHUNK_VALUES = 1 << 22
+"""How many logits are copied at once: 16 MiB in float32."""
 
 
 def token_logprobs(
@@ -54,13 +57,65 @@ def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
 def _of_logits(
     logits_RKV: Tensor, inputs: ModelInputs, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(logits_RKV.dtype, torch.float32)
-    logits_RKV = logits_RKV.to(dtype)
-    if temperature != 1.0:  # a copy of the logits is the largest tensor there is
-        logits_RKV = logits_RKV / temperature
-    total_RK = logits_RKV.logsumexp(-1)
-    chosen_RK = logits_RKV.gather(-1, inputs.targets_RK[..., None])[..., 0]
-    with torch.no_grad():
-        expected_RK = ((logits_RKV - total_RK[..., None]).exp() * logits_RKV).sum(-1)
-        entropy = (total_RK - expected_RK)[inputs.mask_RK].sum()
-    return (chosen_RK - total_RK)[inputs.mask_RK], entropy
+    logp_RK, entropy_RK = _Chosen.apply(  # type: ignore[no-untyped-call]
+        logits_RKV, inputs.targets_RK, temperature
+    )
+    return logp_RK[inputs.mask_RK], entropy_RK[inputs.mask_RK].sum()
+
+
+class _Chosen(torch.autograd.Function):
+    """log softmax(logits / temperature) at the targets, and the entropy, which has no gradient.
+
+    Logits are the largest tensor of an update with a large vocabulary. They are read chunk by
+    chunk in float32 or better, and nothing else of their size is made but their gradient, which
+    has their type:
+
+        d logp / d logits = (onehot(target) - softmax(logits / temperature)) / temperature
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_RKV: Tensor, targets_RK: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        found = [
+            _statistics(_scaled(logits_RKV[:, part], temperature), targets_RK[:, part])
+            for part in _parts(logits_RKV)
+        ]
+        total_RK, chosen_RK, entropy_RK = (torch.cat(some, 1) for some in zip(*found, strict=True))
+        ctx.save_for_backward(logits_RKV, targets_RK, total_RK)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy_RK)
+        return chosen_RK - total_RK, entropy_RK
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_logp_RK: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        logits_RKV, targets_RK, total_RK = ctx.saved_tensors
+        of_logits_RKV = torch.empty_like(logits_RKV)
+        for part in _parts(logits_RKV):
+            of_logp_RC1 = of_logp_RK[:, part, None] / ctx.temperature
+            scaled_RCV = _scaled(logits_RKV[:, part], ctx.temperature)
+            of_scaled_RCV = (scaled_RCV - total_RK[:, part, None]).exp_().mul_(-of_logp_RC1)
+            of_scaled_RCV.scatter_add_(-1, targets_RK[:, part, None], of_logp_RC1)
+            of_logits_RKV[:, part] = of_scaled_RCV
+        return of_logits_RKV, None, None
+
+
+def _statistics(scaled_RCV: Tensor, targets_RC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each column's log of the sum of exp, its target's logit, and its entropy."""
+    total_RC1 = scaled_RCV.logsumexp(-1, keepdim=True)
+    expected_RC = ((scaled_RCV - total_RC1).exp_() * scaled_RCV).sum(-1)
+    chosen_RC = scaled_RCV.gather(-1, targets_RC[..., None])[..., 0]
+    return total_RC1[..., 0], chosen_RC, total_RC1[..., 0] - expected_RC
+
+
+def _parts(logits_RKV: Tensor) -> Iterator[slice]:
+    """Yield the columns in runs of about `CHUNK_VALUES` logits."""
+    rows, columns, vocabulary = logits_RKV.shape
+    width = max(1, CHUNK_VALUES // max(1, rows * vocabulary))
+    yield from (slice(start, start + width) for start in range(0, max(1, columns), width))
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits if temperature == 1.0 else logits / temperature

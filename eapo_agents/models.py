@@ -33,9 +33,11 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
         )
     path = model_folder(settings.path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, settings.dtype))
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention
+        )
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"no model can be loaded from {settings.path!r}: {reason}") from error
     return model, tokenizer

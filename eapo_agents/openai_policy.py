@@ -18,6 +18,9 @@ from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, open_line
 from eapo_env.prompts import encodable
 from eapo_env.types import Message
 
+_NO_ROOM = "maximum context length"
+"""What OpenAI's servers and vLLM's say of a conversation that is too long."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIPolicy:
@@ -35,6 +38,9 @@ class OpenAIPolicy:
     async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
         """Return the model's next turn.
 
+        A conversation that has outgrown the context gives an empty turn; an opening that does not
+        fit is an error like any other.
+
         Raises:
             OSError: no key in the environment, or no completion after all retries: a failure is
                 no wrong answer, and must not be counted as one.
@@ -49,6 +55,8 @@ class OpenAIPolicy:
                 if turn is None:
                     raise OSError(f"{where}: not a chat completion: {reprlib.repr(content)}")
                 return turn
+            case Failure(reason) if len(messages) > 1 and _NO_ROOM in reason:
+                return Turn(text="", num_tokens=0, finish="length")
             case Failure(reason):
                 raise OSError(f"{where}: {reason}")
             case Refused():

@@ -82,6 +82,10 @@ class Completion:
             raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.token_ids)} token ids")
 
 
+class PolicyError(RuntimeError):
+    """The policy cannot go on: its engine or server failed, or does not hold the right weights."""
+
+
 class Policy(Protocol):
     """A model that completes prompts; many coroutines may await completions at once."""
 
@@ -103,10 +107,15 @@ class Policy(Protocol):
 
         Raises:
             ValueError: an empty prompt, or one that leaves no room in the context.
+            PolicyError: what samples has failed, or is gone.
         """
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Take the learner's weights, so that the next completion is drawn from them."""
+        """Take the learner's weights, so that the next completion is drawn from them.
+
+        Raises:
+            PolicyError: what samples has failed, or is gone.
+        """
 
     def close(self) -> None:
         """Free what the policy holds; it completes nothing afterwards."""

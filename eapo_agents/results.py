@@ -60,7 +60,8 @@ def _lines(results: Results) -> Iterator[str]:
     yield from ("", "![Gain against the base's success](images/results-gain.png)")
     yield from ("", "## Appendix B: the call rate falls", "", *CALLS.splitlines(), "")
     yield from _call_rates(results)
-    yield from ("", "## What it hangs on", "", *BEYOND.splitlines())
+    yield from ("", "## What it hangs on", "", *BEYOND.splitlines(), "")
+    yield from _outcomes(results)
     yield from ("", "## Tuning", "", *TUNING.splitlines())
     yield from ("", "## How to read the intervals", "", *READING.splitlines())
     yield from ("", "## What could not be tested here", "", *NOT_TESTED.splitlines())
@@ -197,6 +198,28 @@ def _call_rates(results: Results) -> Iterator[str]:
         runs = [[v for _, v in run.curves.get(curve, ())] for run in results.get(EAPO.name, ())]
         quarters = [_mean([v for run in runs for v in _quarter(run, q)]) for q in range(4)]
         yield f"| {label} | {' | '.join(f'{value:.2f}' for value in quarters)} |"
+
+
+def _outcomes(results: Results) -> Iterator[str]:
+    """Yield what the trainings of the aim looked like, each seed on its line, the best first."""
+    yield "| | mean@k at the end | entropy, by quarters | groups all wrong | response tokens |"
+    yield "|---|---|---|---|---|"
+    for cell, name in ((EAPO, "EAPO"), (SELF_EXPLORATORY, "self-exploratory RL")):
+        for run in sorted(results.get(cell.name, ()), key=lambda run: -run.means_P.mean()):
+            columns = (
+                _by_quarters(run, "entropy", 2),
+                _by_quarters(run, "groups_all_wrong", 2),
+                _by_quarters(run, "response_tokens", 0),
+            )
+            yield (
+                f"| {name}, seed {run.seed} | {100 * run.means_P.mean():.1f}"
+                f" | {' | '.join(columns)} |"
+            )
+
+
+def _by_quarters(run: Result, curve: str, digits: int) -> str:
+    values = [value for _, value in run.curves.get(curve, ())]
+    return " ".join(f"{_mean(_quarter(values, q)):.{digits}f}" for q in range(4)) if values else "-"
 
 
 def _quarter(values: Sequence[float], quarter: int) -> Sequence[float]:

@@ -45,9 +45,16 @@ curriculum.
 
 **It can fail.** Within a seed the outcome is nearly all or nothing, for both methods: either the
 steps of arithmetic become reliable, and then success climbs to half of all problems and more, or
-rewards stay too rare. EAPO makes the first likelier; it does not make it certain. In a training
-of EAPO that failed, the success of helped episodes fell faster than help was withdrawn, and never
-came back: with so few right answers in a group, what was reinforced were lucky chains.
+rewards stay too rare. EAPO makes the first likelier; it does not make it certain.
+
+The table below shows why. Entropy tells the two outcomes apart long before success does: it falls
+where the training works. Self-exploratory RL fails by hunger: nine groups of ten hold no right
+answer, nothing is learned, and the entropy stays where it began. EAPO fails by another way: help
+is withdrawn faster than skill comes, soon half of the groups are all wrong, and what is reinforced
+in the others are lucky chains, one right answer against seven wrong ones. Each such update takes
+probability from what the policy was sure of, so that entropy rises, the chains grow longer and less
+of them is right, and more groups are all wrong: a circle that does not end. A remedy would slow the
+withdrawal down while the entropy rises; it has not been tried, since the schedule is the paper's.
 """
 
 TUNING = """\

@@ -179,6 +179,16 @@ class Run:
         finally:
             os.close(handle)
 
+    @contextmanager
+    def naming(self, step: int) -> Iterator[None]:
+        """Let an error say in which step it came, and from where the run can go on."""
+        try:
+            yield
+        except Exception as error:
+            newest = self.checkpoints[-1].name if self.checkpoints else "its start"
+            error.add_note(f"This was training step {step}; {self.folder} can go on from {newest}")
+            raise
+
     def close(self) -> None:
         """Finish what is being written."""
         if "_tensorboard" in self.__dict__:

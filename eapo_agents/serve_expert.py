@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from eapo_agents.server_process import HOST, POLL_S, ServerProcess, running
+from eapo_agents.vllm_engine import UNBOUND
 
 _KEY = "VLLM_API_KEY"  # which vLLM's server reads for itself
 
@@ -116,7 +117,7 @@ class ExpertServers:
     def _environment(self, replica: int, gpus: Sequence[str]) -> dict[str, str]:
         if not gpus:
             # vLLM compiles two functions at the first call, even where it is told to run eagerly.
-            return {"TORCH_COMPILE_DISABLE": "1", **self.environment}
+            return {"TORCH_COMPILE_DISABLE": "1", **UNBOUND, **self.environment}
         first = replica * self.tensor_parallel_size
         own = gpus[first : first + self.tensor_parallel_size]
         if len(own) < self.tensor_parallel_size:

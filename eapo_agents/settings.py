@@ -47,6 +47,8 @@ class ModelSettings:
             this process, on a copy of them (section `vllm`), and "vllm-server" a vLLM server of its
             own (section `policy_server`).
         dtype: of the weights.
+        attention: how transformers computes attention, by its name for it: "sdpa", "eager", or,
+            with their packages, "flash_attention_2" and the like, which the layout "packed" wants.
         max_batch: the most episodes that "hf" advances at once.
         api: a server that has the model, instead of any engine; no such model can be trained.
     """
@@ -54,6 +56,7 @@ class ModelSettings:
     path: str = EMBEDDED
     engine: Literal["hf", "vllm", "vllm-server"] = "hf"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: str = "sdpa"
     max_batch: int = 256
     api: ApiSettings = ApiSettings()
 

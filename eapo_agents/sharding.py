@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 def shard(model: PreTrainedModel, device: str, world: int) -> None:
     """Spread a model's weights over all processes in place, one group of weights a layer."""
-    mesh = init_device_mesh(device, (world,))
+    shard_over(model, init_device_mesh(device, (world,)))
+
+
+def shard_over(model: PreTrainedModel, mesh: DeviceMesh) -> None:
+    """Spread a model's weights over these processes in place, one group of weights a layer."""
     blocks = set(model._no_split_modules or ())
     parts = [module for module in model.modules() if type(module).__name__ in blocks]
     for module in (*parts, model):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eapo_agents.learner import Learner
-from eapo_agents.policy import Completion, Policy, Sampling
+from eapo_agents.policy import Completion, Policy, PolicyError, Sampling
 from eapo_agents.tokens import plain_ids
 from eapo_agents.trajectory import Demonstration
 
@@ -53,7 +53,7 @@ class SyncProbe:
         """Return the largest difference of log-probabilities on the probe's tokens, in nats.
 
         Raises:
-            RuntimeError: it is beyond the tolerance, or not a number.
+            PolicyError: it is beyond the tolerance, or not a number.
         """
         prompt_ids = self._prompt_ids(policy)
         sampling = Sampling(max_tokens=self.max_tokens, temperature=learner.settings.temperature)
@@ -71,7 +71,7 @@ class SyncProbe:
         gap_N = np.abs(sampler_N - learner_N)
         worst = int(np.argmax(gap_N))
         if not gap_N[worst] <= self.tolerance:
-            raise RuntimeError(
+            raise PolicyError(
                 "the policy does not sample from the learner's weights: it gives a token the"
                 f" log-probability {sampler_N[worst]:.6f}, the learner {learner_N[worst]:.6f};"
                 f" they differ by {gap_N[worst]:.6f}, and the tolerance is {self.tolerance:g}."

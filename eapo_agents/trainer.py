@@ -109,10 +109,11 @@ class Trainer:
         self, run: Run, runner: asyncio.Runner, on_step: OnStep, interrupted: Callable[[], bool]
     ) -> bool:
         progress = self._restore(run)
-        self._hand_over(runner)
+        with run.naming(progress.step + 1):
+            self._hand_over(runner)
         stopping = False
         while progress.step < self.config.steps and not stopping:
-            with _named(progress.step + 1, run):
+            with run.naming(progress.step + 1):
                 metrics, sampled = self._step(runner, progress)
                 progress = progress.after(sampled)
                 metrics |= self._periodic(runner, run, progress.step, sampled)
@@ -215,17 +216,6 @@ class Trainer:
                 ) from error
         run.rewind(progress.step)
         return progress
-
-
-@contextmanager
-def _named(step: int, run: Run) -> Iterator[None]:
-    """Let an error say in which step it came, and where the run can go on."""
-    try:
-        yield
-    except Exception as error:
-        newest = run.checkpoints[-1].name if run.checkpoints else "its start"
-        error.add_note(f"This was training step {step}; {run.folder} can go on from {newest}")
-        raise
 
 
 def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,10 +20,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from vllm.v1.engine.llm_engine import LLMEngine
 
+UNBOUND = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""On a CPU, what lets several workers share a NUMA node: by default vLLM wants one for each."""
+
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads, which no fork survives
+    **UNBOUND,
 }
 LEAST_TEMPERATURE = 0.01
 _SHARED_MEMORY = Path("/dev/shm")
@@ -43,7 +50,7 @@ class VLLMSettings:
             on a GPU, 512 MiB on a CPU.
         gpu_memory_utilization: the share of each GPU's memory for weights, activations, keys and
             values; a learner on the same GPU needs the rest.
-        tensor_parallel_size: how many GPUs share the model.
+        tensor_parallel_size: how many GPUs share the model; each has a process of its own.
 
     Raises:
         ValueError: a value out of its range.
@@ -78,7 +85,8 @@ class VLLMSettings:
                 from vllm.v1.engine.llm_engine import LLMEngine
 
                 arguments = EngineArgs(**self.arguments(model, on_cpu=on_cpu))
-                return LLMEngine.from_engine_args(arguments)
+                with _deaf_to_interrupts():
+                    return LLMEngine.from_engine_args(arguments)
 
     def arguments(self, model: str, *, on_cpu: bool) -> dict[str, Any]:
         """Return the same as vLLM's own engine arguments."""
@@ -178,6 +186,19 @@ def _process_as_it_was() -> Iterator[None]:
     torch.set_num_threads = set_num_threads
     random.setstate(python)
     np.random.set_state(numpy)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C from processes that are started meanwhile: a terminal sends it to all of them,
+    and the training step that it lets end needs its workers.
+    """
+    resource_tracker.ensure_running()  # which would lift the block when it starts later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from eapo_agents.policy import Completion, Finish, Sampling, completion_limit
+from eapo_agents.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.vllm_engine import (
     VLLMSettings,
     check_temperature,
@@ -74,7 +74,7 @@ class VLLMPolicy:
         Raises:
             ValueError: an empty prompt, one that leaves no room in the context, an id that the
                 model does not know, or a temperature between 0 and 0.01.
-            RuntimeError: the engine failed.
+            PolicyError: the engine failed.
         """
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
         params = _parameters(sampling, limit, seed)
@@ -96,11 +96,15 @@ class VLLMPolicy:
 
         Raises:
             ValueError: a name that is unknown or missing, or completions under way.
+            PolicyError: the engine failed.
         """
         if self._futures:
             raise ValueError(f"{len(self._futures)} completions under way would mix two policies")
         weights = with_tied(state_dict, self._weight_names)
-        self._thread.submit(self._load, weights).result()
+        try:
+            self._thread.submit(self._load, weights).result()
+        except Exception as error:
+            raise _failed(error) from error
 
     def close(self) -> None:
         """End the engine and free its memory."""
@@ -122,8 +126,7 @@ class VLLMPolicy:
             while self._futures or self._leaving:
                 await loop.run_in_executor(self._thread, self._serve)
         except Exception as error:
-            failed = RuntimeError(f"the vLLM engine failed: {error}")
-            failed.__cause__ = error
+            failed = _failed(error)
             for name in list(self._futures):
                 self._settle(name, failed)
         finally:
@@ -179,7 +182,7 @@ class VLLMPolicy:
     def _read(self, output: RequestOutput) -> Completion | Exception:
         sampled = output.outputs[0]
         if sampled.finish_reason not in ("stop", "length"):
-            return RuntimeError(f"vLLM ended a completion with {sampled.finish_reason!r}")
+            return PolicyError(f"vLLM ended a completion with {sampled.finish_reason!r}")
         self.num_prompt_tokens += len(output.prompt_token_ids)
         self.num_cached_tokens += output.num_cached_tokens or 0
         finish: Finish = "stop" if sampled.finish_reason == "stop" else "length"
@@ -198,7 +201,15 @@ class VLLMPolicy:
             with weights_file(weights) as folder:
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not drop its prefix cache, which is of the old weights")
+            raise PolicyError("vLLM did not drop its prefix cache, which is of the old weights")
+
+
+def _failed(error: Exception) -> PolicyError:
+    if isinstance(error, PolicyError):
+        return error
+    failed = PolicyError(f"the vLLM engine in this process failed: {error or type(error).__name__}")
+    failed.__cause__ = error
+    return failed
 
 
 def _drained(queue: deque[T]) -> list[T]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from eapo_agents.policy import Completion, Finish, Sampling, completion_limit
+from eapo_agents.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.vllm_engine import check_temperature, weight_names, with_tied
 from eapo_agents.weight_transfer import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
 
@@ -92,8 +92,10 @@ class VLLMServerPolicy:
         Raises:
             ValueError: an empty prompt, one that leaves no room in the context, or a temperature
                 between 0 and 0.01.
-            RuntimeError: the server failed.
+            PolicyError: the server failed.
         """
+        from openai import APIConnectionError
+
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
         check_temperature(sampling.temperature)
         client = await self._client()
@@ -105,12 +107,14 @@ class VLLMServerPolicy:
                 cast_to=object,
             )
         except Exception as error:
-            raise RuntimeError(
-                f"the policy server {self._server.base_url} failed: {error}"
+            # The client calls a refused connection a time-out; its cause says what it was.
+            told = error.__cause__ if isinstance(error, APIConnectionError) else None
+            raise PolicyError(
+                f"the policy server {self._server.base_url} failed: {told or error}"
             ) from error
         finally:
             self._under_way -= 1
-        return _read(answer)
+        return _read(answer, self._server.base_url)
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Put weights into the server, in its own precision; its cached prefixes are dropped.
@@ -175,10 +179,12 @@ async def _lifetime(server: PolicyServer) -> _Lifetime:
         await client.close()
 
 
-def _read(answer: Any) -> Completion:
+def _read(answer: Any, where: str) -> Completion:
     choice = answer["choices"][0]
     if choice["finish_reason"] not in ("stop", "length"):
-        raise RuntimeError(f"vLLM ended a completion with {choice['finish_reason']!r}")
+        raise PolicyError(
+            f"the policy server {where} ended a completion with {choice['finish_reason']!r}"
+        )
     finish: Finish = "stop" if choice["finish_reason"] == "stop" else "length"
     return Completion(
         token_ids=tuple(choice["token_ids"]),

@@ -6,7 +6,7 @@ policy answers after it has read their replies; with a turn budget it consults a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from eapo_agents.chat_model import ChatModel
 from eapo_agents.chat_models import text_rollout
 from eapo_agents.config import TrainConfig
-from eapo_agents.evaluate import Report, evaluate
+from eapo_agents.evaluate import ProblemResult, Report, evaluate
 from eapo_agents.policy import Sampling
 from eapo_agents.pools import pool_endpoints
 from eapo_agents.rollout import derive_seed, gather
@@ -112,10 +112,14 @@ class Workflow:
         model: ChatModel,
         condition: Condition,
         problems: Sequence[Problem],
+        *,
+        done: Sequence[ProblemResult] = (),
+        on_result: Callable[[ProblemResult], None] = lambda result: None,
     ) -> Report:
         """Return the report on the config's number of samples under a condition.
 
-        The seeds are those of `eapo evaluate`, so "alone" gives its report.
+        The seeds are those of `eapo evaluate`, so "alone" gives its report; `done` and `on_result`
+        are those of `eapo_agents.evaluate.evaluate`.
 
         Raises:
             ValueError: a condition that wants recorded solutions, without them or some of them.
@@ -130,6 +134,8 @@ class Workflow:
             samples_per_problem=config.evaluation.samples_per_problem,
             rules=Rules.alone() if condition == "alone" else self.rules,
             seed=derive_seed(config.seed, 2),
+            done=done,
+            on_result=on_result,
         )
 
     @property

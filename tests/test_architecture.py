@@ -35,6 +35,7 @@ AGENTS_ROWS = [
     "truncation decisions",
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
     "sheets sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
+    "leap_routing",
     "weight_transfer serve_expert",
     "serve_policy vllm_server_policy served",
     "benchmarks",

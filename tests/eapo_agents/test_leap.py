@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import runpy
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +15,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.cli import main
-from eapo_agents.leap import Leap, LeapSettings, LeapWords, Router, route, similarity
+from eapo_agents.evaluate import ProblemResult
+from eapo_agents.evaluations import read_evaluation
+from eapo_agents.leap import Leap, LeapSettings, LeapWords
 from eapo_agents.leap_paths import TokenPath
+from eapo_agents.leap_routing import Router, route, similarity
 from eapo_agents.policy import ScriptedPolicy
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, StopReason
@@ -133,6 +135,25 @@ def test_terse_paths_share_their_last_value(
     assert all(prompt.endswith("b=7<reply>a=10</reply>\nturns 1") for prompt in seen[2:])
 
 
+def test_what_is_done_is_not_done_again(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    def script(prompt: str, rng: np.random.Generator) -> str:
+        asked.append(prompt)
+        return f"\\boxed{{{rng.integers(2, 4)}}}"
+
+    asked: list[str] = []
+    done: list[ProblemResult] = []
+    problems = [Problem(id=f"q{n}", statement=f"q{n}", answer="3") for n in range(3)]
+    evaluate = partial(leap(tokenizer, verifier, script).evaluate, samples_per_problem=4, seed=1)
+    whole = asyncio.run(evaluate(problems, on_result=done.append))
+    assert [result.problem_id for result in done] == ["q0", "q1", "q2"]
+    asked.clear()
+    assert asyncio.run(evaluate(problems, done=done[:2])) == whole
+    assert asked
+    assert all("q2" in prompt for prompt in asked)
+
+
 def test_similarity_by_hand() -> None:
     assert similarity("a b c", "B c d") == 2 / 4
     assert similarity("", " ") == 1.0
@@ -181,9 +202,9 @@ def test_the_command_on_a_real_model(
     command = ["leap", model, "--paths", "2", "--block", "2", "--peers", "1", *given]
     for _ in range(2):
         assert main([*command, "--json", str(path)]) == 0
-        report = json.loads(path.read_text(encoding="utf-8"))["conditions"]["leap"]
-        assert (report["num_problems"], report["samples_per_problem"]) == (4, 2)
-        assert report["call_rate"] == 0.0
+        (report,) = read_evaluation(path).reports.values()
+        assert (report.num_problems, report.samples_per_problem) == (4, 2)
+        assert report.call_rate == 0.0
     assert "LeaP: 4 problems" in capsys.readouterr().out
     assert main(["leap", model, "--block", "0", *given]) == 2
     assert "block_tokens must be at least 1, not 0" in capsys.readouterr().err
@@ -198,8 +219,8 @@ def test_the_command_on_a_served_model(tiny_settings: list[str], tmp_path: Path)
         given = [part for s in settings for part in ("--set", s)]
         assert main(["leap", "peer:3", *given, "--json", str(path)]) == 0
         calls = [call["body"]["messages"] for call in server.records("peer:3")]
-    report = json.loads(path.read_text(encoding="utf-8"))["conditions"]["leap"]
-    assert (report["mean_at_k"], report["response_tokens"]) == (1.0, 9.0)
+    (report,) = read_evaluation(path).reports.values()
+    assert (report.mean_at_k, report.response_tokens) == (1.0, 9.0)
     assert sorted(map(len, calls)) == [1] * 8 + [3] * 8 + [5] * 8
     last = [messages[-1]["content"] for messages in calls if len(messages) == 5]
     assert all("Peer 1: I think \\boxed{9}" in text for text in last)

@@ -187,3 +187,13 @@ def test_the_learner_multiplies_with_the_fast_layers() -> None:
     model = qwen2()
     Learner(model, settings=EXACT)
     assert isinstance(model.lm_head, FastLinear)
+
+
+def test_recomputed_activations_keep_no_cache_of_weights_in_bfloat16() -> None:
+    base = replace(EXACT, precision="bfloat16")
+    for checkpointing in (False, True):
+        with replace(base, gradient_checkpointing=checkpointing).autocast():
+            assert torch.is_autocast_enabled("cpu")
+            assert torch.is_autocast_cache_enabled() is not checkpointing
+    with EXACT.autocast():
+        assert not torch.is_autocast_enabled("cpu")

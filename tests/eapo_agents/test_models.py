@@ -36,3 +36,18 @@ def test_damaged_weights_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=f"no model can be loaded from '{folder}'"):
         load_model(ModelSettings(path=str(folder)))
+
+
+def test_attention_is_computed_in_the_wanted_way(tiny_model: Path) -> None:
+    ids = torch.arange(1, 9)[None]
+    logits = []
+    for attention in ("sdpa", "eager"):
+        model, _ = load_model(ModelSettings(path=str(tiny_model), attention=attention))
+        assert model.config._attn_implementation == attention
+        logits.append(model(ids).logits)
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+
+
+def test_an_attention_that_is_not_there_is_an_error(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match=r"no model can be loaded .*no_such_kernel"):
+        load_model(ModelSettings(path=str(tiny_model), attention="no_such_kernel"))

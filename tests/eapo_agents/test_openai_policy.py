@@ -64,6 +64,19 @@ def test_a_model_that_fails_is_an_error_and_no_wrong_answer(server: Any) -> None
             asyncio.run(policy(server, model).write(HELLO, Sampling(max_tokens=9), seed=0))
 
 
+def test_a_conversation_that_outgrows_the_context_ends_and_an_opening_is_an_error(
+    server: Any,
+) -> None:
+    longer = (*HELLO, Message("assistant", "three?"), Message("user", "are you sure?"))
+    one = policy(server, "outgrown:1")
+    assert asyncio.run(one.write(HELLO, Sampling(max_tokens=9), seed=0)).text == "\\boxed{3}"
+    assert asyncio.run(one.write(longer, Sampling(max_tokens=9), seed=0)) == Turn(
+        text="", num_tokens=0, finish="length"
+    )
+    with pytest.raises(OSError, match="maximum context length is 8"):
+        asyncio.run(policy(server, "outgrown:0").write(HELLO, Sampling(max_tokens=9), seed=0))
+
+
 def test_an_episode_with_a_consultation(server: Any) -> None:
     """The server cuts the stop text off; the episode has it back, and its tokens are counted."""
     with Verifier() as verifier:

@@ -118,3 +118,17 @@ def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:
 def test_the_committed_report_is_that_of_the_committed_results(tmp_path: Path) -> None:
     shutil.copytree(DOCS / "results", tmp_path / "results")
     assert report(tmp_path) == (DOCS / "results.md").read_text(encoding="utf-8")
+
+
+def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
+    entropy = tuple((step, 0.02 * step) for step in range(1, 9))
+    text = report(
+        tmp_path,
+        replace(RUN, curves={"entropy": entropy}),
+        replace(RUN, seed=1, correct_P=(4, 4, 4, 4)),
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| EAPO, seed ")]
+    assert rows == [  # (0.02 + 0.04) / 2, ...
+        "| EAPO, seed 1 | 100.0 | - | - | - |",
+        "| EAPO, seed 0 | 75.0 | 0.03 0.07 0.11 0.15 | - | - |",
+    ]

@@ -301,17 +301,20 @@ def test_an_episode_that_waits_for_an_expert_leaves_the_policy_to_the_others() -
 
 
 def test_an_error_ends_the_others_and_comes_as_itself() -> None:
-    cancelled = []
+    asked, cancelled, all_asked = [], [], asyncio.Event()
 
     class Broken:
         async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+            asked.append(queries[0].seed)
+            if len(asked) == 6:
+                all_asked.set()
             if queries[0].seed != first:
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
                     cancelled.append(queries[0].seed)
                     raise
-            await asyncio.sleep(0.01)
+            await all_asked.wait()
             raise LookupError("a bug in the pool") from KeyError("its cause")
 
     first = derive_seed(derive_seed(5), 0)

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from eapo_agents.server_process import running
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
 from eapo_env.openai_experts import OpenAIExperts
-from eapo_env.types import Problem, Reply, Rules, Unavailable
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 from eapo_env.verifier import Verifier
 
 CONSULT = "<consult><query>6*7?</query><query>2+3?</query></consult>"
@@ -154,6 +155,19 @@ def verifier() -> Iterator[Verifier]:
         yield one
 
 
+@dataclass
+class Watched:
+    """A pool that tells when somebody has been answered."""
+
+    pool: OpenAIExperts
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        replies = await self.pool.ask(queries)
+        self.answered.set()
+        return replies
+
+
 def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
     model: str, verifier: Verifier
 ) -> None:
@@ -174,12 +188,14 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
         seed=0,
     )
 
+    watched = Watched(pool)
+
     def write(prompt: str, _rng: np.random.Generator) -> str:
         return r"\boxed{47}" if prompt.count("</consult>") > 5 else CONSULT
 
     rollout = Rollout(
         policy=ScriptedPolicy(char_tokenizer(), write),
-        experts=pool,
+        experts=watched,
         verifier=verifier,
         limits=TokenLimits(max_reply_tokens=16),
     )
@@ -204,9 +220,11 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
             starts = [asyncio.to_thread(stack.enter_context, one.run()) for one in (alice, bob)]
             _, [server] = await asyncio.gather(*starts)
             assert set(await play(0)) == {("alice", True), ("bob", True)}
+            watched.answered.clear()
             rounds = asyncio.ensure_future(play(1))
-            await asyncio.sleep(0.05)
+            await watched.answered.wait()
             server.kill()
+            assert not rounds.done()
             assert ("alice", True) in await rounds
             found = set(await play(2))
             assert ("alice", True) in found
@@ -214,8 +232,9 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
             assert ("alice", False) not in found
             assert ("bob", True) not in found
             await asyncio.to_thread(stack.enter_context, bob.run())
-            await asyncio.sleep(0.3)
-            await play(3)  # the first call is the probe of the circuit
+            async with asyncio.timeout(120):
+                while ("bob", True) not in await play(3):  # the first call probes the circuit
+                    pass
             assert set(await play(4)) == {("alice", True), ("bob", True)}
 
     asyncio.run(run())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import runpy
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from eapo_agents.chat_model import PolicyChat
 from eapo_agents.cli import main
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.evaluate import Report
+from eapo_agents.evaluations import read_evaluation
 from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.pools import pool_endpoints
 from eapo_agents.presets import embedded, preset_named
@@ -193,7 +195,7 @@ def test_the_commands_on_a_model_and_served_experts(
     tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every held-out problem's answer is 3; one expert knows it, the other says 4."""
-    recording, path = tmp_path / "recording.jsonl", tmp_path / "reports.json"
+    recording, out = tmp_path / "recording.jsonl", tmp_path / "out"
     with STUB["StubServer"]() as server:
         endpoint = {"base_url": server.url, "models": ["solve:3", "solve:4"]}
         pool = f"experts.endpoints={json.dumps([endpoint])}"
@@ -208,39 +210,67 @@ def test_the_commands_on_a_model_and_served_experts(
         model = next(s for s in tiny_settings if s.startswith("model.path=")).partition("=")[2]
         conditions = ["alone", "self", "experts", "recorded", "erroneous", "meaningless"]
         command = ["workflow", model, *conditions, "--recording", str(recording), *given]
-        assert main([*command, "--json", str(path)]) == 0
+        assert main([*command, "--out", str(out)]) == 0
         texts = [call["text"] for call in server.records("solve:3")]
     assert {"q0", "q1", "q2", "q3"} <= set(texts)
     assert len(read_solutions(recording)["q0"]) == 4
-    found = json.loads(path.read_text(encoding="utf-8"))["conditions"]
-    assert list(found) == conditions
-    assert found["erroneous"]["wrong_replies"] == 1.0
-    assert found["recorded"]["wrong_replies"] >= 2 / 3
-    assert all(len(row["correct_PK"]) == 4 for row in found.values())
-    assert [row["call_rate"] for row in found.values()] == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    files = [out / f"{condition}.json" for condition in conditions]
+    assert sorted(out.iterdir()) == sorted(files)
+    found = {file.stem: read_evaluation(file) for file in files}
+    assert found["erroneous"].wrong_replies == {"held_out": 1.0}
+    assert found["recorded"].wrong_replies["held_out"] >= 2 / 3
+    reports = [one.reports["held_out"] for one in found.values()]
+    assert all(len(report.correct_PK) == 4 for report in reports)
+    assert [report.call_rate for report in reports] == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
-    assert main(["evaluate", model, *given[:-2], "--json", str(tmp_path / "alone.json")]) == 0
-    alone = json.loads((tmp_path / "alone.json").read_text(encoding="utf-8"))
-    [report] = alone["sets"].values()
-    assert report["correct_PK"] == found["alone"]["correct_PK"]
+    alone = str(tmp_path / "alone.json")
+    assert main(["evaluate", model, *given[:-2], "--json", alone]) == 0
+    assert read_evaluation(Path(alone)).reports == found["alone"].reports
+    assert main(["compare", str(out / "experts.json"), alone]) == 0
+    assert f"{model}, experts - {model}, alone" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_served_model_collaborates_with_itself(
     tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "reports.json"
     with STUB["StubServer"]() as server:
         settings = [s for s in tiny_settings if not s.startswith("model.path")]
         settings.append(f"model.api.base_url={server.url}")
         given = [part for s in settings for part in ("--set", s)]
-        command = ["workflow", "solve:3", "self", *given, "--json", str(path)]
+        command = ["workflow", "solve:3", "self", *given, "--out", str(tmp_path)]
         assert main(command) == 0
         calls = server.records("solve:3")
     assert len(calls) == 4 * 2 * (3 + 1), "three replicas and the policy in each episode"
     last = [call["body"]["messages"] for call in calls if len(call["body"]["messages"]) == 3]
     assert len(last) == 4 * 2
     assert all(messages[2]["content"].count("<reply>3</reply>") == 3 for messages in last)
-    assert json.loads(path.read_text())["conditions"]["self"]["mean_at_k"] == 1.0
+    assert read_evaluation(tmp_path / "self.json").reports["held_out"].mean_at_k == 1.0
+
+
+def test_a_workflow_whose_server_died_goes_on(
+    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight turns, half a second each, one at a time; the server dies in the fifth."""
+    with STUB["StubServer"]() as server:
+        settings = [s for s in tiny_settings if not s.startswith("model.path")]
+        settings += [f"model.api.base_url={server.url}", "model.api.max_live_calls=1"]
+        given = [part for s in [*settings, "model.api.max_retries=0"] for part in ("--set", s)]
+        command = ["workflow", "delay:0.5", "meaningless", *given, "--out", str(tmp_path)]
+        with ThreadPoolExecutor() as pool:
+            status = pool.submit(main, command)
+            server.wait_for("delay:0.5", 5)
+            server.kill()
+        assert status.result() == 2
+        assert "eapo: " in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["meaningless.json.partial"]
+        _, *done = (tmp_path / "meaningless.json.partial").read_text().splitlines()
+        assert done
+        server.start()
+        assert main(command) == 0
+        assert len(server.records("delay:0.5")) == 8 - 2 * len(done)
+    (report,) = read_evaluation(tmp_path / "meaningless.json").reports.values()
+    assert report.num_problems == 4
+    assert not (tmp_path / "meaningless.json.partial").exists()
 
 
 @pytest.mark.parametrize(

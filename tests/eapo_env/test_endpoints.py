@@ -84,13 +84,13 @@ def test_a_call_has_a_deadline(server):
 
 
 def test_a_call_that_waits_for_a_retry_keeps_its_deadline(server):
-    (late,) = ask(pool_of(server.url, "flaky:late", max_retries=1, call_timeout_s=0.3), "a")
-    assert late == Unavailable("no reply within 0.3 s", "flaky:late")
+    (late,) = ask(pool_of(server.url, "flaky:late", max_retries=1, call_timeout_s=2), "a")
+    assert late == Unavailable("no reply within 2 s", "flaky:late")
     assert len(server.records("flaky:late")) == 1
 
 
 def test_a_server_that_is_killed_and_restarted_is_left_alone_and_found_again():
-    breaker = Breaker(max_failures=2, cooldown_s=0.5)
+    breaker = Breaker(max_failures=2, cooldown_s=2)
 
     async def through_it_all(server):
         pool = pool_of(server.url, "echo", "delay:3600", breaker=breaker)
@@ -123,7 +123,7 @@ def test_a_server_that_is_killed_and_restarted_is_left_alone_and_found_again():
 def test_a_hung_server_costs_one_round_of_calls(server):
     """64 queries, 4 live calls: those sent until the fourth has hung, the others are refused."""
     breaker = Breaker(max_failures=4, cooldown_s=60)
-    pool = pool_of(server.url, "hang:round", breaker=breaker, max_live_calls=4, call_timeout_s=0.3)
+    pool = pool_of(server.url, "hang:round", breaker=breaker, max_live_calls=4, call_timeout_s=2)
     replies = ask(pool, *"a" * 64)
     num_sent = len(server.records("hang:round"))
     assert 4 <= num_sent < 4 + 4
@@ -132,7 +132,7 @@ def test_a_hung_server_costs_one_round_of_calls(server):
 
 def test_a_hung_server_is_noticed_through_the_deadlines_of_batches(server):
     breaker = Breaker(max_failures=2, cooldown_s=60)
-    pool = pool_of(server.url, "hang:batch", breaker=breaker, batch_timeout_s=0.2)
+    pool = pool_of(server.url, "hang:batch", breaker=breaker, batch_timeout_s=1.5)
 
     async def three_batches():
         for _ in range(3):
@@ -145,7 +145,7 @@ def test_a_hung_server_is_noticed_through_the_deadlines_of_batches(server):
 
 def test_stragglers_of_a_living_server_do_not_open_the_circuit(server):
     breaker = Breaker(max_failures=1, cooldown_s=60)
-    pool = pool_of(server.url, "hang:alive", "delay:0.1", breaker=breaker, batch_timeout_s=1)
+    pool = pool_of(server.url, "hang:alive", "delay:0.1", breaker=breaker, batch_timeout_s=2)
 
     async def twice():
         await pool.ask(queries("a", "b"))

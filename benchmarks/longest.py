@@ -1,0 +1,171 @@
+"""Compute the longest sequence whose update a GPU can hold, for a model too large to try here.
+
+    python benchmarks/longest.py --shape 7B --gpu-gib 139 --world 8
+
+Nothing is measured: the learner's own forward and backward run on fake tensors, which have shapes
+and no data, and the bytes of all tensors alive are counted at every operation (`live_bytes.py`).
+`--check` does the same for a small model and beside it the real update, counted the same way.
+
+What is assumed, term by term:
+
+- weights, their gradients and the optimiser's moments are float32, because "bfloat16" is autocast:
+  16 bytes a weight with AdamW, 8 with SGD, shared evenly by the processes of FSDP2;
+- one sequence a micro-batch, every id but the first the policy's, gradients of earlier
+  micro-batches in place; layout "padded", where a single sequence has no padding;
+- attention by a kernel whose memory grows with the length, which `sdpa` has on the CPU and on GPUs;
+- FSDP2 gathers a layer at a time in float32, and embedding and head together: `fully_shard` itself
+  runs, as one of `--world` processes, with a process group that moves nothing;
+- not counted: CUDA's context, its libraries' workspaces and the allocator's fragments (leave some
+  5%), and a policy on the same GPU (it is on others: `model.engine=vllm-server`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+
+import torch
+import torch.distributed as dist
+from live_bytes import LiveBytes
+from shapes import SHAPES, Shape, sequences
+from torch._subclasses import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from eapo_agents.batches import Row, make_batches, padded
+from eapo_agents.learner import Learner, LearnerSettings
+from eapo_agents.logprobs import token_logprobs
+from eapo_agents.sharding import shard_over
+
+GIB = 1 << 30
+MOMENTS = {"adamw": 2, "sgd": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Bytes of one process: of weights, gradients and moments, and the most there were."""
+
+    constant: int
+    peak: int
+
+
+def counted(shape: Shape, settings: LearnerSettings, length: int, mesh: DeviceMesh | None) -> Count:
+    """Return what the update of one sequence of `length` ids takes, without computing it."""
+    [batch] = make_batches(
+        [Row(record=record) for record in sequences(1, length, shape.vocabulary)], max_tokens=length
+    )
+    # Without data no mask can be looked up: all columns are the policy's anyway.
+    inputs = replace(padded(batch), mask_RK=slice(None))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = shape.model()
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if mesh is not None:
+            shard_over(model, mesh)
+        weights = list(model.parameters())
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)
+        kinds = range(MOMENTS[settings.optimizer])
+        moments = [torch.empty_like(weight) for weight in weights for _ in kinds]
+        model.train(settings.gradient_checkpointing)
+        # A fake tensor cannot tell that no mask is needed, so it is said.
+        reader = partial(model, attention_mask={"full_attention": None})
+        with LiveBytes([*weights, *(weight.grad for weight in weights), *moments]) as counter:
+            constant = counter.live
+            with settings.autocast():
+                logp_BT, _ = token_logprobs(reader, batch, lambda _: inputs, 1.0)
+            logp_BT.sum().backward()
+    return Count(constant, counter.peak)
+
+
+def longest(
+    shape: Shape, settings: LearnerSettings, gpu_bytes: int, mesh: DeviceMesh | None
+) -> tuple[Count, float, int]:
+    """Return the count at the longest length that fits, the bytes of a further token, the length.
+
+    From a certain length on the peak is a line; two counts on it find the length, a third checks.
+    """
+    low, high = 8192, 16384
+    for _ in range(3):
+        counts = [counted(shape, settings, length, mesh) for length in (low, high)]
+        slope = (counts[1].peak - counts[0].peak) / (high - low)
+        found = int(low + (gpu_bytes - counts[0].peak) / slope)
+        if found < 256:
+            return counts[0], slope, max(0, found)
+        count = counted(shape, settings, found, mesh)
+        if abs(count.peak - gpu_bytes) < 0.001 * gpu_bytes:
+            return count, slope, found
+        low, high = found, found + max(256, found // 8)
+    raise SystemExit(f"no line through the peaks near {found} tokens")
+
+
+def print_table(shape: Shape, gpu_bytes: int, world: int) -> None:
+    print("| optimiser | checkpointing | processes | constant GiB | KiB a token | longest |")
+    print("|---|---|---|---|---|---|")
+    mesh = None
+    if world > 1:
+        dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
+        mesh = init_device_mesh("cpu", (world,))
+    for optimizer, recompute in product(MOMENTS, (True, False)):
+        settings = LearnerSettings(
+            device="cpu",
+            precision="bfloat16",
+            optimizer=optimizer,
+            gradient_checkpointing=recompute,
+        )
+        count, slope, length = longest(shape, settings, gpu_bytes, mesh)
+        print(
+            f"| {optimizer} | {'yes' if recompute else 'no'} | {world} "
+            f"| {count.constant / GIB:.1f} | {slope / 1024:,.0f} | {length:,} |",
+            flush=True,
+        )
+
+
+def measured(shape: Shape, settings: LearnerSettings, length: int) -> int:
+    """Return the most bytes in a real update of the same."""
+    with LiveBytes() as counter:
+        learner = Learner(shape.model(), settings=settings)
+        learner.sft_update(sequences(1, 2, shape.vocabulary))
+        counter.peak = 0
+        learner.sft_update(sequences(2, length, shape.vocabulary))
+    return counter.peak
+
+
+def print_check() -> None:
+    shape = SHAPES["12M"]
+    print("| precision | checkpointing | length | real MiB | fake MiB |\n|---|---|---|---|---|")
+    for precision in ("float32", "bfloat16"):
+        for recompute in (False, True):
+            for length in (1024, 2048):
+                settings = LearnerSettings(
+                    device="cpu",
+                    precision=precision,
+                    gradient_checkpointing=recompute,
+                    max_batch_tokens=length,
+                )
+                real = measured(shape, settings, length)
+                fake = counted(shape, settings, length, None).peak
+                print(
+                    f"| {precision} | {'yes' if recompute else 'no'} | {length} "
+                    f"| {real / (1 << 20):.1f} | {fake / (1 << 20):.1f} |",
+                    flush=True,
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="7B")
+    parser.add_argument("--gpu-gib", type=float, default=139.0)
+    parser.add_argument("--world", type=int, default=1, help="processes of FSDP2")
+    parser.add_argument("--check", action="store_true", help="a small model, really updated too")
+    options = parser.parse_args()
+    if options.check:
+        print_check()
+    else:
+        print_table(SHAPES[options.shape], int(options.gpu_gib * GIB), options.world)
+
+
+if __name__ == "__main__":
+    main()
