@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from importlib import resources
@@ -16,6 +17,7 @@ from eapo_agents.benchmarks import NAMES, BenchmarkSettings
 from eapo_agents.cli import main
 
 ROOT = Path(__file__).parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "eapo_env" / "stub_server.py"))
 ROWS = resources.files("eapo_agents") / "benchmark_rows"
 
 SCRIPTED = r"""
@@ -24,21 +26,33 @@ from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.benchmarks import NAMES, BenchmarkSettings, evaluate_model
+from eapo_agents.benchmarks import (
+    NAMES, BenchmarkExperts, BenchmarkSettings, Served, evaluate_model
+)
+from eapo_agents.settings import ExpertSettings
+from eapo_env.endpoints import Endpoint
 
-folder = Path(sys.argv[1])
+folder, experts_url = Path(sys.argv[1]), sys.argv[2]
+SETTINGS = BenchmarkSettings(sample=True, sandbox="local", limit=2)
 
 
 def values(answers):
     def reply(input, tools, tool_choice, config):
         return output_to(input[-1].text, answers)
 
-    results = evaluate_model(
-        get_model("mockllm/model", custom_outputs=reply, memoize=False),
-        BenchmarkSettings(sample=True, sandbox="local", limit=2),
-        folder,
-    )
+    policy = get_model("mockllm/model", custom_outputs=reply, memoize=False)
+    asked = helped(policy) if experts_url else policy
+    results = evaluate_model(asked, SETTINGS, folder, grader=policy)
     return {result.name: result.value for result in results}
+
+
+def helped(policy):
+    # Two experts who echo the whole question, and then a replica who does.
+    served = Served(experts_url, "echo")
+    endpoint = Endpoint(base_url=experts_url, models=("echo",))
+    experts = ExpertSettings(kind="openai", endpoints=(endpoint,))
+    inner = BenchmarkExperts(experts=experts, num_replies=2).before(policy, served, SETTINGS)
+    return BenchmarkExperts(num_replies=1).before(inner, served, SETTINGS)
 
 
 def output_to(prompt, answers):
@@ -79,12 +93,14 @@ def right_answers() -> list[tuple[str, str]]:
     ]
 
 
-def graded(folder: Path, *answers: list[tuple[str, str]]) -> list[dict[str, float]]:
-    """Return the value of each benchmark when a model answers so."""
+def graded(
+    folder: Path, *answers: list[tuple[str, str]], experts: str = ""
+) -> list[dict[str, float]]:
+    """Return the value of each benchmark when a model answers so, or after experts at a URL."""
     (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, folder / "script.py", folder],
+        [sys.executable, folder / "script.py", folder, experts],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -112,6 +128,16 @@ def test_right_answers_earn_full_marks_and_wrong_ones_none(tmp_path: Path) -> No
     assert none == dict.fromkeys(NAMES, 0.0)
 
 
+def test_a_model_with_experts_answers_what_their_replies_say(tmp_path: Path) -> None:
+    """It looks at nothing but the last message, which relays the echoes of the whole question."""
+    with STUB["StubServer"]() as server:
+        (full,) = graded(tmp_path, right_answers(), experts=server.url)
+        texts = [call["text"] for call in server.records("echo")]
+    assert full == dict.fromkeys(NAMES, 1.0)
+    asked = [sum(row["question"] in text for text in texts) for row in rows("hotpotqa")[:2]]
+    assert asked == [3, 3], "two experts and a replica"
+
+
 def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
     few = ["--sample", "--sandbox", "local", "--max-tokens", "8", "--limit", "1"]
     few += ["--out", str(tmp_path)]
@@ -133,6 +159,25 @@ def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Pat
     for title in ("HumanEval", "HLE", "GPQA", "MMLU", "EvalPlus", "HotpotQA", "SimpleQA"):
         assert title in done.stdout
     assert "graded by the policy itself" in done.stdout
+
+
+def test_a_served_model_consults_its_replicas(tiny_model: Path, tmp_path: Path) -> None:
+    few = ["--sample", "--max-tokens", "8", "--limit", "1", "--tasks", "gpqa", "simpleqa"]
+    few += ["--experts", "self", "--replies", "2", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "eapo_agents.cli", "benchmarks", tiny_model, *few],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [(r["status"], r["samples"], r["error"]) for r in report["results"]] == [
+        ("success", 1, "")
+    ] * 2
+    assert report["experts"] == {"experts": None, "num_replies": 2, "max_reply_tokens": 32}
+    assert "with replicas" in done.stdout
 
 
 @pytest.mark.parametrize(
