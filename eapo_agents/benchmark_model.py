@@ -15,6 +15,7 @@ from inspect_ai.model import (
     Model,
     ModelAPI,
     ModelOutput,
+    modelapi,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
@@ -32,12 +33,13 @@ WORDS = Prompts(
 """The harness's own prompts ask for the form of an answer: nothing here may."""
 
 
+@modelapi(name="with-experts")
 class Consulting(ModelAPI):  # type: ignore[misc]  # the harness is Any to mypy
     """A model that is asked after experts were."""
 
     def __init__(self, policy: Model, experts: ExpertPool, rules: Rules) -> None:
         """Put experts before a model; `rules.queries_per_turn` of them are asked in parallel."""
-        super().__init__(f"{policy.name}-with-experts")
+        super().__init__(policy.name)
         self._policy, self._experts, self._rules = policy, experts, rules
 
     async def generate(
