@@ -91,10 +91,11 @@ def show_report(runs: Sequence[Run], folder: Path | None) -> None:
     Raises:
         ValueError: none of the runs has metrics, or one of their files is damaged.
     """
-    for sheet in sheets(methods_of(runs)):
+    methods = methods_of(runs)
+    for sheet in sheets(methods):
         CONSOLE.print(sheet.rich())
     name = "report" if len(runs) == 1 else "comparison"
-    CONSOLE.print(f"report: {write_report(runs, folder or runs[0].folder / name)}")
+    CONSOLE.print(f"report: {write_report(methods, folder or runs[0].folder / name)}")
     for run in runs:
         CONSOLE.print(f"run folder: {run.folder}")
 

@@ -109,7 +109,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     """Return the paper's training (3.1, Appendix A, Table 5) of a policy with a pool of experts.
 
     From the paper: response length, batches, learning rate and its warm-up, clip ratios,
-    temperature, top-p, top-k, three queries a turn, k = 32. Prompts
+    temperature, top-p, top-k, tensor parallelism, three queries a turn, k = 32. Prompts
     of DAPO and AIME are shorter than Table 5's 2048 tokens, so that limit is not a setting.
 
     Inferred from the DAPO recipe, since the paper omits them: group size 16, at most 10 generation
@@ -154,6 +154,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             max_grad_norm=1.0,
             temperature=1.0,
         ),
+        vllm=VLLMSettings(tensor_parallel_size=4),  # once model.engine is "vllm"
         evaluation=EvaluationSettings(
             problems=ProblemSettings(source="aime-2024"), samples_per_problem=32, every=20
         ),

@@ -29,7 +29,7 @@ from eapo_agents.report_plots import (
     save,
 )
 from eapo_agents.run import Run
-from eapo_agents.run_methods import Method, Outcome, methods_of
+from eapo_agents.run_methods import Method, Outcome
 from eapo_agents.settings import ProblemSettings
 from eapo_agents.sheets import Sheet, escaped
 
@@ -53,13 +53,12 @@ CURVES = (
 )
 
 
-def write_report(runs: Sequence[Run], folder: Path) -> Path:
+def write_report(methods: Sequence[Method], folder: Path) -> Path:
     """Write the report and its pictures in a folder; return the report's file.
 
     Raises:
-        ValueError: none of the runs has metrics, or one of their files is damaged.
+        ValueError: one of the runs' files is damaged.
     """
-    methods = methods_of(runs)
     outcomes = [method.outcome() for method in methods]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
@@ -68,7 +67,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         *(sheet.markdown() for sheet in sheets(methods)),
         *_accuracy(methods, outcomes, folder),
         *_curves(methods, folder),
-        *_examples(runs),
+        *_examples([one.run for method in methods for one in method.runs]),
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
@@ -77,26 +76,12 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
 def sheets(methods: Sequence[Method]) -> list[Sheet]:
     """Return the tables of some methods: metrics, each seed, differences; only those with rows."""
     outcomes = [method.outcome() for method in methods]
-    found = [_metrics(methods, outcomes), _seeds(methods, outcomes), differences(methods)]
+    found = [
+        _metrics(methods, outcomes),
+        _seeds(methods, outcomes),
+        _differences(methods, outcomes),
+    ]
     return [sheet for sheet in found if sheet.rows]
-
-
-def differences(methods: Sequence[Method]) -> Sheet:
-    """Return how the first method compares with each other one on the same problems.
-
-    One run each: over problems, by `metrics.paired_difference`. Several: over runs and problems,
-    by `comparison.seeds_difference`. Methods evaluated on other problems have no row.
-    """
-    rows = []
-    for other in methods[1:]:
-        found = _difference(methods[0], other)
-        if found is not None:
-            low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
-            name = f"{methods[0].label} - {other.label}"
-            p_value = f"{found.p_value:.3f}"
-            rows.append([name, f"{100 * found.mean:+.1f}", f"{low} to {high}", p_value])
-    header = ["", "difference", "95% interval", "p-value"]
-    return Sheet(title="Differences, points of mean@k", header=header, rows=rows)
 
 
 def _metrics(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
@@ -131,15 +116,41 @@ def _seeds(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> She
     return Sheet(title="Seed by seed", header=header, rows=rows)
 
 
-def _difference(first: Method, second: Method) -> PairedDifference | None:
-    a, b = first.outcome(), second.outcome()
-    if a is None or b is None or first.problems != second.problems:
-        return None
-    if a.values_SP.shape[1] != b.values_SP.shape[1]:
-        return None  # the file of problems has changed between the runs
-    if len(a.runs) == len(b.runs) == 1:
+def _differences(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
+    """Return how the first method compares with each other one on the same problems.
+
+    One run each: over problems, by `metrics.paired_difference`. Several: over seeds and problems,
+    by `comparison.seeds_difference`. Methods evaluated on other problems have no row.
+    """
+    (label, first), *others = zip((one.label for one in methods), outcomes, strict=True)
+    rows = []
+    for name, other in others:
+        if first is None or other is None or not _same_problems(first, other):
+            continue
+        found = _difference(first, other)
+        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
+        over = "problems" if _single(first, other) else "seeds and problems"
+        mean, p_value = f"{100 * found.mean:+.1f}", f"{found.p_value:.3f}"
+        rows.append([f"{label} - {name}", mean, f"{low} to {high}", over, p_value])
+    header = ["", "difference", "95% interval", "over", "p-value"]
+    return Sheet(title="Differences, points of mean@k", header=header, rows=rows)
+
+
+def _same_problems(a: Outcome, b: Outcome) -> bool:
+    """Tell whether two outcomes can be paired; a file of problems may have changed meanwhile."""
+    settings = {one.runs[0].config.evaluation.problems for one in (a, b)}
+    return len(settings) == 1 and a.values_SP.shape[1] == b.values_SP.shape[1]
+
+
+def _difference(a: Outcome, b: Outcome) -> PairedDifference:
+    if _single(a, b):
         return paired_difference(a.values_SP[0], b.values_SP[0], np.random.default_rng(0))
     return seeds_difference(a.values_SP, b.values_SP)
+
+
+def _single(*outcomes: Outcome) -> bool:
+    """Tell whether each is of one run, so that nothing is known about other seeds."""
+    return all(len(one.runs) == 1 for one in outcomes)
 
 
 def _introduction(methods: Sequence[Method]) -> str:

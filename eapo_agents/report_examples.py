@@ -73,7 +73,7 @@ class Example:
         facts = (
             f"Run {escaped(self.run.name)}, training step {self.step}, problem"
             f" {escaped(row.problem_id)}; turn budget {row.turn_budget}, acceptance rate"
-            f" {row.acceptance_rate:.2f}; {len(queries)} queries, {accepted} accepted;"
+            f" {row.acceptance_rate:.2f}; queries: {len(queries)}, accepted: {accepted};"
             f" gold answer {escaped(row.answer)}, verdict {escaped(row.status)},"
             f" reward {row.reward:.2f}."
         )

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,37 +23,37 @@ ROWS = resources.files("eapo_agents") / "benchmark_rows"
 
 SCRIPTED = r"""
 import json, sys
+from dataclasses import asdict
 from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.benchmarks import (
-    NAMES, BenchmarkExperts, BenchmarkSettings, Served, evaluate_model
-)
+from eapo_agents.benchmarks import BenchmarkExperts, BenchmarkSettings, Served, evaluate_model
 from eapo_agents.settings import ExpertSettings
 from eapo_env.endpoints import Endpoint
 
-folder, experts_url = Path(sys.argv[1]), sys.argv[2]
-SETTINGS = BenchmarkSettings(sample=True, sandbox="local", limit=2)
+folder, url = Path(sys.argv[1]), sys.argv[2]
+asked = []
 
 
-def values(answers):
+def results(case):
     def reply(input, tools, tool_choice, config):
-        return output_to(input[-1].text, answers)
+        asked.append([config.max_tokens, config.temperature])
+        return output_to(input[-1].text, case["answers"])
 
-    policy = get_model("mockllm/model", custom_outputs=reply, memoize=False)
-    asked = helped(policy) if experts_url else policy
-    results = evaluate_model(asked, SETTINGS, folder, grader=policy)
-    return {result.name: result.value for result in results}
+    settings = BenchmarkSettings(**case["settings"])
+    model = get_model("mockllm/model", custom_outputs=reply, memoize=False)
+    policy = helped(model, settings) if case.get("helped") else model
+    return [asdict(one) for one in evaluate_model(policy, settings, folder, grader=model)]
 
 
-def helped(policy):
-    # Two experts who echo the whole question, and then a replica who does.
-    served = Served(experts_url, "echo")
-    endpoint = Endpoint(base_url=experts_url, models=("echo",))
+def helped(model, settings):
+    # Two experts who echo the whole question are asked after a replica who does.
+    endpoint = Endpoint(base_url=url, models=("echo",))
     experts = ExpertSettings(kind="openai", endpoints=(endpoint,))
-    inner = BenchmarkExperts(experts=experts, num_replies=2).before(policy, served, SETTINGS)
-    return BenchmarkExperts(num_replies=1).before(inner, served, SETTINGS)
+    served = Served(url, "echo")
+    inner = BenchmarkExperts(experts=experts, num_replies=2).before(model, served, settings)
+    return BenchmarkExperts(num_replies=1).before(inner, served, settings)
 
 
 def output_to(prompt, answers):
@@ -61,13 +62,15 @@ def output_to(prompt, answers):
             output = ModelOutput.from_content("mockllm", answer)
             output.usage = ModelUsage()  # else the harness counts tokens with a downloaded file
             return output
-    raise ValueError(prompt)
+    raise ValueError("nobody knows: " + prompt)
 
 
-sets = json.loads((folder / "answers.json").read_text())
-print(json.dumps([values(answers) for answers in sets]))
+cases = json.loads((folder / "cases.json").read_text())
+print(json.dumps([[results(case) for case in cases], asked]))
 """
 """The harness in a process of its own, with its scripted model."""
+
+SAMPLE = {"sample": True, "sandbox": "local"}
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -93,22 +96,8 @@ def right_answers() -> list[tuple[str, str]]:
     ]
 
 
-def graded(
-    folder: Path, *answers: list[tuple[str, str]], experts: str = ""
-) -> list[dict[str, float]]:
-    """Return the value of each benchmark when a model answers so, or after experts at a URL."""
-    (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
-    (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, folder / "script.py", folder, experts],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr
-    values: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return values
+def values(results: dict[str, Any]) -> dict[str, float]:
+    return {name: result["value"] for name, result in results.items()}
 
 
 def environment() -> dict[str, str]:
@@ -118,24 +107,108 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": python_path, "COLUMNS": "300"}
 
 
-def test_right_answers_earn_full_marks_and_wrong_ones_none(tmp_path: Path) -> None:
-    """The wrong ones: code that raises, a wrong letter, and graders who say so."""
+def wrong_answers() -> list[tuple[str, str]]:
+    """Code that raises, a wrong letter, and graders who say so."""
     wrong = {"A": "B", "The same. GRADE: C": "Not the same. GRADE: I", "ANSWER: A": "ANSWER: B"}
-    answers = right_answers()
-    others = [(start, wrong.get(answer, "ANSWER: D")) for start, answer in answers]
-    full, none = graded(tmp_path, answers, others)
-    assert full == dict.fromkeys(NAMES, 1.0)
-    assert none == dict.fromkeys(NAMES, 0.0)
+    return [(start, wrong.get(answer, "ANSWER: D")) for start, answer in right_answers()]
 
 
-def test_a_model_with_experts_answers_what_their_replies_say(tmp_path: Path) -> None:
-    """It looks at nothing but the last message, which relays the echoes of the whole question."""
+CASES: dict[str, dict[str, Any]] = {
+    "right": {"settings": {**SAMPLE, "limit": 2}, "answers": right_answers()},
+    "wrong": {"settings": {**SAMPLE, "limit": 2}, "answers": wrong_answers()},
+    "settings": {
+        "settings": {
+            **SAMPLE,
+            "tasks": ["gpqa", "simpleqa"],
+            "limit": 1,
+            "max_tokens": 7,
+            "temperature": 0.5,
+            "grader": "mockllm/model",
+        },
+        "answers": right_answers(),
+    },
+    "partial": {
+        "settings": {**SAMPLE, "tasks": ["hotpotqa"], "limit": 1},
+        "answers": [("", f"{rows('hotpotqa')[0]['answer']} perhaps maybe")],
+    },
+    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []},
+    "helped": {
+        "settings": {**SAMPLE, "limit": 1, "max_tokens": 9},
+        "answers": right_answers(),
+        "helped": True,
+    },
+    "dying": {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What the cases came to: results by case and benchmark; tokens, temperature of every call;
+    what the experts and the replica were asked."""
+
+    results: dict[str, dict[str, dict[str, Any]]]
+    asked: list[list[float]]
+    questions: list[str]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """All cases, in one process and without any data of the hub."""
+    folder = tmp_path_factory.mktemp("played")
+    (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
+    (folder / "cases.json").write_text(json.dumps(list(CASES.values())), encoding="utf-8")
     with STUB["StubServer"]() as server:
-        (full,) = graded(tmp_path, right_answers(), experts=server.url)
-        texts = [call["text"] for call in server.records("echo")]
-    assert full == dict.fromkeys(NAMES, 1.0)
-    asked = [sum(row["question"] in text for text in texts) for row in rows("hotpotqa")[:2]]
-    assert asked == [3, 3], "two experts and a replica"
+        done = subprocess.run(
+            [sys.executable, folder / "script.py", folder, server.url],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+            | {"XDG_CACHE_HOME": str(folder / "cache")},
+        )
+        questions = [call["text"] for call in server.records("echo")]
+    assert done.returncode == 0, done.stderr
+    found, asked = json.loads(done.stdout.splitlines()[-1])
+    by_name = [{result["name"]: result for result in results} for results in found]
+    return Played(dict(zip(CASES, by_name, strict=True)), asked, questions)
+
+
+def test_right_answers_earn_full_marks_and_wrong_ones_none(played: Played) -> None:
+    assert values(played.results["right"]) == dict.fromkeys(NAMES, 1.0)
+    assert values(played.results["wrong"]) == dict.fromkeys(NAMES, 0.0)
+
+
+def test_the_papers_column_is_the_f1_of_the_words(played: Played) -> None:
+    """The answer's two words (articles do not count) and two more: precision 1/2, recall 1."""
+    assert played.results["partial"]["hotpotqa"]["value"] == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_the_settings_reach_the_harness(played: Played) -> None:
+    """A grader of its own says nothing that could be read as a grade; the letters need none."""
+    found = played.results["settings"]
+    assert (found["gpqa"]["value"], found["gpqa"]["samples"]) == (1.0, 1)
+    assert found["simpleqa"]["value"] != 1.0
+    assert played.asked.count([7, 0.5]) == 2, "the policy answers both and grades none"
+    assert [20_480, 1.0] in played.asked, "the defaults, in the other cases"
+
+
+def test_a_model_with_experts_answers_what_their_replies_say(played: Played) -> None:
+    """It looks at nothing but the last message, which relays the echoes of the whole question."""
+    assert values(played.results["helped"]) == dict.fromkeys(NAMES, 1.0)
+    question = rows("hotpotqa")[0]["question"]
+    assert sum(question in text for text in played.questions) == 3, "two experts and a replica"
+    assert [9, 1.0] in played.asked
+
+
+def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
+    """Two benchmarks whose data are not there, and rows that the model dies on."""
+    assert list(played.results["absent"]) == ["hotpotqa", "mmlu"]
+    for result in played.results["absent"].values():
+        assert (result["status"], result["value"], result["samples"]) == ("error", None, 0)
+        assert result["error"]
+    dead = played.results["dying"]["gpqa"]
+    assert "nobody knows" in dead["error"]
+    assert (dead["samples"], dead["value"]) == (0, None)
 
 
 def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
@@ -185,6 +258,8 @@ def test_a_served_model_consults_its_replicas(tiny_model: Path, tmp_path: Path) 
     [
         (["--tasks", "mmmlu"], "unknown benchmark 'mmmlu': they are humaneval, hle, gpqa"),
         (["--limit", "0"], "limit must be at least 1, not 0"),
+        (["--experts", "self", "--replies", "0"], "num_replies must be at least 1, not 0"),
+        (["--experts", "experts", "--pool", "32B"], "'32B' fits none of the served models"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 
 from eapo_agents import cli
-from eapo_agents.console_comparison import score_bars, scores_sheet
+from eapo_agents.console_comparison import difference_sheet, score_bars, scores_sheet
 from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import Evaluation, paired, write_evaluation
 from eapo_agents.metrics import mean_at_k, variance
+from eapo_agents.presets import embedded
+from eapo_agents.run import Run
 
 
 def report(**correct: Sequence[bool]) -> Report:
@@ -82,6 +84,39 @@ def test_several_are_compared_with_the_first_and_drawn(
     assert "a - b, points" in shown
     assert "a - c, points" in shown
     assert matplotlib.image.imread(tmp_path / "bars.png")[..., :3].std() > 0.05
+
+
+def test_the_table_of_differences_by_hand() -> None:
+    """Of 8 problems 4 are half a point better; in the other set nothing differs.
+
+    The sign-flip test over 4 nonzero differences has p = 2 / 2^4. In the average of two sets all
+    is half as large.
+    """
+    names = "abcdefgh"
+    better = report(**{name: (True, name in "abcd") for name in names})
+    half = report(**dict.fromkeys(names, (True, False)))
+    same, other = report(s=(True, False), t=(False, False)), report(u=(True, True))
+    new = evaluation("new", x=better, y=same, z=other)
+    sheet = difference_sheet(new, evaluation("old", z=same, y=same, x=half))
+    assert sheet.title == "new - old, points of mean@k"
+    x, y, average = sheet.rows
+    assert x[:4] == ["x", "8", "+25.0", "+6.2 to +43.8"]
+    assert y == ["y", "2", "+0.0", "+0.0 to +0.0", "1.000"]
+    assert average[:4] == ["average of the sets", "10", "+12.5", "+3.1 to +21.9"]
+    assert all(0.11 < float(row[4]) < 0.14 for row in (x, average))
+    assert len(difference_sheet(new, evaluation("few", x=half)).rows) == 1
+
+
+def test_a_run_folder_is_compared_by_its_newest_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [Run.create(replace(embedded(), name=name), tmp_path) for name in ("good", "bad")]
+    for run, right in zip(runs, (True, False), strict=True):
+        run.record_evaluation(1, asdict(report(p=(right, right), q=(right, right))))
+    assert cli.main(["compare", *(str(run.folder) for run in runs)]) == 0
+    shown = capsys.readouterr().out
+    assert "good-1 - bad-1" in shown
+    assert "+100.0" in shown
 
 
 def test_the_average_is_shown_where_all_have_the_same_sets() -> None:

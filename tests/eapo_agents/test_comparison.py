@@ -54,6 +54,8 @@ def test_the_interval_over_seeds_by_hand() -> None:
     low, high = seeds_interval([[0.2] * 4, [0.4] * 4, [0.6] * 4])
     half = 4.30265 * math.sqrt(0.04 / 3)
     assert (low, high) == pytest.approx((0.4 - half, 0.4 + half), rel=1e-4)
+    low, high = seeds_interval([[0.2] * 4, [0.4] * 4, [0.6] * 4], level=0.9)
+    assert (high - low) / 2 == pytest.approx(half * 2.91999 / 4.30265, rel=1e-4)
 
 
 def test_seeds_and_problems_both_count_by_hand() -> None:
@@ -89,6 +91,11 @@ def test_the_difference_over_seeds_by_hand() -> None:
     assert found.interval == pytest.approx((0.5 - 12.7062 * error, 0.5 + 12.7062 * error), rel=1e-3)
     # P(|T_1| > 5) = 1 - 2/pi atan(5)
     assert found.p_value == pytest.approx(1 - 2 / math.pi * math.atan(5), abs=1e-6)
+
+
+def test_a_difference_without_any_spread_is_certain() -> None:
+    found = seeds_difference([[1.0, 1.0]] * 2, [[0.0, 0.0]] * 3)
+    assert (found.mean, found.interval, found.p_value) == (1.0, (1.0, 1.0), 0.0)
 
 
 @given(matrices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -16,9 +16,17 @@ from transformers import PreTrainedTokenizerFast
 from eapo_agents.config import TrainConfig
 from eapo_agents.console_evaluation import Method, problem_sets, show_evaluation
 from eapo_agents.evaluate import ProblemResult, report_on_results
-from eapo_agents.evaluations import Evaluation, Journal, read_evaluation, write_evaluation
+from eapo_agents.evaluations import (
+    Evaluation,
+    Journal,
+    ProblemSet,
+    read_evaluation,
+    write_evaluation,
+)
 from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.rollout import Rollout
+from eapo_agents.run import Run
+from eapo_agents.settings import ProblemSettings
 from eapo_agents.trainer import evaluate_alone
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
@@ -125,6 +133,50 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(
     written = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert list(written["sets"]) == ["held_out", "again"]
     assert 'the paper\'s "Pass@2"' in console.file.getvalue()
+
+
+def test_the_average_has_the_interval_of_problems_within_sets() -> None:
+    """A set that cannot vary and one of 8 problems, half right: half of (1/8, 7/8), plus 1/2."""
+    varied = [result("r", True), result("w", False)] * 4
+    sets = {"fixed": report_on_results([result("a", True)]), "x": report_on_results(varied)}
+    mean, interval = Evaluation(name="model", reports=sets).average()
+    assert (mean, interval) == (0.75, (1 / 2 + 1 / 16, 1 / 2 + 7 / 16))
+
+
+def test_a_broken_line_before_the_last_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    Journal.open(path, {"seed": 1}).append("x", result("a", True))
+    first, second = path.read_text(encoding="utf-8").splitlines()
+    path.write_text(f"{first}\n{second[:9]}\n{second}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="journal, line 2 is not JSON"):
+        Journal.open(path, {"seed": 1})
+
+
+def test_a_named_file_is_laid_out_as_its_source_or_as_any(tmp_path: Path) -> None:
+    """AIME 2024 keeps its answers in the column of solutions."""
+    path, rest = tmp_path / "rows.jsonl", ProblemSettings()
+    row = {"id": "1", "problem": "p", "solution": r"\boxed{7}", "answer": "8"}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    for text, name, answer in (
+        (f"aime-2024={path}", "aime-2024", "7"),
+        (f"mine={path}", "mine", "8"),
+        (str(path), "rows", "8"),
+    ):
+        found = ProblemSet.named(text, rest)
+        assert (found.name, [one.answer for one in found.problems]) == (name, [answer])
+
+
+def test_a_runs_newest_evaluation_goes_by_the_run_and_its_problems(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    run = Run.create(tiny_config, tmp_path)
+    with pytest.raises(ValueError, match="tiny-1 has no evaluation yet"):
+        read_evaluation(run.folder)
+    for step, right in ((9, False), (10, True)):
+        run.record_evaluation(step, asdict(report_on_results([result("a", right)])))
+    found = read_evaluation(run.folder)
+    assert found.name == "tiny-1"
+    assert found.reports == {"held_out": report_on_results([result("a", True)])}
 
 
 def test_two_sets_of_one_name_are_refused(tiny_config: TrainConfig) -> None:

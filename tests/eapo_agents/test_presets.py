@@ -13,12 +13,14 @@ from eapo_agents.presets import (
     R1_LLAMA_8B,
     R1_QWEN_7B,
     R1_QWEN_14B,
+    distilled,
     embedded,
     preset_named,
     r1_distill_qwen_7b,
     self_exploratory,
     table_5,
 )
+from eapo_agents.truncation import Truncation
 from eapo_env.types import Rules
 
 PAPERS = [preset for preset in PRESETS if preset is not embedded]
@@ -35,6 +37,8 @@ def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
     assert config.learner.learning_rate == 1e-6  # "Learning rate"
     assert config.learner.warmup_steps == 10  # "LR warmup steps"
     assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
+    assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
+    assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
     assert config.algorithm == "dapo"
     assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
     assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
@@ -50,6 +54,9 @@ def test_a_preset_takes_the_rest_from_the_dapo_recipe(preset: Callable[[], Train
     assert config.dapo.normalisation == "batch"
     assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
     assert config.problems.source == "dapo-math-17k"
+    assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
+    assert config.model.dtype == "bfloat16"
+    assert config.experts.kind == "openai"
     for value in ("group size 16", "10 generation", "weight decay 0.1", "gradient clip 1.0"):
         assert value in (table_5.__doc__ or "").split("Inferred from the DAPO recipe")[1]
 
@@ -95,6 +102,24 @@ def test_self_exploratory_is_the_same_training_alone(config: TrainConfig) -> Non
     assert rules[0].turn_budget == Rules.alone().turn_budget
     assert alone.name == f"{config.name}-self-exploratory"
     assert replace(alone, name=config.name, annealing=config.annealing) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"), [(r1_distill_qwen_7b, (1e-5, 1e-4)), (embedded, (1e-3, 3e-3))]
+)
+def test_distillation_is_of_the_same_experts_alone(
+    preset: Callable[[], TrainConfig], rates: tuple[float, float]
+) -> None:
+    """Adapters take a higher rate, a small model higher ones; all else is the preset's."""
+    config = preset()
+    for rank, rate in zip((0, 8), rates, strict=True):
+        found = distilled(config, lora_rank=rank)
+        assert found.distillation is not None
+        assert (found.distillation.lora_rank, found.distillation.learning_rate) == (rank, rate)
+        assert found.annealing.rules_at(0).is_alone
+        assert found.name == f"{config.name}-distilled{'-lora' if rank else ''}"
+        changed = replace(found, name=config.name, annealing=config.annealing, distillation=None)
+        assert changed == config
 
 
 def test_training_and_held_out_problems_of_the_embedded_preset_differ() -> None:

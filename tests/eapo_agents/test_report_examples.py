@@ -115,6 +115,6 @@ def test_an_example_says_what_was_asked_and_how_it_went(recorded: Recorder) -> N
     run.record_transcripts(3, [row(PARTS, consultations=asked)])
     text = examples([run])[PARTS].markdown()
     assert "Run eapo-1, training step 3, problem p1; turn budget 2, acceptance rate 0.50" in text
-    assert "2 queries, 1 accepted; gold answer 7, verdict correct, reward 1.00." in text
+    assert "queries: 2, accepted: 1; gold answer 7, verdict correct, reward 1.00." in text
     assert "**The environment**\n\n```text\n3 + 4 = ?\n```\n" in text
     assert "**The policy**\n\n```text\n\\boxed{7}\n```\n" in text

@@ -73,13 +73,14 @@ def test_a_curve_over_seeds_by_hand(recorded: Recorder) -> None:
 
 
 def test_a_mean_ends_where_the_shortest_run_does(recorded: Recorder) -> None:
-    long, short = recorded("eapo", [0.5] * 4, seed=0), recorded("eapo", [0.25] * 2, seed=1)
+    long = recorded("eapo", [0.5, 0.5, 0.5, 0.75], seed=0)
+    short = recorded("eapo", [0.25, 0.25], seed=1)
     fresh = recorded("eapo", [], seed=2)
     [method] = methods_of([long, short, fresh])
     curve = method.curve("accuracy")
     assert [step for step, _ in curve.mean] == [1, 2]
     assert [len(points) for points in curve.seeds] == [4, 2]
-    assert method.last("accuracy") == (0.5 + 0.25) / 2
+    assert method.last("accuracy") == (0.75 + 0.25) / 2
     assert method.curve("nothing") == type(curve)(seeds=(), mean=(), band=())
     assert method.last("nothing") is None
 

@@ -18,7 +18,6 @@ from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.hf_sampling import Truncations, draw, truncated
 from eapo_agents.models import load_model
 from eapo_agents.policy import Sampling
-from eapo_agents.presets import PRESETS
 from eapo_agents.run import Run
 from eapo_agents.trainer import Trainer
 from eapo_agents.truncation import WHOLE, Truncation
@@ -178,9 +177,3 @@ def test_evaluations_have_their_own(tiny_config: TrainConfig) -> None:
     free = Trainer.from_config(with_settings(config, ["evaluation.truncation.top_k=-1"]))
     assert asyncio.run(free.evaluate()).variance > 0
     assert trainer.rollout.truncation == WHOLE
-
-
-def test_table_5_names_them() -> None:
-    for preset in PRESETS:
-        truncation = preset().rollout.truncation
-        assert (truncation.top_p, truncation.top_k) == (1.0, -1)
