@@ -131,7 +131,7 @@ CASES: dict[str, dict[str, Any]] = {
         "settings": {**SAMPLE, "tasks": ["hotpotqa"], "limit": 1},
         "answers": [("", f"{rows('hotpotqa')[0]['answer']} perhaps maybe")],
     },
-    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []},
+    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": right_answers()},
     "helped": {
         "settings": {**SAMPLE, "limit": 1, "max_tokens": 9},
         "answers": right_answers(),
