@@ -9,6 +9,8 @@ rare but not absent.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,8 @@ from eapo_env.synthetic import (
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 
 WHOLE = ""
+
+_VALUE = re.compile(r"(?:([a-z])=)?([0-9]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,33 +83,16 @@ class Student:
                 episode = receive(episode, _answers(episode))
         return episode
 
-    def solve(self, total: BracketSum, rng: np.random.Generator) -> str:
-        """Return the student's own solution of a problem, alone."""
-        return self._solve(total, {}, rng)
-
-    def _rules(self, rng: np.random.Generator) -> Rules:
-        if rng.random() < self.alone:
-            return Rules.alone()
-        return Rules(turn_budget=int(rng.integers(2, 5)), acceptance_rate=float(rng.random()))
-
-    def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
-        known = _known(episode)
+    def solve(
+        self,
+        total: BracketSum,
+        rng: np.random.Generator,
+        known: Mapping[str, int] | None = None,
+    ) -> str:
+        """Return the student's own solution of a problem; `known` is what experts told it."""
+        known = known or {}
         if WHOLE in known:
             return f"\\boxed{{{known[WHOLE]:02}}}"
-        missing = [name for name in total.parts if name not in known]
-        may_consult = not episode.rules.is_alone and episode.turns_left > 1
-        if may_consult and missing and rng.random() < self._eagerness(episode):
-            whole = len(missing) > 1 and episode.turn == 0 and rng.random() < self.whole
-            parts = [f"{name}:{total.parts[name]}" for name in missing]
-            questions = [total.statement] if whole else parts
-            limit = episode.rules.queries_per_turn
-            return render_consult(Consult(tuple(questions[:limit])))
-        return self._solve(total, known, rng)
-
-    def _eagerness(self, episode: Episode) -> float:
-        return self.consult if episode.turn == 0 else self.again
-
-    def _solve(self, total: BracketSum, known: dict[str, int], rng: np.random.Generator) -> str:
         lines, values = [], []
         for name, part in total.parts.items():
             steps, value = ([], known[name]) if name in known else _work(part, self.slip, rng)
@@ -114,6 +101,26 @@ class Student:
         steps, value = _added(values)
         lines += [",".join(steps)] if steps else []
         return ";".join(lines) + f" \\boxed{{{value:02}}}"
+
+    def _rules(self, rng: np.random.Generator) -> Rules:
+        if rng.random() < self.alone:
+            return Rules.alone()
+        return Rules(turn_budget=int(rng.integers(2, 5)), acceptance_rate=float(rng.random()))
+
+    def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
+        known = known_values(episode)
+        missing = [name for name in total.parts if name not in known and WHOLE not in known]
+        may_consult = not episode.rules.is_alone and episode.turns_left > 1
+        if may_consult and missing and rng.random() < self._eagerness(episode):
+            whole = len(missing) > 1 and episode.turn == 0 and rng.random() < self.whole
+            parts = [f"{name}:{total.parts[name]}" for name in missing]
+            questions = [total.statement] if whole else parts
+            limit = episode.rules.queries_per_turn
+            return render_consult(Consult(tuple(questions[:limit])))
+        return self.solve(total, rng, known)
+
+    def _eagerness(self, episode: Episode) -> float:
+        return self.consult if episode.turn == 0 else self.again
 
 
 def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[list[str], int]:
@@ -138,15 +145,15 @@ def _added(values: list[int]) -> tuple[list[str], int]:
     return steps, total
 
 
-def _known(episode: Episode) -> dict[str, int]:
-    """Return the values that accepted replies gave, by the part they are of, or `WHOLE`."""
-    replies = [
-        reply.text.rpartition("=")
+def known_values(episode: Episode) -> dict[str, int]:
+    """Return the values that accepted replies gave, by the part they are of, or `WHOLE`; total."""
+    values = [
+        _VALUE.fullmatch(reply.text)
         for consultation in episode.consultations
         for accepted, reply in zip(consultation.accepted, consultation.replies, strict=True)
         if accepted and isinstance(reply, Reply)
     ]
-    return {name: int(value) for name, _, value in replies}
+    return {value[1] or WHOLE: int(value[2]) for value in values if value}
 
 
 def _answers(episode: Episode) -> tuple[ExpertReply, ...]:

@@ -32,7 +32,7 @@ ENV_ROWS = [
     "__init__",
 ]
 AGENTS_ROWS = [
-    "truncation",
+    "truncation decisions",
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
     "sheets sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
     "leap_routing",
@@ -42,7 +42,9 @@ AGENTS_ROWS = [
     "algorithm batches tokens hf_batch comparison tally expert_watch paradigms",
     "logprobs rollout hf_policy vllm_policy learner_settings chat_model",
     "processes",
-    "learner evaluate dynamic_sampling openai_policy text_rollout leap_paths",
+    "learner evaluate dynamic_sampling openai_policy text_rollout leap_paths decision_writers",
+    "decision_env",
+    "skrl_agents",
     "summary sync_probe progress settings leap",
     "config",
     "models presets run solutions pools",

@@ -117,7 +117,7 @@ CASES: dict[str, dict[str, Any]] = {
         "settings": {**SAMPLE, "tasks": ["hotpotqa"], "limit": 1},
         "answers": [("", f"{rows('hotpotqa')[0]['answer']} perhaps maybe")],
     },
-    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []},
+    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": right_answers()},
     "dying": {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []},
 }
 
