@@ -1,7 +1,8 @@
 """[edge] Run the non-mathematical benchmarks against a served model, with the harness Inspect.
 
 The harness has the data, the prompts, the graders, the sandbox and the logs; what is done here is
-to serve the policy, to hand it over, and to write down what comes out.
+to serve the policy, to put experts before it where they are wanted, to hand it over, and to write
+down what comes out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eapo_agents.served import served
+from eapo_agents.openai_policy import OpenAIPolicy
+from eapo_agents.policy import Sampling
+from eapo_agents.served import Served, served
+from eapo_agents.settings import ExpertSettings
+from eapo_agents.text_rollout import CHARS_A_TOKEN
+from eapo_agents.workflows import Replicas
+from eapo_env.endpoints import Endpoint
+from eapo_env.experts import ExpertPool
+from eapo_env.types import Rules
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
@@ -65,6 +74,55 @@ class BenchmarkSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkExperts:
+    """Whose replies the policy reads before it answers (paper, Table 7).
+
+    Args:
+        experts: who; None asks replicas of the policy itself, each alone with the question.
+        num_replies: experts asked in parallel.
+        max_reply_tokens: the most of a reply that the policy reads.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    experts: ExpertSettings | None = None
+    num_replies: int = 3
+    max_reply_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("num_replies", "max_reply_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def before(self, policy: Model, address: Served, settings: BenchmarkSettings) -> Model:
+        """Return the policy as a model of the harness that consults before it answers.
+
+        Raises:
+            ValueError: as `ExpertSettings.pool`.
+        """
+        from inspect_ai.model import GenerateConfig, Model
+
+        from eapo_agents.benchmark_model import Consulting
+
+        rules = Rules(
+            turn_budget=2,
+            queries_per_turn=self.num_replies,
+            max_reply_chars=CHARS_A_TOKEN * self.max_reply_tokens,
+        )
+        return Model(Consulting(policy, self._pool(address, settings), rules), GenerateConfig())
+
+    def _pool(self, address: Served, settings: BenchmarkSettings) -> ExpertPool:
+        from eapo_agents.benchmark_model import WORDS
+
+        if self.experts:
+            return self.experts.pool()
+        endpoint = Endpoint(base_url=address.base_url, models=(address.name,))
+        sampling = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
+        return Replicas(model=OpenAIPolicy(endpoint=endpoint), prompts=WORDS, sampling=sampling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkResult:
     """What one benchmark found.
 
@@ -89,9 +147,14 @@ class BenchmarkResult:
 
 
 def run_benchmarks(
-    model: str, settings: BenchmarkSettings, folder: Path
+    model: str,
+    settings: BenchmarkSettings,
+    folder: Path,
+    experts: BenchmarkExperts | None = None,
 ) -> tuple[BenchmarkResult, ...]:
     """Serve a model and return its results, which are also written to `folder/results.json`.
+
+    Without experts it answers alone.
 
     Raises:
         ValueError: the harness is not installed.
@@ -104,10 +167,12 @@ def run_benchmarks(
     with served(model) as address:
         name = f"openai-api/eapo/{address.name}"
         policy = get_model(name, base_url=address.base_url, api_key="none")
-        results = evaluate_model(policy, settings, folder)
+        asked = experts.before(policy, address, settings) if experts else policy
+        results = evaluate_model(asked, settings, folder, grader=policy)
     report = {
         "model": model,
         "settings": asdict(settings),
+        "experts": asdict(experts) if experts else None,
         "results": [asdict(result) for result in results],
     }
     text = json.dumps(report, indent=1) + "\n"
@@ -116,18 +181,22 @@ def run_benchmarks(
 
 
 def evaluate_model(
-    policy: Model, settings: BenchmarkSettings, folder: Path
+    policy: Model, settings: BenchmarkSettings, folder: Path, *, grader: Model
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model of the harness, in the order of the settings' tasks.
+
+    The grader is asked where the settings name none.
 
     The harness's logs go to `folder/logs`. A benchmark that fails, because its data cannot be
     downloaded say, says so in its result and does not keep the others from being run.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return tuple(_run(name, policy, settings, folder) for name in settings.tasks)
+    return tuple(_run(name, policy, settings, folder, grader) for name in settings.tasks)
 
 
-def _run(name: str, policy: Model, settings: BenchmarkSettings, folder: Path) -> BenchmarkResult:
+def _run(
+    name: str, policy: Model, settings: BenchmarkSettings, folder: Path, grader: Model
+) -> BenchmarkResult:
     from inspect_ai import eval
 
     from eapo_agents.benchmark_tasks import BENCHMARKS, DOCKER
@@ -139,7 +208,7 @@ def _run(name: str, policy: Model, settings: BenchmarkSettings, folder: Path) ->
         (log,) = eval(
             benchmark.task(name, sample=settings.sample),
             model=policy,
-            model_roles={"grader": settings.grader or policy},
+            model_roles={"grader": settings.grader or grader},
             sandbox=sandbox if benchmark.runs_code else None,
             limit=settings.limit,
             log_dir=str(folder / "logs"),

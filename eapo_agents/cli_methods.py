@@ -10,10 +10,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eapo_agents.cli_options import add_resume, add_runs, add_settings, resumed, show
-from eapo_agents.cli_workflows import add_workflows
+from eapo_agents.cli_options import (
+    add_resume,
+    add_runs,
+    add_settings,
+    preset_config,
+    resumed,
+    show,
+)
+from eapo_agents.cli_workflows import add_experts, add_workflows, pooled
 
 if TYPE_CHECKING:
+    from eapo_agents.benchmarks import BenchmarkExperts
     from eapo_agents.cli_options import Commands
 
 
@@ -125,6 +133,11 @@ def _add_benchmarks(commands: Commands) -> None:
         "--sandbox", choices=("docker", "local"), help="where generated code runs; default: docker"
     )
     benchmarks.add_argument("--grader", help="who grades HLE and SimpleQA; default: the policy")
+    benchmarks.add_argument(
+        "--experts", choices=("self", "experts"), help="whose replies it reads first; default: none"
+    )
+    benchmarks.add_argument("--replies", type=int, default=3, help="experts asked in parallel")
+    add_experts(benchmarks)
     benchmarks.set_defaults(command=_benchmarks)
 
 
@@ -135,10 +148,25 @@ def _benchmarks(options: argparse.Namespace) -> int:
     from eapo_agents.presets import embedded
     from eapo_agents.run import model_config
 
-    own = ("command", "model", "out")
+    own = ("command", "model", "out", "experts", "replies", "preset", "pool", "set")
     given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
     settings = BenchmarkSettings(**given)
     model = model_folder(model_config(options.model, embedded()).model.path)
     run = Path(options.model)
     folder = run if (run / "metrics.jsonl").is_file() else Path("runs")
-    return show_benchmarks(model, settings, options.out or folder / "benchmarks")
+    return show_benchmarks(
+        model, settings, options.out or folder / "benchmarks", _benchmark_experts(options)
+    )
+
+
+def _benchmark_experts(options: argparse.Namespace) -> BenchmarkExperts | None:
+    from eapo_agents.benchmarks import BenchmarkExperts
+
+    if options.experts is None:
+        return None
+    config = pooled(preset_config(options.preset, options.set), options.pool)
+    return BenchmarkExperts(
+        experts=config.experts if options.experts == "experts" else None,
+        num_replies=options.replies,
+        max_reply_tokens=config.rollout.limits.max_reply_tokens,
+    )

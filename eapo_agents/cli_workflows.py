@@ -25,14 +25,14 @@ def add_workflows(commands: Commands) -> None:
     workflow.add_argument("--recording", type=Path, help="what eapo record-experts wrote")
     workflow.add_argument("--out", type=Path, metavar="FOLDER", help="an evaluation a condition")
     add_problems(workflow)
-    _add_experts(workflow)
+    add_experts(workflow)
     workflow.set_defaults(command=_workflow)
 
     record = commands.add_parser("record-experts", help="record experts' solutions, verified")
     record.add_argument("file", type=Path, help="JSONL; what stands there is not asked again")
     record.add_argument("--samples", type=int, default=32, help="solutions a problem")
     record.add_argument("--timeout", type=float, default=1800.0, help="seconds for one solution")
-    _add_experts(record)
+    add_experts(record)
     record.set_defaults(command=_record)
     _add_leap(commands)
 
@@ -52,7 +52,8 @@ def _add_leap(commands: Commands) -> None:
     leap.set_defaults(command=_leap)
 
 
-def _add_experts(parser: argparse.ArgumentParser) -> None:
+def add_experts(parser: argparse.ArgumentParser) -> None:
+    """Add what names experts: `--preset`, `--pool` and `--set`."""
     parser.add_argument("--preset", default="embedded", help=PRESET_HELP)
     parser.add_argument("--pool", help="which served experts: 7B+14B+32B, or 32B x3")
     add_settings(parser)
@@ -71,7 +72,7 @@ def _workflow(options: argparse.Namespace) -> int:
         turn_budget=options.turns,
         solutions=read_solutions(options.recording) if options.recording else None,
     )
-    config = _pooled(with_settings(config, options.set), options.pool)
+    config = pooled(with_settings(config, options.set), options.pool)
     conditions = list(dict.fromkeys(options.conditions))
     show_workflow(config, workflow, conditions, options.problems, options.out)
     return 0
@@ -80,7 +81,7 @@ def _workflow(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> int:
     from eapo_agents.console_workflows import record_experts
 
-    config = _pooled(preset_config(options.preset, options.set), options.pool)
+    config = pooled(preset_config(options.preset, options.set), options.pool)
     record_experts(config, options.file, options.samples, options.timeout)
     return 0
 
@@ -103,7 +104,8 @@ def _leap(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pooled(config: TrainConfig, pool: str | None) -> TrainConfig:
+def pooled(config: TrainConfig, pool: str | None) -> TrainConfig:
+    """Return the config with the experts of `--pool`; unchanged without it."""
     from eapo_agents.workflows import with_pool
 
     return config if pool is None else with_pool(config, pool)

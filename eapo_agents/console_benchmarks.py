@@ -7,16 +7,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from eapo_agents.benchmarks import BenchmarkSettings, run_benchmarks
+from eapo_agents.benchmarks import BenchmarkExperts, BenchmarkSettings, run_benchmarks
 
 CONSOLE = Console()
 
 
-def show_benchmarks(model: str, settings: BenchmarkSettings, folder: Path) -> int:
+def show_benchmarks(
+    model: str, settings: BenchmarkSettings, folder: Path, experts: BenchmarkExperts | None
+) -> int:
     """Run the benchmarks, print their table; return 1 if anything failed, else 0."""
     with CONSOLE.status(f"{len(settings.tasks)} benchmarks, {model}"):
-        results = run_benchmarks(model, settings, folder)
-    drawn = Table(title="Non-mathematical benchmarks" + " (sample rows)" * settings.sample)
+        results = run_benchmarks(model, settings, folder, experts)
+    drawn = Table(title=_title(settings, experts))
     for column in ("benchmark", "%", "rows"):
         drawn.add_column(column, justify="left" if column == "benchmark" else "right")
     for result in results:
@@ -30,3 +32,8 @@ def show_benchmarks(model: str, settings: BenchmarkSettings, folder: Path) -> in
         CONSOLE.print("HLE and SimpleQA were graded by the policy itself: name a --grader")
     CONSOLE.print(f"results and logs: {folder}")
     return 1 if failed else 0
+
+
+def _title(settings: BenchmarkSettings, experts: BenchmarkExperts | None) -> str:
+    whose = "" if experts is None else ", with experts" if experts.experts else ", with replicas"
+    return f"Non-mathematical benchmarks{whose}{' (sample rows)' * settings.sample}"

@@ -130,7 +130,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
         steps=steps,
         algorithm="dapo",
         annealing=Annealing(steps=steps, turn_budget=4, queries_per_turn=3),
-        model=ModelSettings(path=policy, dtype="bfloat16"),
+        model=ModelSettings(path=policy, dtype="bfloat16", engine="vllm"),
         problems=ProblemSettings(source="dapo-math-17k"),
         experts=ExpertSettings(kind="openai", endpoints=_on_loopback(experts)),
         rollout=RolloutSettings(
@@ -154,7 +154,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             max_grad_norm=1.0,
             temperature=1.0,
         ),
-        vllm=VLLMSettings(tensor_parallel_size=4),  # once model.engine is "vllm"
+        vllm=VLLMSettings(tensor_parallel_size=4),
         evaluation=EvaluationSettings(
             problems=ProblemSettings(source="aime-2024"), samples_per_problem=32, every=20
         ),

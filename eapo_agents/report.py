@@ -179,6 +179,7 @@ def _accuracy(
     if bars:
         save(bars_figure(bars), folder / "accuracy.png")
         yield "![Bars of mean@k with 95% intervals](accuracy.png)\n"
+        yield f"Problems: {', '.join(map(escaped, names.values()))}.\n"
     missing = [escaped(m.label) for m, one in zip(methods, outcomes, strict=True) if not one]
     if missing:
         yield f"Not evaluated yet: {', '.join(missing)}.\n"

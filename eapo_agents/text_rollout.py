@@ -65,8 +65,7 @@ class TextRollout:
         rng = np.random.default_rng(seed)
         episode = begin(problem, self._cut(rules), self.prompts, seed=seed)
         if self.consult_first and not rules.is_alone:
-            asked = (neutralise(problem.statement),) * self.consult_first
-            episode = await self._consult(act(episode, render_consult(Consult(asked)), rng))
+            episode = await consult_about_whole(episode, self.experts, self.consult_first, rng)
         num_tokens = 0
         while not episode.stop_reason:
             room = self.limits.max_response_tokens - num_tokens
@@ -83,7 +82,7 @@ class TextRollout:
             if turn.finish == "length" and isinstance(after.actions[-1], Malformed):
                 episode = truncate(episode, StopReason.LENGTH, turn.text)
             else:
-                episode = await self._consult(after)
+                episode = await consult(after, self.experts)
         return await self._graded(episode, num_tokens)
 
     def _cut(self, rules: Rules) -> Rules:
@@ -96,14 +95,6 @@ class TextRollout:
             max_tokens=room, temperature=self.temperature, truncation=self.truncation, stop=stop
         )
 
-    async def _consult(self, episode: Episode) -> Episode:
-        pending = episode.pending
-        if pending is None:
-            return episode
-        queries = queries_to_ask(pending, "pre")
-        replies = await self.experts.ask(queries) if queries else ()
-        return receive(episode, replies_in_slots(pending, "pre", replies))
-
     async def _graded(self, episode: Episode, num_tokens: int) -> Attempt:
         status = Status.NO_ANSWER
         if episode.stop_reason is StopReason.ANSWERED:
@@ -115,3 +106,21 @@ class TextRollout:
             correct=status is Status.CORRECT,
             num_policy_tokens=num_tokens,
         )
+
+
+async def consult_about_whole(
+    episode: Episode, experts: ExpertPool, num_replies: int, rng: np.random.Generator
+) -> Episode:
+    """Return the episode after experts were asked about its whole problem, in the policy's name."""
+    asked = Consult((neutralise(episode.problem.statement),) * num_replies)
+    return await consult(act(episode, render_consult(asked), rng), experts)
+
+
+async def consult(episode: Episode, experts: ExpertPool) -> Episode:
+    """Return the episode after the replies to its queries, if it has any."""
+    pending = episode.pending
+    if pending is None:
+        return episode
+    queries = queries_to_ask(pending, "pre")
+    replies = await experts.ask(queries) if queries else ()
+    return receive(episode, replies_in_slots(pending, "pre", replies))

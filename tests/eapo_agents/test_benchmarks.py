@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from eapo_agents.benchmarks import NAMES, BenchmarkSettings
 from eapo_agents.cli import main
 
 ROOT = Path(__file__).parents[2]
+STUB = runpy.run_path(str(ROOT / "tests" / "eapo_env" / "stub_server.py"))
 ROWS = resources.files("eapo_agents") / "benchmark_rows"
 
 SCRIPTED = r"""
@@ -26,9 +28,11 @@ from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.benchmarks import BenchmarkSettings, evaluate_model
+from eapo_agents.benchmarks import BenchmarkExperts, BenchmarkSettings, Served, evaluate_model
+from eapo_agents.settings import ExpertSettings
+from eapo_env.endpoints import Endpoint
 
-folder = Path(sys.argv[1])
+folder, url = Path(sys.argv[1]), sys.argv[2]
 asked = []
 
 
@@ -37,9 +41,19 @@ def results(case):
         asked.append([config.max_tokens, config.temperature])
         return output_to(input[-1].text, case["answers"])
 
+    settings = BenchmarkSettings(**case["settings"])
     model = get_model("mockllm/model", custom_outputs=reply, memoize=False)
-    found = evaluate_model(model, BenchmarkSettings(**case["settings"]), folder)
-    return [asdict(result) for result in found]
+    policy = helped(model, settings) if case.get("helped") else model
+    return [asdict(one) for one in evaluate_model(policy, settings, folder, grader=model)]
+
+
+def helped(model, settings):
+    # Two experts who echo the whole question are asked after a replica who does.
+    endpoint = Endpoint(base_url=url, models=("echo",))
+    experts = ExpertSettings(kind="openai", endpoints=(endpoint,))
+    served = Served(url, "echo")
+    inner = BenchmarkExperts(experts=experts, num_replies=2).before(model, served, settings)
+    return BenchmarkExperts(num_replies=1).before(inner, served, settings)
 
 
 def output_to(prompt, answers):
@@ -117,17 +131,24 @@ CASES: dict[str, dict[str, Any]] = {
         "settings": {**SAMPLE, "tasks": ["hotpotqa"], "limit": 1},
         "answers": [("", f"{rows('hotpotqa')[0]['answer']} perhaps maybe")],
     },
-    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": []},
+    "absent": {"settings": {"tasks": ["hotpotqa", "mmlu"]}, "answers": right_answers()},
+    "helped": {
+        "settings": {**SAMPLE, "limit": 1, "max_tokens": 9},
+        "answers": right_answers(),
+        "helped": True,
+    },
     "dying": {"settings": {**SAMPLE, "tasks": ["gpqa"], "limit": 2}, "answers": []},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What the cases came to: results by case and benchmark; tokens, temperature of every call."""
+    """What the cases came to: results by case and benchmark; tokens, temperature of every call;
+    what the experts and the replica were asked."""
 
     results: dict[str, dict[str, dict[str, Any]]]
     asked: list[list[float]]
+    questions: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -136,18 +157,20 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     folder = tmp_path_factory.mktemp("played")
     (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
     (folder / "cases.json").write_text(json.dumps(list(CASES.values())), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, folder / "script.py", folder],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
-        | {"XDG_CACHE_HOME": str(folder / "cache")},
-    )
+    with STUB["StubServer"]() as server:
+        done = subprocess.run(
+            [sys.executable, folder / "script.py", folder, server.url],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+            | {"XDG_CACHE_HOME": str(folder / "cache")},
+        )
+        questions = [call["text"] for call in server.records("echo")]
     assert done.returncode == 0, done.stderr
     found, asked = json.loads(done.stdout.splitlines()[-1])
     by_name = [{result["name"]: result for result in results} for results in found]
-    return Played(dict(zip(CASES, by_name, strict=True)), asked)
+    return Played(dict(zip(CASES, by_name, strict=True)), asked, questions)
 
 
 def test_right_answers_earn_full_marks_and_wrong_ones_none(played: Played) -> None:
@@ -167,6 +190,14 @@ def test_the_settings_reach_the_harness(played: Played) -> None:
     assert found["simpleqa"]["value"] != 1.0
     assert played.asked.count([7, 0.5]) == 2, "the policy answers both and grades none"
     assert [20_480, 1.0] in played.asked, "the defaults, in the other cases"
+
+
+def test_a_model_with_experts_answers_what_their_replies_say(played: Played) -> None:
+    """It looks at nothing but the last message, which relays the echoes of the whole question."""
+    assert values(played.results["helped"]) == dict.fromkeys(NAMES, 1.0)
+    question = rows("hotpotqa")[0]["question"]
+    assert sum(question in text for text in played.questions) == 3, "two experts and a replica"
+    assert [9, 1.0] in played.asked
 
 
 def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
@@ -203,11 +234,32 @@ def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Pat
     assert "graded by the policy itself" in done.stdout
 
 
+def test_a_served_model_consults_its_replicas(tiny_model: Path, tmp_path: Path) -> None:
+    few = ["--sample", "--max-tokens", "8", "--limit", "1", "--tasks", "gpqa", "simpleqa"]
+    few += ["--experts", "self", "--replies", "2", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "eapo_agents.cli", "benchmarks", tiny_model, *few],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [(r["status"], r["samples"], r["error"]) for r in report["results"]] == [
+        ("success", 1, "")
+    ] * 2
+    assert report["experts"] == {"experts": None, "num_replies": 2, "max_reply_tokens": 32}
+    assert "with replicas" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--tasks", "mmmlu"], "unknown benchmark 'mmmlu': they are humaneval, hle, gpqa"),
         (["--limit", "0"], "limit must be at least 1, not 0"),
+        (["--experts", "self", "--replies", "0"], "num_replies must be at least 1, not 0"),
+        (["--experts", "experts", "--pool", "32B"], "'32B' fits none of the served models"),
     ],
 )
 def test_bad_input_is_one_line(

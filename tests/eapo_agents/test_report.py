@@ -99,6 +99,7 @@ def test_policies_evaluated_on_other_problems_are_not_compared(
     assert "Differences, points of mean@k" not in tables(run, other, fewer)
     text = write_report(methods_of([run, other]), tmp_path / "report").read_text(encoding="utf-8")
     assert "accuracy.png" in text
+    assert "Problems: synthetic, synthetic (2)." in text
 
 
 @pytest.fixture

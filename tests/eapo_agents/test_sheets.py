@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
@@ -18,6 +18,8 @@ texts = st.text(st.sampled_from("`~\n\r\t\x1b\u202e\ud800<>|\\*_#[]!&;$ a1-")) |
 
 
 @given(texts)
+@example("```")
+@example("a\n````\nb\n```")
 def test_nothing_in_a_text_ends_its_code_block(text: str) -> None:
     [token] = MARKDOWN.parse(fenced(text))
     assert token.type == "fence"
