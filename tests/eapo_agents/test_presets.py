@@ -39,7 +39,7 @@ def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
     assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
     assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
     assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
-    assert config.model.engine == "vllm"  # what the paper samples with (Appendix K)
+    assert config.model.engine == "vllm"  # "vLLM backend"
     assert config.algorithm == "dapo"
     assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
     assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
