@@ -126,13 +126,13 @@ def test_terse_paths_share_their_last_value(
 
     def script(prompt: str, rng: np.random.Generator) -> str:
         seen.append(prompt)
-        return "\\boxed{3}" if "reply" in prompt else "a=10;b=7 and so on"
+        return "\\boxed{3}" if "reply" in prompt else "a=10;b=17;c=5"
 
     asyncio.run(
-        leap(tokenizer, verifier, script, LeapWords.terse(), block_tokens=8).solve(PROBLEM, 2, 0)
+        leap(tokenizer, verifier, script, LeapWords.terse(), block_tokens=13).solve(PROBLEM, 2, 0)
     )
     assert len(seen) == 4
-    assert all(prompt.endswith("b=7<reply>a=10</reply>\nturns 1") for prompt in seen[2:])
+    assert all(prompt.endswith("c=5<reply>b=17</reply>\nturns 1") for prompt in seen[2:])
 
 
 def test_what_is_done_is_not_done_again(
