@@ -35,9 +35,9 @@ miniature says is that EAPO is no rival to demonstrations where good ones can be
 **The base with experts beats EAPO alone.** Experts that do the brackets leave two sums to the base,
 which it can do. They know all that the task asks; the paper's experts do not.
 
-**LeaP, and copies of oneself, help nobody.** Their use rests on peers that are right more often than
-chance and err in different ways. A base that is right once in eighty times has none, so its copies
-are as good as experts that are meaningless.
+**LeaP, and copies of oneself, help nobody.** Their use rests on peers that are right more often
+than chance and err in different ways. A base that is right once in eighty times has none, so its
+copies are as good as experts that are meaningless.
 """
 
 CURVE = """\
@@ -90,9 +90,9 @@ READING = """\
 Intervals are for other seeds and other problems of the same kind
 (`eapo_agents.comparison.seeds_difference`): Student's t, variance of the seeds plus variance of
 the problems, problems paired. They are of 95%, but for EAPO against self-exploratory RL at the
-tables' base, which is one of 97.5%, as said above. With a single seed an interval counts problems alone and says
-nothing about other seeds; no verdict is given then. Seeds of an untrained policy are seeds of its
-sampling.
+tables' base, which is one of 97.5%, as said above. With a single seed an interval counts problems
+alone and says nothing about other seeds; no verdict is given then. Seeds of an untrained policy are
+seeds of its sampling.
 """
 
 NOT_TESTED = """\
