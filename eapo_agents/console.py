@@ -92,10 +92,12 @@ def show_report(runs: Sequence[Run], folder: Path | None) -> None:
         ValueError: none of the runs has metrics, or one of their files is damaged.
     """
     methods = methods_of(runs)
-    for sheet in sheets(methods):
+    outcomes = [method.outcome() for method in methods]
+    for sheet in sheets(methods, outcomes):
         CONSOLE.print(sheet.rich())
     name = "report" if len(runs) == 1 else "comparison"
-    CONSOLE.print(f"report: {write_report(methods, folder or runs[0].folder / name)}")
+    path = write_report(methods, outcomes, folder or runs[0].folder / name)
+    CONSOLE.print(f"report: {path}")
     for run in runs:
         CONSOLE.print(f"run folder: {run.folder}")
 

@@ -57,18 +57,19 @@ CURVES = (
 )
 
 
-def write_report(methods: Sequence[Method], folder: Path) -> Path:
-    """Write the report and its pictures in a folder; return the report's file.
+def write_report(
+    methods: Sequence[Method], outcomes: Sequence[Outcome | None], folder: Path
+) -> Path:
+    """Write the report on methods and their outcomes, and its pictures; return the report's file.
 
     Raises:
         ValueError: one of the runs' files is damaged.
     """
-    outcomes = [method.outcome() for method in methods]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
     parts = [
         _introduction(methods),
-        *(sheet.markdown() for sheet in sheets(methods)),
+        *(sheet.markdown() for sheet in sheets(methods, outcomes)),
         *_accuracy(methods, outcomes, folder),
         *_curves(methods, folder),
         *_examples([one.run for method in methods for one in method.runs]),
@@ -77,9 +78,8 @@ def write_report(methods: Sequence[Method], folder: Path) -> Path:
     return path
 
 
-def sheets(methods: Sequence[Method]) -> list[Sheet]:
+def sheets(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> list[Sheet]:
     """Return the tables of some methods: metrics, each seed, differences; only those with rows."""
-    outcomes = [method.outcome() for method in methods]
     found = [
         _metrics(methods, outcomes),
         _seeds(methods, outcomes),

@@ -17,7 +17,7 @@ from eapo_agents.comparison import seeds_difference
 from eapo_agents.presets import embedded
 from eapo_agents.report import CURVES, sheets, write_report
 from eapo_agents.run import Run
-from eapo_agents.run_methods import methods_of
+from eapo_agents.run_methods import Method, Outcome, methods_of
 from eapo_agents.sheets import Sheet
 
 Recorder = Callable[..., Run]
@@ -31,7 +31,12 @@ def values(sheet: Sheet) -> dict[str, list[str]]:
 
 
 def tables(*runs: Run) -> dict[str, Sheet]:
-    return {sheet.title: sheet for sheet in sheets(methods_of(runs))}
+    return {sheet.title: sheet for sheet in sheets(*methods_and_outcomes(*runs))}
+
+
+def methods_and_outcomes(*runs: Run) -> tuple[tuple[Method, ...], list[Outcome | None]]:
+    methods = methods_of(runs)
+    return methods, [method.outcome() for method in methods]
 
 
 def test_the_table_shows_the_last_values(recorded: Recorder) -> None:
@@ -128,7 +133,9 @@ def test_policies_evaluated_on_other_problems_are_not_compared(
     run = recorded("run", [0.5], correct={1: [HALF] * 8})
     fewer = recorded("fewer", [0.5], correct={1: [HALF] * 7})
     assert "Differences, points of mean@k" not in tables(run, other, fewer)
-    text = write_report(methods_of([run, other]), tmp_path / "report").read_text(encoding="utf-8")
+    text = write_report(*methods_and_outcomes(run, other), tmp_path / "report").read_text(
+        encoding="utf-8"
+    )
     assert "accuracy.png" in text
     assert "Problems: synthetic, synthetic (2)." in text
 
@@ -149,7 +156,7 @@ def test_a_report_is_a_page_with_its_pictures(several: list[Run], tmp_path: Path
     row |= {"reward": 1.0, "turn_budget": 2, "acceptance_rate": 0.5, "consultations": []}
     said = "```\n# A heading\n\x1b[2J<script>"
     several[2].record_transcripts(3, [{**row, "messages": [{"role": "user", "content": said}]}])
-    path = write_report(methods_of(several), tmp_path / "deep" / "down")
+    path = write_report(*methods_and_outcomes(*several), tmp_path / "deep" / "down")
     assert {one.name for one in path.parent.iterdir()} == {"report.md", *PICTURES}
     for name in PICTURES:
         assert path.with_name(name).read_bytes().startswith(b"\x89PNG\r\n")
@@ -171,7 +178,7 @@ def test_a_run_that_recorded_little_has_a_report_that_says_so(
     run = recorded("distilled", [])
     run.record(1, {"loss": 2.5})
     run.close()
-    path = write_report(methods_of([run]), tmp_path / "report")
+    path = write_report(*methods_and_outcomes(run), tmp_path / "report")
     assert [one.name for one in path.parent.iterdir()] == ["report.md"]
     text = path.read_text(encoding="utf-8")
     assert text.count("Not recorded by these runs.") == len(CURVES)
@@ -183,6 +190,6 @@ def test_a_report_is_written_while_training_goes_on(recorded: Recorder, tmp_path
     run = recorded("eapo", [0.5, 0.5])
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": 3, "accuracy": float(np.float32(1 / 3))})[:20])
-    assert "| training steps | 2 |" in write_report(methods_of([run]), tmp_path / "r").read_text(
-        "utf-8"
-    )
+    assert "| training steps | 2 |" in write_report(
+        *methods_and_outcomes(run), tmp_path / "r"
+    ).read_text("utf-8")
