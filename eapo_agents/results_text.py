@@ -4,9 +4,10 @@ INTRODUCTION = """\
 # Results in miniature
 
 The paper's comparisons on the embedded model, a Llama of a million parameters, and procedural
-problems: sums of three brackets modulo 100. Every number is mean@32 alone (the paper's "Pass@32")
-on the same 64 held-out problems, in percent. This file is written by a command from the files in
-[results/](results); nothing in it is typed in by hand.
+problems: sums of three brackets modulo 100. Every score is mean@32 (the paper's "Pass@32") on the
+same 64 held-out problems, in percent; alone, except for self collaboration, the expert-assisted
+workflow, LeaP and Appendix E, which are what a model does with help. The tables are written by a
+command from the files in [results/](results).
 
 A miniature tests orderings, not sizes: it says whether the method can do what the paper says it
 does, and where it does not.
@@ -19,8 +20,24 @@ Both start from the same weights, see the same problems with the same settings, 
 turn budget alone: 2, falling to 1, or 1 from the start. The experts answer one bracket at a time.
 
 Five seeds a method were planned. They left the matter open, so five more were added, once, and
-nothing else was changed. All ten together were looked at twice, which makes their p-value too
-small by up to half; the later five alone are a test of its own, decided on before they ran.
+nothing else was changed. All ten together were looked at twice, so their interval is one of 97.5%
+and the verdict is drawn from it; the later five alone are a test of its own, decided on before
+they ran.
+"""
+
+DISAGREEMENT = """\
+**Distillation wins here, by far.** The expert's solutions are right, of the very form in which the
+policy writes its own, and eighty tokens long: supervised learning has a signal for each token, and
+a student of this size can copy all there is to know. The paper's experts write ten thousand tokens
+in a manner of their own, and knowing the answer is not all there is to their reasoning. What the
+miniature says is that EAPO is no rival to demonstrations where good ones can be had and imitated.
+
+**The base with experts beats EAPO alone.** Experts that do the brackets leave two sums to the base,
+which it can do. They know all that the task asks; the paper's experts do not.
+
+**LeaP, and copies of oneself, help nobody.** Their use rests on peers that are right more often
+than chance and err in different ways. A base that is right once in eighty times has none, so its
+copies are as good as experts that are meaningless.
 """
 
 CURVE = """\
@@ -47,14 +64,15 @@ curriculum.
 steps of arithmetic become reliable, and then success climbs to half of all problems and more, or
 rewards stay too rare. EAPO makes the first likelier; it does not make it certain.
 
-The table below shows why. Entropy tells the two outcomes apart long before success does: it falls
-where the training works. Self-exploratory RL fails by hunger: nine groups of ten hold no right
-answer, nothing is learned, and the entropy stays where it began. EAPO fails by another way: help
-is withdrawn faster than skill comes, soon half of the groups are all wrong, and what is reinforced
-in the others are lucky chains, one right answer against seven wrong ones. Each such update takes
-probability from what the policy was sure of, so that entropy rises, the chains grow longer and less
-of them is right, and more groups are all wrong: a circle that does not end. A remedy would slow the
-withdrawal down while the entropy rises; it has not been tried, since the schedule is the paper's.
+Entropy tells the two outcomes apart long before success does, as the table below shows: it falls
+where the training works. The failures of the two methods differ. Self-exploratory RL fails by
+hunger: nine groups of ten hold no right answer, and the entropy stays about where it began. EAPO
+begins with right answers in most groups and loses them: help is withdrawn faster than skill comes,
+half of the groups are all wrong by the second quarter, and the entropy rises from then on. What we
+take to happen, without having measured it: the few right answers that are reinforced are lucky
+chains, and the many wrong ones take probability from what the policy was sure of, so that fewer
+chains are right, and so on. A remedy would slow the withdrawal down while the entropy rises; it has
+not been tried, since the schedule is the paper's.
 """
 
 TUNING = """\
@@ -71,9 +89,10 @@ other problems and did not matter.
 READING = """\
 Intervals are for other seeds and other problems of the same kind
 (`eapo_agents.comparison.seeds_difference`): Student's t, variance of the seeds plus variance of
-the problems, problems paired. With a single seed an interval counts problems alone and says
-nothing about other seeds; no verdict is given then. Seeds of an untrained policy are seeds of its
-sampling.
+the problems, problems paired. They are of 95%, but for EAPO against self-exploratory RL at the
+tables' base, which is one of 97.5%, as said above. With a single seed an interval counts problems
+alone and says nothing about other seeds; no verdict is given then. Seeds of an untrained policy are
+seeds of its sampling.
 """
 
 NOT_TESTED = """\

@@ -39,7 +39,7 @@ def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
     assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
     assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
     assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
-    assert config.model.engine == "vllm"  # what the paper samples with (Appendix K)
+    assert config.model.engine == "vllm-server"  # "vLLM backend"
     assert config.algorithm == "dapo"
     assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
     assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
@@ -56,7 +56,9 @@ def test_a_preset_takes_the_rest_from_the_dapo_recipe(preset: Callable[[], Train
     assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
     assert config.problems.source == "dapo-math-17k"
     assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
-    assert config.model.dtype == "bfloat16"
+    assert config.model.dtype == config.learner.precision == "bfloat16"
+    assert config.learner.gradient_checkpointing
+    assert config.sync.tolerance == 0.5
     assert config.experts.kind == "openai"
     for value in ("group size 16", "10 generation", "weight decay 0.1", "gradient clip 1.0"):
         assert value in (table_5.__doc__ or "").split("Inferred from the DAPO recipe")[1]

@@ -102,9 +102,9 @@ def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> N
         for seed in (0, 1, 5, 6)
     ]
     text = report(tmp_path, *runs)
-    assert "| the first five: 2 and 2 | +50.0 (" in text
-    assert "| the later five alone: 2 and 2 | +100.0 (" in text
-    assert "| all: 4 and 4 | +75.0 (" in text
+    assert "| the first five, 95%: 2 and 2 | +50.0 (" in text
+    assert "| the later five alone, 95%: 2 and 2 | +100.0 (" in text
+    assert "| all, 97.5%: 4 and 4 | +75.0 (" in text
 
 
 def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:
