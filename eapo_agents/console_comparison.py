@@ -13,26 +13,27 @@ from eapo_agents.console_evaluation import averages, cell
 from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import Evaluation, paired
 from eapo_agents.metrics import Interval
-from eapo_agents.report_plots import Bar, bars_figure, save
-from eapo_agents.sheets import Sheet
+from eapo_agents.report_plots import Bar, bars_figure, picture, save
+from eapo_agents.sheets import Sheet, difference_cells, visible
 
 
 def show_comparison(evaluations: Sequence[Evaluation], plot: Path | None = None) -> None:
     """Print what some policies can do, and how the first differs from each other one.
 
     Differences are over the problems that both were evaluated on. With a path, the scores are drawn
-    there as a PNG.
+    there, as its ending says; without one as a PNG.
 
     Raises:
-        ValueError: no problem in common with the first.
+        ValueError: no problem in common with the first, or a path that names no kind of picture.
     """
+    place = picture(plot) if plot else None
     first, *others = evaluations
     differences = [difference_sheet(first, other) for other in others]
     for sheet in (scores_sheet(evaluations), *differences):
         Console().print(sheet.rich())
-    if plot:
-        save(bars_figure(score_bars(evaluations)), plot)
-        Console().print(f"plot: {plot}")
+    if place:
+        save(bars_figure(score_bars(evaluations)), place)
+        Console().print(f"plot: {visible(str(place))}", markup=False, soft_wrap=True)
 
 
 def scores_sheet(evaluations: Sequence[Evaluation]) -> Sheet:
@@ -80,9 +81,8 @@ def difference_sheet(a: Evaluation, b: Evaluation) -> Sheet:
     rows = []
     for name, sets in chosen:
         found = sets_difference(sets, np.random.default_rng(0))
-        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
-        count, mean = str(sum(len(first) for first, _ in sets)), f"{100 * found.mean:+.1f}"
-        rows.append([name, count, mean, f"{low} to {high}", f"{found.p_value:.3f}"])
+        count = str(sum(len(first) for first, _ in sets))
+        rows.append([name, count, *difference_cells(found)])
     header = ["problems", "how many", "difference", "95% interval", "p-value"]
     return Sheet(title=f"{a.name} - {b.name}, points of mean@k", header=header, rows=rows)
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
 
 from eapo_agents.evaluate import NUM_RESAMPLES, ProblemResult, Report
 from eapo_agents.metrics import Interval, resampled_means
+from eapo_agents.records import json_lines, validated
 from eapo_agents.run import Run
 from eapo_agents.settings import ProblemSettings
 from eapo_env.problems import SOURCES, load_problems
@@ -112,19 +112,20 @@ class Journal:
         A last line that a crash cut short is dropped.
 
         Raises:
-            ValueError: the file holds results of something else, or a broken line before the last.
+            ValueError: the file holds results of something else, or a line that is no result; a
+                last line that is not JSON is none.
         """
         subject = json.loads(json.dumps(subject))
         journal = cls(path=path, subject=subject)
-        rows = _rows(path)
+        rows = json_lines(path)
         if rows and rows[0] != subject:
             raise ValueError(
                 f"{path} holds results of another model, settings or problems; delete it to start"
                 " anew"
             )
-        for row in rows[1:]:
-            result = _validated(row["result"], ProblemResult, path)
-            journal.results.setdefault(row["set"], []).append(result)
+        for number, row in enumerate(rows[1:], start=2):
+            found = validated(row, _Result, f"{path}, line {number}")
+            journal.results.setdefault(found.set, []).append(found.result)
         lines = [json.dumps(row) + "\n" for row in (rows or [subject])]
         _write(path, "".join(lines))
         return journal
@@ -134,6 +135,14 @@ class Journal:
         row = {"set": set_name, "result": asdict(result)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """A line of a journal after its first."""
+
+    set: str
+    result: ProblemResult
 
 
 def paired(a: Evaluation, b: Evaluation) -> dict[str, tuple[Means, Means]]:
@@ -178,16 +187,11 @@ def read_evaluation(path: Path) -> Evaluation:
     """
     if path.is_dir():
         return run_evaluation(Run.open(path))
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"no evaluation can be read from {path}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    tree = _json(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
         raise ValueError(f"{path} holds no evaluation: it has no 'sets'")
-    reports = {name: _validated(report, Report, path) for name, report in tree["sets"].items()}
-    wrong = _validated(tree.get("wrong_replies", {}), dict[str, float], path)
+    reports = {name: _report(report, path) for name, report in tree["sets"].items()}
+    wrong = validated(tree.get("wrong_replies", {}), dict[str, float], path)
     return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
 
 
@@ -195,12 +199,12 @@ def run_evaluation(run: Run) -> Evaluation:
     """Return the newest evaluation of a run.
 
     Raises:
-        ValueError: the run has none yet.
+        ValueError: the run has none yet, or its file holds something else.
     """
-    tree = run.last_evaluation
-    if tree is None:
+    paths = list(run.evaluations.values())
+    if not paths:
         raise ValueError(f"{run.folder} has no evaluation yet")
-    report = _validated(tree, Report, run.folder)
+    report = _report(_json(paths[-1]), paths[-1])
     return Evaluation(name=run.name, reports={run.config.evaluation.problems.label: report})
 
 
@@ -211,25 +215,24 @@ def check_distinct(sets: Sequence[ProblemSet]) -> None:
         raise ValueError(f"two sets of problems are called {twice[0]!r}; use NAME=FILE")
 
 
-def _rows(path: Path) -> list[Any]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
-    return rows
-
-
-def _validated(tree: object, kind: type[Any], path: Path) -> Any:
+def _json(path: Path) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} holds no {kind.__name__}: {where}: {first['msg']}") from None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"no evaluation can be read from {path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _report(tree: object, path: Path) -> Report:
+    report: Report = validated(tree, Report, path)
+    lengths = sorted({len(verdicts) for verdicts in report.correct_PK})
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"{path} holds no Report: correct_PK: problems of {lengths} samples")
+    names, problems = len(report.problem_ids), len(report.correct_PK)
+    if names not in (0, problems):
+        raise ValueError(f"{path} holds no Report: {names} problem_ids for {problems} problems")
+    return report
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.comparison import seeds_difference
-from eapo_agents.metrics import Interval, PairedDifference, paired_difference
+from eapo_agents.metrics import Interval, paired_difference
 from eapo_agents.report_examples import examples
 from eapo_agents.report_plots import (
     CALLS,
@@ -31,14 +31,18 @@ from eapo_agents.report_plots import (
 from eapo_agents.run import Run
 from eapo_agents.run_methods import Method, Outcome
 from eapo_agents.settings import ProblemSettings
-from eapo_agents.sheets import Sheet, escaped
+from eapo_agents.sheets import Sheet, difference_cells, escaped
 
-ROWS = (
+ALONE = (
     ("alone/variance", "variance, alone"),
     ("alone/pass_at_k", "pass@k, alone"),
     ("alone/majority_at_k", "majority@k, alone"),
     ("alone/response_tokens", "response tokens, alone"),
     ("alone/truncation_rate", "truncation rate, alone"),
+)
+"""What is shown of the evaluation that mean@k is of: the mean over its runs."""
+
+LAST = (
     ("accuracy", "accuracy, last training step"),
     ("call_rate", "call rate, last training step"),
     ("response_tokens", "response tokens, last training step"),
@@ -90,7 +94,9 @@ def _metrics(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> S
         ["mean@k, alone", *(f"{one.mean:.3f}" if one else "-" for one in outcomes)],
         ["95% interval", *(_span(one.interval if one else None) for one in outcomes)],
     ]
-    for metric, title in ROWS:
+    for metric, title in ALONE:
+        rows.append([title, *(_number(one.metric(metric) if one else None) for one in outcomes)])
+    for metric, title in LAST:
         rows.append([title, *(_number(method.last(metric)) for method in methods)])
     title = "Trained policies, evaluated alone on held-out problems, and their training"
     return Sheet(title=title, header=["", *(method.label for method in methods)], rows=rows)
@@ -119,19 +125,16 @@ def _seeds(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> She
 def _differences(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
     """Return how the first method compares with each other one on the same problems.
 
-    One run each: over problems, by `metrics.paired_difference`. Several: over seeds and problems,
-    by `comparison.seeds_difference`. Methods evaluated on other problems have no row.
+    One run each: over problems, by `metrics.paired_difference`. Several each: over seeds and
+    problems, by `comparison.seeds_difference`. One against several has no interval: nothing is
+    known about other seeds of the one. Methods evaluated on other problems have no row.
     """
     (label, first), *others = zip((one.label for one in methods), outcomes, strict=True)
     rows = []
     for name, other in others:
         if first is None or other is None or not _same_problems(first, other):
             continue
-        found = _difference(first, other)
-        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
-        over = "problems" if _single(first, other) else "seeds and problems"
-        mean, p_value = f"{100 * found.mean:+.1f}", f"{found.p_value:.3f}"
-        rows.append([f"{label} - {name}", mean, f"{low} to {high}", over, p_value])
+        rows.append([f"{label} - {name}", *_difference(first, other)])
     header = ["", "difference", "95% interval", "over", "p-value"]
     return Sheet(title="Differences, points of mean@k", header=header, rows=rows)
 
@@ -142,15 +145,18 @@ def _same_problems(a: Outcome, b: Outcome) -> bool:
     return len(settings) == 1 and a.values_SP.shape[1] == b.values_SP.shape[1]
 
 
-def _difference(a: Outcome, b: Outcome) -> PairedDifference:
-    if _single(a, b):
-        return paired_difference(a.values_SP[0], b.values_SP[0], np.random.default_rng(0))
-    return seeds_difference(a.values_SP, b.values_SP)
-
-
-def _single(*outcomes: Outcome) -> bool:
-    """Tell whether each is of one run, so that nothing is known about other seeds."""
-    return all(len(one.runs) == 1 for one in outcomes)
+def _difference(a: Outcome, b: Outcome) -> list[str]:
+    """Return the cells of a difference: mean, interval, over what, p-value."""
+    single = [len(one.runs) == 1 for one in (a, b)]
+    if all(single):
+        rng = np.random.default_rng(0)
+        found, over = paired_difference(a.values_SP[0], b.values_SP[0], rng), "problems only"
+    elif any(single):
+        return [f"{100 * (a.mean - b.mean):+.1f}", "-", "-", "-"]
+    else:
+        found, over = seeds_difference(a.values_SP, b.values_SP), "seeds and problems"
+    mean, interval, p_value = difference_cells(found)
+    return [mean, interval, over, p_value]
 
 
 def _introduction(methods: Sequence[Method]) -> str:

@@ -63,7 +63,7 @@ def curves_figure(methods: Sequence[Method], panels: Sequence[Panel]) -> Figure:
                 _draw_curve(axis, method, metric, f"C{number % 10}")
             axis.set_title(title)
             axis.set_xlabel("training step")
-            axis.set_ylim(bottom=0)
+            _begin_at_zero(axis)
             axis.grid(alpha=0.3)
         figure.axes[0].legend(fontsize=8)
     return figure
@@ -90,10 +90,23 @@ def bars_figure(bars: Mapping[str, Mapping[str, Bar]]) -> Figure:
                 _draw_interval(axis, place, bar)
         axis.set_xticks(range(len(sets)), [_plain(name) for name in sets])
         axis.set_ylabel("mean@k, alone (%)")
-        axis.set_ylim(bottom=0)
+        _begin_at_zero(axis)
         axis.grid(axis="y", alpha=0.3)
         axis.legend(fontsize=8)
     return figure
+
+
+def picture(path: Path) -> Path:
+    """Return where `save` writes a picture: a PNG if the path has no ending.
+
+    Raises:
+        ValueError: an ending that names no kind of picture.
+    """
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
+    kinds = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(f"{path} names no kind of picture; endings are {', '.join(sorted(kinds))}")
+    return path
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -104,6 +117,11 @@ def save(figure: Figure, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def _begin_at_zero(axis: Axes) -> None:
+    """Let values begin at 0, or below where an interval reaches there."""
+    axis.set_ylim(bottom=min(0.0, 1.05 * axis.dataLim.y0))
 
 
 def _draw_curve(axis: Axes, method: Method, metric: str, colour: str) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.records import json_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -82,12 +83,15 @@ class Run:
         """The recorded metrics, a mapping per training step, in order.
 
         Raises:
-            ValueError: a line that is not JSON, before the last; a last line cut short by a crash
-                is left out.
+            ValueError: a line that holds no step's metrics; a last line cut short by a crash is
+                left out.
         """
         path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return list(_parsed_lines(lines, path))
+        rows = json_lines(path)
+        for number, row in enumerate(rows, start=1):
+            if not _is_metrics(row):
+                raise ValueError(f"{path}, line {number} holds no step's metrics: {row!r:.80}")
+        return rows
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Append a step's metrics."""
@@ -242,18 +246,23 @@ def model_config(path: str, preset: TrainConfig) -> TrainConfig:
     return replace(run.config, model=replace(run.config.model, path=str(run.checkpoints[-1])))
 
 
-def _parsed_lines(lines: list[str], path: Path) -> Iterable[dict[str, float]]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+def _is_metrics(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and all(isinstance(value, int | float) for value in row.values())
+    )
 
 
 def _by_step(folder: Path, pattern: str) -> dict[int, Path]:
-    found = {int(path.stem.removeprefix("step-")): path for path in folder.glob(pattern)}
-    return dict(sorted(found.items()))
+    return dict(sorted((_step(path), path) for path in folder.glob(pattern)))
+
+
+def _step(path: Path) -> int:
+    number = path.stem.removeprefix("step-")
+    if not number.isdecimal():
+        raise ValueError(f"{path} is of no training step: {number!r} is not a number")
+    return int(number)
 
 
 def _made(folder: Path) -> bool:

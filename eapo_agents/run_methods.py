@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eapo_agents.comparison import Floats, seeds_interval, student_t_quantile
 from eapo_agents.config import TrainConfig
 from eapo_agents.metrics import Interval, bootstrap_interval
+from eapo_agents.records import validated
 from eapo_agents.run import Run
 from eapo_agents.settings import ProblemSettings
 from eapo_agents.sheets import first_distinct
@@ -62,13 +62,23 @@ class Recorded:
         """
         path = self.evaluations[step]
         try:
-            tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            correct = np.asarray(tree["correct_PK"], dtype=np.float64)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} holds no evaluation: {error!r}") from None
-        if correct.ndim != 2 or not correct.size:
-            raise ValueError(f"{path} holds no evaluation: its verdicts are {correct.shape}")
-        return correct
+            tree = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} holds no Evaluation: {error}") from None
+        found = validated(tree, _Evaluation, path)
+        lengths = sorted({len(verdicts) for verdicts in found.correct_PK})
+        if len(lengths) != 1 or not lengths[0]:
+            raise ValueError(
+                f"{path} holds no Evaluation: correct_PK: problems of {lengths} samples"
+            )
+        return np.array(found.correct_PK, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evaluation:
+    """What is read of an evaluation's file."""
+
+    correct_PK: tuple[tuple[bool, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +117,12 @@ class Outcome:
     def mean(self) -> float:
         """The mean over runs and problems."""
         return float(self.values_SP.mean())
+
+    def metric(self, name: str) -> float | None:
+        """Return the mean over the runs of a metric of this step; None where one lacks it."""
+        found = [dict(run.points(name)).get(self.step) for run in self.runs]
+        values = [value for value in found if value is not None]
+        return float(np.mean(values)) if len(values) == len(found) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +163,21 @@ class Method:
         """Return what its policies can do alone; None where nothing was evaluated.
 
         Raises:
-            ValueError: an evaluation's file is damaged.
+            ValueError: an evaluation's file is damaged, or the runs' are of several lengths.
         """
         runs = tuple(run for run in self.runs if run.evaluations)
         common = set.intersection(*(set(run.evaluations) for run in runs)) if runs else set()
         if not common:
             return None
         step = max(common)
-        values_SP = np.stack([run.correct_PK(step).mean(axis=1) for run in runs])
+        values = [run.correct_PK(step).mean(axis=1) for run in runs]
+        for run, one in zip(runs, values, strict=True):
+            if len(one) != len(values[0]):
+                raise ValueError(
+                    f"{run.evaluations[step]} has {len(one)} problems,"
+                    f" {runs[0].evaluations[step]} has {len(values[0])}"
+                )
+        values_SP = np.stack(values)
         return Outcome(step=step, runs=runs, values_SP=values_SP, interval=_interval(values_SP))
 
     def last(self, metric: str) -> float | None:

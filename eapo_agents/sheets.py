@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
+from eapo_agents.metrics import PairedDifference
+
 _MARKS = re.compile(r"([\\`*_\[\]<>|&~#!$])")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -24,7 +26,7 @@ class Sheet:
 
     def rich(self) -> Table:
         """Return it for the console; the first column is on the left."""
-        drawn = Table(title=escape(self.title))
+        drawn = Table(title=escape(visible(self.title)))
         for number, name in enumerate(self.header):
             drawn.add_column(escape(visible(name)), justify="right" if number else "left")
         for row in self.rows:
@@ -41,6 +43,13 @@ class Sheet:
 def first_distinct(*namings: Sequence[str]) -> Sequence[str]:
     """Return the first naming under which no two things are called the same, or the last one."""
     return next((one for one in namings if len(set(one)) == len(one)), namings[-1])
+
+
+def difference_cells(found: PairedDifference) -> tuple[str, str, str]:
+    """Return a difference in points, its interval, and its p-value."""
+    low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
+    p_value = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "< 0.001"
+    return f"{100 * found.mean:+.1f}", f"{low} to {high}", p_value
 
 
 def visible(text: str) -> str:

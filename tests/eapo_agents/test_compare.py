@@ -86,6 +86,22 @@ def test_several_are_compared_with_the_first_and_drawn(
     assert matplotlib.image.imread(tmp_path / "bars.png")[..., :3].std() > 0.05
 
 
+def test_the_picture_stands_where_the_command_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in (FIRST, SECOND):
+        write_evaluation(one, tmp_path / f"{one.name}.json")
+    files = [str(tmp_path / f"{name}.json") for name in ("new", "old")]
+    assert cli.main(["compare", *files, "--plot", str(tmp_path / "bars")]) == 0
+    place = tmp_path / "bars.png"
+    assert f"plot: {place}\n" in capsys.readouterr().out
+    assert place.read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["compare", *files, "--plot", str(tmp_path / "bars.exe")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "names no kind of picture" in shown.err
+
+
 def test_the_table_of_differences_by_hand() -> None:
     """Of 8 problems 4 are half a point better; in the other set nothing differs.
 

@@ -152,6 +152,37 @@ def test_a_broken_line_before_the_last_is_an_error(tmp_path: Path) -> None:
         Journal.open(path, {"seed": 1})
 
 
+@pytest.mark.parametrize("line", ["5", "[]", "{}", '{"set": "x"}', '{"set": "x", "result": {}}'])
+def test_a_line_that_is_no_result_is_an_error(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_text(f'{{"seed": 1}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{path}, line 2 holds no Result: "):
+        Journal.open(path, {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"correct_PK": [[True, False], [True]]}, r"correct_PK: problems of \[1, 2\] samples"),
+        ({"correct_PK": []}, r"correct_PK: problems of \[\] samples"),
+        ({"correct_PK": [[True, 7]]}, r"correct_PK.0.1: .*: 7"),
+        ({"correct_PK": [[None]]}, r"correct_PK.0.0: .*: None"),
+        ({"problem_ids": ["a"]}, "1 problem_ids for 2 problems"),
+    ],
+)
+def test_verdicts_that_do_not_fit_are_an_error_with_the_file(
+    change: dict[str, object], message: str, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    report = asdict(report_on_results([result("a", True, False), result("b", True, True)]))
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"sets": {"x": {**report, **change}}}), encoding="utf-8")
+    run = Run.create(tiny_config, tmp_path)
+    run.record_evaluation(1, {**report, **change})
+    for given, named in ((path, path), (run.folder, run.evaluations[1])):
+        with pytest.raises(ValueError, match=f"{named} holds no Report: {message}"):
+            read_evaluation(given)
+
+
 def test_a_named_file_is_laid_out_as_its_source_or_as_any(tmp_path: Path) -> None:
     """AIME 2024 keeps its answers in the column of solutions."""
     path, rest = tmp_path / "rows.jsonl", ProblemSettings()

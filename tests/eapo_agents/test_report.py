@@ -35,7 +35,7 @@ def tables(*runs: Run) -> dict[str, Sheet]:
 
 
 def test_the_table_shows_the_last_values(recorded: Recorder) -> None:
-    run = recorded("first", [0.125, 0.25, 0.375], correct={3: [ALL, HALF]})
+    run = recorded("first", [0.125, 0.25, 0.375], correct={4: [ALL, HALF]})
     run.record(4, {"alone/variance": 0.125})
     run.close()
     [sheet] = tables(run, recorded("second", [0.0625])).values()
@@ -70,7 +70,7 @@ def test_policies_are_compared_problem_by_problem(recorded: Recorder) -> None:
     # 4 of 8 problems half a point better: 25 points; the sign-flip test over 4 nonzero
     # differences has p = 2 / 2^4.
     assert (name, mean, interval) == ("first-1 - second-1", "+25.0", "+6.2 to +43.8")
-    assert over == "problems"
+    assert over == "problems only"
     assert 0.11 < float(p_value) < 0.14
     assert tables(other, better)["Differences, points of mean@k"].rows[0][1] == "-25.0"
 
@@ -79,12 +79,43 @@ def test_methods_of_several_seeds_are_compared_over_seeds(recorded: Recorder) ->
     def trained(name: str, *seeds: Sequence[list[bool]]) -> list[Run]:
         return [recorded(name, [0.5], seed=n, correct={1: one}) for n, one in enumerate(seeds)]
 
-    runs = trained("a", [ALL, HALF], [ALL, ALL], [HALF, ALL]) + trained("b", [HALF, HALF])
+    runs = trained("a", [ALL, HALF], [ALL, ALL], [HALF, ALL]) + trained(
+        "b", [HALF, HALF], [HALF, ALL]
+    )
     runs += trained("c")
     [row] = tables(*runs, recorded("d", [0.5]))["Differences, points of mean@k"].rows
-    expected = seeds_difference([[1, 0.5], [1, 1], [0.5, 1]], [[0.5, 0.5]])
-    assert row[:2] == ["a (3 seeds) - b", f"{100 * expected.mean:+.1f}"]
+    expected = seeds_difference([[1, 0.5], [1, 1], [0.5, 1]], [[0.5, 0.5], [0.5, 1]])
+    assert row[:2] == ["a (3 seeds) - b (2 seeds)", f"{100 * expected.mean:+.1f}"]
     assert row[3:] == ["seeds and problems", f"{expected.p_value:.3f}"]
+
+
+def test_one_run_against_several_has_a_difference_without_an_interval(recorded: Recorder) -> None:
+    """Of the lone run's method no other seed is known: its variance is not 0."""
+    several = [recorded("a", [0.5], seed=n, correct={1: [ALL, HALF]}) for n in range(3)]
+    lone = recorded("b", [0.5], correct={1: [HALF, HALF]})
+    for runs, name, mean in (
+        ([*several, lone], "a (3 seeds) - b", "+25.0"),
+        ([lone, *several], "b - a (3 seeds)", "-25.0"),
+    ):
+        [row] = tables(*runs)["Differences, points of mean@k"].rows
+        assert row == [name, mean, "-", "-", "-"]
+
+
+def test_all_numbers_of_an_evaluation_are_of_one_step(recorded: Recorder) -> None:
+    """One seed has gone on to step 4; step 2 is the newest that both were evaluated after."""
+    runs = []
+    for seed, steps in enumerate(({2: 0.25, 4: 0.75}, {2: 0.125})):
+        correct = {step: [ALL, HALF] for step in steps}
+        runs.append(recorded("eapo", [0.5], seed=seed, correct=correct))
+        for step, value in steps.items():
+            runs[-1].record(step, {"alone/variance": value, "alone/pass_at_k": value})
+        runs[-1].close()
+    runs[1].record(3, {"alone/majority_at_k": 0.5})
+    runs[1].close()
+    found = values(tables(*runs)["Trained policies, evaluated alone on held-out problems, and their"
+                                 " training"])  # fmt: skip
+    assert found["variance, alone"] == found["pass@k, alone"] == ["0.188"]
+    assert found["majority@k, alone"] == ["-"]
 
 
 def test_policies_evaluated_on_other_problems_are_not_compared(

@@ -9,7 +9,7 @@ import matplotlib.image
 import pytest
 
 from eapo_agents.metrics import Interval
-from eapo_agents.report_plots import OVERVIEW, Bar, bars_figure, curves_figure, save
+from eapo_agents.report_plots import OVERVIEW, Bar, bars_figure, curves_figure, picture, save
 from eapo_agents.run import Run
 from eapo_agents.run_methods import methods_of
 
@@ -53,6 +53,28 @@ def test_bars_stand_in_groups_with_their_intervals() -> None:
     assert [list(line.get_ydata()) for line in axis.lines] == [[12.5, 50.0], [50.0, 100.0]]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["aime", "aimo"]
     assert sorted(text.get_text() for text in axis.texts) == ["25.0", "50.0", "75.0"]
+
+
+def test_an_interval_that_reaches_below_zero_is_not_cut_off(recorded: Recorder) -> None:
+    low = bars_figure({"x": {"y": Bar(value=0.25, interval=Interval(-0.5, 1.0))}}).axes[0]
+    assert low.get_ylim()[0] < -50.0
+    runs = [recorded("eapo", [value], seed=n) for n, value in enumerate((0.0, 0.5))]
+    axis = curves_figure(methods_of(runs), OVERVIEW[:1]).axes[0]
+    [band] = axis.collections[0].get_paths()
+    assert axis.get_ylim()[0] < band.get_extents().y0 < 0.0
+    for positive in (
+        bars_figure({"x": {"y": Bar(value=0.5, interval=None)}}),
+        curves_figure(methods_of(runs[1:]), OVERVIEW[:2]),
+    ):
+        assert {axis.get_ylim()[0] for axis in positive.axes} == {0.0}
+
+
+def test_a_picture_without_an_ending_is_a_png(tmp_path: Path) -> None:
+    assert picture(tmp_path / "bars") == tmp_path / "bars.png"
+    for name in ("bars.png", "bars.SVG", "bars.pdf"):
+        assert picture(tmp_path / name) == tmp_path / name
+    with pytest.raises(ValueError, match=r"bars.exe names no kind of picture; endings are .*png"):
+        picture(tmp_path / "bars.exe")
 
 
 def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -96,6 +96,24 @@ def test_a_bad_line_before_the_last_is_an_error_with_its_place(run: Run) -> None
         _ = run.metrics
 
 
+@pytest.mark.parametrize(
+    "line", ["null", "5", "[]", '{"loss": 1.0}', '{"step": "1"}', '{"step": 2, "loss": null}']
+)
+def test_a_line_without_a_steps_numbers_is_an_error_with_its_place(run: Run, line: str) -> None:
+    path = run.folder / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{path}, line 2 holds no step's metrics: "):
+        _ = run.metrics
+
+
+def test_a_stray_file_among_the_evaluations_is_an_error_that_names_it(run: Run) -> None:
+    run.record_evaluation(1, {})
+    stray = run.folder / "evaluations" / "step-x.json"
+    stray.write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{stray} is of no training step: 'x' is not a number"):
+        _ = run.evaluations
+
+
 def test_a_fresh_run_has_no_metrics(run: Run) -> None:
     assert (run.metrics, run.last_evaluation, run.checkpoints) == ([], None, [])
 

@@ -146,12 +146,34 @@ def test_runs_without_metrics_are_an_error_only_if_all_are(recorded: Recorder) -
     assert len(methods_of([recorded("eapo", [0.5]), fresh])) == 2
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"correct_PK": []}', '{"correct_PK": ["x"]}'])
-def test_a_damaged_evaluation_is_an_error(text: str, recorded: Recorder) -> None:
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{", ""),
+        ("[]", r"\[\]"),
+        ("{}", "correct_PK: Field required"),
+        ('{"correct_PK": []}', r"problems of \[\] samples"),
+        ('{"correct_PK": [[]]}', r"problems of \[0\] samples"),
+        ('{"correct_PK": ["x"]}', "'x'"),
+        ('{"correct_PK": [[true, 7]]}', "correct_PK.0.1: .*: 7"),
+        ('{"correct_PK": [[null]]}', "correct_PK.0.0: .*: None"),
+        ('{"correct_PK": [[true], [true, false]]}', r"problems of \[1, 2\] samples"),
+    ],
+)
+def test_a_damaged_evaluation_is_an_error(text: str, value: str, recorded: Recorder) -> None:
     run = recorded("eapo", [0.5], correct={1: [ALL]})
     run.evaluations[1].write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"step-000001.json holds no evaluation"):
+    with pytest.raises(ValueError, match=f"step-000001.json holds no Evaluation: .*{value}"):
         methods_of([run])[0].outcome()
+
+
+def test_seeds_evaluated_on_other_numbers_of_problems_are_an_error(recorded: Recorder) -> None:
+    runs = [
+        recorded("eapo", [0.5], seed=n, correct={1: [ALL] * count}) for n, count in ((0, 2), (1, 3))
+    ]
+    paths = [run.evaluations[1] for run in runs]
+    with pytest.raises(ValueError, match=f"{paths[1]} has 3 problems, {paths[0]} has 2"):
+        methods_of(runs)[0].outcome()
 
 
 def test_what_a_run_recorded_stays_as_it_was_read(recorded: Recorder) -> None:

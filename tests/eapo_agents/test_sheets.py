@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from eapo_agents.sheets import Sheet, escaped, fenced, first_distinct, visible
+from eapo_agents.metrics import Interval, PairedDifference
+from eapo_agents.sheets import Sheet, difference_cells, escaped, fenced, first_distinct, visible
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 texts = st.text(st.sampled_from("`~\n\r\t\x1b\u202e\ud800<>|\\*_#[]!&;$ a1-")) | st.text()
@@ -67,6 +68,23 @@ def test_a_sheet_is_the_same_table_in_both_forms() -> None:
     assert re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", html) == [
         "", "a|b", "x[red]", "&lt;b&gt;1&lt;/b&gt;", "y", "2",
     ]  # fmt: skip
+
+
+def test_nothing_in_a_sheet_commands_the_terminal() -> None:
+    foreign = "\x1b[2J[red]"
+    console = Console(file=io.StringIO(), width=80)
+    console.print(Sheet(title=foreign, header=[foreign], rows=[[foreign]]).rich())
+    assert console.file.getvalue().count(r"\x1b[2J[red]") == 3
+    assert "\x1b" not in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("p_value", "shown"),
+    [(1.0, "1.000"), (0.001, "0.001"), (1 / 10_001, "< 0.001"), (0.0, "< 0.001")],
+)
+def test_a_small_p_value_is_not_shown_as_zero(p_value: float, shown: str) -> None:
+    found = PairedDifference(mean=0.25, interval=Interval(-0.125, 0.5), p_value=p_value)
+    assert difference_cells(found) == ("+25.0", "-12.5 to +50.0", shown)
 
 
 def test_the_first_naming_without_twins_is_taken() -> None:
