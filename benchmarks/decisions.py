@@ -5,8 +5,9 @@
 The careless student writes the texts and slips in a fifth of its steps; the expert works out any
 part; a query costs 0.1. Each cell is the mean reward, and the mean number of queries an episode,
 over 512 episodes of agents that decide greedily; `+-` is the standard deviation over seeds.
-`shared out`: in every step the sub-environments have rates evenly spaced over (0, 1). `falling`:
-all have the same rate, which falls from 1 to 0 over the training.
+`shared out`: each sub-environment goes through rates evenly spaced over (0, 1), one after the other
+with each episode that it begins. `falling`: all have the same rate, which falls from 1 to 0 over
+the training.
 """
 
 from __future__ import annotations

@@ -15,13 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eapo_agents.openai_policy import OpenAIPolicy
+from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.policy import Sampling
 from eapo_agents.served import Served, served
 from eapo_agents.settings import ExpertSettings
 from eapo_agents.text_rollout import CHARS_A_TOKEN
 from eapo_agents.workflows import Replicas
-from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool
 from eapo_env.types import Rules
 
@@ -83,7 +82,7 @@ class BenchmarkExperts:
         max_reply_tokens: the most of a reply that the policy reads.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or experts that know procedural problems only.
     """
 
     experts: ExpertSettings | None = None
@@ -94,6 +93,11 @@ class BenchmarkExperts:
         for name in ("num_replies", "max_reply_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.experts and self.experts.kind in ("synthetic", "synthetic-parts"):
+            raise ValueError(
+                f"experts.kind={self.experts.kind} knows procedural problems only:"
+                " name a --preset with served experts, or set experts.kind and experts.endpoints"
+            )
 
     def before(self, policy: Model, address: Served, settings: BenchmarkSettings) -> Model:
         """Return the policy as a model of the harness that consults before it answers.
@@ -117,9 +121,9 @@ class BenchmarkExperts:
 
         if self.experts:
             return self.experts.pool()
-        endpoint = Endpoint(base_url=address.base_url, models=(address.name,))
+        replica = ApiSettings(base_url=address.base_url).policy(address.name)
         sampling = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
-        return Replicas(model=OpenAIPolicy(endpoint=endpoint), prompts=WORDS, sampling=sampling)
+        return Replicas(model=replica, prompts=WORDS, sampling=sampling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ def show_evaluation(
 ) -> Evaluation:
     """Evaluate a model on some sets of problems, and print all metrics; see `evaluated`."""
     evaluation = asyncio.run(evaluated(console, config, method, sets, json_file))
+    forget(json_file)
     console.print(evaluation_table(evaluation))
     return evaluation
 
@@ -74,7 +75,8 @@ async def evaluated(
 ) -> Evaluation:
     """Return the evaluation of a model on some sets of problems; show progress, write a file.
 
-    With a file, what is finished is kept beside it, and an evaluation that was interrupted goes on.
+    With a file, what is finished is kept beside it, and an evaluation that was interrupted goes on;
+    `forget` removes it.
 
     Raises:
         ValueError: what is kept beside the file belongs to another evaluation.
@@ -89,11 +91,16 @@ async def evaluated(
         reports=reports,
         wrong_replies=method.wrong_replies,
     )
-    if json_file and journal:
+    if json_file:
         write_evaluation(evaluation, json_file)
-        journal.path.unlink()
         console.print(f"evaluation: {json_file}")
     return evaluation
+
+
+def forget(json_file: Path | None) -> None:
+    """Remove what was kept beside the file of a finished evaluation."""
+    if json_file:
+        _partial(json_file).unlink()
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
@@ -187,6 +194,8 @@ def _subject(config: TrainConfig, method: Method, sets: Sequence[ProblemSet]) ->
     return {
         "method": {"name": method.name, **method.subject},
         "model": asdict(config.model),
+        "vllm": asdict(config.vllm),
+        "policy_server": asdict(config.policy_server),
         "rollout": asdict(config.rollout),
         "truncation": asdict(config.evaluation.truncation),
         "samples_per_problem": config.evaluation.samples_per_problem,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -16,7 +17,13 @@ from eapo_agents.chat_model import ChatModel
 from eapo_agents.chat_models import chat_model_of, leap_of
 from eapo_agents.config import TrainConfig
 from eapo_agents.console import CONSOLE
-from eapo_agents.console_evaluation import Method, evaluated, problem_sets, show_evaluation
+from eapo_agents.console_evaluation import (
+    Method,
+    evaluated,
+    forget,
+    problem_sets,
+    show_evaluation,
+)
 from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import Evaluation, ProblemSet
 from eapo_agents.leap import LeapSettings
@@ -37,7 +44,8 @@ def show_workflow(
 ) -> None:
     """Evaluate a model under some conditions; print a column for each.
 
-    With a folder, each condition is an evaluation in a file of its own there, `CONDITION.json`.
+    With a folder, each condition is an evaluation in a file of its own there, `CONDITION.json`;
+    what is finished is kept beside it until the last condition ends.
     """
     sets = problem_sets(config, sources)
     with chat_model_of(config) as model:
@@ -65,12 +73,13 @@ def show_leap(
 async def _evaluations(
     config: TrainConfig, methods: Sequence[Method], sets: Sequence[ProblemSet], folder: Path | None
 ) -> dict[str, Evaluation]:
-    return {
-        method.name: await evaluated(
-            CONSOLE, config, method, sets, folder / f"{method.name}.json" if folder else None
-        )
-        for method in methods
+    files = {one.name: folder / f"{one.name}.json" if folder else None for one in methods}
+    evaluations = {
+        one.name: await evaluated(CONSOLE, config, one, sets, files[one.name]) for one in methods
     }
+    for file in files.values():
+        forget(file)
+    return evaluations
 
 
 def _method(
@@ -92,10 +101,15 @@ def _method(
             "num_replies": workflow.num_replies,
             "turn_budget": workflow.turn_budget,
             "experts": asdict(config.experts),
-            "drawn": [[s.expert, s.sample] for rows in drawn.values() for row in rows for s in row],
+            "drawn": [_drawn(s) for rows in drawn.values() for row in rows for s in row],
         },
         wrong_replies={name: error_rate(rows) for name, rows in drawn.items()},
     )
+
+
+def _drawn(solution: Solution) -> list[object]:
+    digest = hashlib.sha256(solution.text.encode("utf-8", "surrogatepass")).hexdigest()
+    return [solution.expert, solution.sample, digest]
 
 
 def _table(title: str, set_name: str, evaluations: Mapping[str, Evaluation]) -> Table:

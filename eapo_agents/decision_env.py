@@ -146,8 +146,10 @@ class ScheduledRules(VectorWrapper[Features, Decisions, npt.NDArray[Any]]):
 
     Args:
         env: the environment whose rules are set.
-        rules_at: (step, draw) -> rules, as `eapo_env.annealing.Annealing.rules_at`. The draws are
-            evenly spaced over (0, 1), and go round the sub-environments from step to step.
+        rules_at: (step, draw) -> rules, as `eapo_env.annealing.Annealing.rules_at`. There are as
+            many draws as sub-environments, evenly spaced over (0, 1). A sub-environment begins at
+            one of its own and takes the next with each episode that it begins, so that all draws
+            have the same share of its episodes, however long these are.
     """
 
     env: DecisionVectorEnv
@@ -156,18 +158,31 @@ class ScheduledRules(VectorWrapper[Features, Decisions, npt.NDArray[Any]]):
         super().__init__(env)
         self.rules_at = rules_at
         self.num_steps = 0
+        self._places = np.arange(self.num_envs)
         self._set_rules()
+
+    def reset(
+        self, *, seed: Seeds = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Features, dict[str, Any]]:
+        """Return what the environment's reset does."""
+        self._set_rules()
+        result = self.env.reset(seed=seed, options=options)
+        mask = (options or {}).get("reset_mask")
+        self._places += 1 if mask is None else mask
+        return result
 
     def step(self, actions: Decisions) -> tuple[Features, Floats, Bools, Bools, dict[str, Any]]:
         """Return what the environment's step does, and count it."""
         self.num_steps += 1
         self._set_rules()
-        return self.env.step(actions)
+        result = self.env.step(actions)
+        _, _, terminations, truncations, _ = result
+        self._places += terminations | truncations
+        return result
 
     def _set_rules(self) -> None:
-        places = [(self.num_steps + index) % self.num_envs for index in range(self.num_envs)]
-        draws = [(place + 0.5) / self.num_envs for place in places]
-        self.env.rules = [self.rules_at(self.num_steps, draw) for draw in draws]
+        draws = (self._places % self.num_envs + 0.5) / self.num_envs
+        self.env.rules = [self.rules_at(self.num_steps, float(draw)) for draw in draws]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,9 +208,31 @@ def play(
     """Return the score of `rounds` episodes of each sub-environment, under these rules.
 
     Every sub-environment's first episodes count, so short ones do not count more. The environment's
-    own rules are as before afterwards.
+    own rules are as before afterwards, even if the decisions or a model raise.
+
+    Raises:
+        ValueError: fewer than one round.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, not {rounds}")
     before, env.rules = env.rules, rules
+    try:
+        ends = _ends(env, decide, rounds, seed)
+    finally:
+        env.rules = before
+    reward, correct, queries = np.array([end for some in ends for end in some[:rounds]]).T
+    return Score(
+        reward=float(reward.mean()),
+        accuracy=float(correct.mean()),
+        queries=float(queries.mean()),
+        call_rate=float((queries > 0).mean()),
+    )
+
+
+def _ends(
+    env: DecisionVectorEnv, decide: Decide, rounds: int, seed: int
+) -> list[list[tuple[float, bool, int]]]:
+    """Return reward, verdict and queries of each sub-environment's episodes, so many or more."""
     ends: list[list[tuple[float, bool, int]]] = [[] for _ in range(env.num_envs)]
     observations, _ = env.reset(seed=seed)
     while min(map(len, ends)) < rounds:
@@ -204,14 +241,7 @@ def play(
             final = infos["final_info"]
             end = (rewards[index], final["correct"][index], final["queries"][index])
             ends[index].append(end)
-    env.rules = before
-    reward, correct, queries = np.array([end for some in ends for end in some[:rounds]]).T
-    return Score(
-        reward=float(reward.mean()),
-        accuracy=float(correct.mean()),
-        queries=float(queries.mean()),
-        call_rate=float((queries > 0).mean()),
-    )
+    return ends
 
 
 def always(decision: int) -> Decide:

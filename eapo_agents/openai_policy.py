@@ -7,6 +7,7 @@ event loop, a limit on live calls, a deadline, retries, and a key from the envir
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,11 @@ from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, open_line
 from eapo_env.prompts import encodable
 from eapo_env.types import Message
 
-_NO_ROOM = "maximum context length"
-"""What OpenAI's servers and vLLM's say of a conversation that is too long."""
+_CONTEXT = re.compile(r"maximum context length is (\d+)")
+_PROMPT = re.compile(
+    r"(\d+) (?:input tokens|in the messages|in (?:the|your) prompt)|messages resulted in (\d+)"
+)
+"""What OpenAI's servers and vLLM's say of a conversation that, with its reply, is too long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +42,9 @@ class OpenAIPolicy:
     async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
         """Return the model's next turn.
 
-        A conversation that has outgrown the context gives an empty turn; an opening that does not
-        fit is an error like any other.
+        Where the server says that `max_tokens` does not fit beside the conversation, it is asked
+        once more for what does. A conversation that has outgrown the context gives an empty turn;
+        an opening that does not fit is an error like any other.
 
         Raises:
             OSError: no key in the environment, or no completion after all retries: a failure is
@@ -49,13 +54,18 @@ class OpenAIPolicy:
         line = await open_line(self.endpoint)
         if line is None:
             raise OSError(f"{where}: the variable {self.endpoint.api_key_env} holds no key")
-        match await line.call(self._request(messages, sampling, seed)):
+        body = self._request(messages, sampling, seed)
+        outcome = await line.call(body)
+        room = room_left(outcome.reason) if isinstance(outcome, Failure) else None
+        if room is not None and room > 0:
+            outcome = await line.call(_with_limit(body, room))
+        match outcome:
             case Payload(content):
                 turn = read_turn(content, sampling.stop)
                 if turn is None:
                     raise OSError(f"{where}: not a chat completion: {reprlib.repr(content)}")
                 return turn
-            case Failure(reason) if len(messages) > 1 and _NO_ROOM in reason:
+            case Failure() if len(messages) > 1 and room is not None and room <= 0:
                 return Turn(text="", num_tokens=0, finish="length")
             case Failure(reason):
                 raise OSError(f"{where}: {reason}")
@@ -80,6 +90,22 @@ class OpenAIPolicy:
             **self.extra_body,
         }
         return {name: value for name, value in body.items() if value is not None}
+
+
+def room_left(reason: str) -> int | None:
+    """Return the tokens that a refused conversation leaves in the context, 0 or less for none.
+
+    None for a refusal that does not say the length of the context and that of the conversation.
+    """
+    context, prompt = _CONTEXT.search(reason), _PROMPT.search(reason)
+    if context is None or prompt is None:
+        return None
+    return int(context[1]) - int(prompt[1] or prompt[2])
+
+
+def _with_limit(body: Mapping[str, object], room: int) -> dict[str, object]:
+    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+    return {**body, name: room}
 
 
 def _truncation(truncation: Truncation) -> dict[str, object]:

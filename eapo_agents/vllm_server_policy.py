@@ -123,11 +123,17 @@ class VLLMServerPolicy:
 
         Raises:
             ValueError: a name that is unknown or missing, or completions under way.
-            ConnectionError: the server did not take them.
+            PolicyError: the server did not take them.
         """
         if self._under_way:
             raise ValueError(f"{self._under_way} completions under way would mix two policies")
-        self._transfer.send(with_tied(state_dict, self._names))
+        weights = with_tied(state_dict, self._names)
+        try:
+            self._transfer.send(weights)
+        except Exception as error:
+            raise PolicyError(
+                f"the policy server {self._server.base_url} did not take the weights: {error}"
+            ) from error
 
     def close(self) -> None:
         """Give up the transfer; the server goes on."""

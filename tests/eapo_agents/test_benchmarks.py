@@ -16,6 +16,7 @@ import pytest
 
 from eapo_agents.benchmarks import NAMES, BenchmarkSettings
 from eapo_agents.cli import main
+from eapo_agents.openai_policy import ApiSettings
 
 ROOT = Path(__file__).parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "eapo_env" / "stub_server.py"))
@@ -66,7 +67,9 @@ def output_to(prompt, answers):
 
 
 cases = json.loads((folder / "cases.json").read_text())
-print(json.dumps([[results(case) for case in cases], asked]))
+replicas = BenchmarkExperts()._pool(Served(url, "echo"), BenchmarkSettings())
+deadline_s = replicas.model.endpoint.call_timeout_s
+print(json.dumps([[results(case) for case in cases], asked, deadline_s]))
 """
 """The harness in a process of its own, with its scripted model."""
 
@@ -144,11 +147,12 @@ CASES: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True, slots=True)
 class Played:
     """What the cases came to: results by case and benchmark; tokens, temperature of every call;
-    what the experts and the replica were asked."""
+    what the experts and the replica were asked; how long a replica may take."""
 
     results: dict[str, dict[str, dict[str, Any]]]
     asked: list[list[float]]
     questions: list[str]
+    deadline_s: float
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +172,9 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         )
         questions = [call["text"] for call in server.records("echo")]
     assert done.returncode == 0, done.stderr
-    found, asked = json.loads(done.stdout.splitlines()[-1])
+    found, asked, deadline_s = json.loads(done.stdout.splitlines()[-1])
     by_name = [{result["name"]: result for result in results} for results in found]
-    return Played(dict(zip(CASES, by_name, strict=True)), asked, questions)
+    return Played(dict(zip(CASES, by_name, strict=True)), asked, questions, deadline_s)
 
 
 def test_right_answers_earn_full_marks_and_wrong_ones_none(played: Played) -> None:
@@ -198,6 +202,7 @@ def test_a_model_with_experts_answers_what_their_replies_say(played: Played) -> 
     question = rows("hotpotqa")[0]["question"]
     assert sum(question in text for text in played.questions) == 3, "two experts and a replica"
     assert [9, 1.0] in played.asked
+    assert played.deadline_s == ApiSettings().call_timeout_s, "a replica writes as long as a policy"
 
 
 def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
@@ -259,6 +264,7 @@ def test_a_served_model_consults_its_replicas(tiny_model: Path, tmp_path: Path) 
         (["--tasks", "mmmlu"], "unknown benchmark 'mmmlu': they are humaneval, hle, gpqa"),
         (["--limit", "0"], "limit must be at least 1, not 0"),
         (["--experts", "self", "--replies", "0"], "num_replies must be at least 1, not 0"),
+        (["--experts", "experts"], "experts.kind=synthetic knows procedural problems only"),
         (["--experts", "experts", "--pool", "32B"], "'32B' fits none of the served models"),
     ],
 )

@@ -197,11 +197,30 @@ def test_rules_follow_a_schedule_and_budgets_are_shared_out(verifier: Verifier) 
 
 def test_every_sub_environment_gets_every_draw(verifier: Verifier) -> None:
     env = ScheduledRules(make(verifier, 2), lambda _, draw: Rules(acceptance_rate=draw))
+    seen = []
+    for begin in (
+        lambda: env.reset(seed=0),
+        lambda: env.step(np.array([0, 0])),
+        lambda: env.step(np.array([1, 0])),  # the first consults: its episode goes on
+        lambda: env.reset(options={"reset_mask": np.array([True, False])}),
+    ):
+        begin()
+        seen.append([episode.rules.acceptance_rate for episode in env.env.episodes])
+    assert seen == [[0.25, 0.75], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]
+
+
+def test_long_episodes_have_no_smaller_share_of_a_fractional_budget(verifier: Verifier) -> None:
+    """Half way from 2 turns to 1, half of each sub-environment's episodes have 2."""
+    halfway = Annealing(steps=2, turn_budget=2)
+    env = ScheduledRules(make(verifier, 4), lambda _, draw: halfway.rules_at(1, draw))
     env.reset(seed=0)
-    seen = [[rules.acceptance_rate for rules in env.env.rules]]
-    env.step(np.array([0, 0]))
-    seen.append([rules.acceptance_rate for rules in env.env.rules])
-    assert seen == [[0.25, 0.75], [0.75, 0.25]]
+    budgets: list[list[int]] = [[] for _ in range(4)]
+    while min(map(len, budgets)) < 8:
+        begun = env.env.episodes
+        _, _, over, _, _ = env.step(np.array([1, 1, 1, 1]))
+        for index in np.flatnonzero(over):
+            budgets[index].append(begun[index].rules.turn_budget)
+    assert [sorted(some[:8]) for some in budgets] == [[1] * 4 + [2] * 4] * 4
 
 
 def test_a_score_counts_the_same_episodes_of_every_sub_environment(verifier: Verifier) -> None:
@@ -219,6 +238,18 @@ def test_a_score_counts_the_same_episodes_of_every_sub_environment(verifier: Ver
     mixed = play(env, lambda seen: np.array([0, 0, 3, 3]) * (seen[:, 2] == 0), Rules(), rounds=5)
     assert (mixed.queries, mixed.call_rate) == (1.5, 0.5)
     assert env.rules == (Rules(),) * 4
+
+
+def test_the_rules_are_put_back_when_the_decisions_raise(envs: DecisionVectorEnv) -> None:
+    def decide(_: object) -> Any:
+        raise RuntimeError("no idea")
+
+    before = envs.rules
+    with pytest.raises(RuntimeError, match="no idea"):
+        play(envs, decide, Rules(acceptance_rate=0.25))
+    assert envs.rules == before
+    with pytest.raises(ValueError, match="rounds must be at least 1, not 0"):
+        play(envs, always(0), Rules(), rounds=0)
 
 
 def test_it_is_a_vector_environment_as_gymnasium_wants_it(verifier: Verifier) -> None:

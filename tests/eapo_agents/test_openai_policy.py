@@ -13,7 +13,7 @@ import pytest
 
 from eapo_agents.chat_model import Turn
 from eapo_agents.cli import main
-from eapo_agents.openai_policy import OpenAIPolicy, read_turn
+from eapo_agents.openai_policy import OpenAIPolicy, read_turn, room_left
 from eapo_agents.policy import Sampling
 from eapo_agents.text_rollout import TextRollout
 from eapo_agents.truncation import Truncation
@@ -75,6 +75,37 @@ def test_a_conversation_that_outgrows_the_context_ends_and_an_opening_is_an_erro
     )
     with pytest.raises(OSError, match="maximum context length is 8"):
         asyncio.run(policy(server, "outgrown:0").write(HELLO, Sampling(max_tokens=9), seed=0))
+
+
+def test_a_reply_is_cut_to_the_room_that_the_context_has(server: Any) -> None:
+    longer = (*HELLO, Message("assistant", "three?"), Message("user", "are you sure?"))
+    for model, limits, text in (
+        ("context:830-200", [700, 630], "\\boxed{3}"),
+        ("context:900-200", [700], "\\boxed{3}"),
+        ("context:830-830", [700], ""),
+    ):
+        turn = asyncio.run(policy(server, model).write(longer, Sampling(max_tokens=700), seed=0))
+        assert turn.text == text
+        assert [call["body"]["max_tokens"] for call in server.records(model)] == limits
+    with pytest.raises(OSError, match="maximum context length is 830"):
+        asyncio.run(policy(server, "context:830-830").write(HELLO, Sampling(max_tokens=7), seed=0))
+
+
+@pytest.mark.parametrize(
+    ("told", "room"),
+    [
+        ("you requested 900 tokens (200 in the messages, 700 in the completion).", 630),
+        ("you requested 900 tokens (200 in your prompt; 700 for the completion).", 630),
+        ("your messages resulted in 900 tokens.", -70),
+        ("your request has 830 input tokens.", 0),
+        ("your prompt contains at least 831 input tokens, which exceeds this limit", -1),
+        ("it is too long.", None),
+    ],
+)
+def test_the_room_that_a_refusal_states(told: str, room: int | None) -> None:
+    said = "BadRequestError: Error code: 400 - This model's maximum context length is 830 tokens."
+    assert room_left(f"{said} However, {told}") == room
+    assert room_left(told) is None
 
 
 def test_an_episode_with_a_consultation(server: Any) -> None:

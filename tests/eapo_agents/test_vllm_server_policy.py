@@ -12,7 +12,9 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -25,7 +27,7 @@ from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.policies import policy_of
-from eapo_agents.policy import Sampling, check_policy
+from eapo_agents.policy import PolicyError, Sampling, check_policy
 from eapo_agents.run import Run
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.trainer import Trainer
@@ -170,6 +172,23 @@ def test_a_server_that_is_not_there_is_an_error(folder: str) -> None:
         nobody = PolicyServer(base_url=f"http://127.0.0.1:{probe.getsockname()[1]}")
     with pytest.raises(ConnectionError, match="does not answer"):
         VLLMServerPolicy(folder, nobody)
+
+
+def test_a_server_that_went_away_takes_no_weights(folder: str) -> None:
+    class Models(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"data": [{"id": "policy", "max_model_len": 99}]}')
+
+    with HTTPServer(("127.0.0.1", 0), Models) as http:
+        at = PolicyServer(base_url=f"http://127.0.0.1:{http.server_port}")
+        answering = Thread(target=http.handle_request)
+        answering.start()
+        policy = VLLMServerPolicy(folder, at)
+        answering.join()
+    with pytest.raises(PolicyError, match=f"the policy server {at.base_url} did not take"):
+        policy.load_weights(llama().state_dict())
 
 
 @pytest.mark.parametrize("wrong", [{"base_url": "127.0.0.1:8100"}, {"call_timeout_s": 0.0}])

@@ -7,6 +7,8 @@ import json
 import runpy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.chat_model import PolicyChat
 from eapo_agents.cli import main
 from eapo_agents.config import TrainConfig, with_settings
+from eapo_agents.console_evaluation import evaluated, problem_sets
+from eapo_agents.console_workflows import _evaluations, _method
 from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import read_evaluation
 from eapo_agents.policy import ScriptedPolicy
@@ -271,6 +276,75 @@ def test_a_workflow_whose_server_died_goes_on(
     (report,) = read_evaluation(tmp_path / "meaningless.json").reports.values()
     assert report.num_problems == 4
     assert not (tmp_path / "meaningless.json.partial").exists()
+
+
+def test_a_condition_that_is_finished_is_not_played_again(
+    tokenizer: PreTrainedTokenizerFast, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """The model dies in the second condition; the same evaluations go on from there."""
+    prompts: list[str] = []
+
+    def script(prompt: str, rng: np.random.Generator) -> str:
+        prompts.append(prompt)
+        if len(prompts) == dies_at:
+            raise KeyError("the policy dies")
+        return "\\boxed{3}"
+
+    sets = problem_sets(tiny_config, [])
+    model = PolicyChat(ScriptedPolicy(tokenizer, script))
+    methods = [
+        _method(tiny_config, Workflow(), model, condition, sets)
+        for condition in ("alone", "meaningless")
+    ]
+    dies_at = 8 + 3
+    with pytest.raises(KeyError, match="the policy dies"):
+        asyncio.run(_evaluations(tiny_config, methods, sets, tmp_path))
+    assert (tmp_path / "alone.json").exists()
+    dies_at = 0
+    prompts.clear()
+    asyncio.run(_evaluations(tiny_config, methods, sets, tmp_path))
+    assert 0 < len(prompts) <= 8, "nothing but the second condition"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"alone.json", "meaningless.json"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda c: replace(c, vllm=replace(c.vllm, max_batch=3)),
+        lambda c: replace(c, policy_server=replace(c.policy_server, base_url="http://other:1")),
+    ],
+)
+def test_an_evaluation_does_not_go_on_with_another_sampler(
+    tokenizer: PreTrainedTokenizerFast,
+    tiny_config: TrainConfig,
+    changed: Callable[[TrainConfig], TrainConfig],
+    tmp_path: Path,
+) -> None:
+    sets = problem_sets(tiny_config, [])
+    model = PolicyChat(ScriptedPolicy(tokenizer, lambda *_: "\\boxed{3}"))
+    method = _method(tiny_config, Workflow(), model, "alone", sets)
+    file, console = tmp_path / "alone.json", Console(file=StringIO())
+    asyncio.run(evaluated(console, tiny_config, method, sets, file))
+    with pytest.raises(ValueError, match="results of another model, settings or problems"):
+        asyncio.run(evaluated(console, changed(tiny_config), method, sets, file))
+
+
+def test_an_evaluation_does_not_go_on_with_another_recording(
+    tokenizer: PreTrainedTokenizerFast, tiny_config: TrainConfig
+) -> None:
+    """The same experts and samples, and one other text."""
+    sets = problem_sets(tiny_config, [])
+    model = PolicyChat(ScriptedPolicy(tokenizer, lambda *_: "\\boxed{3}"))
+    recorded = {p.id: solutions(3, 0, p.id) for p in sets[0].problems}
+    (first, *_), *_ = recorded.values()
+    other = recorded | {first.problem: [replace(s, text="?") for s in recorded[first.problem]]}
+    one, same, another = (
+        _method(tiny_config, Workflow(solutions=texts), model, "recorded", sets).subject
+        for texts in (recorded, dict(recorded), other)
+    )
+    assert one == same
+    assert one != another
 
 
 @pytest.mark.parametrize(

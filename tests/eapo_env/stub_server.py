@@ -106,6 +106,19 @@ def solved(body: dict, answer: str) -> dict:
     return {**completion(text), "usage": {"completion_tokens": 7 if asks else 5}}
 
 
+def too_long(body: dict, context: int, prompt: int) -> dict | None:
+    """Refuse prompt + max_tokens > context, in OpenAI's words."""
+    reply = body["max_tokens"]
+    if prompt + reply <= context:
+        return None
+    message = (
+        f"This model's maximum context length is {context} tokens. However, you requested"
+        f" {prompt + reply} tokens ({prompt} in the messages, {reply} in the completion)."
+        " Please reduce the length of the messages or completion."
+    )
+    return {"error": {"message": message, "type": "invalid_request_error"}}
+
+
 BODIES = {
     "abort": json.dumps(completion("half a thought", "abort")),
     "empty": json.dumps(completion("")),
@@ -170,9 +183,14 @@ def main() -> None:
                 return web.json_response(solved(body=call["body"], answer=parameter))
             case "outgrown":
                 long = len(call["body"]["messages"]) > int(parameter)
-                error = {"message": "This model's maximum context length is 8 tokens."}
+                told = "This model's maximum context length is 8 tokens. However, your messages"
+                error = {"message": f"{told} resulted in 9 tokens."}
                 content = {"error": error} if long else solved(body=call["body"], answer="3")
                 return web.json_response(content, status=400 if long else 200)
+            case "context":
+                refusal = too_long(call["body"], *map(int, parameter.split("-")))
+                content = refusal or solved(body=call["body"], answer="3")
+                return web.json_response(content, status=400 if refusal else 200)
             case "hang":
                 await asyncio.sleep(3600)
             case "status":
