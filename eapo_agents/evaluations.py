@@ -3,7 +3,7 @@
     RESULT.json            the reports, set by set, with every sample's verdict
     RESULT.json.partial    while it lasts: what is evaluated, then one line a finished problem
 
-The journal is removed when the result is written.
+The journal is removed when the command that wrote it has all of its results.
 """
 
 from __future__ import annotations
