@@ -38,12 +38,14 @@ class Claim:
         better: the cell ahead.
         worse: the other.
         points: by how much in the paper.
+        spoilt_by: why the two cells do not test it, whatever they show; "" if they do.
     """
 
     text: str
     better: Cell
     worse: Cell
     points: float
+    spoilt_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,7 @@ TABLES = (
                 better=cells.EAPO,
                 worse=cells.SEQUENTIAL,
                 points=2.28,
+                spoilt_by="the base was only ever taught to ask for all brackets at once",
             ),
             Claim(
                 text="strong experts are ahead of weak ones",

@@ -38,6 +38,10 @@ which it can do. They know all that the task asks; the paper's experts do not.
 **LeaP, and copies of oneself, help nobody.** Their use rests on peers that are right more often
 than chance and err in different ways. A base that is right once in eighty times has none, so its
 copies are as good as experts that are meaningless.
+
+**One query a turn is not tested.** The base was taught to ask for its three brackets in one turn and
+to go on from three replies. With one reply a turn it gets nothing right from the first step on,
+accepted or not, so the cell tells how the base was taught and not what sequential queries are worth.
 """
 
 CURVE = """\
