@@ -102,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--preset", default="embedded", help=PRESET_HELP)
     play.add_argument("--problems", default="synthetic", help="a source of problems")
     play.add_argument("--turns", type=int, default=4, help="the turn budget")
-    play.add_argument("--acceptance-rate", type=float, default=1.0)
-    play.add_argument("--episodes", type=int, default=1)
-    play.add_argument("--seed", type=int, default=None)
+    play.add_argument("--acceptance-rate", type=float, default=1.0, help="default: 1")
+    play.add_argument("--episodes", type=int, default=1, help="default: 1")
+    play.add_argument("--seed", type=int, help="of the problems; default: drawn")
     play.set_defaults(command=_play)
 
     report = commands.add_parser("report", help="tables, plots, examples of one or several runs")

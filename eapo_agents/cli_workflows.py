@@ -19,8 +19,19 @@ def add_workflows(commands: Commands) -> None:
     """Add the commands."""
     workflow = commands.add_parser("workflow", help="a model with experts, without training")
     workflow.add_argument("model", help="as of eapo evaluate")
-    workflow.add_argument("conditions", nargs="+", choices=CONDITIONS, metavar="CONDITION")
-    workflow.add_argument("--replies", type=int, default=3, help="experts asked in parallel")
+    workflow.add_argument(
+        "conditions",
+        nargs="+",
+        choices=CONDITIONS,
+        metavar="CONDITION",
+        help=f"one or several of {', '.join(CONDITIONS)}",
+    )
+    workflow.add_argument(
+        "--replies",
+        type=int,
+        default=3,
+        help="experts asked about the whole problem, in parallel; default: 3 (embedded knows 1)",
+    )
     workflow.add_argument("--turns", type=int, help="let the model consult as it likes, so long")
     workflow.add_argument("--recording", type=Path, help="what eapo record-experts wrote")
     workflow.add_argument("--out", type=Path, metavar="FOLDER", help="an evaluation a condition")
@@ -41,8 +52,10 @@ def _add_leap(commands: Commands) -> None:
     leap = commands.add_parser("leap", help="parallel paths that learn from each other")
     leap.add_argument("model", help="as of eapo evaluate")
     leap.add_argument("--preset", default="embedded", help=PRESET_HELP)
-    leap.add_argument("--paths", type=int, default=16, help="how many reason side by side")
-    leap.add_argument("--block", type=int, default=4096, help="tokens between two exchanges")
+    leap.add_argument("--paths", type=int, default=16, help="side by side; default: 16")
+    leap.add_argument(
+        "--block", type=int, default=4096, help="tokens between exchanges; default: 4096"
+    )
     leap.add_argument("--summary", type=int, default=256, help="the most tokens of a summary")
     leap.add_argument("--peers", type=int, default=4, help="summaries that a path reads")
     leap.add_argument("--router", choices=("dispersed", "clustered", "hybrid"), default="dispersed")
@@ -70,12 +83,18 @@ def _workflow(options: argparse.Namespace) -> int:
     workflow = Workflow(
         num_replies=options.replies,
         turn_budget=options.turns,
-        solutions=read_solutions(options.recording) if options.recording else None,
+        solutions=read_solutions(_there(options.recording)) if options.recording else None,
     )
     config = pooled(with_settings(config, options.set), options.pool)
     conditions = list(dict.fromkeys(options.conditions))
     show_workflow(config, workflow, conditions, options.problems, options.out)
     return 0
+
+
+def _there(recording: Path) -> Path:
+    if not recording.is_file():
+        raise ValueError(f"there is no recording {recording}: make it with eapo record-experts")
+    return recording
 
 
 def _record(options: argparse.Namespace) -> int:

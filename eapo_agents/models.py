@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
 
 
 def model_folder(path: str) -> str:
-    """Return the folder or hub id that a model's path means."""
-    return str(resources.files("eapo_agents") / "embedded") if path == EMBEDDED else path
+    """Return the folder or hub id that a model's path means.
+
+    Raises:
+        ValueError: it can only be a folder, and there is none.
+    """
+    if path == EMBEDDED:
+        return str(resources.files("eapo_agents") / "embedded")
+    if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).is_dir():
+        raise ValueError(f"no model can be loaded from {path!r}: there is no such folder")
+    return path
 
 
 def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

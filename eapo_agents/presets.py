@@ -205,12 +205,14 @@ def preset_named(name: str) -> TrainConfig:
     """Return the preset of this name.
 
     Raises:
-        ValueError: no such preset; the nearest one is named.
+        ValueError: no such preset; the nearest one and all are named.
     """
     presets = {preset.__name__: preset for preset in PRESETS}
     if name not in presets:
         near = difflib.get_close_matches(name, presets, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown preset {name!r}: did you mean {near!r}?")
+        raise ValueError(
+            f"unknown preset {name!r}: did you mean {near!r}? There are {', '.join(presets)}"
+        )
     return presets[name]()
 
 

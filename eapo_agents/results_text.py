@@ -21,8 +21,8 @@ turn budget alone: 2, falling to 1, or 1 from the start. The experts answer one 
 
 Five seeds a method were planned. They left the matter open, so five more were added, once, and
 nothing else was changed. All ten together were looked at twice, so their interval is one of 97.5%
-and the verdict is drawn from it; the later five alone are a test of its own, decided on before
-they ran.
+and the verdict is drawn from it. The later five alone, decided on before they ran, point the same
+way, but their interval of 95% holds zero, as does that of the first five.
 """
 
 DISAGREEMENT = """\
@@ -35,13 +35,13 @@ miniature says is that EAPO is no rival to demonstrations where good ones can be
 **The base with experts beats EAPO alone.** Experts that do the brackets leave two sums to the base,
 which it can do. They know all that the task asks; the paper's experts do not.
 
-**LeaP, and copies of oneself, help nobody.** Their use rests on peers that are right more often
+**LeaP, and copies of oneself, do not help.** Their use rests on peers that are right more often
 than chance and err in different ways. A base that is right once in eighty times has none, so its
 copies are as good as experts that are meaningless.
 
-**One query a turn is not tested.** The base was taught to ask for its three brackets in one turn and
-to go on from three replies. With one reply a turn it gets nothing right from the first step on,
-accepted or not, so the cell tells how the base was taught and not what sequential queries are worth.
+**One query a turn is not tested.** The base was taught to ask for its three brackets in one turn
+and to go on from three replies. With one reply a turn it gets nothing right from the first step on,
+accepted or not: the cell tells how the base was taught, not what sequential queries are worth.
 """
 
 CURVE = """\
@@ -64,9 +64,10 @@ an easier problem out of a hard one: one bracket to work out instead of three. T
 policy that almost never solves three brackets finds its rewards, and the gate that closes is a
 curriculum.
 
-**It can fail.** Within a seed the outcome is nearly all or nothing, for both methods: either the
-steps of arithmetic become reliable, and then success climbs to half of all problems and more, or
-rewards stay too rare. EAPO makes the first likelier; it does not make it certain.
+**It can fail.** Within a seed the outcome is mostly one of two, for both methods: either the steps
+of arithmetic become reliable, and then success climbs to a third of all problems and more, or
+rewards stay too rare, and it ends at about a tenth or below. EAPO makes the first likelier; it does
+not make it certain.
 
 Entropy tells the two outcomes apart long before success does, as the table below shows: it falls
 where the training works. The failures of the two methods differ. Self-exploratory RL fails by

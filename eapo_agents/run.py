@@ -44,7 +44,7 @@ class Run:
 
     @classmethod
     def create(cls, config: TrainConfig, root: Path) -> Run:
-        """Return a new run in the first free `root/NAME-N`, its config written.
+        """Return a new run in the first free `root/NAME-N`: its config, and no steps yet.
 
         Raises:
             ValueError: no folder can be made there.
@@ -53,6 +53,7 @@ class Run:
             root.mkdir(parents=True, exist_ok=True)
             folder = next(filter(_made, (root / f"{config.name}-{n}" for n in count(1))))
             _write(folder / "config.json", config.to_json())
+            (folder / "metrics.jsonl").touch()
         except OSError as error:
             raise ValueError(f"cannot make a run folder in {root}: {error}") from error
         return cls(folder)
@@ -162,8 +163,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget the metrics recorded after a step: the run goes on from there."""
         kept = [row for row in self.metrics if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        _write(self.folder / "metrics.jsonl", text)
+        _write(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         for recorded in (self.transcripts, self.evaluations):
             for number, path in recorded.items():
                 if number > step:

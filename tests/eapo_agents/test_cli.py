@@ -177,6 +177,7 @@ def test_without_a_command_the_usage_is_shown() -> None:
         (["play", "--problems", "HERE/none.jsonl"], "none.jsonl"),
         (["play", "--turns", "0"], "turn_budget must be at least 1, not 0"),
         (["play", "--model", "HERE"], "no model can be loaded from 'HERE'"),
+        (["workflow", "embedded", "recorded", "--recording", "HERE/no"], "no recording HERE/no"),
         (["pretrain", "HERE", "--set", "student.slip=2"], "slip must be in [0, 1], not 2"),
     ],
 )
@@ -188,7 +189,6 @@ def test_errors_say_what_is_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fresh = Run.create(run.config, tmp_path)
-    (fresh.folder / "metrics.jsonl").write_text("", encoding="utf-8")
     places = {"HERE": str(tmp_path), "RUN": str(run.folder), "FRESH": str(fresh.folder)}
 
     def filled(text: str) -> str:

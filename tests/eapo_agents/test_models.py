@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.models import load_model
+from eapo_agents.models import load_model, model_folder
 from eapo_agents.settings import ModelSettings
 
 
@@ -51,3 +51,13 @@ def test_attention_is_computed_in_the_wanted_way(tiny_model: Path) -> None:
 def test_an_attention_that_is_not_there_is_an_error(tiny_model: Path) -> None:
     with pytest.raises(ValueError, match=r"no model can be loaded .*no_such_kernel"):
         load_model(ModelSettings(path=str(tiny_model), attention="no_such_kernel"))
+
+
+@pytest.mark.parametrize("path", ["/no/such/model", "./model", "a/b/c"])
+def test_a_folder_that_is_not_there_is_called_so(path: str) -> None:
+    with pytest.raises(ValueError, match=f"'{path}': there is no such folder"):
+        model_folder(path)
+
+
+def test_a_hub_id_is_no_folder() -> None:
+    assert model_folder("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"

@@ -135,5 +135,7 @@ def test_training_and_held_out_problems_of_the_embedded_preset_differ() -> None:
 
 def test_presets_are_found_by_name() -> None:
     assert preset_named("r1_distill_qwen_7b") == r1_distill_qwen_7b()
-    with pytest.raises(ValueError, match="unknown preset 'embeded': did you mean 'embedded'"):
+    with pytest.raises(
+        ValueError, match=r"'embeded': did you mean 'embedded'\? There are embedded, r1"
+    ):
         preset_named("embeded")
