@@ -5,7 +5,6 @@ vLLM's own server where vLLM is installed, else `transformers serve`.
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from eapo_agents.serve_expert import ExpertServers
-from eapo_agents.server_process import HOST, running
+from eapo_agents.server_process import HOST, free_port, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
         ChildProcessError: the server ended before it answered; the end of its output is in it.
         TimeoutError: it did not answer in time.
     """
-    port = _free_port()
+    port = free_port()
     address = Served(f"http://{HOST}:{port}/v1", model)
     if find_spec("vllm"):
         with ExpertServers(model=model, port=port, start_timeout_s=start_timeout_s).run():
@@ -46,9 +45,3 @@ def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
 def _transformers(model: str, port: int) -> list[str]:
     serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", model]
     return [*serve, "--host", HOST, "--port", str(port)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

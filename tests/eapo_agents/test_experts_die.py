@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stub_server import StubServer
 
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.expert_watch import ExpertWatch
 from eapo_agents.run import Run
 from eapo_agents.trainer import Trainer
-
-STUB = runpy.run_path(str(Path(__file__).parents[1] / "eapo_env" / "stub_server.py"))
 
 
 def test_a_killed_server_is_missed_once_a_minute_and_used_again(
@@ -25,7 +23,7 @@ def test_a_killed_server_is_missed_once_a_minute_and_used_again(
 
     The clock of the warnings stands still: however long the test takes, its minute is not over.
     """
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         endpoint = {
             "base_url": server.url,
             "models": ["echo"],

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import runpy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from command import as_options
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from stub_server import StubServer
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.chat_model import PolicyChat
@@ -34,7 +34,6 @@ from eapo_agents.workflows import Condition, Workflow, draw_solutions, error_rat
 from eapo_env.endpoints import Endpoint
 from eapo_env.types import Problem
 
-STUB = runpy.run_path(str(Path(__file__).parents[1] / "eapo_env" / "stub_server.py"))
 PROBLEMS = [Problem(id=f"p{n}", statement=f"statement {n}", answer="3") for n in range(3)]
 CONFIG = with_settings(embedded(), ["evaluation.samples_per_problem=2"])
 
@@ -197,24 +196,26 @@ def test_the_pool_of_table_6_is_served_by_a_preset() -> None:
 
 
 def test_the_commands_on_a_model_and_served_experts(
-    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    settings_without_model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every held-out problem's answer is 3; one expert knows it, the other says 4."""
-    recording, out = tmp_path / "recording.jsonl", tmp_path / "out"
-    with STUB["StubServer"]() as server:
+    model, recording, out = str(tiny_model), tmp_path / "recording.jsonl", tmp_path / "out"
+    with StubServer() as server:
         endpoint = {"base_url": server.url, "models": ["solve:3", "solve:4"]}
         pool = f"experts.endpoints={json.dumps([endpoint])}"
-        given = [part for s in (*tiny_settings, pool) for part in ("--set", s)]
-        given += ["--pool", "solve:3 + solve:4 x3"]
-        record = ["record-experts", str(recording), "--samples", "4", *given]
+        options = as_options([*settings_without_model, pool])
+        options += ["--pool", "solve:3 + solve:4 x3"]
+        record = ["record-experts", str(recording), "--samples", "4", *options]
         assert main(record) == 0
         assert "16 solutions of 4 problems, 4 right, 12 wrong" in capsys.readouterr().out
         asked = len(server.records("solve:4"))
         assert main(record) == 0
         assert len(server.records("solve:4")) == asked, "what is recorded is not asked again"
-        model = next(s for s in tiny_settings if s.startswith("model.path=")).partition("=")[2]
         conditions = ["alone", "self", "experts", "recorded", "erroneous", "meaningless"]
-        command = ["workflow", model, *conditions, "--recording", str(recording), *given]
+        command = ["workflow", model, *conditions, "--recording", str(recording), *options]
         assert main([*command, "--out", str(out)]) == 0
         texts = [call["text"] for call in server.records("solve:3")]
     assert {"q0", "q1", "q2", "q3"} <= set(texts)
@@ -229,20 +230,18 @@ def test_the_commands_on_a_model_and_served_experts(
     assert [report.call_rate for report in reports] == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
     alone = str(tmp_path / "alone.json")
-    assert main(["evaluate", model, *given[:-2], "--json", alone]) == 0
+    assert main(["evaluate", model, *options[:-2], "--json", alone]) == 0
     assert read_evaluation(Path(alone)).reports == found["alone"].reports
     assert main(["compare", str(out / "experts.json"), alone]) == 0
     assert f"{model}, experts - {model}, alone" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_served_model_collaborates_with_itself(
-    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings_without_model: list[str], tmp_path: Path
 ) -> None:
-    with STUB["StubServer"]() as server:
-        settings = [s for s in tiny_settings if not s.startswith("model.path")]
-        settings.append(f"model.api.base_url={server.url}")
-        given = [part for s in settings for part in ("--set", s)]
-        command = ["workflow", "solve:3", "self", *given, "--out", str(tmp_path)]
+    with StubServer() as server:
+        options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
+        command = ["workflow", "solve:3", "self", *options, "--out", str(tmp_path)]
         assert main(command) == 0
         calls = server.records("solve:3")
     assert len(calls) == 4 * 2 * (3 + 1), "three replicas and the policy in each episode"
@@ -253,14 +252,14 @@ def test_a_served_model_collaborates_with_itself(
 
 
 def test_a_workflow_whose_server_died_goes_on(
-    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings_without_model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Eight turns, half a second each, one at a time; the server dies in the fifth."""
-    with STUB["StubServer"]() as server:
-        settings = [s for s in tiny_settings if not s.startswith("model.path")]
-        settings += [f"model.api.base_url={server.url}", "model.api.max_live_calls=1"]
-        given = [part for s in [*settings, "model.api.max_retries=0"] for part in ("--set", s)]
-        command = ["workflow", "delay:0.5", "meaningless", *given, "--out", str(tmp_path)]
+    with StubServer() as server:
+        api = {"base_url": server.url, "max_live_calls": 1, "max_retries": 0}
+        settings = [*settings_without_model, f"model.api={json.dumps(api)}"]
+        options = [*as_options(settings), "--out", str(tmp_path)]
+        command = ["workflow", "delay:0.5", "meaningless", *options]
         with ThreadPoolExecutor() as pool:
             status = pool.submit(main, command)
             server.wait_for("delay:0.5", 5)
@@ -357,14 +356,14 @@ def test_an_evaluation_does_not_go_on_with_another_recording(
     ],
 )
 def test_bad_input_is_told_in_a_line(
-    tiny_settings: list[str],
+    tiny_model: Path,
+    settings_without_model: list[str],
     arguments: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [part for s in tiny_settings for part in ("--set", s)]
-    model: Any = next(s for s in tiny_settings if s.startswith("model.path=")).partition("=")[2]
-    assert main(["workflow", model, *arguments, *given]) == 2
+    options = as_options(settings_without_model)
+    assert main(["workflow", str(tiny_model), *arguments, *options]) == 2
     error = capsys.readouterr().err
     told = error.splitlines()[-1]
     assert told.startswith("eapo: ")
