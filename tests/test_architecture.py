@@ -49,7 +49,7 @@ AGENTS_ROWS = [
     "models presets run solutions pools",
     "policies evaluations run_methods report_examples",
     "report_plots lora play pretrain trainer",
-    "report distill chat_models bases follower copies cell_results console_evaluation",
+    "settings_page report distill chat_models bases follower copies cell_results console_evaluation",
     "workflows cells console console_comparison results_text",
     "benchmarks cell_runs claims results_plots console_workflows",
     "console_benchmarks",
