@@ -1,7 +1,7 @@
 """Every setting of a run as one Markdown page, made from the dataclasses that hold them.
 
-A setting's meaning stands in the docstring of its section, under Args; type and default stand at its
-field. `eapo settings` prints the page, and `docs/settings.md` is what it prints.
+A setting's meaning stands in the docstring of its section, under Args; type and default stand at
+its field. `eapo settings` prints the page, and `docs/settings.md` is what it prints.
 """
 
 from __future__ import annotations
@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Settings
 
-Every setting of `eapo train`, `eapo distill`, `eapo reproduce` and of the commands that evaluate; those of
-`eapo pretrain` come last. `eapo settings` prints this page, which is made from the code.
+Every setting of `eapo train`, `eapo distill`, `eapo reproduce` and of the commands that evaluate;
+those of `eapo pretrain` come last. `eapo settings` prints this page, which is made from the code.
 
-`--set KEY=VALUE` changes one and may be repeated. A value is JSON where it reads as JSON (`3e-5`, `true`, `null`,
-`[1, 2]`) and else a text as it stands; `null` is Python's None. The defaults are those of `eapo_agents.config.TrainConfig`; a
-[preset](methods.md#presets) changes some of them, and the `config.json` of a run folder holds all values of that run.
+`--set KEY=VALUE` changes one and may be repeated. A value is JSON where it reads as JSON (`3e-5`,
+`true`, `null`, `[1, 2]`) and else a text as it stands; `null` is Python's None. The defaults are
+those of `eapo_agents.config.TrainConfig`; a [preset](methods.md#presets) changes some of them, and
+the `config.json` of a run folder holds all values of that run.
 """
 
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", NoneType: "null"}
+_WORDS = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+}
 _ENTRY = re.compile(r"^    ([\w, ]+): ((?:.+)(?:\n {8}.+)*)", re.MULTILINE)
 _PART = re.compile(r"^(?:Args|Raises|Returns):\n", re.MULTILINE)
 
