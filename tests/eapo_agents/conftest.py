@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_llama import saved, teach, tiny_llama
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.presets import embedded
 from eapo_agents.run import Run
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_policy import VLLMPolicy
 from eapo_env.verifier import Verifier
 
 Recorder = Callable[..., Run]
@@ -92,6 +95,28 @@ def tiny_settings(settings_without_model: list[str], tiny_model: Path) -> list[s
 @pytest.fixture(scope="session")
 def tiny_config(tiny_settings: list[str]) -> TrainConfig:
     return with_settings(embedded(), tiny_settings)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def llama(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A fresh model whose input and output embeddings are one, and another."""
+    return tiny_llama(max_position_embeddings=4100, tie_word_embeddings=request.param)
+
+
+@pytest.fixture(scope="module")
+def vllm_of_module(
+    llama: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VLLMPolicy]:
+    settings = VLLMSettings(dtype="float32", max_batch=32, cache_bytes=32 << 20)
+    with closing(VLLMPolicy(saved(llama, tmp_path_factory.mktemp("llama")), settings)) as policy:
+        yield policy
+
+
+@pytest.fixture
+def vllm(vllm_of_module: VLLMPolicy, llama: PreTrainedModel) -> VLLMPolicy:
+    """vLLM in process, with the weights of the fresh model."""
+    vllm_of_module.load_weights(llama.state_dict())
+    return vllm_of_module
 
 
 @pytest.fixture
