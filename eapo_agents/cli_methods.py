@@ -14,8 +14,9 @@ from eapo_agents.cli_options import (
     add_resume,
     add_runs,
     add_settings,
+    begun,
+    ended,
     preset_config,
-    resumed,
     show,
 )
 from eapo_agents.cli_workflows import add_experts, add_workflows, pooled
@@ -23,6 +24,7 @@ from eapo_agents.cli_workflows import add_experts, add_workflows, pooled
 if TYPE_CHECKING:
     from eapo_agents.benchmarks import BenchmarkExperts
     from eapo_agents.cli_options import Commands
+    from eapo_agents.config import TrainConfig
 
 
 def add_methods(commands: Commands) -> None:
@@ -104,20 +106,23 @@ def _reproduce(options: argparse.Namespace) -> int:
         at_once=options.jobs,
         settings=options.set,
     )
-    return 0 if finished else 1
+    ended(finished=finished)
+    return 0
 
 
 def _distill(options: argparse.Namespace) -> int:
     from eapo_agents.config import with_settings
     from eapo_agents.console import distill_run
     from eapo_agents.presets import distilled, preset_named
-    from eapo_agents.run import Run
 
-    run = resumed(options)
-    if run is None:
-        config = distilled(preset_named(options.preset or "embedded"), lora_rank=options.lora)
-        run = Run.create(with_settings(config, options.set), options.runs)
-    return show([run]) if distill_run(run) else 1
+    def config() -> TrainConfig:
+        chosen = distilled(preset_named(options.preset or "embedded"), lora_rank=options.lora)
+        return with_settings(chosen, options.set)
+
+    with begun(options, config) as run:
+        finished = distill_run(run)
+    ended(finished=finished)
+    return show([run])
 
 
 def _add_benchmarks(commands: Commands) -> None:

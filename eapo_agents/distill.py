@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.interruption import interruption
 from eapo_agents.learner import Learner
 from eapo_agents.lora import Adapters
 from eapo_agents.models import load_model
@@ -28,7 +29,7 @@ from eapo_agents.settings import DistillationSettings
 from eapo_agents.solutions import Collection, Solution, right_solutions
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.tokens import Chat
-from eapo_agents.trainer import evaluate_alone, interruption, make_rollout, without
+from eapo_agents.trainer import evaluate_alone, make_rollout, without
 from eapo_agents.trajectory import Demonstration
 from eapo_env.episode import act, begin
 from eapo_env.prompts import Prompts
