@@ -216,7 +216,12 @@ def _play(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from eapo_agents.run import Run
 
-    return show([Run.open(folder) for folder in options.runs], options.out)
+    folders: list[Path] = options.runs
+    places = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(folders):
+        if places[number] in places[:number]:
+            raise ValueError(f"the run {folder} is named twice")
+    return show([Run.open(folder) for folder in folders], options.out)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -38,8 +38,13 @@ def add_methods(commands: Commands) -> None:
 
 def _add_compare(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="two or more evaluations on the same problems")
-    compare.add_argument("first", type=Path, help="a file of eapo evaluate, or a run folder")
-    compare.add_argument("others", nargs="+", type=Path, help="what the first is compared with")
+    compare.add_argument(
+        "evaluations",
+        nargs="+",
+        type=Path,
+        metavar="EVALUATION",
+        help="files of eapo evaluate, or run folders; the first is what others are compared with",
+    )
     compare.add_argument("--plot", type=Path, metavar="PNG", help="draw mean@k with intervals here")
     compare.set_defaults(command=_compare)
 
@@ -51,8 +56,10 @@ def _compare(options: argparse.Namespace) -> int:
     from eapo_agents.evaluations import read_evaluation
     from eapo_agents.sheets import first_distinct
 
-    paths = [options.first, *options.others]
+    paths: list[Path] = options.evaluations
     found = [read_evaluation(path) for path in paths]
+    if len(found) < 2:
+        raise ValueError(f"eapo compare takes two evaluations or more, not {paths[0]} alone")
     stems, whole = [path.stem for path in paths], [str(path) for path in paths]
     names = first_distinct([one.name for one in found], stems, whole)
     named = [replace(one, name=name) for one, name in zip(found, names, strict=True)]

@@ -82,6 +82,7 @@ class Distillation:
         if settings is None:
             raise ValueError(f"{config.name!r} has no section distillation: it is for eapo train")
         held_out = config.evaluation.problems.load()
+        problems = without(held_out, config.problems.load())[: settings.max_problems]
         model, tokenizer = load_model(config.model)
         policy = training_policy(config, model, tokenizer)
         adapters = None
@@ -111,7 +112,7 @@ class Distillation:
                 settings=settings,
                 seed=config.seed,
             ),
-            problems=without(held_out, config.problems.load())[: settings.max_problems],
+            problems=problems,
             held_out=held_out,
             probe=probe_of(config),
         )

@@ -187,6 +187,7 @@ def read_evaluation(path: Path) -> Evaluation:
         ValueError: there is none, or the file holds something else.
     """
     if path.is_dir():
+        _refuse_folder_of_evaluations(path)
         return run_evaluation(Run.open(path))
     tree = _json(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
@@ -194,6 +195,12 @@ def read_evaluation(path: Path) -> Evaluation:
     reports = {name: _report(report, path) for name, report in tree["sets"].items()}
     wrong = validated(tree.get("wrong_replies", {}), dict[str, float], path)
     return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
+
+
+def _refuse_folder_of_evaluations(folder: Path) -> None:
+    files = sorted(str(path) for path in folder.glob("*.json"))
+    if files and str(folder / "config.json") not in files:
+        raise ValueError(f"{folder} is no run; name the evaluations in it: {' '.join(files)}")
 
 
 def run_evaluation(run: Run) -> Evaluation:

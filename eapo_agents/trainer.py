@@ -73,6 +73,7 @@ class Trainer:
         if config.distillation:
             raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
+        problems = without(held_out, config.problems.load())
         model, tokenizer = load_model(config.model)
         sampled = processes.apart(model.to(config.learner.weights_dtype))
         sampled.to(config.learner.torch_device)
@@ -88,7 +89,7 @@ class Trainer:
             config=config,
             learner=learner,
             rollout=make_rollout(config, policy),
-            problems=without(held_out, config.problems.load()),
+            problems=problems,
             held_out=held_out,
             probe=probe_of(config, processes),
         )
