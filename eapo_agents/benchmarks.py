@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from eapo_agents.expert_watch import Watched
 from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.policy import Sampling
 from eapo_agents.served import Served, served
@@ -120,7 +121,7 @@ class BenchmarkExperts:
         from eapo_agents.benchmark_model import WORDS
 
         if self.experts:
-            return self.experts.pool()
+            return Watched(inner=self.experts.unhurried())
         replica = ApiSettings(base_url=address.base_url).policy(address.name)
         sampling = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
         return Replicas(model=replica, prompts=WORDS, sampling=sampling)

@@ -40,9 +40,12 @@ def add_workflows(commands: Commands) -> None:
     workflow.set_defaults(command=_workflow)
 
     record = commands.add_parser("record-experts", help="record experts' solutions, verified")
-    record.add_argument("file", type=Path, help="JSONL; what stands there is not asked again")
+    record.add_argument(
+        "file", type=Path, help="JSONL; answers that stand there are not asked again"
+    )
     record.add_argument("--samples", type=int, default=32, help="solutions a problem")
     record.add_argument("--timeout", type=float, default=1800.0, help="seconds for one solution")
+    add_problems(record)
     add_experts(record)
     record.set_defaults(command=_record)
     _add_leap(commands)
@@ -104,7 +107,7 @@ def _record(options: argparse.Namespace) -> int:
     from eapo_agents.console_workflows import record_experts
 
     config = pooled(preset_config(options.preset, options.set), options.pool)
-    record_experts(config, options.file, options.samples, options.timeout)
+    record_experts(config, options.problems, options.file, options.samples, options.timeout)
     return 0
 
 

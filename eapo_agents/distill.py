@@ -26,7 +26,12 @@ from eapo_agents.pretrain import encode
 from eapo_agents.rollout import Rollout
 from eapo_agents.run import Run
 from eapo_agents.settings import DistillationSettings
-from eapo_agents.solutions import Collection, Solution, right_solutions
+from eapo_agents.solutions import (
+    Collection,
+    Solution,
+    forget_unavailable,
+    right_solutions,
+)
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.tokens import Chat
 from eapo_agents.trainer import evaluate_alone, make_rollout, without
@@ -126,6 +131,8 @@ class Distillation:
         step = self._restore(run)
         with closing(run), asyncio.Runner() as runner:
             path = run.folder / "solutions.jsonl"
+            if step == 0:  # later, other lessons would be another training
+                forget_unavailable(path)
             found = runner.run(self.collection.collect(self.problems, path, on_problem))
             lessons = self._lessons(found)
             stopping = False

@@ -54,6 +54,20 @@ def test_counts_beyond_the_samples_are_refused() -> None:
         replace(RUN, correct_P=(5,))
 
 
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="variance must be a finite number, not nan"):
+        replace(RUN, variance=float("nan"))
+
+
+@pytest.mark.parametrize("place", ["eapo/seed-7.json", "eapo-backup/seed-0.json"])
+def test_a_copy_is_no_further_evidence(tmp_path: Path, place: str) -> None:
+    RUN.write(tmp_path)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "eapo" / "seed-0.json", tmp_path / place)
+    with pytest.raises(ValueError, match=f"{place} holds the result of eapo, seed 0"):
+        read_results(tmp_path)
+
+
 def test_curves_keep_what_a_step_recorded() -> None:
     rows = [{"step": 1, "accuracy": 0.123456}, {"step": 2, "accuracy": 0.5, "other": 1.0}]
     curves = curves_of(rows)
