@@ -100,7 +100,7 @@ def test_a_workflow_whose_server_died_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recorded"], "0 recorded solutions of problem 'q0', of 3 wanted"),
+        (["recorded"], "0 recorded solutions of problem 'q0', of 1 wanted"),
         (["experts", "--turns", "1"], "a turn budget of 2 or more: 1"),
         (["experts", "--replies", "0"], "num_replies must be at least 1, not 0"),
         (["experts", "--pool", "32B"], "'32B' fits none of the served models []"),

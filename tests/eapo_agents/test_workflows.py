@@ -15,9 +15,9 @@ from eapo_agents.chat_model import PolicyChat
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.evaluate import Report
 from eapo_agents.policy import ScriptedPolicy
-from eapo_agents.presets import embedded
+from eapo_agents.presets import embedded, r1_distill_qwen_7b
 from eapo_agents.solutions import Solution
-from eapo_agents.workflows import Condition, Workflow, draw_solutions, error_rate
+from eapo_agents.workflows import Condition, Workflow, draw_solutions, error_rate, usual_replies
 from eapo_env.types import Problem
 
 PROBLEMS = [Problem(id=f"p{n}", statement=f"statement {n}", answer="3") for n in range(3)]
@@ -147,3 +147,9 @@ def test_drawing_solutions(
 
 def test_the_error_rate_by_hand() -> None:
     assert error_rate([solutions(2, 1), solutions(0, 3)]) == 4 / 6
+
+
+def test_a_model_is_given_as_many_replies_as_it_knows() -> None:
+    assert usual_replies(r1_distill_qwen_7b(), None) == 3
+    assert usual_replies(embedded(), None) == 1
+    assert usual_replies(embedded(), 2) == 3
