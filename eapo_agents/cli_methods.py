@@ -164,9 +164,8 @@ def _benchmarks(options: argparse.Namespace) -> int:
     from eapo_agents.run import model_config
     from eapo_agents.truncation import Truncation
 
-    own = ("command", "model", "out", "experts", "replies", "preset", "pool", "set")
-    own += ("top_p", "top_k", "min_p")
-    given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
+    own = ("tasks", "sample", "limit", "max_tokens", "temperature", "sandbox", "grader")
+    given = {k: v for k in own if (v := getattr(options, k)) is not None}
     truncation = Truncation(top_p=options.top_p, top_k=options.top_k, min_p=options.min_p)
     settings = BenchmarkSettings(**given, truncation=truncation)
     model = model_folder(model_config(options.model, embedded()).model.path)
