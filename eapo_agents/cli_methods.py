@@ -141,6 +141,9 @@ def _add_benchmarks(commands: Commands) -> None:
     benchmarks.add_argument("--limit", type=int, help="the most rows of each")
     benchmarks.add_argument("--max-tokens", type=int, help="of a response; default: 20480")
     benchmarks.add_argument("--temperature", type=float, help="default: 1")
+    benchmarks.add_argument("--top-p", type=float, default=1.0, help="default: 1, all tokens")
+    benchmarks.add_argument("--top-k", type=int, default=-1, help="default: -1, all tokens")
+    benchmarks.add_argument("--min-p", type=float, default=0.0, help="default: 0, all tokens")
     benchmarks.add_argument(
         "--sandbox", choices=("docker", "local"), help="where generated code runs; default: docker"
     )
@@ -159,10 +162,12 @@ def _benchmarks(options: argparse.Namespace) -> int:
     from eapo_agents.models import model_folder
     from eapo_agents.presets import embedded
     from eapo_agents.run import model_config
+    from eapo_agents.truncation import Truncation
 
-    own = ("command", "model", "out", "experts", "replies", "preset", "pool", "set")
-    given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
-    settings = BenchmarkSettings(**given)
+    own = ("tasks", "sample", "limit", "max_tokens", "temperature", "sandbox", "grader")
+    given = {k: v for k in own if (v := getattr(options, k)) is not None}
+    truncation = Truncation(top_p=options.top_p, top_k=options.top_k, min_p=options.min_p)
+    settings = BenchmarkSettings(**given, truncation=truncation)
     model = model_folder(model_config(options.model, embedded()).model.path)
     run = Path(options.model)
     folder = run if (run / "metrics.jsonl").is_file() else Path("runs")
