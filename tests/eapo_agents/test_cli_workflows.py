@@ -61,8 +61,8 @@ def test_a_served_model_collaborates_with_itself(
 ) -> None:
     with StubServer() as server:
         options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
-        command = ["workflow", "solve:3", "self", *options, "--out", str(tmp_path)]
-        assert main(command) == 0
+        command = ["workflow", "solve:3", "self", "--replies", "3", *options]
+        assert main([*command, "--out", str(tmp_path)]) == 0
         calls = server.records("solve:3")
     assert len(calls) == 4 * 2 * (3 + 1), "three replicas and the policy in each episode"
     last = [call["body"]["messages"] for call in calls if len(call["body"]["messages"]) == 3]
