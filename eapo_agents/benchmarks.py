@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from eapo_agents.benchmark_results import BenchmarkResult, Kept
@@ -24,6 +24,7 @@ from eapo_agents.policy import Sampling
 from eapo_agents.served import Served, served
 from eapo_agents.settings import ExpertSettings
 from eapo_agents.text_rollout import CHARS_A_TOKEN
+from eapo_agents.truncation import WHOLE, Truncation
 from eapo_agents.workflows import Replicas
 from eapo_env.experts import ExpertPool
 from eapo_env.types import Rules
@@ -49,6 +50,7 @@ class BenchmarkSettings:
         limit: the most rows of each benchmark; None is all.
         max_tokens: of one response.
         temperature: of the policy.
+        truncation: which ids it may sample.
         sandbox: where the harness runs generated code: "docker", or "local", which is a process of
             this machine without any isolation.
         grader: the model that grades HLE and SimpleQA, as the harness names it
@@ -65,6 +67,7 @@ class BenchmarkSettings:
     limit: int | None = None
     max_tokens: int = 20_480
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
     sandbox: Literal["docker", "local"] = "docker"
     grader: str | None = None
     max_connections: int = 16
@@ -128,8 +131,14 @@ class BenchmarkExperts:
 
         if self.experts:
             return Watched(inner=self.experts.unhurried())
-        replica = ApiSettings(base_url=address.base_url).policy(address.name)
-        sampling = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
+        fields = address.sampling_fields(settings.temperature, settings.truncation)
+        own = {"top_k": None, "min_p": None} | fields  # the server's own words for these
+        replica = ApiSettings(base_url=address.base_url, extra_body=own).policy(address.name)
+        sampling = Sampling(
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            truncation=settings.truncation,
+        )
         return Replicas(model=replica, prompts=WORDS, sampling=sampling)
 
 
@@ -162,7 +171,14 @@ def run_benchmarks(
         name = f"openai-api/eapo/{address.name}"
         policy = get_model(name, base_url=address.base_url, api_key="none")
         asked = experts.before(policy, address, settings) if experts else policy
-        results = evaluate_model(asked, settings, folder, grader=policy, kept=kept)
+        results = evaluate_model(
+            asked,
+            settings,
+            folder,
+            grader=policy,
+            kept=kept,
+            fields=address.sampling_fields(settings.temperature, settings.truncation),
+        )
     report = {**subject, "results": [asdict(result) for result in results]}
     text = json.dumps(report, indent=1) + "\n"
     (folder / "results.json").write_text(text, encoding="utf-8")
@@ -177,10 +193,12 @@ def evaluate_model(
     *,
     grader: Model,
     kept: Kept | None = None,
+    fields: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model of the harness, in the order of the settings' tasks.
 
-    The grader is asked where the settings name none. What is kept is not run again.
+    The grader is asked where the settings name none. What is kept is not run again. `fields` are
+    sent with every request to the policy.
 
     The harness's logs go to `folder/logs`. A benchmark that fails, because its data cannot be
     downloaded say, says so in its result and does not keep the others from being run.
@@ -189,14 +207,19 @@ def evaluate_model(
     found = dict(kept.results) if kept else {}
     for name in settings.tasks:
         if name not in found:
-            found[name] = _run(name, policy, settings, folder, grader)
+            found[name] = _run(name, policy, settings, folder, grader, fields)
             if kept:
                 kept.add(found[name])
     return tuple(found[name] for name in settings.tasks)
 
 
 def _run(
-    name: str, policy: Model, settings: BenchmarkSettings, folder: Path, grader: Model
+    name: str,
+    policy: Model,
+    settings: BenchmarkSettings,
+    folder: Path,
+    grader: Model,
+    fields: Mapping[str, object],
 ) -> BenchmarkResult:
     from inspect_ai import eval
 
@@ -217,6 +240,8 @@ def _run(
             fail_on_error=False,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
+            top_p=settings.truncation.top_p,
+            extra_body=dict(fields),
             max_connections=settings.max_connections,
         )
     except Exception as error:

@@ -21,6 +21,7 @@ from eapo_agents.console_evaluation import (
     Method,
     evaluated,
     forget,
+    going_on,
     problem_sets,
     show_evaluation,
 )
@@ -51,7 +52,7 @@ def show_workflow(
     what is finished is kept beside it until the last condition ends.
     """
     sets = problem_sets(config, sources)
-    with chat_model_of(config) as model:
+    with going_on(CONSOLE, folder), chat_model_of(config) as model:
         methods = [_method(config, workflow, model, condition, sets) for condition in conditions]
         evaluations = asyncio.run(_evaluations(config, methods, sets, folder))
     for name in (one.name for one in sets):
@@ -170,7 +171,7 @@ def record_experts(
     problems = [problem for one in problem_sets(config, sources) for problem in one.problems]
     forget_unavailable(file)
     max_tokens = config.rollout.limits.max_response_tokens
-    with closing(Verifier()) as verifier, CONSOLE.status("") as status:
+    with going_on(CONSOLE, file), closing(Verifier()) as verifier, CONSOLE.status("") as status:
         collection = Collection(
             solvers=config.experts.solvers(max_tokens=max_tokens, timeout_s=timeout_s),
             verifier=verifier,

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.interruption import interruption
 from eapo_agents.learner import Learner
 from eapo_agents.lora import Adapters
 from eapo_agents.models import load_model
@@ -33,7 +34,7 @@ from eapo_agents.solutions import (
 )
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.tokens import Chat
-from eapo_agents.trainer import evaluate_alone, interruption, make_rollout, without
+from eapo_agents.trainer import evaluate_alone, make_rollout, without
 from eapo_agents.trajectory import Demonstration
 from eapo_env.episode import act, begin
 from eapo_env.prompts import Prompts
@@ -86,6 +87,7 @@ class Distillation:
         if settings is None:
             raise ValueError(f"{config.name!r} has no section distillation: it is for eapo train")
         held_out = config.evaluation.problems.load()
+        problems = without(held_out, config.problems.load())[: settings.max_problems]
         model, tokenizer = load_model(config.model)
         policy = training_policy(config, model, tokenizer)
         adapters = None
@@ -115,7 +117,7 @@ class Distillation:
                 settings=settings,
                 seed=config.seed,
             ),
-            problems=without(held_out, config.problems.load())[: settings.max_problems],
+            problems=problems,
             held_out=held_out,
             probe=probe_of(config),
         )

@@ -15,7 +15,7 @@ from eapo_agents.bases import Base
 from eapo_agents.cell_results import read_results
 from eapo_agents.cell_runs import Job
 from eapo_agents.cells import Cell, base_of
-from eapo_agents.trainer import interruption
+from eapo_agents.interruption import interruption
 
 OnStep = Callable[[Job, int], None]
 """Told of every training step of a job, and of `ENDED` when its process has ended."""

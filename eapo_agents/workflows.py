@@ -238,6 +238,15 @@ def relayed(text: str, *, brief: bool) -> str:
     return (final_answer(text) or "") if brief else without_reasoning(text)
 
 
+def usual_replies(config: TrainConfig, turn_budget: int | None) -> int:
+    """Return how many experts are asked unless somebody says otherwise: 3, as in the paper.
+
+    The models of the terse wording have learned to read one reply to a whole problem, and are lost
+    with more; where they consult as they like, they ask about its parts.
+    """
+    return 1 if config.rollout.wording == "terse" and turn_budget is None else 3
+
+
 def with_pool(config: TrainConfig, pool: str) -> TrainConfig:
     """Return the config with served experts named like `7B+14B+32B` or `32B x3`.
 
