@@ -61,7 +61,7 @@ def test_a_killed_server_is_missed_once_a_minute_and_used_again(
     assert warned[1] == 0
     assert warned[3:] == [1, 1, 1]
     told = next(one for one in caplog.messages if "expert replies did not come" in one)
-    assert "; training goes on without them. The last: echo: API" in told
+    assert "; it goes on without them. The last: echo: API" in told
     rates = [row["expert_failure_rate"] for row in run.metrics]
     assert rates[:4] == [0.0, 0.0, 1.0, 1.0]
     assert rates[4] < 1.0
