@@ -24,7 +24,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,11 +38,6 @@ from eapo_agents.vllm_policy import VLLMPolicy, _parameters
 
 SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
 PERIOD_S = 0.02
-
-
-class Engine(Protocol):
-    async def complete(self, prompt: list[int], length: int, seed: int) -> int: ...
-    async def load(self, folder: Path) -> None: ...
 
 
 class InThread:

@@ -79,12 +79,12 @@ def evaluate_model(
     On the config's held-out problems, or on the sets that the sources name.
     """
     from eapo_agents.chat_models import player_of
-    from eapo_agents.console_evaluation import Method, problem_sets, show_evaluation
+    from eapo_agents.console_evaluation import EvaluationMethod, problem_sets, show_evaluation
     from eapo_agents.trainer import evaluate_alone
 
     sets = problem_sets(config, sources)
     with player_of(config) as player:
-        alone = Method(name="alone", evaluator=partial(evaluate_alone, config, player))
+        alone = EvaluationMethod(name="alone", evaluator=partial(evaluate_alone, config, player))
         show_evaluation(CONSOLE, config, alone, sets, json_file)
 
 

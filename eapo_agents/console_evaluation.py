@@ -37,7 +37,7 @@ def problem_sets(config: TrainConfig, sources: Sequence[str]) -> list[ProblemSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
+class EvaluationMethod:
     """How a model is evaluated.
 
     Args:
@@ -56,7 +56,7 @@ class Method:
 def show_evaluation(
     console: Console,
     config: TrainConfig,
-    method: Method,
+    method: EvaluationMethod,
     sets: Sequence[ProblemSet],
     json_file: Path | None,
 ) -> Evaluation:
@@ -71,7 +71,7 @@ def show_evaluation(
 async def evaluated(
     console: Console,
     config: TrainConfig,
-    method: Method,
+    method: EvaluationMethod,
     sets: Sequence[ProblemSet],
     json_file: Path | None,
 ) -> Evaluation:
@@ -171,7 +171,7 @@ def cell(value: float, interval: tuple[float, float], shape: str) -> str:
 
 
 async def _report(
-    bars: Progress, method: Method, problem_set: ProblemSet, journal: Journal | None
+    bars: Progress, method: EvaluationMethod, problem_set: ProblemSet, journal: Journal | None
 ) -> Report:
     name, problems = problem_set.name, problem_set.problems
     done = journal.results.get(name, []) if journal else []
@@ -202,7 +202,9 @@ def _partial(json_file: Path) -> Path:
     return json_file.with_name(f"{json_file.name}.partial")
 
 
-def _subject(config: TrainConfig, method: Method, sets: Sequence[ProblemSet]) -> dict[str, object]:
+def _subject(
+    config: TrainConfig, method: EvaluationMethod, sets: Sequence[ProblemSet]
+) -> dict[str, object]:
     """Return what the results of an evaluation depend on."""
     return {
         "method": {"name": method.name, **method.subject},

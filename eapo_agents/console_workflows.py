@@ -18,7 +18,7 @@ from eapo_agents.chat_models import chat_model_of, leap_of
 from eapo_agents.config import TrainConfig
 from eapo_agents.console import CONSOLE
 from eapo_agents.console_evaluation import (
-    Method,
+    EvaluationMethod,
     evaluated,
     forget,
     going_on,
@@ -72,12 +72,15 @@ def show_leap(
             samples_per_problem=config.evaluation.samples_per_problem,
             seed=derive_seed(config.seed, 2),
         )
-        method = Method(name="LeaP", evaluator=evaluator, subject=asdict(settings))
+        method = EvaluationMethod(name="LeaP", evaluator=evaluator, subject=asdict(settings))
         show_evaluation(CONSOLE, config, method, sets, file)
 
 
 async def _evaluations(
-    config: TrainConfig, methods: Sequence[Method], sets: Sequence[ProblemSet], folder: Path | None
+    config: TrainConfig,
+    methods: Sequence[EvaluationMethod],
+    sets: Sequence[ProblemSet],
+    folder: Path | None,
 ) -> dict[str, Evaluation]:
     files = {one.name: folder / f"{one.name}.json" if folder else None for one in methods}
     evaluations = {
@@ -94,13 +97,13 @@ def _method(
     model: ChatModel,
     condition: Condition,
     sets: Sequence[ProblemSet],
-) -> Method:
+) -> EvaluationMethod:
     drawn = {
         one.name: workflow.chosen(condition, one.problems, seed=config.seed)
         for one in sets
         if condition in ("recorded", "erroneous")
     }
-    return Method(
+    return EvaluationMethod(
         name=condition,
         evaluator=partial(workflow.evaluate, config, model, condition),
         subject={

@@ -29,7 +29,7 @@ from eapo_agents.report_plots import (
     save,
 )
 from eapo_agents.run import Run
-from eapo_agents.run_methods import Method, Outcome
+from eapo_agents.run_methods import MethodRuns, Outcome
 from eapo_agents.settings import ProblemSettings
 from eapo_agents.sheets import Sheet, difference_cells, escaped
 
@@ -58,7 +58,7 @@ CURVES = (
 
 
 def write_report(
-    methods: Sequence[Method], outcomes: Sequence[Outcome | None], folder: Path
+    methods: Sequence[MethodRuns], outcomes: Sequence[Outcome | None], folder: Path
 ) -> Path:
     """Write the report on methods and their outcomes, and its pictures; return the report's file.
 
@@ -78,7 +78,7 @@ def write_report(
     return path
 
 
-def sheets(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> list[Sheet]:
+def sheets(methods: Sequence[MethodRuns], outcomes: Sequence[Outcome | None]) -> list[Sheet]:
     """Return the tables of some methods: metrics, each seed, differences; only those with rows."""
     found = [
         _metrics(methods, outcomes),
@@ -88,7 +88,7 @@ def sheets(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> lis
     return [sheet for sheet in found if sheet.rows]
 
 
-def _metrics(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
+def _metrics(methods: Sequence[MethodRuns], outcomes: Sequence[Outcome | None]) -> Sheet:
     rows = [
         ["training steps", *(_steps(method) for method in methods)],
         ["mean@k, alone", *(f"{one.mean:.3f}" if one else "-" for one in outcomes)],
@@ -102,7 +102,7 @@ def _metrics(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> S
     return Sheet(title=title, header=["", *(method.label for method in methods)], rows=rows)
 
 
-def _seeds(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
+def _seeds(methods: Sequence[MethodRuns], outcomes: Sequence[Outcome | None]) -> Sheet:
     """Return mean@k seed by seed, for the methods that have several."""
     rows = []
     for method, one in zip(methods, outcomes, strict=True):
@@ -122,7 +122,7 @@ def _seeds(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> She
     return Sheet(title="Seed by seed", header=header, rows=rows)
 
 
-def _differences(methods: Sequence[Method], outcomes: Sequence[Outcome | None]) -> Sheet:
+def _differences(methods: Sequence[MethodRuns], outcomes: Sequence[Outcome | None]) -> Sheet:
     """Return how the first method compares with each other one on the same problems.
 
     One run each: over problems, by `metrics.paired_difference`. Several each: over seeds and
@@ -159,7 +159,7 @@ def _difference(a: Outcome, b: Outcome) -> list[str]:
     return [mean, interval, over, p_value]
 
 
-def _introduction(methods: Sequence[Method]) -> str:
+def _introduction(methods: Sequence[MethodRuns]) -> str:
     lines = ["# Report\n"]
     for method in methods:
         folders = ", ".join(escaped(str(run.run.folder)) for run in method.runs)
@@ -173,7 +173,7 @@ def _introduction(methods: Sequence[Method]) -> str:
 
 
 def _accuracy(
-    methods: Sequence[Method], outcomes: Sequence[Outcome | None], folder: Path
+    methods: Sequence[MethodRuns], outcomes: Sequence[Outcome | None], folder: Path
 ) -> Iterator[str]:
     yield "## mean@k, alone (Figure 3)\n"
     names = _set_names(methods)
@@ -191,7 +191,7 @@ def _accuracy(
         yield f"Not evaluated yet: {', '.join(missing)}.\n"
 
 
-def _set_names(methods: Sequence[Method]) -> dict[ProblemSettings, str]:
+def _set_names(methods: Sequence[MethodRuns]) -> dict[ProblemSettings, str]:
     """Return a name for each set of problems; sets that share a label are numbered."""
     names: dict[ProblemSettings, str] = {}
     for problems in dict.fromkeys(method.problems for method in methods):
@@ -200,7 +200,7 @@ def _set_names(methods: Sequence[Method]) -> dict[ProblemSettings, str]:
     return names
 
 
-def _curves(methods: Sequence[Method], folder: Path) -> Iterator[str]:
+def _curves(methods: Sequence[MethodRuns], folder: Path) -> Iterator[str]:
     for name, title, panels in CURVES:
         yield f"## {title}\n"
         if any(run.points(metric) for m in methods for run in m.runs for metric, _ in panels):
@@ -224,7 +224,7 @@ def _examples(runs: Sequence[Run]) -> Iterator[str]:
         yield "No transcripts with paradigms are recorded.\n"
 
 
-def _steps(method: Method) -> str:
+def _steps(method: MethodRuns) -> str:
     counts = sorted({len(run.metrics) for run in method.runs})
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 

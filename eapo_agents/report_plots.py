@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from eapo_agents.metrics import Interval
 from eapo_agents.paradigms import Paradigm
-from eapo_agents.run_methods import Method
+from eapo_agents.run_methods import MethodRuns
 from eapo_agents.sheets import visible
 
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -47,7 +47,7 @@ class Bar:
     interval: Interval | None
 
 
-def curves_figure(methods: Sequence[Method], panels: Sequence[Panel]) -> Figure:
+def curves_figure(methods: Sequence[MethodRuns], panels: Sequence[Panel]) -> Figure:
     """Return a panel for each metric with a line for each method.
 
     A method of several seeds is the mean over them, at the steps that all of them have reached,
@@ -124,7 +124,7 @@ def _begin_at_zero(axis: Axes) -> None:
     axis.set_ylim(bottom=min(0.0, 1.05 * axis.dataLim.y0))
 
 
-def _draw_curve(axis: Axes, method: Method, metric: str, colour: str) -> None:
+def _draw_curve(axis: Axes, method: MethodRuns, metric: str, colour: str) -> None:
     curve = method.curve(metric)
     style = "o-" if len(curve.mean) < 20 else "-"
     xs, ys = zip(*curve.mean, strict=True) if curve.mean else ((), ())

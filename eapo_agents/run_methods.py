@@ -126,7 +126,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
+class MethodRuns:
     """Runs of one method, and what they are called together."""
 
     label: str
@@ -186,7 +186,7 @@ class Method:
         return float(np.mean(values)) if values else None
 
 
-def methods_of(runs: Sequence[Run]) -> tuple[Method, ...]:
+def methods_of(runs: Sequence[Run]) -> tuple[MethodRuns, ...]:
     """Return the methods that some runs belong to, in the order in which they come.
 
     Runs are one method when their settings differ in the seed alone. A second run of one seed is
@@ -206,7 +206,7 @@ def methods_of(runs: Sequence[Run]) -> tuple[Method, ...]:
     if not any(one.metrics for group in groups for one in group):
         raise ValueError(f"{', '.join(str(run.folder) for run in runs)} has no metrics yet")
     return tuple(
-        Method(label=label, runs=tuple(group))
+        MethodRuns(label=label, runs=tuple(group))
         for label, group in zip(_labels(groups), groups, strict=True)
     )
 

@@ -84,7 +84,3 @@ class Breaker:
                 return Open(now_s + self.cooldown_s)
             case Open():
                 return circuit
-
-    def abandoned(self, circuit: Circuit, now_s: float) -> Circuit:
-        """Return the circuit after a call was cancelled without an outcome: the next one probes."""
-        return Open(now_s) if isinstance(circuit, Probing) else circuit

@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.config import TrainConfig
-from eapo_agents.console_evaluation import Method, problem_sets, show_evaluation
+from eapo_agents.console_evaluation import EvaluationMethod, problem_sets, show_evaluation
 from eapo_agents.evaluate import ProblemResult, report_on_results
 from eapo_agents.evaluations import (
     Evaluation,
@@ -114,7 +114,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(
         verifier=verifier,
         prompts=Prompts.terse(),
     )
-    method = Method(name="alone", evaluator=partial(evaluate_alone, config, rollout))
+    method = EvaluationMethod(name="alone", evaluator=partial(evaluate_alone, config, rollout))
     console = Console(file=StringIO(), width=200)
     stop_at = 0
     whole = show_evaluation(console, config, method, sets, tmp_path / "whole.json")

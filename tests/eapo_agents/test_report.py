@@ -17,7 +17,7 @@ from eapo_agents.comparison import seeds_difference
 from eapo_agents.presets import embedded
 from eapo_agents.report import CURVES, sheets, write_report
 from eapo_agents.run import Run
-from eapo_agents.run_methods import Method, Outcome, methods_of
+from eapo_agents.run_methods import MethodRuns, Outcome, methods_of
 from eapo_agents.sheets import Sheet
 
 Recorder = Callable[..., Run]
@@ -34,7 +34,7 @@ def tables(*runs: Run) -> dict[str, Sheet]:
     return {sheet.title: sheet for sheet in sheets(*methods_and_outcomes(*runs))}
 
 
-def methods_and_outcomes(*runs: Run) -> tuple[tuple[Method, ...], list[Outcome | None]]:
+def methods_and_outcomes(*runs: Run) -> tuple[tuple[MethodRuns, ...], list[Outcome | None]]:
     methods = methods_of(runs)
     return methods, [method.outcome() for method in methods]
 

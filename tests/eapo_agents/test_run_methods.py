@@ -16,7 +16,7 @@ from eapo_agents.comparison import seeds_interval
 from eapo_agents.metrics import bootstrap_interval
 from eapo_agents.presets import embedded
 from eapo_agents.run import Run
-from eapo_agents.run_methods import Method, Recorded, methods_of
+from eapo_agents.run_methods import MethodRuns, Recorded, methods_of
 
 Recorder = Callable[..., Run]
 
@@ -129,7 +129,7 @@ def test_the_mean_lies_within_its_band_and_its_seeds(values: list[list[float]]) 
         )
         for one in values
     )
-    curve = Method(label="", runs=runs).curve("a")
+    curve = MethodRuns(label="", runs=runs).curve("a")
     assert len(curve.mean) == min(map(len, values))
     for step, mean in curve.mean:
         here = [one[step] for one in values]
