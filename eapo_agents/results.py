@@ -149,8 +149,6 @@ def _claims(results: Results) -> Iterator[str]:
 def _verdict(found: PairedDifference | None, claim: Claim, results: Results) -> str:
     if found is None:
         return "not run"
-    if claim.spoilt_by:
-        return f"not tested: {claim.spoilt_by}"
     if min(len(results[cell.name]) for cell in (claim.better, claim.worse)) < 2:
         return "not decided: one seed"
     if found.interval.low > 0:

@@ -132,10 +132,3 @@ def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
         "| EAPO, seed 1 | 100.0 | - | - | - |",
         "| EAPO, seed 0 | 75.0 | 0.03 0.07 0.11 0.15 | - | - |",
     ]
-
-
-def test_a_claim_that_its_cells_do_not_test_has_no_verdict(tmp_path: Path) -> None:
-    sequential = [replace(RUN, cell="eapo-sequential", seed=seed) for seed in (0, 1)]
-    text = report(tmp_path, RUN, replace(RUN, seed=1), *sequential)
-    (row,) = (line for line in text.splitlines() if line.startswith("| parallel queries are"))
-    assert "| 2/2 | not tested: the base was only ever taught" in row
