@@ -123,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("folder", type=Path)
     add_settings(pretrain)
     pretrain.set_defaults(command=_pretrain)
+    settings = commands.add_parser("settings", help="all settings: type, default, meaning")
+    settings.set_defaults(command=_settings)
     _add_serve_expert(commands)
     _add_serve_policy(commands)
     add_methods(commands)
@@ -223,6 +225,13 @@ def _pretrain(options: argparse.Namespace) -> int:
     from eapo_agents.pretrain import Pretraining
 
     show_pretraining(with_settings(Pretraining(), options.set), options.folder)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from eapo_agents.settings_page import settings_page
+
+    print(settings_page(), end="")
     return 0
 
 

@@ -23,7 +23,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change a setting; may be repeated",
+        help="change a setting; may be repeated; eapo settings lists all",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -47,6 +47,7 @@ class TrainConfig:
         name: what the run folder is called after.
         seed: of everything drawn at random.
         steps: training steps.
+        algorithm: how rewards become updates; the section `dapo` is for "dapo" alone.
         annealing: how the experts are withdrawn; an initial turn budget of 1 is self-exploratory
             reinforcement learning (paper 3.1).
         checkpoint_every: training steps between checkpoints.
@@ -133,7 +134,7 @@ def with_settings(config: C, settings: Iterable[str]) -> C:
     Values are JSON where they parse as JSON, else plain strings.
 
     Raises:
-        ValueError: no "=", an unknown key (the nearest valid one is named), a bad value.
+        ValueError: no "=", an unknown key (one that is alike is named), a bad value.
     """
     tree = dataclasses.asdict(config)
     for setting in settings:
@@ -161,33 +162,75 @@ def _parsed(value: str) -> object:
         return value
 
 
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "dataclass": "a section of settings",
+    "tuple": "a list",
+    "mapping": "a JSON object",
+    "dict": "a JSON object",
+    "is": "a list",
+    "finite": "a finite number",
+}
+"""What a value must be, by the first word of Pydantic's type of error."""
+
+
 def _validated(tree: object, kind: type[C]) -> C:
     try:
         config = TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         raise ValueError("; ".join(map(_explain, error.errors()))) from None
-    _refuse_unknown(tree, dataclasses.asdict(config), "")
+    known = dataclasses.asdict(config)
+    _refuse_unknown(tree, known, "", list(_names(known)))
     return config
 
 
-def _refuse_unknown(given: object, known: object, where: str) -> None:
+def _refuse_unknown(given: object, known: object, where: str, names: Sequence[str]) -> None:
     """Raise for a key that validation passed over: it is none of ours."""
     match given, known:
         case dict(), dict():
             for key, value in given.items():
                 if key not in known:
-                    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+                    near = difflib.get_close_matches(str(key), known, n=1)
+                    elsewhere = [name for name in names if f".{name}".endswith(f".{key}")]
+                    likely = elsewhere or [where + one for one in near]
+                    guess = f": did you mean {' or '.join(map(repr, likely))}?" if likely else "."
                     raise ValueError(
-                        f"unknown setting {where + str(key)!r}: did you mean {where + near[0]!r}?"
+                        f"unknown setting {where + str(key)!r}{guess} `eapo settings` lists all"
                     )
-                _refuse_unknown(value, known[key], f"{where}{key}.")
+                _refuse_unknown(value, known[key], f"{where}{key}.", names)
         case list() | tuple(), list() | tuple():
             for number, (one, other) in enumerate(zip(given, known, strict=True)):
-                _refuse_unknown(one, other, f"{where}{number}.")
+                _refuse_unknown(one, other, f"{where}{number}.", names)
+
+
+def _names(tree: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """Yield the full name of every setting."""
+    for key, value in tree.items():
+        yield where + key
+        if isinstance(value, dict):
+            yield from _names(value, f"{where}{key}.")
 
 
 def _explain(item: Mapping[str, Any]) -> str:
     where = ".".join(map(str, item["loc"])) or "config"
-    if item["type"] == "value_error":
-        return f"{where}: {item['ctx']['error']}"
-    return f"{where}: {item['msg']}, not {item['input']!r}"
+    match item["type"].split("_")[0]:
+        case "value":
+            return f"{where}: {item['ctx']['error']}"
+        case "missing":
+            return f"{where} is missing"
+        case "literal":
+            return f"{where} must be {item['ctx']['expected']}, not {_shown(item['input'])}"
+        case "string" if not isinstance(item["input"], dict | list | tuple | None):
+            value = json.dumps(item["input"])
+            return f"{where} must be a text, not {value}; as a text it is '\"{value}\"'"
+        case found:
+            expected = _EXPECTED.get(found, f"valid ({item['msg']})")
+            return f"{where} must be {expected}, not {_shown(item['input'])}"
+
+
+def _shown(value: object) -> str:
+    """Return a value in the words of JSON, which settings are written in; a text in our quotes."""
+    return repr(value) if isinstance(value, str) else json.dumps(value, default=repr)

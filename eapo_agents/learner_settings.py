@@ -29,6 +29,7 @@ class LearnerSettings:
         epochs: passes over them. With more than one update in all, `logp_old` is computed once
             before the first, and the ratio is 1 only in the first.
         temperature: of the sampler: log-probabilities are those of logits / temperature.
+            A training run wants `rollout.temperature` here.
         device: where the model lives; "auto" takes an accelerator if there is one.
         precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
         layout: how a model reads a batch; "padded" suits all, "packed" wants flash attention,

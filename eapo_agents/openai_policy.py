@@ -153,7 +153,10 @@ class ApiSettings:
 
     Args:
         base_url: of an OpenAI-compatible server, up to and including `/v1`; empty for none.
-        api_key_env, max_live_calls, call_timeout_s, max_retries: see `eapo_env.endpoints.Endpoint`.
+        api_key_env: the environment variable that holds the key; None for a server without one.
+        max_live_calls: the most calls under way at a time.
+        call_timeout_s: how long one call may take, retries included.
+        max_retries: how often a call that was refused or lost is repeated.
         extra_body: further fields of a request, or other values; null leaves one out.
     """
 

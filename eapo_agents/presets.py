@@ -205,14 +205,13 @@ def preset_named(name: str) -> TrainConfig:
     """Return the preset of this name.
 
     Raises:
-        ValueError: no such preset; the nearest one and all are named.
+        ValueError: no such preset; one that is alike and all are named.
     """
     presets = {preset.__name__: preset for preset in PRESETS}
     if name not in presets:
-        near = difflib.get_close_matches(name, presets, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"unknown preset {name!r}: did you mean {near!r}? There are {', '.join(presets)}"
-        )
+        near = difflib.get_close_matches(name, presets, n=1)
+        guess = f": did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"unknown preset {name!r}{guess} There are {', '.join(presets)}")
     return presets[name]()
 
 

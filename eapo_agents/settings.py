@@ -67,7 +67,10 @@ class ProblemSettings:
 
     Args:
         source: "synthetic", or what `eapo_env.load_problems` takes: a name, a file, a hub id.
-        num_problems, brackets, operations, seed: of the synthetic problems.
+        num_problems: how many synthetic ones are made.
+        brackets: of a synthetic problem, which is their sum.
+        operations: of a synthetic bracket.
+        seed: of the synthetic problems.
     """
 
     source: str = "synthetic"

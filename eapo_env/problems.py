@@ -121,7 +121,7 @@ def load_problems(
         subset: the configuration of a hub data set that has several.
 
     Raises:
-        ValueError: an unknown source (naming the nearest known one); a malformed row, an empty
+        ValueError: an unknown source (naming a known one that is alike); a malformed row, an empty
             or repeated id, or a gold answer that cannot be verified (naming file, line and
             column); no problem at all.
         ImportError: `datasets` is needed and not installed.
@@ -170,9 +170,10 @@ def _existing(source: str | PathLike[str]) -> str:
         raise ValueError(f"no such file: {str(path)!r}")
     if _HUB_ID.fullmatch(source):
         return source
-    nearest = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(source.lower(), SOURCES, n=1)
+    guess = f": did you mean {near[0]!r}?" if near else "."
     raise ValueError(
-        f"unknown problem source {source!r}: the nearest is {nearest!r} (of {', '.join(SOURCES)});"
+        f"unknown problem source {source!r}{guess} There are {', '.join(SOURCES)};"
         " a file, a folder or a hub id 'owner/name' will do too"
     )
 

@@ -16,6 +16,14 @@ class Overlong:
 
     0 up to `limit - cushion` policy tokens, then linearly down to `-factor` at `limit` and beyond.
     Only tokens that the policy wrote count; an expert's words cost nothing.
+
+    Args:
+        limit: where the punishment is full.
+        cushion: so many tokens before the limit it begins.
+        factor: the full punishment; a correct answer earns 1.
+
+    Raises:
+        ValueError: a value out of its range.
     """
 
     limit: int = 20_480

@@ -144,7 +144,9 @@ def test_pretraining_makes_a_model(tmp_path: Path) -> None:
 def test_an_error_is_one_line_and_status_2() -> None:
     done = eapo("train", "--set", "sede=1")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "eapo: unknown setting 'sede': did you mean 'seed'?\n"
+    assert done.stderr == (
+        "eapo: unknown setting 'sede': did you mean 'seed'? `eapo settings` lists all\n"
+    )
 
 
 def test_without_the_train_extra_the_error_says_how_to_install_it() -> None:

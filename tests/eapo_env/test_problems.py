@@ -211,15 +211,16 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("aime2024", "unknown problem source 'aime2024': the nearest is 'aime-2024'"),
-        ("DAPO-Math-17K", "the nearest is 'dapo-math-17k'"),
-        ("sampel", "the nearest is 'sample'"),
-        ("", "unknown problem source ''"),
+        ("aime2024", r"unknown problem source 'aime2024': did you mean 'aime-2024'\?"),
+        ("DAPO-Math-17K", "did you mean 'dapo-math-17k'"),
+        ("sampel", "did you mean 'sample'"),
+        ("", r"unknown problem source ''\. There are"),
+        ("zzz", r"unknown problem source 'zzz'\. There are .*aime-2024"),
         ("missing.jsonl", "no such file: 'missing.jsonl'"),
         (Path("sample"), "no such file: 'sample'"),
     ],
 )
-def test_an_unknown_source_names_the_nearest(source: str | Path, message: str) -> None:
+def test_an_unknown_source_names_one_that_is_alike(source: str | Path, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_problems(source)
 
