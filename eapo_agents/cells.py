@@ -23,6 +23,9 @@ SLIP = 0.5
 
 TABLES_BASE = Base(slip=SLIP)
 
+ASKING_EITHER_WAY = Base(slip=SLIP, queries_per_turn=(1, 1, 1, 3), steps=1600, learning_rate=1e-3)
+"""A base that asks one by one or all at once, as its prompt says; the first has to be taught anew."""
+
 SLIPS = (0.2, 0.35, 0.42, 0.5, 0.6)
 """The bases of the curve of the gain."""
 
@@ -194,7 +197,7 @@ DISTILLED_LORA = Distilled(name="distilled-lora", lora_rank=16)
 SEQUENTIAL, PARALLEL = (
     Trained(
         name=name,
-        base=replace(TABLES_BASE, queries_per_turn=(1, 3)),
+        base=ASKING_EITHER_WAY,
         annealing=Annealing(steps=STEPS, turn_budget=4, queries_per_turn=queries_per_turn),
     )
     for name, queries_per_turn in (("eapo-one-query", 1), ("eapo-three-queries", 3))

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.cell_results import Result, read_results
-from eapo_agents.cells import EAPO, FIRST_SEEDS, SELF_EXPLORATORY, SLIPS, Cell, gain_cells
+from eapo_agents.cells import (
+    EAPO,
+    FIRST_SEEDS,
+    SELF_EXPLORATORY,
+    SLIPS,
+    STEPS,
+    Cell,
+    gain_cells,
+)
 from eapo_agents.claims import TABLES, Claim, Line, PaperTable
 from eapo_agents.comparison import seeds_difference, seeds_interval
 from eapo_agents.metrics import PairedDifference
@@ -23,6 +31,7 @@ from eapo_agents.results_text import (
     CALLS,
     CURVE,
     DISAGREEMENT,
+    HALFWAY,
     INTRODUCTION,
     NOT_TESTED,
     READING,
@@ -60,6 +69,8 @@ def _lines(results: Results) -> Iterator[str]:
     yield from ("", "## Where it disagrees with the paper", "", *DISAGREEMENT.splitlines())
     for table in TABLES:
         yield from ("", f"## {table.title}", "", *_table(table, results))
+        if table.key == "9":
+            yield from ("", *HALFWAY.splitlines(), "", *_halfway(table, results))
     yield from ("", "## Where expert help pays", "", *CURVE.splitlines(), "")
     yield from _gains(results)
     yield from ("", "![Gain against the base's success](images/results-gain.png)")
@@ -176,6 +187,24 @@ def _numbers(line: Line, results: Results) -> str:
         f" | {_mean([run.response_tokens for run in runs]):.0f}"
         f" | {len(runs)} of {line.cell.num_seeds}"
     )
+
+
+def _halfway(table: PaperTable, results: Results) -> Iterator[str]:
+    """Yield what each schedule's policies could do alone after half of the training."""
+    yield "| | acceptance rate until then | alone, each seed |"
+    yield "|---|---|---|"
+    for line in table.lines:
+        runs = results.get(line.cell.name, ())
+        rates = [rate for run in runs for rate in _first_half(run, "acceptance_rate")]
+        alone = [dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2) for run in runs]
+        each = " ".join("-" if mean is None else f"{100 * mean:.1f}" for mean in alone)
+        rate = f"{_mean(rates):.2f}" if rates else "-"
+        yield f"| {line.label} | {rate} | {each or 'not run'} |"
+
+
+def _first_half(run: Result, curve: str) -> list[float]:
+    values = [value for _, value in run.curves.get(curve, ())]
+    return values[: len(values) // 2]
 
 
 def _gains(results: Results) -> Iterator[str]:

@@ -39,9 +39,18 @@ which it can do. They know all that the task asks; the paper's experts do not.
 than chance and err in different ways. A base that is right once in eighty times has none, so its
 copies are as good as experts that are meaningless.
 
-**One query a turn is not tested.** The base was taught to ask for its three brackets in one turn
-and to go on from three replies. With one reply a turn it gets nothing right from the first step on,
-accepted or not: the cell tells how the base was taught, not what sequential queries are worth.
+**A constant rate does best, and the slow schedule learns next to nothing.** What a policy can do
+alone after half of the training follows how often it was refused by then (the second table of
+Table 9). Where a reply is accepted the policy only adds up; it works out a bracket, and is rewarded
+for doing it right, where a reply is refused. That work is all there is to learn here, so a schedule
+that refuses early teaches more, and one that refuses late leaves the policy without skill when the
+help goes. We take the difference from the paper to be that its experts show how to reason, and that its
+policies reason on around a reply; that was not measured.
+"""
+
+HALFWAY = """\
+What a policy can do alone after half of the training, by how often it was helped until then: the
+less a schedule accepts in the first half, the more of its own work the policy has done.
 """
 
 CURVE = """\

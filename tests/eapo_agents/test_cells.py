@@ -54,7 +54,7 @@ def test_a_cell_differs_from_eapo_in_what_its_name_says(
 
 
 def test_one_query_or_three_a_turn_is_all_that_sequential_and_parallel_differ_in() -> None:
-    assert cells.SEQUENTIAL.base == cells.PARALLEL.base == Base(slip=0.5, queries_per_turn=(1, 3))
+    assert cells.SEQUENTIAL.base == cells.PARALLEL.base == cells.ASKING_EITHER_WAY
     sequential, parallel = (cell.config(1, HERE) for cell in (cells.SEQUENTIAL, cells.PARALLEL))
     assert changed(sequential, parallel) == {"name", "annealing.queries_per_turn"}
     assert changed(cells.EAPO.config(1, HERE), parallel) == {"name", "annealing.turn_budget"}

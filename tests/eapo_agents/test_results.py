@@ -132,3 +132,14 @@ def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
         "| EAPO, seed 1 | 100.0 | - | - | - |",
         "| EAPO, seed 0 | 75.0 | 0.03 0.07 0.11 0.15 | - | - |",
     ]
+
+
+def test_each_schedule_shows_what_was_learned_by_half_time(tmp_path: Path) -> None:
+    curves = {
+        "acceptance_rate": ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.0)),
+        "alone/mean_at_k": ((40, 0.125), (80, 0.5)),
+    }
+    slow = replace(RUN, cell="eapo-slow", curves=curves)
+    text = report(tmp_path, slow, replace(slow, seed=1, curves={}), RUN)
+    assert "| slow | 0.75 | 12.5 - |" in text
+    assert "| fast | - | not run |" in text
