@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from eapo_agents.expert_watch import Watched
 from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.policy import Sampling
 from eapo_agents.served import Served, served
 from eapo_agents.settings import ExpertSettings
 from eapo_agents.text_rollout import CHARS_A_TOKEN
+from eapo_agents.truncation import WHOLE, Truncation
 from eapo_agents.workflows import Replicas
 from eapo_env.experts import ExpertPool
 from eapo_env.types import Rules
@@ -42,6 +45,7 @@ class BenchmarkSettings:
         limit: the most rows of each benchmark; None is all.
         max_tokens: of one response.
         temperature: of the policy.
+        truncation: which ids it may sample.
         sandbox: where the harness runs generated code: "docker", or "local", which is a process of
             this machine without any isolation.
         grader: the model that grades HLE and SimpleQA, as the harness names it
@@ -58,6 +62,7 @@ class BenchmarkSettings:
     limit: int | None = None
     max_tokens: int = 20_480
     temperature: float = 1.0
+    truncation: Truncation = WHOLE
     sandbox: Literal["docker", "local"] = "docker"
     grader: str | None = None
     max_connections: int = 16
@@ -120,9 +125,15 @@ class BenchmarkExperts:
         from eapo_agents.benchmark_model import WORDS
 
         if self.experts:
-            return self.experts.pool()
-        replica = ApiSettings(base_url=address.base_url).policy(address.name)
-        sampling = Sampling(max_tokens=settings.max_tokens, temperature=settings.temperature)
+            return Watched(inner=self.experts.unhurried())
+        fields = address.sampling_fields(settings.temperature, settings.truncation)
+        own = {"top_k": None, "min_p": None} | fields  # the server's own words for these
+        replica = ApiSettings(base_url=address.base_url, extra_body=own).policy(address.name)
+        sampling = Sampling(
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            truncation=settings.truncation,
+        )
         return Replicas(model=replica, prompts=WORDS, sampling=sampling)
 
 
@@ -172,7 +183,13 @@ def run_benchmarks(
         name = f"openai-api/eapo/{address.name}"
         policy = get_model(name, base_url=address.base_url, api_key="none")
         asked = experts.before(policy, address, settings) if experts else policy
-        results = evaluate_model(asked, settings, folder, grader=policy)
+        results = evaluate_model(
+            asked,
+            settings,
+            folder,
+            grader=policy,
+            fields=address.sampling_fields(settings.temperature, settings.truncation),
+        )
     report = {
         "model": model,
         "settings": asdict(settings),
@@ -185,21 +202,32 @@ def run_benchmarks(
 
 
 def evaluate_model(
-    policy: Model, settings: BenchmarkSettings, folder: Path, *, grader: Model
+    policy: Model,
+    settings: BenchmarkSettings,
+    folder: Path,
+    *,
+    grader: Model,
+    fields: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model of the harness, in the order of the settings' tasks.
 
-    The grader is asked where the settings name none.
+    The grader is asked where the settings name none. `fields` are sent with every request to the
+    policy.
 
     The harness's logs go to `folder/logs`. A benchmark that fails, because its data cannot be
     downloaded say, says so in its result and does not keep the others from being run.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return tuple(_run(name, policy, settings, folder, grader) for name in settings.tasks)
+    return tuple(_run(name, policy, settings, folder, grader, fields) for name in settings.tasks)
 
 
 def _run(
-    name: str, policy: Model, settings: BenchmarkSettings, folder: Path, grader: Model
+    name: str,
+    policy: Model,
+    settings: BenchmarkSettings,
+    folder: Path,
+    grader: Model,
+    fields: Mapping[str, object],
 ) -> BenchmarkResult:
     from inspect_ai import eval
 
@@ -220,6 +248,8 @@ def _run(
             fail_on_error=False,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
+            top_p=settings.truncation.top_p,
+            extra_body=dict(fields),
             max_connections=settings.max_connections,
         )
     except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,9 @@ class Result:
             0 <= c <= self.samples_per_problem for c in self.correct_P
         ):
             raise ValueError(f"{self.correct_P} are no counts out of {self.samples_per_problem}")
+        for name in ("variance", "response_tokens", "seconds"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, not {getattr(self, name)}")
 
     @property
     def means_P(self) -> npt.NDArray[np.float64]:
@@ -87,11 +91,14 @@ def read_results(results: Path) -> dict[str, list[Result]]:
     """Return all results in a folder by cell, in the order of their seeds.
 
     Raises:
-        ValueError: a file that holds no result.
+        ValueError: a file that holds no result, or the result of another cell or seed: a copy would
+            count as evidence twice.
     """
     found: dict[str, list[Result]] = {}
     for path in results.glob("*/seed-*.json"):
         result = _read(path)
+        if path != result_path(results, result.cell, result.seed):
+            raise ValueError(f"{path} holds the result of {result.cell}, seed {result.seed}")
         found.setdefault(result.cell, []).append(result)
     return {name: sorted(runs, key=lambda run: run.seed) for name, runs in sorted(found.items())}
 

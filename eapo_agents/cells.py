@@ -24,7 +24,7 @@ SLIP = 0.5
 TABLES_BASE = Base(slip=SLIP)
 
 ASKING_EITHER_WAY = Base(slip=SLIP, queries_per_turn=(1, 1, 1, 3), steps=1600, learning_rate=1e-3)
-"""A base that asks one by one or all at once, as its prompt says; the first has to be taught anew."""
+"""A base that asks one by one or all at once, as its prompt says; the first it has to learn."""
 
 SLIPS = (0.2, 0.35, 0.42, 0.5, 0.6)
 """The bases of the curve of the gain."""

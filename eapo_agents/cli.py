@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,17 @@ from eapo_agents.cli_options import (
     add_resume,
     add_runs,
     add_settings,
+    begun,
+    ended,
     preset_config,
-    resumed,
     show,
 )
+from eapo_agents.interruption import termination
 
 if TYPE_CHECKING:
     from eapo_agents.cli_options import Commands
     from eapo_agents.processes import Processes
+    from eapo_agents.run import Run
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
@@ -37,7 +41,10 @@ _PLACE = {"RANK": "0", "WORLD_SIZE": "1"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status: 0, 1 when interrupted, 2 for bad input."""
+    """Run one command; return its exit status.
+
+    0; 1 where a part of it failed; 2 for bad input; 130 and 143 when Ctrl-C and SIGTERM ended it.
+    """
     options = _parser().parse_args(arguments)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -51,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(options: argparse.Namespace, speaker: str) -> int:
     """Run the command; turn its errors into sentences."""
+    with termination() as interrupted_status:
+        try:
+            return _told(options, speaker)
+        except KeyboardInterrupt:
+            return interrupted_status()
+
+
+def _told(options: argparse.Namespace, speaker: str) -> int:
     try:
         status: int = options.command(options)
     except ModuleNotFoundError as error:
@@ -64,8 +79,6 @@ def _status(options: argparse.Namespace, speaker: str) -> int:
         told = ". ".join([str(error).rstrip("."), *getattr(error, "__notes__", ())])
         print(f"{speaker}: {told}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 1
     return status
 
 
@@ -166,17 +179,16 @@ def _train(options: argparse.Namespace) -> int:
 
             follow(processes)
             return 0
-        return _lead(options, processes)
+        run, finished = _lead(options, processes)
+    ended(finished=finished)
+    return show([run])
 
 
-def _lead(options: argparse.Namespace, processes: Processes) -> int:
+def _lead(options: argparse.Namespace, processes: Processes) -> tuple[Run, bool]:
     from eapo_agents.console import train_run
-    from eapo_agents.run import Run
 
-    run = resumed(options)
-    if run is None:
-        run = Run.create(preset_config(options.preset or "embedded", options.set), options.runs)
-    return show([run]) if train_run(run, processes) else 1
+    with begun(options, lambda: preset_config(options.preset or "embedded", options.set)) as run:
+        return run, train_run(run, processes)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -204,7 +216,12 @@ def _play(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from eapo_agents.run import Run
 
-    return show([Run.open(folder) for folder in options.runs], options.out)
+    folders: list[Path] = options.runs
+    places = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(folders):
+        if places[number] in places[:number]:
+            raise ValueError(f"the run {folder} is named twice")
+    return show([Run.open(folder) for folder in folders], options.out)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -213,9 +230,11 @@ def _demo(options: argparse.Namespace) -> int:
     from eapo_agents.run import Run
 
     eapo = preset_config("embedded", ["name=eapo", *options.set])
-    runs = [Run.create(c, options.runs) for c in (eapo, self_exploratory(eapo))]
-    if not all(train_run(run) for run in runs):
-        return 1
+    with ExitStack() as stack:
+        runs = [Run.create(c, options.runs) for c in (eapo, self_exploratory(eapo))]
+        for run in runs:
+            stack.enter_context(run.or_nothing())
+        ended(finished=all(train_run(run) for run in runs))
     return show(runs)
 
 

@@ -14,8 +14,9 @@ from eapo_agents.cli_options import (
     add_resume,
     add_runs,
     add_settings,
+    begun,
+    ended,
     preset_config,
-    resumed,
     show,
 )
 from eapo_agents.cli_workflows import add_experts, add_workflows, pooled
@@ -23,6 +24,7 @@ from eapo_agents.cli_workflows import add_experts, add_workflows, pooled
 if TYPE_CHECKING:
     from eapo_agents.benchmarks import BenchmarkExperts
     from eapo_agents.cli_options import Commands
+    from eapo_agents.config import TrainConfig
 
 
 def add_methods(commands: Commands) -> None:
@@ -36,8 +38,13 @@ def add_methods(commands: Commands) -> None:
 
 def _add_compare(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="two or more evaluations on the same problems")
-    compare.add_argument("first", type=Path, help="a file of eapo evaluate, or a run folder")
-    compare.add_argument("others", nargs="+", type=Path, help="what the first is compared with")
+    compare.add_argument(
+        "evaluations",
+        nargs="+",
+        type=Path,
+        metavar="EVALUATION",
+        help="files of eapo evaluate, or run folders; the first is what others are compared with",
+    )
     compare.add_argument("--plot", type=Path, metavar="PNG", help="draw mean@k with intervals here")
     compare.set_defaults(command=_compare)
 
@@ -49,8 +56,10 @@ def _compare(options: argparse.Namespace) -> int:
     from eapo_agents.evaluations import read_evaluation
     from eapo_agents.sheets import first_distinct
 
-    paths = [options.first, *options.others]
+    paths: list[Path] = options.evaluations
     found = [read_evaluation(path) for path in paths]
+    if len(found) < 2:
+        raise ValueError(f"eapo compare takes two evaluations or more, not {paths[0]} alone")
     stems, whole = [path.stem for path in paths], [str(path) for path in paths]
     names = first_distinct([one.name for one in found], stems, whole)
     named = [replace(one, name=name) for one, name in zip(found, names, strict=True)]
@@ -104,20 +113,23 @@ def _reproduce(options: argparse.Namespace) -> int:
         at_once=options.jobs,
         settings=options.set,
     )
-    return 0 if finished else 1
+    ended(finished=finished)
+    return 0
 
 
 def _distill(options: argparse.Namespace) -> int:
     from eapo_agents.config import with_settings
     from eapo_agents.console import distill_run
     from eapo_agents.presets import distilled, preset_named
-    from eapo_agents.run import Run
 
-    run = resumed(options)
-    if run is None:
-        config = distilled(preset_named(options.preset or "embedded"), lora_rank=options.lora)
-        run = Run.create(with_settings(config, options.set), options.runs)
-    return show([run]) if distill_run(run) else 1
+    def config() -> TrainConfig:
+        chosen = distilled(preset_named(options.preset or "embedded"), lora_rank=options.lora)
+        return with_settings(chosen, options.set)
+
+    with begun(options, config) as run:
+        finished = distill_run(run)
+    ended(finished=finished)
+    return show([run])
 
 
 def _add_benchmarks(commands: Commands) -> None:
@@ -129,6 +141,9 @@ def _add_benchmarks(commands: Commands) -> None:
     benchmarks.add_argument("--limit", type=int, help="the most rows of each")
     benchmarks.add_argument("--max-tokens", type=int, help="of a response; default: 20480")
     benchmarks.add_argument("--temperature", type=float, help="default: 1")
+    benchmarks.add_argument("--top-p", type=float, default=1.0, help="default: 1, all tokens")
+    benchmarks.add_argument("--top-k", type=int, default=-1, help="default: -1, all tokens")
+    benchmarks.add_argument("--min-p", type=float, default=0.0, help="default: 0, all tokens")
     benchmarks.add_argument(
         "--sandbox", choices=("docker", "local"), help="where generated code runs; default: docker"
     )
@@ -147,10 +162,12 @@ def _benchmarks(options: argparse.Namespace) -> int:
     from eapo_agents.models import model_folder
     from eapo_agents.presets import embedded
     from eapo_agents.run import model_config
+    from eapo_agents.truncation import Truncation
 
-    own = ("command", "model", "out", "experts", "replies", "preset", "pool", "set")
-    given = {k: v for k, v in vars(options).items() if k not in own and v is not None}
-    settings = BenchmarkSettings(**given)
+    own = ("tasks", "sample", "limit", "max_tokens", "temperature", "sandbox", "grader")
+    given = {k: v for k in own if (v := getattr(options, k)) is not None}
+    truncation = Truncation(top_p=options.top_p, top_k=options.top_k, min_p=options.min_p)
+    settings = BenchmarkSettings(**given, truncation=truncation)
     model = model_folder(model_config(options.model, embedded()).model.path)
     run = Path(options.model)
     folder = run if (run / "metrics.jsonl").is_file() else Path("runs")

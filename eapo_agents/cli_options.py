@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,29 @@ def resumed(options: argparse.Namespace) -> Run | None:
     if options.set:
         raise ValueError(f"--resume takes the run's own settings; not --set {options.set}")
     return Run.open(options.resume)
+
+
+@contextmanager
+def begun(options: argparse.Namespace, config: Callable[[], TrainConfig]) -> Iterator[Run]:
+    """Yield the run of `--resume`, or a new one of a config.
+
+    A new one that fails before anything was computed leaves no folder.
+    """
+    from eapo_agents.run import Run
+
+    run = resumed(options)
+    if run is not None:
+        yield run
+        return
+    run = Run.create(config(), options.runs)
+    with run.or_nothing():
+        yield run
+
+
+def ended(*, finished: bool) -> None:
+    """Raise a `KeyboardInterrupt` for work that was interrupted and has saved where it is."""
+    if not finished:
+        raise KeyboardInterrupt
 
 
 def preset_config(preset: str, settings: Sequence[str]) -> TrainConfig:

@@ -29,8 +29,8 @@ def add_workflows(commands: Commands) -> None:
     workflow.add_argument(
         "--replies",
         type=int,
-        default=3,
-        help="experts asked about the whole problem, in parallel; default: 3 (embedded knows 1)",
+        help="experts asked about the whole problem, in parallel; default: 3, or the 1 that"
+        " the embedded model knows",
     )
     workflow.add_argument("--turns", type=int, help="let the model consult as it likes, so long")
     workflow.add_argument("--recording", type=Path, help="what eapo record-experts wrote")
@@ -40,9 +40,12 @@ def add_workflows(commands: Commands) -> None:
     workflow.set_defaults(command=_workflow)
 
     record = commands.add_parser("record-experts", help="record experts' solutions, verified")
-    record.add_argument("file", type=Path, help="JSONL; what stands there is not asked again")
+    record.add_argument(
+        "file", type=Path, help="JSONL; answers that stand there are not asked again"
+    )
     record.add_argument("--samples", type=int, default=32, help="solutions a problem")
     record.add_argument("--timeout", type=float, default=1800.0, help="seconds for one solution")
+    add_problems(record)
     add_experts(record)
     record.set_defaults(command=_record)
     _add_leap(commands)
@@ -57,7 +60,9 @@ def _add_leap(commands: Commands) -> None:
         "--block", type=int, default=4096, help="tokens between exchanges; default: 4096"
     )
     leap.add_argument("--summary", type=int, default=256, help="the most tokens of a summary")
-    leap.add_argument("--peers", type=int, default=4, help="summaries that a path reads")
+    leap.add_argument(
+        "--peers", type=int, help="summaries that a path reads; default: 4, or all of fewer peers"
+    )
     leap.add_argument("--router", choices=("dispersed", "clustered", "hybrid"), default="dispersed")
     leap.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
     add_problems(leap)
@@ -77,15 +82,16 @@ def _workflow(options: argparse.Namespace) -> int:
     from eapo_agents.console_workflows import show_workflow
     from eapo_agents.run import model_config
     from eapo_agents.solutions import read_solutions
-    from eapo_agents.workflows import Workflow
+    from eapo_agents.workflows import Workflow, usual_replies
 
     config = model_config(options.model, preset_config(options.preset, ()))
+    config = pooled(with_settings(config, options.set), options.pool)
+    usual = usual_replies(config, options.turns)
     workflow = Workflow(
-        num_replies=options.replies,
+        num_replies=usual if options.replies is None else options.replies,
         turn_budget=options.turns,
         solutions=read_solutions(_there(options.recording)) if options.recording else None,
     )
-    config = pooled(with_settings(config, options.set), options.pool)
     conditions = list(dict.fromkeys(options.conditions))
     show_workflow(config, workflow, conditions, options.problems, options.out)
     return 0
@@ -101,7 +107,7 @@ def _record(options: argparse.Namespace) -> int:
     from eapo_agents.console_workflows import record_experts
 
     config = pooled(preset_config(options.preset, options.set), options.pool)
-    record_experts(config, options.file, options.samples, options.timeout)
+    record_experts(config, options.problems, options.file, options.samples, options.timeout)
     return 0
 
 
@@ -115,7 +121,7 @@ def _leap(options: argparse.Namespace) -> int:
         paths=options.paths,
         block_tokens=options.block,
         summary_tokens=options.summary,
-        peers=options.peers,
+        peers=max(1, min(4, options.paths - 1)) if options.peers is None else options.peers,
         router=options.router,
     )
     config = model_config(options.model, preset_config(options.preset, ()))

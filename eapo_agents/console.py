@@ -62,7 +62,10 @@ def distill_run(run: Run) -> bool:
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
             progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
 
-        finished = distill(run, on_problem=on_problem, on_step=on_step)
+        try:
+            finished = distill(run, on_problem=on_problem, on_step=on_step)
+        except KeyboardInterrupt:  # while the experts were asked
+            finished = False
     if not finished:
         CONSOLE.print(f"interrupted; go on with: eapo distill --resume {run.folder}")
     return finished

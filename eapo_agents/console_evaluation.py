@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def show_evaluation(
     json_file: Path | None,
 ) -> Evaluation:
     """Evaluate a model on some sets of problems, and print all metrics; see `evaluated`."""
-    evaluation = asyncio.run(evaluated(console, config, method, sets, json_file))
+    with going_on(console, json_file):
+        evaluation = asyncio.run(evaluated(console, config, method, sets, json_file))
     forget(json_file)
     console.print(evaluation_table(evaluation))
     return evaluation
@@ -95,6 +97,17 @@ async def evaluated(
         write_evaluation(evaluation, json_file)
         console.print(f"evaluation: {json_file}")
     return evaluation
+
+
+@contextmanager
+def going_on(console: Console, kept: Path | None) -> Iterator[None]:
+    """Say, when it is interrupted, whether the same command goes on: by what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept_word = "the same command goes on" if kept else "nothing is kept without a file for it"
+        console.print(f"interrupted; {kept_word}")
+        raise
 
 
 def forget(json_file: Path | None) -> None:

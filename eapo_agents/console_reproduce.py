@@ -18,7 +18,7 @@ from rich.progress import (
 from eapo_agents.cell_runs import Job
 from eapo_agents.claims import cells_of
 from eapo_agents.console import CONSOLE
-from eapo_agents.reproduce import ENDED, make_bases, open_jobs, run_jobs
+from eapo_agents.reproduce import ENDED, check_at_once, make_bases, open_jobs, run_jobs
 from eapo_agents.results import write_report
 
 
@@ -36,6 +36,7 @@ def reproduce(
     Raises:
         ValueError: bad input, or runs that failed.
     """
+    check_at_once(at_once)
     results = docs / "results"
     jobs = open_jobs(
         cells_of(key), num_seeds=num_seeds, folder=folder, results=results, settings=settings

@@ -21,6 +21,7 @@ from eapo_agents.console_evaluation import (
     Method,
     evaluated,
     forget,
+    going_on,
     problem_sets,
     show_evaluation,
 )
@@ -30,9 +31,12 @@ from eapo_agents.leap import LeapSettings
 from eapo_agents.metrics import paired_difference
 from eapo_agents.rollout import derive_seed
 from eapo_agents.settings import DistillationSettings
-from eapo_agents.solutions import Collection, Solution
+from eapo_agents.solutions import Collection, Solution, forget_unavailable
 from eapo_agents.workflows import Condition, Workflow, error_rate
 from eapo_env.verifier import Status, Verifier
+
+_TOLERATED = 0.1
+"""The share of queries without an answer from which on it is said aloud."""
 
 
 def show_workflow(
@@ -48,11 +52,13 @@ def show_workflow(
     what is finished is kept beside it until the last condition ends.
     """
     sets = problem_sets(config, sources)
-    with chat_model_of(config) as model:
+    with going_on(CONSOLE, folder), chat_model_of(config) as model:
         methods = [_method(config, workflow, model, condition, sets) for condition in conditions]
         evaluations = asyncio.run(_evaluations(config, methods, sets, folder))
     for name in (one.name for one in sets):
         CONSOLE.print(_table(f"{config.model.path}, with and without experts", name, evaluations))
+        for told in _silences(name, evaluations):
+            CONSOLE.print(told, style="bold", markup=False)
 
 
 def show_leap(
@@ -139,15 +145,33 @@ def _column(evaluation: Evaluation, set_name: str, first: Report) -> dict[str, s
         "call rate": f"{report.call_rate:.3f}",
         "response tokens": f"{report.response_tokens:.1f}",
         "truncation rate": f"{report.truncation_rate:.3f}",
+        "unanswered queries": f"{report.unanswered_rate:.3f}",
         "wrong replies": "-" if wrong is None else f"{wrong:.3f}",
     }
 
 
-def record_experts(config: TrainConfig, file: Path, num_samples: int, timeout_s: float) -> None:
-    """Ask the experts for solutions of the held-out problems that a file lacks; verify, append."""
-    problems = config.evaluation.problems.load()
+def _silences(set_name: str, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Return a sentence for each condition whose experts were silent too often to be experts."""
+    rates = {name: one.reports[set_name].unanswered_rate for name, one in evaluations.items()}
+    return [
+        f"{name}, {set_name}: {100 * rate:.0f}% of the queries had no answer; these numbers are"
+        " not those of a policy with its experts"
+        for name, rate in rates.items()
+        if rate > _TOLERATED
+    ]
+
+
+def record_experts(
+    config: TrainConfig, sources: Sequence[str], file: Path, num_samples: int, timeout_s: float
+) -> None:
+    """Ask the experts for the solutions of some problems that a file lacks; verify, append.
+
+    What they did not answer before is asked again.
+    """
+    problems = [problem for one in problem_sets(config, sources) for problem in one.problems]
+    forget_unavailable(file)
     max_tokens = config.rollout.limits.max_response_tokens
-    with closing(Verifier()) as verifier, CONSOLE.status("") as status:
+    with going_on(CONSOLE, file), closing(Verifier()) as verifier, CONSOLE.status("") as status:
         collection = Collection(
             solvers=config.experts.solvers(max_tokens=max_tokens, timeout_s=timeout_s),
             verifier=verifier,
@@ -170,6 +194,8 @@ def _show_recording(file: Path, found: Mapping[str, Sequence[Solution]]) -> None
         f"{file}: {len(statuses)} solutions of {len(found)} problems,"
         f" {right} right, {len(statuses) - right - missing} wrong, {missing} unavailable"
     )
+    if missing:
+        CONSOLE.print("the same command asks for the unavailable ones again", markup=False)
 
 
 def _difference(report: Report, first: Report) -> dict[str, str]:

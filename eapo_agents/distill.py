@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.interruption import interruption
 from eapo_agents.learner import Learner
 from eapo_agents.lora import Adapters
 from eapo_agents.models import load_model
@@ -25,10 +26,15 @@ from eapo_agents.pretrain import encode
 from eapo_agents.rollout import Rollout
 from eapo_agents.run import Run
 from eapo_agents.settings import DistillationSettings
-from eapo_agents.solutions import Collection, Solution, right_solutions
+from eapo_agents.solutions import (
+    Collection,
+    Solution,
+    forget_unavailable,
+    right_solutions,
+)
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.tokens import Chat
-from eapo_agents.trainer import evaluate_alone, interruption, make_rollout, without
+from eapo_agents.trainer import evaluate_alone, make_rollout, without
 from eapo_agents.trajectory import Demonstration
 from eapo_env.episode import act, begin
 from eapo_env.prompts import Prompts
@@ -81,6 +87,7 @@ class Distillation:
         if settings is None:
             raise ValueError(f"{config.name!r} has no section distillation: it is for eapo train")
         held_out = config.evaluation.problems.load()
+        problems = without(held_out, config.problems.load())[: settings.max_problems]
         model, tokenizer = load_model(config.model)
         policy = training_policy(config, model, tokenizer)
         adapters = None
@@ -110,7 +117,7 @@ class Distillation:
                 settings=settings,
                 seed=config.seed,
             ),
-            problems=without(held_out, config.problems.load())[: settings.max_problems],
+            problems=problems,
             held_out=held_out,
             probe=probe_of(config),
         )
@@ -124,6 +131,8 @@ class Distillation:
         step = self._restore(run)
         with closing(run), asyncio.Runner() as runner:
             path = run.folder / "solutions.jsonl"
+            if step == 0:  # later, other lessons would be another training
+                forget_unavailable(path)
             found = runner.run(self.collection.collect(self.problems, path, on_problem))
             lessons = self._lessons(found)
             stopping = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from eapo_agents.metrics import (
 from eapo_agents.rollout import derive_seed, gather
 from eapo_env.actions import Answer
 from eapo_env.episode import Episode
-from eapo_env.types import Problem, Rules
+from eapo_env.types import ExpertReply, Problem, Rules, Unavailable
 
 NUM_RESAMPLES = 10_000
 
@@ -63,6 +64,8 @@ class ProblemResult:
         answers: as they were written; None for a sample that gave none.
         consulted: whether an expert was asked.
         truncated: whether an outside limit cut the sample off.
+        asked: queries that went to experts.
+        unanswered: how many of them no expert answered.
     """
 
     problem_id: str
@@ -71,6 +74,8 @@ class ProblemResult:
     response_tokens: tuple[int, ...]
     consulted: tuple[bool, ...]
     truncated: tuple[bool, ...]
+    asked: tuple[int, ...] = ()
+    unanswered: tuple[int, ...] = ()
 
     def numbers(self) -> dict[str, float]:
         """Return every metric of a report for this problem alone."""
@@ -83,6 +88,7 @@ class ProblemResult:
             "call_rate": float(np.mean(self.consulted)),
             "response_tokens": float(np.mean(self.response_tokens)),
             "truncation_rate": float(np.mean(self.truncated)),
+            "unanswered_rate": sum(self.unanswered) / max(sum(self.asked), 1),
             **{f"pass_at_{n}": pass_at_k([self.correct], n) for n in _powers(k)},
         }
 
@@ -101,6 +107,8 @@ class Report:
         call_rate: the share of episodes that consulted; 0 when the rules leave the policy alone.
         response_tokens: mean policy tokens an episode.
         truncation_rate: the share of episodes cut off by an outside limit.
+        unanswered_rate: the share of a problem's queries that no expert answered, 0 if there were
+            none: a server that failed, not a choice of the policy's.
         correct_PK: correctness of every sample, problems in order.
         problem_ids: which problems, in the same order.
         pass_at: true pass@n for n = 1, 2, 4, ... and k.
@@ -118,6 +126,7 @@ class Report:
     response_tokens: float
     truncation_rate: float
     correct_PK: tuple[tuple[bool, ...], ...]
+    unanswered_rate: float = 0.0
     problem_ids: tuple[str, ...] = ()
     pass_at: Mapping[int, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -207,6 +216,7 @@ async def evaluate_each(
 def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
     """Return what the attempts at one problem came to."""
     episodes = [attempt.episode for attempt in attempts]
+    replies = [_replies(episode) for episode in episodes]
     return ProblemResult(
         problem_id=episodes[0].problem.id,
         correct=tuple(bool(attempt.correct) for attempt in attempts),
@@ -214,6 +224,8 @@ def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
         response_tokens=tuple(attempt.num_policy_tokens for attempt in attempts),
         consulted=tuple(bool(episode.consultations) for episode in episodes),
         truncated=tuple(bool(e.stop_reason and e.stop_reason.truncated) for e in episodes),
+        asked=tuple(len(heard) for heard in replies),
+        unanswered=tuple(sum(isinstance(r, Unavailable) for r in heard) for heard in replies),
     )
 
 
@@ -242,6 +254,15 @@ def report_on_results(results: Sequence[ProblemResult]) -> Report:
 def _powers(k: int) -> list[int]:
     """Return 1, 2, 4, ... up to k, and k itself."""
     return sorted({*(1 << n for n in range(k.bit_length())), k})
+
+
+def _replies(episode: Episode) -> list[ExpertReply]:
+    """Return what came back to the queries that the gate let through."""
+    return [
+        reply
+        for consultation in episode.consultations
+        for reply in compress(consultation.replies, consultation.accepted)
+    ]
 
 
 def _answers(episodes: Sequence[Episode]) -> list[str | None]:

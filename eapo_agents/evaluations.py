@@ -22,6 +22,7 @@ from eapo_agents.metrics import Interval, resampled_means
 from eapo_agents.records import json_lines, validated
 from eapo_agents.run import Run
 from eapo_agents.settings import ProblemSettings
+from eapo_agents.whole_files import write_text
 from eapo_env.problems import SOURCES, load_problems
 from eapo_env.types import Problem
 
@@ -127,7 +128,7 @@ class Journal:
             found = validated(row, _Result, f"{path}, line {number}")
             journal.results.setdefault(found.set, []).append(found.result)
         lines = [json.dumps(row) + "\n" for row in (rows or [subject])]
-        _write(path, "".join(lines))
+        write_text(path, "".join(lines))
         return journal
 
     def append(self, set_name: str, result: ProblemResult) -> None:
@@ -176,7 +177,7 @@ def _means(report: Report) -> dict[str, float]:
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write an evaluation's JSON file in one stroke."""
-    _write(path, evaluation.to_json())
+    write_text(path, evaluation.to_json())
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -186,6 +187,7 @@ def read_evaluation(path: Path) -> Evaluation:
         ValueError: there is none, or the file holds something else.
     """
     if path.is_dir():
+        _refuse_folder_of_evaluations(path)
         return run_evaluation(Run.open(path))
     tree = _json(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
@@ -193,6 +195,12 @@ def read_evaluation(path: Path) -> Evaluation:
     reports = {name: _report(report, path) for name, report in tree["sets"].items()}
     wrong = validated(tree.get("wrong_replies", {}), dict[str, float], path)
     return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
+
+
+def _refuse_folder_of_evaluations(folder: Path) -> None:
+    files = sorted(str(path) for path in folder.glob("*.json"))
+    if files and str(folder / "config.json") not in files:
+        raise ValueError(f"{folder} is no run; name the evaluations in it: {' '.join(files)}")
 
 
 def run_evaluation(run: Run) -> Evaluation:
@@ -233,10 +241,3 @@ def _report(tree: object, path: Path) -> Report:
     if names not in (0, problems):
         raise ValueError(f"{path} holds no Report: {names} problem_ids for {problems} problems")
     return report
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".unfinished-{path.name}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -72,8 +72,20 @@ class ExpertWatch:
         if self.clock() - self._said_s < self.every_s:
             return
         _LOG.warning(
-            "%d expert replies did not come; training goes on without them. The last: %s",
+            "%d expert replies did not come; it goes on without them. The last: %s",
             self._unsaid,
             f"{last.expert}: {last.reason}" if last.expert else last.reason,
         )
         self._said_s, self._unsaid = self.clock(), 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """Experts whose failures are noted, and said."""
+
+    inner: ExpertPool
+    watch: ExpertWatch = field(default_factory=ExpertWatch)
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return the experts' replies."""
+        return await self.watch.ask(self.inner, queries)

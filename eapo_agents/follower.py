@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from eapo_agents.config import TrainConfig
+from eapo_agents.interruption import interruption
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.processes import End, Order, Question, SeveralProcesses
-from eapo_agents.trainer import interruption
 
 
 def follow(processes: SeveralProcesses) -> None:

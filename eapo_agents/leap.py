@@ -86,7 +86,7 @@ class LeapSettings:
             of half and half.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or more peers than a path has.
     """
 
     paths: int = 16
@@ -99,6 +99,8 @@ class LeapSettings:
         for name in ("paths", "block_tokens", "summary_tokens", "peers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.peers >= self.paths:
+            raise ValueError(f"peers must be below paths={self.paths}, not {self.peers}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

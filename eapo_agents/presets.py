@@ -120,7 +120,8 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     Our choices, where neither says: 200 training steps, a turn budget of 4 at first; vLLM on a
     server of its own, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of
     139 GiB; a tolerance of 0.5 nats between sampler and learner, both in bfloat16, since 0.1 is
-    usual there.
+    usual there. Experts reason for up to 8,192 tokens: a call may take 15 minutes, 256 of them go
+    to a server at once, and a consultation may wait half an hour.
 
     Args:
         name: of the run.
@@ -136,7 +137,9 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
         annealing=Annealing(steps=steps, turn_budget=4, queries_per_turn=3),
         model=ModelSettings(path=policy, dtype="bfloat16", engine="vllm-server"),
         problems=ProblemSettings(source="dapo-math-17k"),
-        experts=ExpertSettings(kind="openai", endpoints=_on_loopback(experts)),
+        experts=ExpertSettings(
+            kind="openai", endpoints=_on_loopback(experts), batch_timeout_s=1800.0
+        ),
         rollout=RolloutSettings(
             group_size=16,
             temperature=1.0,
@@ -170,7 +173,12 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
 
 def _on_loopback(experts: Sequence[str]) -> tuple[Endpoint, ...]:
     return tuple(
-        Endpoint(base_url=f"http://127.0.0.1:{8000 + n}/v1", models=(model,) * experts.count(model))
+        Endpoint(
+            base_url=f"http://127.0.0.1:{8000 + n}/v1",
+            models=(model,) * experts.count(model),
+            max_live_calls=256,
+            call_timeout_s=900.0,
+        )
         for n, model in enumerate(dict.fromkeys(experts))
     )
 

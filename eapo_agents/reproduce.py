@@ -15,7 +15,7 @@ from eapo_agents.bases import Base
 from eapo_agents.cell_results import read_results
 from eapo_agents.cell_runs import Job
 from eapo_agents.cells import Cell
-from eapo_agents.trainer import interruption
+from eapo_agents.interruption import interruption
 
 OnStep = Callable[[Job, int], None]
 """Told of every training step of a job, and of `ENDED` when its process has ended."""
@@ -38,7 +38,8 @@ def open_jobs(
     `num_seeds` None takes each cell's own number.
 
     Raises:
-        ValueError: `num_seeds` below 1, or results that were made with other settings.
+        ValueError: `num_seeds` below 1, settings that fit no cell, or results that were made with
+            others.
     """
     if num_seeds is not None and num_seeds < 1:
         raise ValueError(f"seeds must be at least 1, not {num_seeds}")
@@ -55,7 +56,16 @@ def open_jobs(
             Job(cell=cell, seed=seed, folder=folder, results=results, settings=tuple(settings))
             for seed in range(cell.num_seeds if num_seeds is None else num_seeds)
         ]
-    return [job for job in sorted(jobs, key=lambda job: job.seed) if not job.is_done]
+    missing = [job for job in sorted(jobs, key=lambda job: job.seed) if not job.is_done]
+    for job in missing:
+        _ = job.config  # bad settings are told before anything is made
+    return missing
+
+
+def check_at_once(at_once: int) -> None:
+    """Raise a `ValueError` for a number of runs side by side below 1."""
+    if at_once < 1:
+        raise ValueError(f"jobs must be at least 1, not {at_once}")
 
 
 def make_bases(jobs: Iterable[Job], on_base: Callable[[Base], None]) -> None:
@@ -73,8 +83,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, on_step: OnStep) -> bool:
     Raises:
         ValueError: `at_once` below 1; runs that failed, after all others have ended.
     """
-    if at_once < 1:
-        raise ValueError(f"jobs must be at least 1, not {at_once}")
+    check_at_once(at_once)
     waiting, running, failed, stopping = list(jobs), Running(), list[str](), False
     with interruption() as interrupted:
         while waiting or running:

@@ -31,7 +31,6 @@ from eapo_agents.results_text import (
     CALLS,
     CURVE,
     DISAGREEMENT,
-    HALFWAY,
     INTRODUCTION,
     NOT_TESTED,
     READING,
@@ -69,8 +68,6 @@ def _lines(results: Results) -> Iterator[str]:
     yield from ("", "## Where it disagrees with the paper", "", *DISAGREEMENT.splitlines())
     for table in TABLES:
         yield from ("", f"## {table.title}", "", *_table(table, results))
-        if table.key == "9":
-            yield from ("", *HALFWAY.splitlines(), "", *_halfway(table, results))
     yield from ("", "## Where expert help pays", "", *CURVE.splitlines(), "")
     yield from _gains(results)
     yield from ("", "![Gain against the base's success](images/results-gain.png)")
@@ -168,8 +165,8 @@ def _verdict(found: PairedDifference | None, claim: Claim, results: Results) -> 
 
 
 def _table(table: PaperTable, results: Results) -> Iterator[str]:
-    yield "| | mean@k | 95% interval | each seed | Var | tokens | seeds | paper |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| | mean@k | 95% interval | each seed | half-time | Var | tokens | seeds | paper |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for line in table.lines:
         paper = "-" if line.paper is None else f"{line.paper:.2f}"
         yield f"| {line.label} | {_numbers(line, results)} | {paper} |"
@@ -178,33 +175,22 @@ def _table(table: PaperTable, results: Results) -> Iterator[str]:
 def _numbers(line: Line, results: Results) -> str:
     runs = results.get(line.cell.name, ())
     if not runs:
-        return f"not run | | | | | 0 of {line.cell.num_seeds}"
+        return f"not run | | | | | | 0 of {line.cell.num_seeds}"
     low, high = (100 * min(max(bound, 0.0), 1.0) for bound in seeds_interval(means(runs)))
     each = " ".join(f"{100 * run.means_P.mean():.1f}" for run in runs)
     return (
         f"{100 * means(runs).mean():.1f} | {low:.1f} to {high:.1f} | {each}"
+        f" | {' '.join(map(_at_half_time, runs))}"
         f" | {_mean([run.variance for run in runs]):.4f}"
         f" | {_mean([run.response_tokens for run in runs]):.0f}"
         f" | {len(runs)} of {line.cell.num_seeds}"
     )
 
 
-def _halfway(table: PaperTable, results: Results) -> Iterator[str]:
-    """Yield what each schedule's policies could do alone after half of the training."""
-    yield "| | acceptance rate until then | alone, each seed |"
-    yield "|---|---|---|"
-    for line in table.lines:
-        runs = results.get(line.cell.name, ())
-        rates = [rate for run in runs for rate in _first_half(run, "acceptance_rate")]
-        alone = [dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2) for run in runs]
-        each = " ".join("-" if mean is None else f"{100 * mean:.1f}" for mean in alone)
-        rate = f"{_mean(rates):.2f}" if rates else "-"
-        yield f"| {line.label} | {rate} | {each or 'not run'} |"
-
-
-def _first_half(run: Result, curve: str) -> list[float]:
-    values = [value for _, value in run.curves.get(curve, ())]
-    return values[: len(values) // 2]
+def _at_half_time(run: Result) -> str:
+    """Return what the policy could do alone after half of its training; "-" where none was."""
+    found = dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2)
+    return "-" if found is None else f"{100 * found:.1f}"
 
 
 def _gains(results: Results) -> Iterator[str]:

@@ -8,7 +8,7 @@
     checkpoints/step-000100 the model in Hugging Face format, the optimiser, where to go on
     report/                 tables, pictures, example transcripts (written by `report.py`)
 
-A checkpoint is written beside its place and moved there in one stroke: it is whole or not there.
+A checkpoint is whole or not there (`whole_files.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,13 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.records import json_lines
+from eapo_agents.whole_files import remove_folder, write_folder, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Metrics = Mapping[str, float]
 
-_UNFINISHED = ".unfinished-"
+_AT_FIRST = ("config.json", "metrics.jsonl")
+"""All that a run folder holds until something is computed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Run:
         try:
             root.mkdir(parents=True, exist_ok=True)
             folder = next(filter(_made, (root / f"{config.name}-{n}" for n in count(1))))
-            _write(folder / "config.json", config.to_json())
+            write_text(folder / "config.json", config.to_json())
             (folder / "metrics.jsonl").touch()
         except OSError as error:
             raise ValueError(f"cannot make a run folder in {root}: {error}") from error
@@ -106,16 +107,13 @@ class Run:
 
     def record_transcripts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a step's episodes, one JSON object a line."""
-        folder = self.folder / "transcripts"
-        folder.mkdir(exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        _write(folder / f"step-{step:06d}.jsonl", text)
+        write_text(self.folder / "transcripts" / f"step-{step:06d}.jsonl", text)
 
     def record_evaluation(self, step: int, report: Mapping[str, Any]) -> None:
         """Write a step's whole evaluation, every sample's verdict included."""
-        folder = self.folder / "evaluations"
-        folder.mkdir(exist_ok=True)
-        _write(folder / f"step-{step:06d}.json", json.dumps(report) + "\n")
+        path = self.folder / "evaluations" / f"step-{step:06d}.json"
+        write_text(path, json.dumps(report) + "\n")
 
     @property
     def last_evaluation(self) -> dict[str, Any] | None:
@@ -145,25 +143,15 @@ class Run:
             OSError: it cannot be written; the checkpoints before it are as they were.
         """
         place = self.folder / "checkpoints" / f"step-{step:06d}"
-        for leftover in place.parent.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
-        unfinished = _hidden(place)
-        unfinished.mkdir(parents=True)
-        try:
-            write(unfinished)
-            self._settle(unfinished)
-        except Exception as error:  # each library has its own for a full disk
-            raise OSError(f"cannot write the checkpoint {place}: {error}") from error
-        unfinished.rename(place)
-        _flush(place.parent)
+        write_folder(place, write, mode=(self.folder / "config.json").stat().st_mode)
         for old in self.checkpoints[: -self.config.keep_checkpoints]:
-            shutil.rmtree(old.rename(_hidden(old)))
+            remove_folder(old)
         return place
 
     def rewind(self, step: int) -> None:
         """Forget the metrics recorded after a step: the run goes on from there."""
         kept = [row for row in self.metrics if row["step"] <= step]
-        _write(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         for recorded in (self.transcripts, self.evaluations):
             for number, path in recorded.items():
                 if number > step:
@@ -184,13 +172,34 @@ class Run:
             os.close(handle)
 
     @contextmanager
+    def or_nothing(self) -> Iterator[None]:
+        """Remove the folder of a run that fails before anything was computed."""
+        try:
+            yield
+        except BaseException:
+            if self._is_untouched:
+                for name in _AT_FIRST:
+                    (self.folder / name).unlink()
+                self.folder.rmdir()
+            raise
+
+    @property
+    def _is_untouched(self) -> bool:
+        names = sorted(path.name for path in self.folder.iterdir())
+        return names == list(_AT_FIRST) and not self.metrics
+
+    @contextmanager
     def naming(self, step: int) -> Iterator[None]:
-        """Let an error say in which step it came, and from where the run can go on."""
+        """Let an error say in which step it came, and from where the run can go on.
+
+        A run in which nothing was computed yet has nowhere to go on from.
+        """
         try:
             yield
         except Exception as error:
             newest = self.checkpoints[-1].name if self.checkpoints else "its start"
-            error.add_note(f"This was training step {step}; {self.folder} can go on from {newest}")
+            rest = "" if self._is_untouched else f"; {self.folder} can go on from {newest}"
+            error.add_note(f"This was training step {step}{rest}")
             raise
 
     def close(self) -> None:
@@ -199,14 +208,6 @@ class Run:
             self._tensorboard.close()
         if "_wandb" in self.__dict__:
             self._wandb.finish()
-
-    def _settle(self, folder: Path) -> None:
-        """Bring a folder to disk, so that no rename comes before it, and let others read it."""
-        mode = (self.folder / "config.json").stat().st_mode
-        for path in (*folder.rglob("*"), folder):
-            if path.is_file():
-                path.chmod(mode)  # safetensors writes files for their owner alone
-            _flush(path)
 
     @cached_property
     def _tensorboard(self) -> SummaryWriter:
@@ -274,27 +275,8 @@ def _made(folder: Path) -> bool:
     return True
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a text file in one stroke; what UTF-8 cannot hold becomes "?"."""
-    beside = _hidden(path)
-    beside.write_text(text, encoding="utf-8", errors="replace")
-    beside.replace(path)
-
-
-def _hidden(path: Path) -> Path:
-    return path.with_name(f"{_UNFINISHED}{path.name}")
-
-
 def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(f"another process is training in {folder}") from None
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -103,6 +105,10 @@ class ExpertSettings:
             "meaningless" says the same empty sentence to everything, "silent" never answers.
         error_rate: how often a synthetic expert is wrong.
         endpoints: the servers of "openai".
+        extra_body: further fields of a request to them, or other values; null leaves one out, for
+            models that refuse `temperature`, `top_p` or `max_tokens`.
+        batch_timeout_s: how long the replies to one consultation may take in training, the wait for
+            a free call included; those that are not there by then are unavailable.
         recording: the file of "replay".
     """
 
@@ -111,6 +117,8 @@ class ExpertSettings:
     )
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+    batch_timeout_s: float = 300.0
     recording: str = ""
 
     def pool(self) -> ExpertPool:
@@ -127,13 +135,29 @@ class ExpertSettings:
             case "openai":
                 for endpoint in self.endpoints:
                     endpoint.check_key()
-                return OpenAIExperts(endpoints=self.endpoints)
+                return OpenAIExperts(
+                    endpoints=self.endpoints,
+                    extra_body=self.extra_body,
+                    batch_timeout_s=self.batch_timeout_s,
+                )
             case "replay":
                 return ReplayExperts(self.recording)
             case "meaningless":
                 return MeaninglessExperts()
             case "silent":
                 return SilentExperts()
+
+    def unhurried(self) -> ExpertPool:
+        """Return the same experts for evaluations: each call has its own limit, and no other.
+
+        There all episodes begin at once and wait for free calls, so that a limit on the wait would
+        measure the queue.
+
+        Raises:
+            ValueError: as `pool`.
+        """
+        pool = self.pool()
+        return replace(pool, batch_timeout_s=math.inf) if isinstance(pool, OpenAIExperts) else pool
 
     def solvers(self, *, max_tokens: int, timeout_s: float) -> ExpertPool:
         """Return the same experts, asked for whole solutions instead of help with a question.
@@ -143,7 +167,7 @@ class ExpertSettings:
         Raises:
             ValueError: as `pool`.
         """
-        pool = self.pool()
+        pool = self.unhurried()
         match self.kind, pool:
             case "synthetic", _:
                 solver = ScriptedExperts(worked_solution, names=("student",))
@@ -154,7 +178,6 @@ class ExpertSettings:
                     endpoints=[replace(e, call_timeout_s=timeout_s) for e in pool.endpoints],
                     system_prompt="",
                     max_tokens=max_tokens,
-                    batch_timeout_s=2 * timeout_s,
                     read=read_with_reasoning,
                 )
             case _:

@@ -7,22 +7,19 @@ number, so a run that was interrupted goes on as if it had not been.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType
-from typing import Any
 
 import numpy as np
 
 from eapo_agents.config import TrainConfig
 from eapo_agents.dynamic_sampling import Sampled
 from eapo_agents.evaluate import Player, ProblemResult, Report, evaluate
+from eapo_agents.interruption import interruption
 from eapo_agents.learner import Learner
 from eapo_agents.models import load_model
 from eapo_agents.policies import probe_of, training_policy
@@ -76,6 +73,7 @@ class Trainer:
         if config.distillation:
             raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
+        problems = without(held_out, config.problems.load())
         model, tokenizer = load_model(config.model)
         sampled = processes.apart(model.to(config.learner.weights_dtype))
         sampled.to(config.learner.torch_device)
@@ -91,7 +89,7 @@ class Trainer:
             config=config,
             learner=learner,
             rollout=make_rollout(config, policy),
-            problems=without(held_out, config.problems.load()),
+            problems=problems,
             held_out=held_out,
             probe=probe_of(config, processes),
         )
@@ -262,27 +260,3 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
     if not rest:
         raise ValueError(f"all {len(problems)} problems are held out: none is left to train on")
     return rest
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C or SIGTERM came; a second one acts at once.
-
-    Signals reach the main thread only: in another one, nothing ever came.
-    """
-    came = False
-    wanted = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {}
-    try:
-        for number in map(int, wanted):
-            before[number] = signal.signal(number, note)
-        yield lambda: came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,6 +16,7 @@ from eapo_agents.chat_model import ChatModel
 from eapo_agents.chat_models import text_rollout
 from eapo_agents.config import TrainConfig
 from eapo_agents.evaluate import ProblemResult, Report, evaluate
+from eapo_agents.expert_watch import Watched
 from eapo_agents.policy import Sampling
 from eapo_agents.pools import pool_endpoints
 from eapo_agents.rollout import derive_seed, gather
@@ -164,7 +165,7 @@ class Workflow:
                 prompts = config.rollout.prompts
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)
             case "experts":
-                return config.experts.pool()
+                return Watched(inner=config.experts.unhurried())
             case "recorded" | "erroneous":
                 chosen = self.chosen(condition, problems, seed=config.seed)
                 return GivenExperts(
@@ -185,8 +186,12 @@ class Workflow:
         where there are enough of these ("if fewer than 3 are incorrect, we sample from all").
 
         Raises:
-            ValueError: no recording, or too few solutions of a problem in it.
+            ValueError: no recording, too few solutions of a problem in it, or those of another
+                problem of the same id.
         """
+        for problem in problems:
+            for solution in (self.solutions or {}).get(problem.id, ()):
+                solution.check_is_of(problem)
         return [
             draw_solutions(
                 (self.solutions or {}).get(problem.id, ()),
@@ -231,6 +236,15 @@ def error_rate(chosen: Sequence[Sequence[Solution]]) -> float:
 def relayed(text: str, *, brief: bool) -> str:
     """Return what the policy reads of a solution: without its reasoning, or its answer alone."""
     return (final_answer(text) or "") if brief else without_reasoning(text)
+
+
+def usual_replies(config: TrainConfig, turn_budget: int | None) -> int:
+    """Return how many experts are asked unless somebody says otherwise: 3, as in the paper.
+
+    The models of the terse wording have learned to read one reply to a whole problem, and are lost
+    with more; where they consult as they like, they ask about its parts.
+    """
+    return 1 if config.rollout.wording == "terse" and turn_budget is None else 3
 
 
 def with_pool(config: TrainConfig, pool: str) -> TrainConfig:

@@ -32,7 +32,7 @@ ENV_ROWS = [
     "__init__",
 ]
 AGENTS_ROWS = [
-    "truncation decisions records",
+    "truncation decisions records whole_files interruption",
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
     "sheets sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
     "leap_routing",

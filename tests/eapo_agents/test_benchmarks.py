@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import runpy
@@ -17,6 +18,11 @@ import pytest
 from eapo_agents.benchmarks import NAMES, BenchmarkSettings
 from eapo_agents.cli import main
 from eapo_agents.openai_policy import ApiSettings
+from eapo_agents.policy import Sampling
+from eapo_agents.served import Served, served
+from eapo_agents.truncation import WHOLE as WHOLE_IDS
+from eapo_agents.truncation import Truncation
+from eapo_env.types import Message
 
 ROOT = Path(__file__).parents[2]
 STUB = runpy.run_path(str(ROOT / "tests" / "eapo_env" / "stub_server.py"))
@@ -31,6 +37,7 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 from eapo_agents.benchmarks import BenchmarkExperts, BenchmarkSettings, Served, evaluate_model
 from eapo_agents.settings import ExpertSettings
+from eapo_agents.truncation import Truncation
 from eapo_env.endpoints import Endpoint
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
@@ -39,13 +46,16 @@ asked = []
 
 def results(case):
     def reply(input, tools, tool_choice, config):
-        asked.append([config.max_tokens, config.temperature])
+        asked.append([config.max_tokens, config.temperature, config.top_p, config.extra_body])
         return output_to(input[-1].text, case["answers"])
 
-    settings = BenchmarkSettings(**case["settings"])
+    truncation = Truncation(**case.get("truncation", {}))
+    settings = BenchmarkSettings(**case["settings"], truncation=truncation)
     model = get_model("mockllm/model", custom_outputs=reply, memoize=False)
     policy = helped(model, settings) if case.get("helped") else model
-    return [asdict(one) for one in evaluate_model(policy, settings, folder, grader=model)]
+    fields = Served(url, "echo").sampling_fields(settings.temperature, truncation)
+    found = evaluate_model(policy, settings, folder, grader=model, fields=fields)
+    return [asdict(one) for one in found]
 
 
 def helped(model, settings):
@@ -72,6 +82,9 @@ deadline_s = replicas.model.endpoint.call_timeout_s
 print(json.dumps([[results(case) for case in cases], asked, deadline_s]))
 """
 """The harness in a process of its own, with its scripted model."""
+
+WHOLE = {"top_k": -1, "min_p": 0.0}
+"""What vLLM is told of a truncation that keeps all."""
 
 SAMPLE = {"sample": True, "sandbox": "local"}
 
@@ -128,6 +141,7 @@ CASES: dict[str, dict[str, Any]] = {
             "temperature": 0.5,
             "grader": "mockllm/model",
         },
+        "truncation": {"top_p": 0.9, "top_k": 5, "min_p": 0.1},
         "answers": right_answers(),
     },
     "partial": {
@@ -146,11 +160,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What the cases came to: results by case and benchmark; tokens, temperature of every call;
+    """What the cases came to: results by case and benchmark; how every call wanted to be sampled;
     what the experts and the replica were asked; how long a replica may take."""
 
     results: dict[str, dict[str, dict[str, Any]]]
-    asked: list[list[float]]
+    asked: list[list[Any]]
     questions: list[str]
     deadline_s: float
 
@@ -192,8 +206,9 @@ def test_the_settings_reach_the_harness(played: Played) -> None:
     found = played.results["settings"]
     assert (found["gpqa"]["value"], found["gpqa"]["samples"]) == (1.0, 1)
     assert found["simpleqa"]["value"] != 1.0
-    assert played.asked.count([7, 0.5]) == 2, "the policy answers both and grades none"
-    assert [20_480, 1.0] in played.asked, "the defaults, in the other cases"
+    sampled = [7, 0.5, 0.9, {"top_k": 5, "min_p": 0.1}]
+    assert played.asked.count(sampled) == 2, "the policy answers both and grades none"
+    assert [20_480, 1.0, 1.0, WHOLE] in played.asked, "the defaults, in the other cases"
 
 
 def test_a_model_with_experts_answers_what_their_replies_say(played: Played) -> None:
@@ -201,7 +216,7 @@ def test_a_model_with_experts_answers_what_their_replies_say(played: Played) -> 
     assert values(played.results["helped"]) == dict.fromkeys(NAMES, 1.0)
     question = rows("hotpotqa")[0]["question"]
     assert sum(question in text for text in played.questions) == 3, "two experts and a replica"
-    assert [9, 1.0] in played.asked
+    assert [9, 1.0, 1.0, WHOLE] in played.asked
     assert played.deadline_s == ApiSettings().call_timeout_s, "a replica writes as long as a policy"
 
 
@@ -216,8 +231,40 @@ def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
     assert (dead["samples"], dead["value"]) == (0, None)
 
 
+def test_transformers_is_told_to_sample() -> None:
+    """Unless a request says so, it takes the likeliest token always."""
+    served = Served("http://here/v1", "m", "transformers")
+    fields = served.sampling_fields(0.5, Truncation(top_p=0.9, top_k=5))
+    assert list(fields) == ["generation_config"]
+    assert json.loads(str(fields["generation_config"])) == {
+        "do_sample": True,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_p": None,
+    }
+    greedy = served.sampling_fields(0.0, Truncation())
+    assert json.loads(str(greedy["generation_config"]))["do_sample"] is False
+    assert json.loads(str(greedy["generation_config"]))["top_k"] == 0
+
+
+def test_a_served_model_samples_and_a_truncation_reaches_it(tiny_model: Path) -> None:
+    """The answers are random digits; of the likeliest token alone, always the same."""
+    with served(str(tiny_model)) as address:
+
+        def answers(truncation: Truncation) -> set[str]:
+            fields = {"top_k": None, "min_p": None} | address.sampling_fields(1.0, truncation)
+            policy = ApiSettings(base_url=address.base_url, extra_body=fields).policy(address.name)
+            sampling = Sampling(max_tokens=8, truncation=truncation)
+            asked = (Message(role="user", content="p1"),)
+            return {asyncio.run(policy.write(asked, sampling, seed)).text for seed in range(8)}
+
+        assert len(answers(WHOLE_IDS)) > 1
+        assert len(answers(Truncation(top_k=1))) == 1
+
+
 def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
-    few = ["--sample", "--sandbox", "local", "--max-tokens", "8", "--limit", "1"]
+    few = ["--sample", "--sandbox", "local", "--max-tokens", "8", "--limit", "1", "--top-k", "5"]
     few += ["--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "eapo_agents.cli", "benchmarks", tiny_model, *few],
@@ -229,6 +276,7 @@ def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert report["model"] == str(tiny_model)
+    assert report["settings"]["truncation"] == {"top_p": 1.0, "top_k": 5, "min_p": 0.0}
     assert [r["name"] for r in report["results"]] == list(NAMES)
     assert [(r["status"], r["samples"], r["error"]) for r in report["results"]] == [
         ("success", 1, "")

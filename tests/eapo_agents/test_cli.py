@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -174,6 +175,7 @@ def test_without_a_command_the_usage_is_shown() -> None:
         (["evaluate", "HERE"], "no model can be loaded from 'HERE'"),
         (["evaluate", "FRESH"], "the run FRESH has no checkpoint yet"),
         (["report", "HERE"], "HERE holds no run"),
+        (["report", "RUN", "RUN/../tiny-1"], "the run RUN/../tiny-1 is named twice"),
         (["report", "FRESH"], "FRESH has no metrics yet"),
         (["report", "RUN", "--out", "RUN/config.json"], "File exists"),
         (["play", "--problems", "HERE/none.jsonl"], "none.jsonl"),
@@ -203,6 +205,24 @@ def test_errors_say_what_is_wrong(
     assert errors.startswith("eapo: ")
     assert errors.count("\n") == 1
     assert filled(message) in errors
+
+
+@pytest.mark.parametrize("command", ["train", "demo", "distill"])
+@pytest.mark.parametrize("setting", ["model.path=HERE", "problems.source=HERE/none.jsonl"])
+def test_a_start_that_fails_leaves_no_run_folder(
+    command: str, setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, setting = tmp_path / "runs", setting.replace("HERE", str(tmp_path))
+    assert main([command, "--set", setting, "--runs", str(runs)]) == 2
+    assert "eapo: no " in capsys.readouterr().err
+    assert list(runs.iterdir()) == []
+
+
+def test_a_run_that_somebody_wants_to_go_on_with_is_never_removed(run: Run, tmp_path: Path) -> None:
+    config = replace(run.config, model=replace(run.config.model, path=str(tmp_path / "gone")))
+    fresh = Run.create(config, tmp_path)
+    assert main(["train", "--resume", str(fresh.folder)]) == 2
+    assert Run.open(fresh.folder).config == config
 
 
 def test_a_damaged_checkpoint_is_one_line(run: Run, tmp_path: Path) -> None:

@@ -73,6 +73,24 @@ def test_the_command_says_how_much_better_the_first_is(
     assert "no evaluation can be read from" in capsys.readouterr().err
 
 
+def test_a_folder_of_evaluations_or_a_single_one_says_what_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "old.json", tmp_path / "new.json"]
+    for path in files:
+        write_evaluation(FIRST, path)
+    for others in ([], [str(files[0])]):
+        assert cli.main(["compare", str(tmp_path), *others]) == 2
+        there = f"{tmp_path} is no run; name the evaluations in it: {files[1]} {files[0]}\n"
+        assert capsys.readouterr().err == f"eapo: {there}"
+    assert cli.main(["compare", str(files[0])]) == 2
+    told = capsys.readouterr().err
+    assert told == f"eapo: eapo compare takes two evaluations or more, not {files[0]} alone\n"
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["compare", str(tmp_path / "empty"), str(files[0])]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
 def test_several_are_compared_with_the_first_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,14 @@ def test_the_numbers_of_one_problem_by_hand() -> None:
             "call_rate": 1 / 3,
             "response_tokens": 2.0,
             "truncation_rate": 2 / 3,
+            "unanswered_rate": 0.0,
         }
     )
+
+
+def test_queries_without_an_answer_by_hand() -> None:
+    one = replace(result("p", True, False, False), asked=(3, 1, 0), unanswered=(0, 1, 0))
+    assert one.numbers()["unanswered_rate"] == 1 / 4
 
 
 def result(problem_id: str, *correct: bool) -> ProblemResult:

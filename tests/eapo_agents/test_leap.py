@@ -193,13 +193,21 @@ def test_numbers_below_one_are_refused(name: str) -> None:
         LeapSettings(**{name: 0})
 
 
+def test_more_peers_than_there_are_are_refused() -> None:
+    with pytest.raises(ValueError, match="peers must be below paths=2, not 5"):
+        LeapSettings(paths=2, peers=5)
+    with pytest.raises(ValueError, match="peers must be below paths=4, not 4"):
+        LeapSettings(paths=4)
+    assert LeapSettings(paths=5).peers == 4
+
+
 def test_the_command_on_a_real_model(
     tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [part for s in tiny_settings for part in ("--set", s)]
     model = next(s for s in tiny_settings if s.startswith("model.path=")).partition("=")[2]
     path = tmp_path / "leap.json"
-    command = ["leap", model, "--paths", "2", "--block", "2", "--peers", "1", *given]
+    command = ["leap", model, "--paths", "2", "--block", "2", *given]
     for _ in range(2):
         assert main([*command, "--json", str(path)]) == 0
         (report,) = read_evaluation(path).reports.values()
@@ -208,6 +216,8 @@ def test_the_command_on_a_real_model(
     assert "LeaP: 4 problems" in capsys.readouterr().out
     assert main(["leap", model, "--block", "0", *given]) == 2
     assert "block_tokens must be at least 1, not 0" in capsys.readouterr().err
+    assert main(["leap", model, "--paths", "2", "--peers", "5", *given]) == 2
+    assert "peers must be below paths=2, not 5" in capsys.readouterr().err
 
 
 def test_the_command_on_a_served_model(tiny_settings: list[str], tmp_path: Path) -> None:

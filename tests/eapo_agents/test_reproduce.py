@@ -178,6 +178,23 @@ def test_numbers_below_1_are_refused(tmp_path: Path, num_seeds: int, at_once: in
         )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--jobs", "0"], "jobs must be at least 1, not 0"),
+        (["--set", "nonsense=3"], "unknown setting 'nonsense'"),
+        (["--set", "steps=many"], "steps: "),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_made(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "--folder", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs")]
+    assert main([*command, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_runs_a_table_and_writes_the_report(
     folder: Path, settings: list[str], tmp_path: Path
 ) -> None:

@@ -54,6 +54,20 @@ def test_counts_beyond_the_samples_are_refused() -> None:
         replace(RUN, correct_P=(5,))
 
 
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="variance must be a finite number, not nan"):
+        replace(RUN, variance=float("nan"))
+
+
+@pytest.mark.parametrize("place", ["eapo/seed-7.json", "eapo-backup/seed-0.json"])
+def test_a_copy_is_no_further_evidence(tmp_path: Path, place: str) -> None:
+    RUN.write(tmp_path)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "eapo" / "seed-0.json", tmp_path / place)
+    with pytest.raises(ValueError, match=f"{place} holds the result of eapo, seed 0"):
+        read_results(tmp_path)
+
+
 def test_curves_keep_what_a_step_recorded() -> None:
     rows = [{"step": 1, "accuracy": 0.123456}, {"step": 2, "accuracy": 0.5, "other": 1.0}]
     curves = curves_of(rows)
@@ -134,12 +148,8 @@ def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
     ]
 
 
-def test_each_schedule_shows_what_was_learned_by_half_time(tmp_path: Path) -> None:
-    curves = {
-        "acceptance_rate": ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.0)),
-        "alone/mean_at_k": ((40, 0.125), (80, 0.5)),
-    }
-    slow = replace(RUN, cell="eapo-slow", curves=curves)
-    text = report(tmp_path, slow, replace(slow, seed=1, curves={}), RUN)
-    assert "| slow | 0.75 | 12.5 - |" in text
-    assert "| fast | - | not run |" in text
+def test_a_trained_cell_shows_what_it_could_do_alone_at_half_time(tmp_path: Path) -> None:
+    slow = replace(RUN, cell="eapo-slow", curves={"alone/mean_at_k": ((40, 0.125), (80, 0.5))})
+    text = report(tmp_path, slow, replace(slow, seed=1, curves={}))
+    (row,) = (line for line in text.splitlines() if line.startswith("| slow |"))
+    assert "| 75.0 75.0 | 12.5 - | 0.1250 |" in row

@@ -8,6 +8,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,3 +230,46 @@ def test_any_other_model_takes_the_settings_of_the_preset(tmp_path: Path) -> Non
     preset: TrainConfig = replace(embedded(), seed=77)
     for path in ("embedded", "someone/a-model", str(tmp_path)):
         assert model_config(path, preset) == replace(preset, model=replace(preset.model, path=path))
+
+
+# --- a start that fails
+
+
+def failed(run: Run, step: int, left: Callable[[Run], object]) -> str:
+    """Leave something in a run, and fail; return what the error has to say beside itself."""
+
+    def fail() -> None:
+        with closing(run), run.or_nothing(), run.naming(step):
+            left(run)
+            raise ValueError("no such model")
+
+    with pytest.raises(ValueError, match="no such model") as caught:
+        fail()
+    [note] = caught.value.__notes__
+    return note
+
+
+def test_a_run_that_fails_before_anything_is_computed_leaves_no_folder(run: Run) -> None:
+    assert failed(run, 1, lambda run: None) == "This was training step 1"
+    assert list(run.folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "newest"),
+    [
+        (lambda run: run.record(1, {"loss": 0.5}), "its start"),
+        (lambda run: run.save(1, write_weights), "step-000001"),
+        (lambda run: (run.folder / "solutions.jsonl").touch(), "its start"),
+    ],
+)
+def test_a_run_in_which_something_was_computed_stays(
+    run: Run, left: Callable[[Run], object], newest: str
+) -> None:
+    assert failed(run, 2, left) == f"This was training step 2; {run.folder} can go on from {newest}"
+    assert Run.open(run.folder).config == CONFIG
+
+
+def test_what_ends_well_stays(run: Run) -> None:
+    with run.or_nothing():
+        pass
+    assert Run.open(run.folder).metrics == []

@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
         wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 1, child)
         child.send_signal(signal.SIGINT)
         output, errors = child.communicate()
-    assert (child.returncode, errors) == (1, "")
+    assert (child.returncode, errors) == (130, "")
     run = Run.open(tmp_path / "tiny-1")
     assert f"eapo train --resume {run.folder}" in output
     done = len(run.metrics)

@@ -28,9 +28,15 @@ from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import read_evaluation
 from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.pools import pool_endpoints
-from eapo_agents.presets import embedded, preset_named
+from eapo_agents.presets import embedded, preset_named, r1_distill_qwen_7b
 from eapo_agents.solutions import Solution, read_solutions
-from eapo_agents.workflows import Condition, Workflow, draw_solutions, error_rate
+from eapo_agents.workflows import (
+    Condition,
+    Workflow,
+    draw_solutions,
+    error_rate,
+    usual_replies,
+)
 from eapo_env.endpoints import Endpoint
 from eapo_env.types import Problem
 
@@ -347,10 +353,16 @@ def test_an_evaluation_does_not_go_on_with_another_recording(
     assert one != another
 
 
+def test_a_model_is_given_as_many_replies_as_it_knows() -> None:
+    assert usual_replies(r1_distill_qwen_7b(), None) == 3
+    assert usual_replies(embedded(), None) == 1
+    assert usual_replies(embedded(), 2) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recorded"], "0 recorded solutions of problem 'q0', of 3 wanted"),
+        (["recorded"], "0 recorded solutions of problem 'q0', of 1 wanted"),
         (["experts", "--turns", "1"], "a turn budget of 2 or more: 1"),
         (["experts", "--replies", "0"], "num_replies must be at least 1, not 0"),
         (["experts", "--pool", "32B"], "'32B' fits none of the served models []"),
