@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from types import FrameType, MappingProxyType
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
+from eapo_agents.benchmark_results import BenchmarkResult, Kept
 from eapo_agents.expert_watch import Watched
 from eapo_agents.openai_policy import ApiSettings
 from eapo_agents.policy import Sampling
@@ -30,6 +32,9 @@ from eapo_env.types import Rules
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
     from inspect_ai.model import Model
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 NAMES = ("humaneval", "hle", "gpqa", "mmlu", "evalplus", "hotpotqa", "simpleqa")
 """The benchmarks, in the order of the paper's Table 4."""
@@ -137,30 +142,6 @@ class BenchmarkExperts:
         return Replicas(model=replica, prompts=WORDS, sampling=sampling)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkResult:
-    """What one benchmark found.
-
-    Args:
-        name, title: of the benchmark.
-        status: the harness's: "success", or how it failed.
-        samples: rows that were answered.
-        error: why it, or the first row of it that did, failed; empty where nothing failed.
-        value: the paper's column, as a share; None where nothing was graded.
-        metrics: everything the harness measured, by `scorer/metric`.
-        log: the harness's own log, which holds every sample.
-    """
-
-    name: str
-    title: str
-    status: str
-    samples: int
-    error: str = ""
-    value: float | None = None
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    log: str = ""
-
-
 def run_benchmarks(
     model: str,
     settings: BenchmarkSettings,
@@ -169,16 +150,23 @@ def run_benchmarks(
 ) -> tuple[BenchmarkResult, ...]:
     """Serve a model and return its results, which are also written to `folder/results.json`.
 
-    Without experts it answers alone.
+    Without experts it answers alone. What is finished is kept beside that file until all is, and
+    the same call goes on after an interruption.
 
     Raises:
-        ValueError: the harness is not installed.
+        ValueError: the harness is not installed, or what is kept is of another model or settings.
         ChildProcessError, TimeoutError: the model could not be served.
     """
     if find_spec("inspect_evals") is None:
         raise ValueError("the harness is not installed: pip install 'eapo[benchmarks]'")
     from inspect_ai.model import get_model
 
+    subject = {
+        "model": model,
+        "settings": asdict(settings),
+        "experts": asdict(experts) if experts else None,
+    }
+    kept = Kept.open(folder / "results.json.partial", subject)
     with served(model) as address:
         name = f"openai-api/eapo/{address.name}"
         policy = get_model(name, base_url=address.base_url, api_key="none")
@@ -188,16 +176,13 @@ def run_benchmarks(
             settings,
             folder,
             grader=policy,
+            kept=kept,
             fields=address.sampling_fields(settings.temperature, settings.truncation),
         )
-    report = {
-        "model": model,
-        "settings": asdict(settings),
-        "experts": asdict(experts) if experts else None,
-        "results": [asdict(result) for result in results],
-    }
+    report = {**subject, "results": [asdict(result) for result in results]}
     text = json.dumps(report, indent=1) + "\n"
     (folder / "results.json").write_text(text, encoding="utf-8")
+    kept.path.unlink()
     return results
 
 
@@ -207,18 +192,25 @@ def evaluate_model(
     folder: Path,
     *,
     grader: Model,
+    kept: Kept | None = None,
     fields: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model of the harness, in the order of the settings' tasks.
 
-    The grader is asked where the settings name none. `fields` are sent with every request to the
-    policy.
+    The grader is asked where the settings name none. What is kept is not run again. `fields` are
+    sent with every request to the policy.
 
     The harness's logs go to `folder/logs`. A benchmark that fails, because its data cannot be
     downloaded say, says so in its result and does not keep the others from being run.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return tuple(_run(name, policy, settings, folder, grader, fields) for name in settings.tasks)
+    found = dict(kept.results) if kept else {}
+    for name in settings.tasks:
+        if name not in found:
+            found[name] = _run(name, policy, settings, folder, grader, fields)
+            if kept:
+                kept.add(found[name])
+    return tuple(found[name] for name in settings.tasks)
 
 
 def _run(
@@ -237,7 +229,7 @@ def _run(
     sandbox = DOCKER if settings.sandbox == "docker" else settings.sandbox
     failed = BenchmarkResult(name=name, title=benchmark.title, status="error", samples=0)
     try:
-        (log,) = eval(
+        (log,) = interruptible(eval)(
             benchmark.task(name, sample=settings.sample),
             model=policy,
             model_roles={"grader": settings.grader or grader},
@@ -255,6 +247,27 @@ def _run(
     except Exception as error:
         return replace(failed, error=f"{type(error).__name__}: {error}")
     return _result(failed, benchmark.metric, log)
+
+
+def interruptible(run: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that Ctrl-C ends, though the harness takes Ctrl-C for a failure."""
+
+    def interrupted_or(*args: P.args, **kwargs: P.kwargs) -> T:
+        came: list[int] = []
+
+        def note(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            signal.default_int_handler(number, frame)
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            return run(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if came:
+                raise KeyboardInterrupt
+
+    return interrupted_or
 
 
 def _result(failed: BenchmarkResult, wanted: str, log: EvalLog) -> BenchmarkResult:

@@ -38,11 +38,17 @@ def replies_in_slots(
     """Return one reply per query slot from the replies to `queries_to_ask`, in the same order.
 
     Raises:
-        ValueError: the pool returned more or fewer replies than it was asked for.
+        ValueError: the pool returned more or fewer replies than it was asked for, or something
+            else; texts must be `Reply` values.
     """
     num_asked = len(consultation.queries) if gate == "post" else sum(consultation.accepted)
     if len(replies) != num_asked:
         raise ValueError(f"the expert pool returned {len(replies)} replies to {num_asked} queries")
+    for reply in replies:
+        if not isinstance(reply, ExpertReply):
+            raise ValueError(
+                f"the expert pool returned {reply!r:.80}, which is neither Reply nor Unavailable"
+            )
     if gate == "post":
         return tuple(replies)
     answered = iter(replies)

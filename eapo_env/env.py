@@ -20,7 +20,14 @@ from eapo_env.acceptance import queries_to_ask, replies_in_slots
 from eapo_env.episode import Episode, act, begin, receive
 from eapo_env.event_loop import run
 from eapo_env.experts import ExpertPool, SilentExperts
-from eapo_env.options import ProblemSource, by_id, check_choice, problems_of, read_options
+from eapo_env.options import (
+    ProblemSource,
+    by_id,
+    check_choice,
+    check_parts,
+    problems_of,
+    read_options,
+)
 from eapo_env.prompts import Prompts
 from eapo_env.reward import RewardRule
 from eapo_env.spaces import UnicodeText
@@ -94,6 +101,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         prompts: Prompts | None = None,
         render_mode: str | None = None,
     ) -> None:
+        check_parts(experts, rules)
         check_choice("observation", observation, get_args(Observation))
         check_choice("gate", gate, get_args(Gate))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))

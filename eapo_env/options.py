@@ -22,6 +22,14 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
+def check_parts(experts: object, rules: object) -> None:
+    """Raise ValueError for experts that cannot be asked, or rules that are none."""
+    if experts is not None and not hasattr(experts, "ask"):
+        raise ValueError(f"experts must be a pool with the method ask, not {experts!r:.200}")
+    if rules is not None and not isinstance(rules, Rules):
+        raise ValueError(f"rules must be a Rules value, not {rules!r:.200}")
+
+
 def problems_of(source: ProblemSource) -> tuple[Problem, ...]:
     """Return the problems of a source name, a path or a sequence.
 

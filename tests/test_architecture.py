@@ -35,7 +35,7 @@ AGENTS_ROWS = [
     "truncation decisions records whole_files interruption",
     "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
     "sheets sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
-    "leap_routing",
+    "leap_routing benchmark_results",
     "weight_transfer serve_expert",
     "serve_policy vllm_server_policy served",
     "algorithm batches tokens hf_batch comparison tally expert_watch paradigms",

@@ -170,5 +170,5 @@ def test_the_calls_of_eapo_are_accepted() -> None:
     assert calls
     for call in calls:
         options = cli._parser().parse_args(call)
-        if "preset" in options:
+        if getattr(options, "preset", None):
             with_settings(preset_named(options.preset), options.set)

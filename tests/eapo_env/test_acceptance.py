@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,3 +183,10 @@ def test_the_gate_draws_from_the_episodes_own_generator() -> None:
     untouched = np.random.default_rng(3)
     untouched.random(3)
     assert rng.random() == untouched.random()
+
+
+def test_a_reply_that_is_none_is_refused() -> None:
+    texts: list[Any] = ["42"]
+    consultation = Consultation(queries=(Query(text="q"),), accepted=(True,))
+    with pytest.raises(ValueError, match="returned '42', which is neither Reply nor Unavailable"):
+        replies_in_slots(consultation, "pre", texts)

@@ -641,3 +641,15 @@ def test_a_pool_that_miscounts_is_an_error_and_leaves_the_episode_as_it_was() ->
     with pytest.raises(ValueError, match="1 replies to 2 queries"):
         env.step(ask("a?", "b?"))
     assert env.episode is before
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"experts": "a friend"}, "experts must be a pool with the method ask, not 'a friend'"),
+        ({"rules": {"turn_budget": 2}}, "rules must be a Rules value, not {'turn_budget': 2}"),
+    ],
+)
+def test_parts_of_another_kind_are_refused_at_once(parts: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EAPOMathEnv(**parts)
