@@ -28,7 +28,7 @@ from eapo_env.types import ExpertReply, Query, Reply
 LATENCY_S = 0.05
 MODEL = f"delay:{LATENCY_S}"
 ROUNDS = 7
-STUB = Path(__file__).parents[1] / "tests" / "eapo_env" / "stub_server.py"
+STUB = Path(__file__).parents[1] / "tests" / "shared" / "stub_server.py"
 QUERIES = [
     Query(text=f"What is {env} + {slot}?", seed=env, slot=slot)
     for env in range(256)

@@ -13,41 +13,20 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from completions import Work, endless_tokenizer, ragged_work
+from shapes import SHAPES
+from transformers import PreTrainedModel
 
-from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.hf_policy import HFPolicy
 from eapo_agents.policy import Sampling
-
-Work = Sequence[tuple[list[int], int]]  # prompt ids, and how many ids to sample
-
-
-def small_model() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=128,
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=512,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-    )
-    return Qwen2ForCausalLM(config).eval()
 
 
 def equal_work(num_rows: int, rng: np.random.Generator) -> Work:
     return [(rng.integers(4, 109, 64).tolist(), 64) for _ in range(num_rows)]
-
-
-def ragged_work(num_rows: int, rng: np.random.Generator) -> Work:
-    lengths = zip(rng.integers(16, 201, num_rows), rng.integers(4, 257, num_rows), strict=True)
-    return [(rng.integers(4, 109, prompt).tolist(), int(output)) for prompt, output in lengths]
 
 
 def grouped_work(num_rows: int, rng: np.random.Generator) -> Work:
@@ -102,10 +81,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, rng = small_model(), np.random.default_rng(0)
-    tokenizer = char_tokenizer()
-    tokenizer.eos_token = None  # every completion runs to its length
-    policy = HFPolicy(model, tokenizer)
+    model, rng = SHAPES["1M"].model().eval(), np.random.default_rng(0)
+    policy = HFPolicy(model, endless_tokenizer())
     cases = {
         "16 equal": equal_work(16, rng),
         "128 equal": equal_work(128, rng),

@@ -18,7 +18,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from shapes import SHAPES
+from transformers import Qwen2ForCausalLM
 
 from eapo_agents.advantages import group_advantages
 from eapo_agents.batches import rows_of_groups
@@ -27,26 +28,11 @@ from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
 
-VOCABULARY = 128
-SHAPES = {
+SMALL = SHAPES["1M"]
+LENGTHS = {
     "ragged: 36 + 8..220 ids": (36, 8, 220),
     "TRL's shape: 36 + 64 ids": (36, 64, 64),
 }
-
-
-def make_model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-    )
-    return Qwen2ForCausalLM(config)
 
 
 def make_groups(prompt: int, shortest: int, longest: int) -> list[Group]:
@@ -59,9 +45,9 @@ def make_groups(prompt: int, shortest: int, longest: int) -> list[Group]:
         length = prompt + int(luck.integers(shortest, longest + 1))
         mask = np.arange(length) >= prompt
         return Trajectory(
-            token_ids=luck.integers(1, VOCABULARY, length),
+            token_ids=luck.integers(1, SMALL.vocabulary, length),
             mask=mask,
-            logprobs=np.where(mask, -np.log(VOCABULARY), 0.0),
+            logprobs=np.where(mask, -np.log(SMALL.vocabulary), 0.0),
             reward=float(member % 3 == 0),
             status="correct",
             correct=member % 3 == 0,
@@ -135,17 +121,17 @@ def main() -> None:
     } | {"padded, 4096 tokens, bfloat16": replace(base, precision="bfloat16")}
     print("| 128 sequences | update | s | CPU s | tokens/s | CPU ratio | gradient differs by |")
     print("|---|---|---|---|---|---|---|")
-    for shape, lengths in SHAPES.items():
+    for shape, lengths in LENGTHS.items():
         groups = make_groups(*lengths)
         num_tokens = sum(t.num_tokens for group in groups for t in group.trajectories)
-        plain = make_model()
+        plain = SMALL.model()
         optimizer = torch.optim.AdamW(plain.parameters(), lr=0.0, fused=True)
         wall, base_cpu = seconds(partial(plain_update, plain, optimizer, groups), options.repeats)
         expected = gradient(plain)
         row = f"| {shape} | plain | {wall:.2f} | {base_cpu:.2f} | {num_tokens / wall:,.0f} "
         print(row + "| 1.00 | - |", flush=True)
         for name, way in ways.items():
-            learner = Learner(make_model(), settings=way)
+            learner = Learner(SMALL.model(), settings=way)
             wall, cpu = seconds(partial(learner.update, groups), options.repeats)
             apart = (gradient(learner.model) - expected).norm() / expected.norm()
             row = f"| {shape} | {name} | {wall:.2f} | {cpu:.2f} | {num_tokens / wall:,.0f} "

@@ -28,7 +28,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from completions import endless_tokenizer
+from shapes import SHAPES
+from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.hf_policy import HFPolicy
@@ -159,22 +161,7 @@ class Case:
 
 
 def engine_of(kind: str, folder: Path, max_batch: int, context: int) -> Policy:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=512,
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,  # every completion runs to its length
-        pad_token_id=TOKENIZER.pad_token_id,
-    )
-    model, tokenizer = LlamaForCausalLM(config).eval(), char_tokenizer()
-    tokenizer.eos_token = None
+    model, tokenizer = SHAPES["1M"].model().eval(), endless_tokenizer()
     if kind == "hf":
         return HFPolicy(model, tokenizer, max_batch=max_batch)
     from eapo_agents.vllm_engine import VLLMSettings
@@ -182,7 +169,8 @@ def engine_of(kind: str, folder: Path, max_batch: int, context: int) -> Policy:
 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return VLLMPolicy(folder, VLLMSettings(dtype="float32", max_batch=max_batch))
+    settings = VLLMSettings(dtype="float32", max_batch=max_batch, max_context_tokens=context)
+    return VLLMPolicy(folder, settings)
 
 
 async def seconds(work: Coroutine[Any, Any, None]) -> float:

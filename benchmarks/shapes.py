@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from eapo_agents.trajectory import Demonstration
@@ -25,7 +26,8 @@ class Shape:
     tied: bool = False
 
     def model(self, attention: str = "sdpa") -> Qwen2ForCausalLM:
-        """Return a model with fresh weights, and transformers' attention of that name."""
+        """Return a model with fresh weights, the same every time, and this attention."""
+        torch.manual_seed(0)
         config = Qwen2Config(
             num_hidden_layers=self.layers,
             hidden_size=self.hidden,

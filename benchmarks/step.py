@@ -98,7 +98,6 @@ class Work:
     engine: str
 
     def model(self) -> transformers.PreTrainedModel:
-        torch.manual_seed(0)
         return self.shape.model()
 
     def tokenizer(self) -> PreTrainedTokenizerBase:

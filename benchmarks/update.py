@@ -100,7 +100,6 @@ def main() -> None:
     print("| layout | checkpointing | s | tokens/s | TFLOP/s | MFU | padding | peak GiB |")
     print("|---|---|---|---|---|---|---|---|")
     for settings in settings_of(options):
-        torch.manual_seed(0)
         learner = Learner(shape.model(options.attention), settings=settings)
         padding = learner.sft_update(records)["padding_rate"]
         if options.device == "cuda":

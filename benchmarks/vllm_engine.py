@@ -21,24 +21,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from completions import endless_tokenizer, ragged_work
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from shapes import SHAPES
+from transformers import Qwen2ForCausalLM
 
-from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.policy import Sampling
 from eapo_agents.vllm_engine import VLLMSettings
 from eapo_agents.vllm_policy import VLLMPolicy, _parameters
 
 SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
-PERIOD_S = float(__import__("os").environ.get("PER", "0.02"))
-Work = Sequence[tuple[list[int], int]]  # prompt ids, and how many ids to sample
+PERIOD_S = 0.02
 
 
 class Engine(Protocol):
@@ -55,7 +55,7 @@ class InThread:
         return len(done.token_ids)
 
     async def load(self, folder: Path) -> None:
-        self.policy.load_weights(LlamaForCausalLM.from_pretrained(folder).state_dict())
+        self.policy.load_weights(Qwen2ForCausalLM.from_pretrained(folder).state_dict())
 
     def close(self) -> None:
         self.policy.close()
@@ -85,7 +85,7 @@ class InLoop:
             await asyncio.sleep(0)
 
     async def load(self, folder: Path) -> None:
-        weights = LlamaForCausalLM.from_pretrained(folder).state_dict()
+        weights = Qwen2ForCausalLM.from_pretrained(folder).state_dict()
         reload = {"weights_iterator": iter(weights.items())}
         self.engine.collective_rpc("reload_weights", kwargs=reload)
         self.engine.reset_prefix_cache()
@@ -111,7 +111,7 @@ class InProcess:
         return count
 
     async def load(self, folder: Path) -> None:
-        weights = LlamaForCausalLM.from_pretrained(folder).state_dict()
+        weights = Qwen2ForCausalLM.from_pretrained(folder).state_dict()
         with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
             copies = {name: weight.clone() for name, weight in weights.items()}
             save_file(copies, Path(place) / "model.safetensors")
@@ -123,31 +123,6 @@ class InProcess:
 
 
 KINDS = {"thread": InThread, "loop": InLoop, "process": InProcess}
-
-
-def make_model(folder: Path) -> None:
-    torch.manual_seed(0)
-    tokenizer = char_tokenizer()
-    tokenizer.eos_token = None  # every completion runs to its length
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=512,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def ragged_work(num_rows: int, rng: np.random.Generator) -> Work:
-    lengths = zip(rng.integers(16, 201, num_rows), rng.integers(4, 257, num_rows), strict=True)
-    return [(rng.integers(4, 109, prompt).tolist(), int(output)) for prompt, output in lengths]
 
 
 @asynccontextmanager
@@ -218,7 +193,8 @@ def main() -> None:
         print(json.dumps(asyncio.run(measure(args.only, args.model, args.repeats))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder))
+        SHAPES["1M"].model().save_pretrained(folder)
+        endless_tokenizer().save_pretrained(folder)
         found = {}
         for kind in KINDS:
             command = [sys.executable, __file__, "--only", kind, "--model", folder]

@@ -6,7 +6,6 @@ vLLM's own server where vLLM is installed, else `transformers serve`.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from eapo_agents.serve_expert import ExpertServers
-from eapo_agents.server_process import HOST, running
+from eapo_agents.server_process import HOST, free_port, running
 from eapo_agents.truncation import Truncation
 
 
@@ -53,7 +52,7 @@ def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
         ChildProcessError: the server ended before it answered; the end of its output is in it.
         TimeoutError: it did not answer in time.
     """
-    port = _free_port()
+    port = free_port()
     software: Literal["vllm", "transformers"] = "vllm" if find_spec("vllm") else "transformers"
     address = Served(f"http://{HOST}:{port}/v1", model, software)
     if software == "vllm":
@@ -68,9 +67,3 @@ def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
 def _transformers(model: str, port: int) -> list[str]:
     serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", model]
     return [*serve, "--host", HOST, "--port", str(port)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -94,6 +94,13 @@ class ServerProcess:
             self.kill()
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def running(
     command: Sequence[str], port: int, environment: Mapping[str, str]

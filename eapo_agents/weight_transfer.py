@@ -8,7 +8,6 @@ the server's prefix cache is dropped, whose keys and values are of the old weigh
 from __future__ import annotations
 
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from eapo_agents.server_process import free_port
 from eapo_agents.vllm_engine import weights_file
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class NCCLTransfer:
 
         info = NCCLTrainerInitInfo(
             master_address=self.address,
-            master_port=_free_port(),
+            master_port=free_port(),
             world_size=1 + self.control.world_size(),
             rank=0,
         )
@@ -185,10 +185,3 @@ def nccl_source() -> Any:
             yield from self.weights.items()
 
     return Weights()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import saved, teach, tiny_llama
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
-from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.presets import embedded
-from eapo_agents.pretrain import encode
 from eapo_agents.run import Run
-from eapo_agents.tokens import Chat
-from eapo_agents.trajectory import Demonstration
-from eapo_env.episode import Episode, act, begin, receive
-from eapo_env.prompts import Prompts
-from eapo_env.types import Problem, Reply, Rules
+from eapo_agents.vllm_engine import VLLMSettings
+from eapo_agents.vllm_policy import VLLMPolicy
 from eapo_env.verifier import Verifier
 
 Recorder = Callable[..., Run]
@@ -41,8 +36,6 @@ _OF_A_STEP = {
 }
 """What a recorded step says, whatever its accuracy."""
 
-CONSULTATION = "<consult>\n<query>9</query>\n</consult>"
-
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -56,43 +49,15 @@ def verifier() -> Iterator[Verifier]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
-) -> Path:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in Hugging Face format."""
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=128,
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=160,
-            initializer_range=0.1,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    settings = LearnerSettings(device="cpu", learning_rate=1e-2, warmup_steps=10, weight_decay=0.0)
-    learner, rng, chat = (
-        Learner(model, settings=settings),
-        np.random.default_rng(0),
-        Chat(tokenizer),
-    )
-    for _ in range(100):
-        learner.sft_update([_demonstration(rng, chat) for _ in range(16)])
-    folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    model = tiny_llama(hidden_size=24, intermediate_size=32)
+    teach(model, updates=100)
+    return saved(model, tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
-def tiny_settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def settings_without_model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings that turn the preset `embedded` into a run of four steps and about a second."""
     folder = tmp_path_factory.mktemp("problems")
     for name, letter, count in (("train", "p", 24), ("held_out", "q", 4)):
@@ -107,7 +72,6 @@ def tiny_settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "annealing.steps=4",
         "checkpoint_every=2",
         "transcripts_every=2",
-        f"model.path={tiny_model}",
         f"problems.source={folder / 'train.jsonl'}",
         f"evaluation.problems.source={folder / 'held_out.jsonl'}",
         "evaluation.samples_per_problem=2",
@@ -124,8 +88,35 @@ def tiny_settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def tiny_settings(settings_without_model: list[str], tiny_model: Path) -> list[str]:
+    return [*settings_without_model, f"model.path={tiny_model}"]
+
+
+@pytest.fixture(scope="session")
 def tiny_config(tiny_settings: list[str]) -> TrainConfig:
     return with_settings(embedded(), tiny_settings)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def llama(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A fresh model whose input and output embeddings are one, and another."""
+    return tiny_llama(max_position_embeddings=4100, tie_word_embeddings=request.param)
+
+
+@pytest.fixture(scope="module")
+def vllm_of_module(
+    llama: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VLLMPolicy]:
+    settings = VLLMSettings(dtype="float32", max_batch=32, cache_bytes=32 << 20)
+    with closing(VLLMPolicy(saved(llama, tmp_path_factory.mktemp("llama")), settings)) as policy:
+        yield policy
+
+
+@pytest.fixture
+def vllm(vllm_of_module: VLLMPolicy, llama: PreTrainedModel) -> VLLMPolicy:
+    """vLLM in process, with the weights of the fresh model."""
+    vllm_of_module.load_weights(llama.state_dict())
+    return vllm_of_module
 
 
 @pytest.fixture
@@ -148,19 +139,3 @@ def recorded(tmp_path: Path) -> Recorder:
         return run
 
     return record
-
-
-def _demonstration(rng: np.random.Generator, chat: Chat) -> Demonstration:
-    rules = Rules.alone() if rng.random() < 0.5 else Rules(turn_budget=2)
-    letter, number = "pq"[rng.integers(2)], int(rng.integers(24))
-    problem = Problem(id="demonstration", statement=f"{letter}{number}", answer="3")
-    episode = begin(problem, rules, Prompts.terse())
-    if not rules.is_alone and rng.random() < 0.5:
-        episode = _consulted(episode, rng)
-    episode = act(episode, f"\\boxed{{{rng.integers(10)}}}", rng)
-    return encode(episode, chat)
-
-
-def _consulted(episode: Episode, rng: np.random.Generator) -> Episode:
-    episode = act(episode, CONSULTATION, rng)
-    return receive(episode, [Reply("expert", str(rng.integers(100)))])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import ENVIRONMENT, eapo
+from stub_server import StubServer
 
 from eapo_agents.benchmarks import NAMES, BenchmarkSettings
 from eapo_agents.cli import main
@@ -24,8 +25,6 @@ from eapo_agents.truncation import WHOLE as WHOLE_IDS
 from eapo_agents.truncation import Truncation
 from eapo_env.types import Message
 
-ROOT = Path(__file__).parents[2]
-STUB = runpy.run_path(str(ROOT / "tests" / "eapo_env" / "stub_server.py"))
 ROWS = resources.files("eapo_agents") / "benchmark_rows"
 
 SCRIPTED = r"""
@@ -83,6 +82,10 @@ print(json.dumps([[results(case) for case in cases], asked, deadline_s]))
 """
 """The harness in a process of its own, with its scripted model."""
 
+LOCAL = ENVIRONMENT | {
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+}
+"""The local sandbox runs `python`: it is this interpreter."""
 WHOLE = {"top_k": -1, "min_p": 0.0}
 """What vLLM is told of a truncation that keeps all."""
 
@@ -114,13 +117,6 @@ def right_answers() -> list[tuple[str, str]]:
 
 def values(results: dict[str, Any]) -> dict[str, float]:
     return {name: result["value"] for name, result in results.items()}
-
-
-def environment() -> dict[str, str]:
-    """Return ours, with this interpreter as `python`, which the local sandbox runs."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PATH": path, "PYTHONPATH": python_path, "COLUMNS": "300"}
 
 
 def wrong_answers() -> list[tuple[str, str]]:
@@ -175,13 +171,12 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     folder = tmp_path_factory.mktemp("played")
     (folder / "script.py").write_text(SCRIPTED, encoding="utf-8")
     (folder / "cases.json").write_text(json.dumps(list(CASES.values())), encoding="utf-8")
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         done = subprocess.run(
             [sys.executable, folder / "script.py", folder, server.url],
             capture_output=True,
             text=True,
-            cwd=ROOT,
-            env={**environment(), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+            env={**LOCAL, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
             | {"XDG_CACHE_HOME": str(folder / "cache")},
         )
         questions = [call["text"] for call in server.records("echo")]
@@ -263,47 +258,35 @@ def test_a_served_model_samples_and_a_truncation_reaches_it(tiny_model: Path) ->
         assert len(answers(Truncation(top_k=1))) == 1
 
 
+def reported(tiny_model: Path, folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """Return what the command writes into the folder, and what it prints."""
+    done = eapo("benchmarks", tiny_model, *arguments, "--out", folder, env=LOCAL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    found = [(r["status"], r["samples"], r["error"]) for r in report["results"]]
+    assert found == [("success", 1, "")] * len(found)
+    return report, done.stdout
+
+
 def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
     few = ["--sample", "--sandbox", "local", "--max-tokens", "8", "--limit", "1", "--top-k", "5"]
-    few += ["--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "eapo_agents.cli", "benchmarks", tiny_model, *few],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    report, told = reported(tiny_model, tmp_path, *few)
     assert report["model"] == str(tiny_model)
     assert report["settings"]["truncation"] == {"top_p": 1.0, "top_k": 5, "min_p": 0.0}
     assert [r["name"] for r in report["results"]] == list(NAMES)
-    assert [(r["status"], r["samples"], r["error"]) for r in report["results"]] == [
-        ("success", 1, "")
-    ] * len(NAMES)
     assert all(Path(r["log"]).is_file() for r in report["results"])
     for title in ("HumanEval", "HLE", "GPQA", "MMLU", "EvalPlus", "HotpotQA", "SimpleQA"):
-        assert title in done.stdout
-    assert "graded by the policy itself" in done.stdout
+        assert title in told
+    assert "graded by the policy itself" in told
 
 
 def test_a_served_model_consults_its_replicas(tiny_model: Path, tmp_path: Path) -> None:
     few = ["--sample", "--max-tokens", "8", "--limit", "1", "--tasks", "gpqa", "simpleqa"]
-    few += ["--experts", "self", "--replies", "2", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "eapo_agents.cli", "benchmarks", tiny_model, *few],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert [(r["status"], r["samples"], r["error"]) for r in report["results"]] == [
-        ("success", 1, "")
-    ] * 2
+    few += ["--experts", "self", "--replies", "2"]
+    report, told = reported(tiny_model, tmp_path, *few)
+    assert len(report["results"]) == 2
     assert report["experts"] == {"experts": None, "num_replies": 2, "max_reply_tokens": 32}
-    assert "with replicas" in done.stdout
+    assert "with replicas" in told
 
 
 @pytest.mark.parametrize(

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
 import pytest
+from command import ENVIRONMENT, as_options, eapo, succeed
 
 from eapo_agents.cli import main
 from eapo_agents.run import Run
-
-ROOT = Path(__file__).parents[2]
-
-
-def eapo(*arguments: str | Path, python: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *python, "-m", "eapo_agents.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "300"},
-    )
-
-
-def succeed(*arguments: str | Path) -> str:
-    done = eapo(*arguments)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    return done.stdout
-
-
-def given(settings: Sequence[str]) -> list[str]:
-    return [part for setting in settings for part in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +22,7 @@ def run(tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> R
     """A run of two steps, trained by the command."""
     root = tmp_path_factory.mktemp("runs")
     short = ["steps=2", "annealing.steps=2"]
-    output = succeed("train", "embedded", *given([*tiny_settings, *short]), "--runs", root)
+    output = succeed("train", "embedded", *as_options([*tiny_settings, *short]), "--runs", root)
     assert "tiny-1: 2 steps" in output
     return Run.open(root / "tiny-1")
 
@@ -61,7 +38,7 @@ finally:
     assert not heavy, heavy
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (0, "")
     for command_name in ("train", "evaluate", "play", "report", "demo", "pretrain"):
         assert f"\n    {command_name} " in done.stdout
@@ -96,10 +73,9 @@ def test_evaluating_a_run_gives_what_training_found(run: Run, tmp_path: Path) ->
 
 
 def test_evaluating_a_model_takes_the_settings_given(
-    tiny_model: Path, tiny_settings: list[str], tmp_path: Path
+    tiny_model: Path, settings_without_model: list[str], tmp_path: Path
 ) -> None:
-    settings = [s for s in tiny_settings if not s.startswith("model.")]
-    more = given([*settings, "evaluation.samples_per_problem=3"])
+    more = as_options([*settings_without_model, "evaluation.samples_per_problem=3"])
     output = succeed("evaluate", tiny_model, *more, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     [report] = report["sets"].values()
@@ -109,7 +85,7 @@ def test_evaluating_a_model_takes_the_settings_given(
 
 def test_the_demo_compares_two_trainings(tiny_settings: list[str], tmp_path: Path) -> None:
     settings = [s for s in tiny_settings if not s.startswith("name=")]
-    output = succeed("demo", *given([*settings, "steps=2"]), "--runs", tmp_path)
+    output = succeed("demo", *as_options([*settings, "steps=2"]), "--runs", tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["eapo-1", "eapo-self-exploratory-1"]
     assert "eapo-1 - eapo-self-exploratory-1" in output
@@ -137,7 +113,7 @@ def test_pretraining_makes_a_model(tmp_path: Path) -> None:
         "batch_size=2",
         "student.slip=0.5",
     ]
-    output = succeed("pretrain", tmp_path / "model", *given(settings))
+    output = succeed("pretrain", tmp_path / "model", *as_options(settings))
     assert f"model: {tmp_path / 'model'}" in output
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
@@ -151,7 +127,8 @@ def test_an_error_is_one_line_and_status_2() -> None:
 
 
 def test_without_the_train_extra_the_error_says_how_to_install_it() -> None:
-    done = eapo("train", python=["-S"])  # an interpreter that sees no installed package
+    command = [sys.executable, "-S", "-m", "eapo_agents.cli", "train"]  # sees no installed package
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 2
     assert done.stderr.startswith("eapo: No module named ")
     assert done.stderr.endswith("install it with: pip install 'eapo[train]'\n")

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import as_options, succeed
 
 from eapo_agents.cli import main
 from eapo_agents.run import Run
-
-ROOT = Path(__file__).parents[2]
-
-
-def succeed(*arguments: str | Path) -> str:
-    """Run `eapo` in a process of its own; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "eapo_agents.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "300"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_distillation_leaves_a_run_that_evaluates_and_resumes(
@@ -37,8 +20,7 @@ def test_distillation_leaves_a_run_that_evaluates_and_resumes(
     settings = [s for s in tiny_settings if not s.startswith(dropped)]
     settings += ["problems.num_problems=8", "problems.brackets=1", "problems.operations=1"]
     settings += ["steps=2", "distillation.batch_size=4"]
-    given = [part for setting in settings for part in ("--set", setting)]
-    output = succeed("distill", "--lora", "2", *given, "--runs", tmp_path)
+    output = succeed("distill", "--lora", "2", *as_options(settings), "--runs", tmp_path)
     assert "8/8" in output
     assert "mean@k, alone" in output
     run = Run.open(tmp_path / "embedded-distilled-lora-1")

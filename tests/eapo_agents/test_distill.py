@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_server import StubServer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from eapo_agents.cold_start import worked_solution
@@ -33,7 +33,6 @@ from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.verifier import Verifier
 
-STUB = runpy.run_path(str(Path(__file__).parents[1] / "eapo_env" / "stub_server.py"))
 RIGHT, WRONG = "\\boxed{3}", "\\boxed{7}"
 
 
@@ -245,7 +244,7 @@ def test_the_preset_keeps_all_but_the_method() -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         yield server
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from command import ENVIRONMENT, eapo
 
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.losses import LossInputs, LossOutput
@@ -19,10 +17,6 @@ from eapo_agents.policy import Completion, Sampling, ScriptedPolicy
 from eapo_agents.run import Run
 from eapo_agents.trainer import Trainer
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
-
-
-def command(run: Run) -> list[str]:
-    return [sys.executable, "-m", "eapo_agents.cli", "train", "--resume", str(run.folder)]
 
 
 def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
@@ -36,14 +30,14 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
 
-    done = subprocess.run(command(run), capture_output=True, text=True, preexec_fn=no_room)
+    done = eapo("train", "--resume", run.folder, preexec_fn=no_room)
     assert done.returncode == 2
     assert "eapo: " in done.stderr
     assert "This was training step 4" in done.stderr
     assert "can go on from step-000002" in done.stderr
     assert [one.name for one in run.checkpoints] == ["step-000002"]
     assert {path.name: path.read_bytes() for path in run.checkpoints[0].iterdir()} == before
-    assert subprocess.run(command(run), capture_output=True).returncode == 0
+    assert eapo("train", "--resume", run.folder).returncode == 0
     assert run.checkpoints[-1].name == "step-000004"
 
 
@@ -71,7 +65,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_applied(
 def test_two_trainers_in_one_folder_are_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
     run = Run.create(tiny_config, tmp_path)
     with run.exclusively():
-        done = subprocess.run(command(run), capture_output=True, text=True)
+        done = eapo("train", "--resume", run.folder)
         assert done.returncode == 2
         assert f"another process is training in {run.folder}" in done.stderr
     assert Trainer.from_config(tiny_config).train(run)
@@ -141,7 +135,7 @@ def test_cut_responses_are_reported_loudly(
 
 def test_a_preset_beside_resume_is_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
     run = Run.create(tiny_config, tmp_path)
-    done = subprocess.run([*command(run), "embedded"], capture_output=True, text=True)
+    done = eapo("train", "--resume", run.folder, "embedded")
     assert done.returncode == 2
     assert "--resume takes the run's own settings; not embedded" in done.stderr
 
@@ -151,8 +145,8 @@ def test_weights_and_biases_gets_the_metrics_too(tiny_config: TrainConfig, tmp_p
     pytest.importorskip("wandb")
     config = with_settings(tiny_config, ["wandb_project=tiny", "steps=1"])
     run = Run.create(config, tmp_path)
-    offline = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    done = subprocess.run(command(run), capture_output=True, text=True, env=offline)
+    offline = ENVIRONMENT | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    done = eapo("train", "--resume", run.folder, env=offline)
     assert done.returncode == 0, done.stderr
     [written] = run.folder.glob("wandb/offline-run-*/run-*.wandb")
     assert b"groups_all_wrong" in written.read_bytes()

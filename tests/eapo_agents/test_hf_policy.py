@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from asked import Asked, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -57,22 +58,12 @@ def policy_of(kind: str = "qwen2", *, seed: int = 0, max_batch: int = 64) -> HFP
     return HFPolicy(tiny_model(kind, seed), TOKENIZER, max_batch=max_batch)
 
 
-Asked = tuple[Sequence[int], Sampling, int]
-
-
 def ask(number: int, *, temperature: float = 1.0, stop: tuple[str, ...] = ()) -> Asked:
     """A request of its own: prompts of 1 to 40 ids, completions of up to 2 to 50."""
     rng = np.random.default_rng(number)
     prompt = rng.integers(4, 109, rng.integers(1, 41)).tolist()
     length = int(rng.integers(2, 51))
     return prompt, Sampling(max_tokens=length, temperature=temperature, stop=stop), number
-
-
-def together(policy: HFPolicy, asked: Sequence[Asked]) -> list[Completion]:
-    async def run() -> list[Completion]:
-        return await asyncio.gather(*(policy.complete(*request) for request in asked))
-
-    return asyncio.run(run())
 
 
 @cache

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import as_options
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_server import StubServer
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.cli import main
@@ -25,7 +26,6 @@ from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, StopReason
 from eapo_env.verifier import Verifier
 
-STUB = runpy.run_path(str(Path(__file__).parents[1] / "eapo_env" / "stub_server.py"))
 PROBLEM = Problem(id="p", statement="p7", answer="3")
 WORDS = LeapWords(summarise="SUM:", peer="[{number}:{summary}]", reflect="PEERS {peers} ")
 
@@ -202,32 +202,32 @@ def test_more_peers_than_there_are_are_refused() -> None:
 
 
 def test_the_command_on_a_real_model(
-    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    settings_without_model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [part for s in tiny_settings for part in ("--set", s)]
-    model = next(s for s in tiny_settings if s.startswith("model.path=")).partition("=")[2]
+    model, options = str(tiny_model), as_options(settings_without_model)
     path = tmp_path / "leap.json"
-    command = ["leap", model, "--paths", "2", "--block", "2", *given]
+    command = ["leap", model, "--paths", "2", "--block", "2", *options]
     for _ in range(2):
         assert main([*command, "--json", str(path)]) == 0
         (report,) = read_evaluation(path).reports.values()
         assert (report.num_problems, report.samples_per_problem) == (4, 2)
         assert report.call_rate == 0.0
     assert "LeaP: 4 problems" in capsys.readouterr().out
-    assert main(["leap", model, "--block", "0", *given]) == 2
+    assert main(["leap", model, "--block", "0", *options]) == 2
     assert "block_tokens must be at least 1, not 0" in capsys.readouterr().err
-    assert main(["leap", model, "--paths", "2", "--peers", "5", *given]) == 2
+    assert main(["leap", model, "--paths", "2", "--peers", "5", *options]) == 2
     assert "peers must be below paths=2, not 5" in capsys.readouterr().err
 
 
-def test_the_command_on_a_served_model(tiny_settings: list[str], tmp_path: Path) -> None:
+def test_the_command_on_a_served_model(settings_without_model: list[str], tmp_path: Path) -> None:
     """Cut off in its first thought, it sums up, hears its peer, and answers rightly."""
     path = tmp_path / "leap.json"
-    with STUB["StubServer"]() as server:
-        settings = [s for s in tiny_settings if not s.startswith("model.path")]
-        settings.append(f"model.api.base_url={server.url}")
-        given = [part for s in settings for part in ("--set", s)]
-        assert main(["leap", "peer:3", *given, "--json", str(path)]) == 0
+    with StubServer() as server:
+        options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
+        assert main(["leap", "peer:3", *options, "--json", str(path)]) == 0
         calls = [call["body"]["messages"] for call in server.records("peer:3")]
     (report,) = read_evaluation(path).reports.values()
     assert (report.mean_at_k, report.response_tokens) == (1.0, 9.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import as_options
+from stub_server import StubServer
 
 from eapo_agents.chat_model import Turn
 from eapo_agents.cli import main
@@ -22,13 +23,12 @@ from eapo_env.experts import ScriptedExperts
 from eapo_env.types import Message, Problem, Rules, StopReason
 from eapo_env.verifier import Verifier
 
-STUB = runpy.run_path(str(Path(__file__).parents[1] / "eapo_env" / "stub_server.py"))
 HELLO = (Message("user", "two plus one?"),)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
-    with STUB["StubServer"]() as running:
+    with StubServer() as running:
         yield running
 
 
@@ -155,21 +155,23 @@ def test_what_is_no_chat_completion_is_no_turn(content: object) -> None:
 
 
 def test_evaluate_takes_a_served_model(
-    server: Any, tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Any,
+    settings_without_model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every answer of the held-out problems is 3."""
-    settings = [s for s in tiny_settings if not s.startswith("model.path")]
-    given = [part for s in (*settings, f"model.api.base_url={server.url}") for part in ("--set", s)]
+    options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
     path = tmp_path / "report.json"
-    assert main(["evaluate", "solve:3", *given, "--json", str(path)]) == 0
+    assert main(["evaluate", "solve:3", *options, "--json", str(path)]) == 0
     [report] = json.loads(path.read_text(encoding="utf-8"))["sets"].values()
     assert (report["mean_at_k"], report["response_tokens"], report["call_rate"]) == (1.0, 5.0, 0.0)
     assert "solve:3, alone: 4 problems" in capsys.readouterr().out
 
-    assert main(["evaluate", "status:401", *given]) == 2
+    assert main(["evaluate", "status:401", *options]) == 2
     assert f"eapo: status:401 at {server.url}: AuthenticationError" in capsys.readouterr().err
     keyed = ["--set", "model.api.api_key_env=EAPO_TESTS_HAVE_NO_SUCH_KEY"]
-    assert main(["evaluate", "solve:3", *given, *keyed]) == 2
+    assert main(["evaluate", "solve:3", *options, *keyed]) == 2
     assert "EAPO_TESTS_HAVE_NO_SUCH_KEY holds no key" in capsys.readouterr().err
-    assert main(["train", *given, "--runs", str(tmp_path)]) == 2
+    assert main(["train", *options, "--runs", str(tmp_path)]) == 2
     assert "can be evaluated, not trained" in capsys.readouterr().err

@@ -7,22 +7,17 @@ import pty
 import re
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command import ENVIRONMENT, started, succeed
 
 from eapo_agents.config import TrainConfig
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "eapo_agents.cli", "play", *map(str, arguments)]
+DUMB = ENVIRONMENT | {"TERM": "dumb"}
 
 
 class Terminal:
@@ -46,17 +41,10 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: str | Path) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+def terminal(*arguments: str | Path) -> Iterator[tuple[Terminal, subprocess.Popen[str]]]:
     ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        command(*arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
+    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    child = started("play", *arguments, **ends, env=DUMB, start_new_session=True)
     os.close(theirs)
     try:
         yield Terminal(ours), child
@@ -87,33 +75,20 @@ def test_a_person_consults_and_answers_at_a_terminal() -> None:
 
 
 def test_a_person_behind_a_pipe(tiny_config: TrainConfig) -> None:
-    done = subprocess.run(
-        command("--problems", tiny_config.problems.source, "--episodes", "3"),
-        input="Easy.\n\\boxed{3}\n\n\\boxed{4}\n\n",
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "answered: correct, reward 1" in done.stdout
-    assert "answered: not correct; the answer is 3, reward 0" in done.stdout
-    assert done.stdout.count("Problem: p") == 3, "the input ends in the third episode"
+    words = "Easy.\n\\boxed{3}\n\n\\boxed{4}\n\n"
+    problems = ("--problems", tiny_config.problems.source)
+    told = succeed("play", *problems, "--episodes", "3", input=words, env=DUMB)
+    assert "answered: correct, reward 1" in told
+    assert "answered: not correct; the answer is 3, reward 0" in told
+    assert told.count("Problem: p") == 3, "the input ends in the third episode"
 
 
 @pytest.mark.parametrize("turns", ["1", "2"])
 def test_a_model_plays_with_the_wording_it_was_trained_on(
     tiny_model: Path, tiny_config: TrainConfig, turns: str
 ) -> None:
-    source = tiny_config.problems.source
-    done = subprocess.run(
-        command("--model", tiny_model, "--problems", source, "--turns", turns, "--seed", "1"),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert ("ask 3, turns 2" in done.stdout) == (turns == "2")
-    assert "Solve the problem" not in done.stdout
-    assert re.search(r"(answered|turn_budget): (not )?correct", done.stdout)
+    options = ("--problems", tiny_config.problems.source, "--turns", turns, "--seed", "1")
+    told = succeed("play", "--model", tiny_model, *options, env=DUMB)
+    assert ("ask 3, turns 2" in told) == (turns == "2")
+    assert "Solve the problem" not in told
+    assert re.search(r"(answered|turn_budget): (not )?correct", told)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shared_updates
 import torch
+from command import ENVIRONMENT, succeed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,8 +27,6 @@ from eapo_agents.trajectory import Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
 
-HERE = Path(__file__).parent
-UPDATES = runpy.run_path(str(HERE / "shared_updates.py"))["updates"]
 PROBLEM = Problem(id="p", statement="p", answer="2")
 FLOAT64 = ["learner.precision=float64", "learner.max_grad_norm=0.5"]
 ACCELERATE = (
@@ -44,7 +43,7 @@ def launched(program: Sequence[str], launcher: str) -> subprocess.Popen[str]:
     """Start a program in two processes; in the foreground, whatever this one inherited."""
     return subprocess.Popen(
         [sys.executable, "-m", *LAUNCHERS[launcher], *program],
-        env=os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         text=True,
         start_new_session=True,
         restore_signals=True,
@@ -101,11 +100,11 @@ def test_two_processes_make_the_updates_of_one(
 ) -> None:
     given, result = tmp_path / "cases", tmp_path / "result"
     given.write_bytes(pickle.dumps(list(cases.values())))
-    program = [str(HERE / "shared_updates.py"), str(given), str(result)]
+    program = [shared_updates.__file__, str(given), str(result)]
     with launched(program, "torchrun") as process:
         assert process.wait(280) == 0
     for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
-        ours = UPDATES(*cases[name], ALONE)
+        ours = shared_updates.updates(*cases[name], ALONE)
         rel, atol = (1e-3, 1e-4) if name == "float32" else (1e-6, 1e-10)
         for one, other in zip(ours["reports"], theirs["reports"], strict=True):
             for metric in one.keys() - {"padding_rate"}:  # others stand beside each other
@@ -144,8 +143,7 @@ def test_a_run_in_two_processes_is_that_of_one(tiny_config: TrainConfig, tmp_pat
     with launched(program, "accelerate") as process:
         assert process.wait(280) == 0
     alone = settings_of(config, tmp_path / "alone")
-    command = [sys.executable, "-m", "eapo_agents.cli", "train", "--resume", str(alone)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(HERE.parents[1])})
+    succeed("train", "--resume", alone)
     apart = ("seconds/", "sync_gap", "padding_rate", "memory/")
     for ours, theirs in zip(metrics(alone), metrics(together), strict=True):
         assert theirs["sync_gap"] < 1e-6
@@ -182,8 +180,7 @@ def test_ctrl_c_in_one_process_stops_all_and_one_process_goes_on(
     assert (run / "checkpoints" / f"step-{steps:06d}" / "learner.pt").is_file()
     goal = with_settings(config, [f"steps={steps + 1}"])
     (run / "config.json").write_text(goal.to_json(), encoding="utf-8")
-    command = [sys.executable, "-m", "eapo_agents.cli", "train", "--resume", str(run)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(HERE.parents[1])})
+    succeed("train", "--resume", run)
     assert [row["step"] for row in metrics(run)] == list(range(1, steps + 2))
 
 

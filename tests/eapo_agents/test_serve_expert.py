@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from command import settings_printed, started
+from tiny_llama import saved, tiny_llama
 
 from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import with_settings
@@ -25,7 +25,7 @@ from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.presets import embedded
 from eapo_agents.rollout import Rollout, TokenLimits, gather
 from eapo_agents.serve_expert import ExpertServers
-from eapo_agents.server_process import running
+from eapo_agents.server_process import free_port, running
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
 from eapo_env.openai_experts import OpenAIExperts
@@ -34,12 +34,6 @@ from eapo_env.verifier import Verifier
 
 CONSULT = "<consult><query>6*7?</query><query>2+3?</query></consult>"
 PROBLEM = Problem(id="p", statement="6*7+2+3", answer="47")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def group_members(group: int) -> list[int]:
@@ -60,22 +54,7 @@ def is_gone(group: int) -> bool:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     pytest.importorskip("vllm")
-    torch.manual_seed(0)
-    folder, tokenizer = tmp_path_factory.mktemp("expert"), char_tokenizer()
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(saved(tiny_llama(max_position_embeddings=512), tmp_path_factory.mktemp("expert")))
 
 
 @pytest.mark.parametrize(
@@ -255,16 +234,9 @@ def test_the_command_serves_until_it_ends_and_leaves_nobody_behind(
     model: str, end: signal.Signals
 ) -> None:
     port = free_port()
-    command = ["-m", "eapo_agents.cli", "serve-expert", model, "--port", str(port)]
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", *command],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    ) as process:
-        assert process.stdout is not None
-        line = next(text for text in process.stdout if text.startswith("--set"))
-        [endpoint] = json.loads(shlex.split(line)[3].partition("=")[2])
+    with started("serve-expert", model, "--port", str(port), stderr=None) as process:
+        _, endpoints = settings_printed(process)
+        [endpoint] = json.loads(endpoints.partition("=")[2])
         assert endpoint == {"base_url": f"http://127.0.0.1:{port}/v1", "models": [model]}
         [group] = children_groups(process)
         assert len(group_members(group)) > 1

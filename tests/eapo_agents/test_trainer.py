@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import as_options, started
 from safetensors.torch import load_file
 
 from eapo_agents.algorithm import DAPO, Algorithm
@@ -100,17 +100,6 @@ def uninterrupted(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
 # --- interrupted and resumed
 
 
-def start(arguments: Sequence[str], root: Path, settings: Sequence[str]) -> subprocess.Popen[str]:
-    options = [part for setting in settings for part in ("--set", setting)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "eapo_agents.cli", *arguments, *options, "--runs", str(root)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "400"},
-    )
-
-
 def wait_for_lines(path: Path, count: int, child: subprocess.Popen[str]) -> None:
     while not path.exists() or path.read_text("utf-8").count("\n") < count:
         assert child.poll() is None, child.communicate()
@@ -120,7 +109,7 @@ def wait_for_lines(path: Path, count: int, child: subprocess.Popen[str]) -> None
 def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
     settings: list[str], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    with start(["train"], tmp_path, settings) as child:
+    with started("train", *as_options(settings), "--runs", tmp_path) as child:
         wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 1, child)
         child.send_signal(signal.SIGINT)
         output, errors = child.communicate()
@@ -130,7 +119,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
     done = len(run.metrics)
     assert done < 7
     assert run.checkpoints[-1].name == f"step-{done:06d}"
-    with start(["train", "--resume", str(run.folder)], tmp_path, []) as child:
+    with started("train", "--resume", run.folder) as child:
         output, errors = child.communicate()
     assert (child.returncode, errors) == (0, "")
     assert f"run folder: {run.folder}" in output
@@ -140,7 +129,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     settings: list[str], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    with start(["train"], tmp_path, settings) as child:
+    with started("train", *as_options(settings), "--runs", tmp_path) as child:
         wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 4, child)
         child.kill()
         child.communicate()

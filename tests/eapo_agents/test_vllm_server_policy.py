@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
 import signal
-import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,15 +16,16 @@ import pytest
 
 pytest.importorskip("vllm")
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from command import settings_printed, started
+from tiny_llama import saved, tiny_llama
+from transformers import PreTrainedModel
 
-from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.policies import policy_of
 from eapo_agents.policy import PolicyError, Sampling, check_policy
 from eapo_agents.run import Run
+from eapo_agents.server_process import free_port
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.trainer import Trainer
 from eapo_agents.vllm_server_policy import PolicyServer, VLLMServerPolicy
@@ -38,52 +35,20 @@ PROMPT = [5 + number % 90 for number in range(100)]
 LONG = 4000
 
 
-def llama(seed: int = 0) -> PreTrainedModel:
-    torch.manual_seed(seed)
-    tokenizer = char_tokenizer()
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=128,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=LONG + 200,
-            initializer_range=0.1,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    ).eval()
+llama = partial(tiny_llama, max_position_embeddings=LONG + 200)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    place = tmp_path_factory.mktemp("policy")
-    llama().save_pretrained(place)
-    char_tokenizer().save_pretrained(place)
-    return str(place)
+    return str(saved(llama(), tmp_path_factory.mktemp("policy")))
 
 
 @pytest.fixture(scope="module")
 def settings(folder: str) -> Iterator[list[str]]:
     """The settings that `eapo serve-policy` prints."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", "-m", "eapo_agents.cli", "serve-policy", folder]
-    options = ["--port", str(port), "--dtype", "float32", "--max-num-seqs", "32"]
-    with subprocess.Popen(
-        [*command, *options],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    ) as process:
-        assert process.stdout is not None
-        line = next(text for text in process.stdout if text.startswith("--set"))
-        yield shlex.split(line)[1::2]
+    options = ["--port", str(free_port()), "--dtype", "float32", "--max-num-seqs", "32"]
+    with started("serve-policy", folder, *options, stderr=None) as process:
+        yield settings_printed(process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
 
@@ -167,9 +132,7 @@ def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: PolicySer
 
 
 def test_a_server_that_is_not_there_is_an_error(folder: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = PolicyServer(base_url=f"http://127.0.0.1:{probe.getsockname()[1]}")
+    nobody = PolicyServer(base_url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ConnectionError, match="does not answer"):
         VLLMServerPolicy(folder, nobody)
 

@@ -7,22 +7,21 @@ import multiprocessing
 import os
 import shlex
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 
 pytest.importorskip("vllm")
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from tiny_llama import saved, tiny_llama
 
-from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.learner import Learner, LearnerSettings
 from eapo_agents.policy import PolicyError, Sampling, check_policy
 from eapo_agents.serve_policy import ServedPolicy
+from eapo_agents.server_process import free_port
 from eapo_agents.sync_probe import SyncProbe
 from eapo_agents.vllm_engine import VLLMSettings
 from eapo_agents.vllm_policy import VLLMPolicy
@@ -32,33 +31,12 @@ PROMPT = [5 + number % 90 for number in range(100)]
 PROBE = SyncProbe(tolerance=1e-4)
 
 
-def llama(seed: int) -> PreTrainedModel:
-    torch.manual_seed(seed)
-    tokenizer = char_tokenizer()
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=128,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            initializer_range=0.1,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    ).eval()
+llama = partial(tiny_llama, num_key_value_heads=2)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    place = tmp_path_factory.mktemp("llama")
-    llama(0).save_pretrained(place)
-    char_tokenizer().save_pretrained(place)
-    return str(place)
+    return str(saved(llama(), tmp_path_factory.mktemp("llama")))
 
 
 def learner_of(seed: int) -> Learner:
@@ -111,11 +89,8 @@ def test_an_engine_of_two_workers(folder: str) -> None:
 
 @pytest.fixture
 def served(folder: str) -> Iterator[VLLMServerPolicy]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     server = ServedPolicy(
-        model=folder, port=port, dtype="float32", max_num_seqs=16, tensor_parallel_size=2
+        model=folder, port=free_port(), dtype="float32", max_num_seqs=16, tensor_parallel_size=2
     )
     with server.run():
         settings = with_settings(TrainConfig(), shlex.split(server.setting)[1::2])

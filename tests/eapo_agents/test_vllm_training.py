@@ -5,28 +5,18 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("vllm")
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_llama import saved, teach, tiny_llama
 
-from eapo_agents.char_tokenizer import char_tokenizer
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.distill import distill
-from eapo_agents.learner import Learner, LearnerSettings
-from eapo_agents.pretrain import encode
 from eapo_agents.run import Run
 from eapo_agents.settings import DistillationSettings
 from eapo_agents.solutions import Solution
-from eapo_agents.tokens import Chat
 from eapo_agents.trainer import Trainer
-from eapo_agents.trajectory import Demonstration
-from eapo_env.episode import act, begin, receive
-from eapo_env.prompts import Prompts
-from eapo_env.types import Problem, Reply, Rules
 
 ON_VLLM = [
     "model.engine=vllm",
@@ -35,55 +25,14 @@ ON_VLLM = [
     f"vllm.cache_bytes={32 << 20}",
     "sync.tolerance=1e-4",
 ]
-CONSULTATION = "<consult>\n<query>9</query>\n</consult>"
-
-
-def demonstration(rng: np.random.Generator, chat: Chat) -> Demonstration:
-    """A random digit as the answer, half of the time after a consultation."""
-    rules = Rules.alone() if rng.random() < 0.5 else Rules(turn_budget=2)
-    statement = f"{'pq'[rng.integers(2)]}{rng.integers(24)}"
-    problem = Problem(id="demonstration", statement=statement, answer="3")
-    episode = begin(problem, rules, Prompts.terse())
-    if not rules.is_alone and rng.random() < 0.5:
-        episode = act(episode, CONSULTATION, rng)
-        episode = receive(episode, [Reply("expert", str(rng.integers(100)))])
-    episode = act(episode, f"\\boxed{{{rng.integers(10)}}}", rng)
-    return encode(episode, chat)
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model of the other tests, with heads of a size that vLLM's CPU kernels have."""
-    torch.manual_seed(0)
-    tokenizer = char_tokenizer()
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=128,
-            hidden_size=64,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=160,
-            initializer_range=0.1,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    settings = LearnerSettings(device="cpu", learning_rate=1e-2, warmup_steps=10, weight_decay=0.0)
-    learner, rng, chat = (
-        Learner(model, settings=settings),
-        np.random.default_rng(0),
-        Chat(tokenizer),
-    )
-    for _ in range(80):
-        learner.sft_update([demonstration(rng, chat) for _ in range(16)])
-    folder = tmp_path_factory.mktemp("llama")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    model = tiny_llama()
+    teach(model, updates=80)
+    return saved(model, tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ The embedded model always takes its likeliest token here, so all three must come
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +12,14 @@ import pytest
 
 pytest.importorskip("vllm")
 
+from command import as_options
+
 from eapo_agents.cli import main
 from eapo_agents.evaluate import Report
 from eapo_agents.evaluations import read_evaluation
 from eapo_agents.models import model_folder
 from eapo_agents.serve_expert import ExpertServers
+from eapo_agents.server_process import free_port
 from eapo_agents.solutions import read_solutions
 
 NAME = "the-embedded-model"
@@ -32,8 +34,8 @@ ENGINE = ["model.engine=vllm", "vllm.max_batch=32", f"vllm.cache_bytes={32 << 20
 CONDITIONS = ["alone", "self", "experts", "meaningless"]
 
 
-def given(*settings: str) -> list[str]:
-    return [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+def with_options(*settings: str) -> list[str]:
+    return as_options([*SETTINGS, *settings])
 
 
 def workflow(model: str, out: Path, *arguments: str) -> dict[str, Report]:
@@ -56,16 +58,14 @@ def leap(model: str, file: Path, *arguments: str) -> Report:
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     """What transformers come to."""
     folder = tmp_path_factory.mktemp("transformers")
-    reports = workflow("embedded", folder, *given())
-    return {**reports, "leap": leap("embedded", folder / "leap.json", *given())}
+    reports = workflow("embedded", folder, *with_options())
+    return {**reports, "leap": leap("embedded", folder / "leap.json", *with_options())}
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Where vLLM's own server serves the embedded model."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     server = ExpertServers(
         model=model_folder("embedded"), name=NAME, port=port, max_model_len=384, max_num_seqs=16
     )
@@ -76,16 +76,16 @@ def url() -> Iterator[str]:
 def test_in_process_they_are_what_they_are_on_transformers(
     theirs: dict[str, Report], tmp_path: Path
 ) -> None:
-    ours = workflow("embedded", tmp_path, *given(*ENGINE))
+    ours = workflow("embedded", tmp_path, *with_options(*ENGINE))
     assert ours == {condition: theirs[condition] for condition in CONDITIONS}
     assert ours["experts"].mean_at_k > ours["meaningless"].mean_at_k
-    assert leap("embedded", tmp_path / "leap.json", *given(*ENGINE)) == theirs["leap"]
+    assert leap("embedded", tmp_path / "leap.json", *with_options(*ENGINE)) == theirs["leap"]
 
 
 def test_behind_a_server_they_are_what_they_are_on_transformers(
     theirs: dict[str, Report], url: str, tmp_path: Path
 ) -> None:
-    served = given(f"model.api.base_url={url}")
+    served = with_options(f"model.api.base_url={url}")
     ours = workflow(NAME, tmp_path, *served)
     assert {name: report.correct_PK for name, report in ours.items()} == {
         name: theirs[name].correct_PK for name in CONDITIONS
@@ -101,12 +101,12 @@ def test_served_experts_are_recorded_and_replayed(
     """The expert is the model itself: its recorded solutions are right where it is, alone."""
     recording, out = tmp_path / "recording.jsonl", tmp_path / "out"
     experts = f'experts.endpoints=[{{"base_url": "{url}", "models": ["{NAME}"]}}]'
-    settings = given("experts.kind=openai", experts)
+    settings = with_options("experts.kind=openai", experts)
     assert main(["record-experts", str(recording), "--samples", "1", *settings]) == 0
     alone = theirs["alone"]
     statuses = {p: one.status for p, (one,) in read_solutions(recording).items()}
     assert len(statuses) == 6
-    command = ["workflow", "embedded", "recorded", "--replies", "1", *given(*ENGINE)]
+    command = ["workflow", "embedded", "recorded", "--replies", "1", *with_options(*ENGINE)]
     assert main([*command, "--recording", str(recording), "--out", str(out)]) == 0
     found = read_evaluation(out / "recorded.json")
     wrong = sum(status != "correct" for status in statuses.values())

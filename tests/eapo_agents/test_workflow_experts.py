@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import as_options
+from stub_server import StubServer
 
 from eapo_agents.cli import main
 from eapo_agents.evaluations import read_evaluation
@@ -18,12 +19,10 @@ from eapo_agents.solutions import read_solutions
 from eapo_env.endpoints import Endpoint
 from eapo_env.types import Query, Reply
 
-STUB = runpy.run_path(str(Path(__file__).parents[1] / "eapo_env" / "stub_server.py"))
-
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         yield server
 
 
@@ -34,7 +33,7 @@ def experts(server: Any, *models: str, **fields: object) -> list[str]:
 
 
 def command(name: str, *arguments: str, settings: list[str]) -> list[str]:
-    return [name, *arguments, *(f"--set={setting}" for setting in settings)]
+    return [name, *arguments, *as_options(settings)]
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

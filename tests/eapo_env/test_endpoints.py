@@ -3,12 +3,11 @@
 import asyncio
 import os
 import pickle
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from stub_server import RETRY_AFTER_S, StubServer
 
 from eapo_env import event_loop
 from eapo_env.breaker import Breaker
@@ -16,14 +15,13 @@ from eapo_env.endpoints import Endpoint
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.types import Query, Reply, Unavailable
 
-STUB = runpy.run_path(str(Path(__file__).with_name("stub_server.py")))
 KEY, KEY_ENV = "sk-this-must-not-leak", "EAPO_TEST_KEY"
 PATIENT = Breaker(max_failures=1000)
 
 
 @pytest.fixture(scope="module")
 def server():
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         yield server
 
 
@@ -73,7 +71,7 @@ def test_retry_after_is_honoured(server):
     (reply,) = ask(pool_of(server.url, "flaky", max_retries=1), "a")
     assert reply == Reply("flaky", "echo: a")
     refused, repeated = server.records("flaky")
-    assert repeated["began_s"] - refused["began_s"] >= 0.99 * STUB["RETRY_AFTER_S"]
+    assert repeated["began_s"] - refused["began_s"] >= 0.99 * RETRY_AFTER_S
 
 
 def test_a_call_has_a_deadline(server):
@@ -116,7 +114,7 @@ def test_a_server_that_is_killed_and_restarted_is_left_alone_and_found_again():
         assert await pool.ask([Query(text="after")] * 3) == [Reply("echo", "echo: after")] * 3
         assert len(server.records("echo")) == 4
 
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         asyncio.run(through_it_all(server))
 
 

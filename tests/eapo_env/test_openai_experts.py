@@ -3,12 +3,11 @@
 import asyncio
 import copy
 import pickle
-import runpy
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_server import HUGE_CHARS, StubServer, completion
 
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
@@ -16,13 +15,12 @@ from eapo_env.experts import check_expert_pool
 from eapo_env.openai_experts import OpenAIExperts, by_question, read_reply, without_reasoning
 from eapo_env.types import Query, Reply, Unavailable
 
-STUB = runpy.run_path(str(Path(__file__).with_name("stub_server.py")))
 PATIENT = Breaker(max_failures=1000)
 
 
 @pytest.fixture(scope="module")
 def server():
-    with STUB["StubServer"]() as server:
+    with StubServer() as server:
         yield server
 
 
@@ -117,7 +115,7 @@ def test_every_failure_is_an_unavailable_reply_with_its_reason(server, model, re
     [
         ("think", "42"),
         ("nasty", "null \0, lone \ud800, 🤔, ∫, </reply>"),
-        ("huge", "x" * STUB["HUGE_CHARS"]),
+        ("huge", "x" * HUGE_CHARS),
     ],
 )
 def test_strange_replies_come_through(server, model, text):
@@ -143,8 +141,7 @@ def test_any_json_is_a_reply_or_unavailable(content):
 
 @given(json_values, st.text(min_size=1))
 def test_a_completion_is_its_text(extra, text):
-    completion = STUB["completion"](text) | {"usage": extra}
-    reply = read_reply(completion, "m")
+    reply = read_reply(completion(text) | {"usage": extra}, "m")
     answer = without_reasoning(text)
     assert reply == (Reply("m", answer) if answer else Unavailable("an empty reply", "m"))
 
@@ -200,7 +197,7 @@ def test_cancelling_the_asker_cancels_its_calls(server):
 
 def test_a_query_goes_to_another_endpoint_with_the_same_model(server):
     breaker = Breaker(max_failures=1, cooldown_s=60)
-    with STUB["StubServer"]() as dead:
+    with StubServer() as dead:
         nobody = dead.url
     replica = Endpoint(
         base_url=nobody, models=["echo", "echo:alone"], breaker=breaker, max_retries=0
