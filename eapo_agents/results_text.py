@@ -56,8 +56,9 @@ tables' own, so they are to be compared with each other alone.
 
 CURVE = """\
 The base models differ in one number: the rate at which the student slipped whom they imitate. A
-guess is right once in a hundred times. Where self-exploration finds enough rewards by itself, help
-is of no use or in the way; it pays where few are found, and less again where hardly any are.
+guess is right once in a hundred times. Two of the five points are decided: at a slip of 0.35 all
+seeds of self-exploratory RL succeed, and help costs points; at 0.5 most of its seeds fail, and help
+pays. At 0.42 and 0.6 one method or both succeed in some seeds only, and three do not tell.
 """
 
 CALLS = """\
