@@ -180,17 +180,17 @@ def _numbers(line: Line, results: Results) -> str:
     each = " ".join(f"{100 * run.means_P.mean():.1f}" for run in runs)
     return (
         f"{100 * means(runs).mean():.1f} | {low:.1f} to {high:.1f} | {each}"
-        f" | {' '.join(map(_at_half_time, runs))}"
+        f" | {_at_half_time(runs)}"
         f" | {_mean([run.variance for run in runs]):.4f}"
         f" | {_mean([run.response_tokens for run in runs]):.0f}"
         f" | {len(runs)} of {line.cell.num_seeds}"
     )
 
 
-def _at_half_time(run: Result) -> str:
-    """Return what the policy could do alone after half of its training; "-" where none was."""
-    found = dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2)
-    return "-" if found is None else f"{100 * found:.1f}"
+def _at_half_time(runs: Sequence[Result]) -> str:
+    """Return what each policy could do alone after half of its training; "-" without training."""
+    found = [dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2) for run in runs]
+    return " ".join(f"{100 * mean:.1f}" for mean in found if mean is not None) or "-"
 
 
 def _gains(results: Results) -> Iterator[str]:
