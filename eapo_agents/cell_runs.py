@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from eapo_agents.cell_results import Result, counts, curves_of, result_path
-from eapo_agents.cells import BaseCopies, Cell, Distilled, Played, Talking, Trained, base_of
+from eapo_agents.cells import BaseCopies, Cell, Distilled, Played, Talking, Trained
 from eapo_agents.chat_models import leap_of
 from eapo_agents.config import TrainConfig, with_settings
 from eapo_agents.copies import CopyExperts
@@ -70,7 +70,7 @@ class Job:
     @property
     def config(self) -> TrainConfig:
         """The settings of the run."""
-        base = self.folder / "bases" / base_of(self.cell).name
+        base = self.folder / "bases" / self.cell.base.name
         return with_settings(self.cell.config(self.seed, base.resolve()), self.settings)
 
     def run(self, on_step: Callable[[int], None]) -> None:

@@ -21,6 +21,11 @@ from eapo_env.types import Rules
 SLIP = 0.5
 """How careless the base of the tables is: alone it solves one or two problems in a hundred."""
 
+TABLES_BASE = Base(slip=SLIP)
+
+ASKING_EITHER_WAY = Base(slip=SLIP, queries_per_turn=(1, 1, 1, 3), steps=1600, learning_rate=1e-3)
+"""A base that asks one by one or all at once, as its prompt says; the first it has to learn."""
+
 SLIPS = (0.2, 0.35, 0.42, 0.5, 0.6)
 """The bases of the curve of the gain."""
 
@@ -46,7 +51,7 @@ class Trained:
     Args:
         name: of its folder and of its results.
         num_seeds: with seeds 0, 1, ...
-        slip: of its base.
+        base: the model it starts from.
         experts: of its training.
         annealing: its schedule; a turn budget of 1 is self-exploratory RL.
         turn_budgets: who draws a fractional turn budget.
@@ -54,14 +59,14 @@ class Trained:
 
     name: str
     num_seeds: int = 3
-    slip: float = SLIP
+    base: Base = TABLES_BASE
     experts: ExpertSettings | BaseCopies = PARTS
     annealing: Annealing = SCHEDULE
     turn_budgets: Literal["member", "group"] = "group"
 
-    def config(self, seed: int, base: Path) -> TrainConfig:
-        """Return the run of one seed, from the base model in a folder."""
-        settings = _common(self.name, seed, base)
+    def config(self, seed: int, model: Path) -> TrainConfig:
+        """Return the run of one seed, from the model in a folder."""
+        settings = _common(self.name, seed, model)
         return replace(
             settings,
             annealing=self.annealing,
@@ -77,20 +82,20 @@ class Played:
     Args:
         name: of its results.
         num_seeds: with seeds 0, 1, ...
-        slip: which base model.
+        base: the model played.
         experts: whom it may ask, if the rules allow it.
         rules: of the evaluation; alone by default.
     """
 
     name: str
     num_seeds: int = 3
-    slip: float = SLIP
+    base: Base = TABLES_BASE
     experts: ExpertSettings | BaseCopies = PARTS
     rules: Rules = Rules.alone()
 
-    def config(self, seed: int, base: Path) -> TrainConfig:
+    def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the settings of one seed's evaluation."""
-        return replace(_common(self.name, seed, base), experts=_described(self.experts))
+        return replace(_common(self.name, seed, model), experts=_described(self.experts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +105,18 @@ class Distilled:
     Args:
         name: of its folder and of its results.
         num_seeds: with seeds 0, 1, ...
-        slip: of its base.
+        base: the model it starts from.
         lora_rank: of the adapters trained; 0 trains all parameters.
     """
 
     name: str
     num_seeds: int = 5
-    slip: float = SLIP
+    base: Base = TABLES_BASE
     lora_rank: int = 0
 
-    def config(self, seed: int, base: Path) -> TrainConfig:
-        """Return the run of one seed, from the base model in a folder."""
-        settings = _common(self.name, seed, base)
+    def config(self, seed: int, model: Path) -> TrainConfig:
+        """Return the run of one seed, from the model in a folder."""
+        settings = _common(self.name, seed, model)
         config = distilled(replace(settings, model=ModelSettings()), lora_rank=self.lora_rank)
         assert config.distillation is not None
         once = replace(config.distillation, samples_per_problem=1, batch_size=128)
@@ -125,36 +130,32 @@ class Talking:
     Args:
         name: of its results.
         num_seeds: of the sampling, 0, 1, ...
-        slip: which base model.
+        base: the model played.
         leap: how the paths talk; k samples are k / `paths` groups of them.
     """
 
     name: str
     num_seeds: int = 5
-    slip: float = SLIP
+    base: Base = TABLES_BASE
     leap: LeapSettings = LeapSettings(paths=4, block_tokens=42, summary_tokens=16, peers=3)
 
-    def config(self, seed: int, base: Path) -> TrainConfig:
+    def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the settings of one seed's evaluation."""
-        return _common(self.name, seed, base)
+        return _common(self.name, seed, model)
 
 
 Cell = Trained | Played | Distilled | Talking
-
-
-def base_of(cell: Cell) -> Base:
-    """Return the model that a cell starts from."""
-    return Base(slip=cell.slip)
 
 
 def gain_cells(slip: float) -> tuple[Cell, Cell, Cell]:
     """Return base, self-exploratory RL and EAPO of one base model; the tables' own have 5 seeds."""
     if slip == SLIP:
         return BASE, SELF_EXPLORATORY, EAPO
+    base = Base(slip=slip)
     return (
-        Played(name=f"base-slip-{slip:.2f}", slip=slip),
-        Trained(name=f"self-exploratory-slip-{slip:.2f}", slip=slip, annealing=ALONE),
-        Trained(name=f"eapo-slip-{slip:.2f}", slip=slip),
+        Played(name=f"base-slip-{slip:.2f}", base=base),
+        Trained(name=f"self-exploratory-slip-{slip:.2f}", base=base, annealing=ALONE),
+        Trained(name=f"eapo-slip-{slip:.2f}", base=base),
     )
 
 
@@ -163,7 +164,7 @@ def _described(experts: ExpertSettings | BaseCopies) -> ExpertSettings:
     return experts if isinstance(experts, ExpertSettings) else ExpertSettings(kind="silent")
 
 
-def _common(name: str, seed: int, base: Path) -> TrainConfig:
+def _common(name: str, seed: int, model: Path) -> TrainConfig:
     settings = embedded()
     return replace(
         settings,
@@ -173,7 +174,7 @@ def _common(name: str, seed: int, base: Path) -> TrainConfig:
         checkpoint_every=STEPS // 2,
         keep_checkpoints=1,
         transcripts_every=STEPS // 4,
-        model=ModelSettings(path=str(base)),
+        model=ModelSettings(path=str(model)),
         evaluation=EvaluationSettings(every=STEPS // 2),
     )
 
@@ -193,8 +194,13 @@ SELF_EXPLORATORY = Trained(name="self-exploratory", num_seeds=10, annealing=ALON
 EAPO = Trained(name="eapo", num_seeds=10)
 DISTILLED = Distilled(name="distilled")
 DISTILLED_LORA = Distilled(name="distilled-lora", lora_rank=16)
-SEQUENTIAL = Trained(
-    name="eapo-sequential", annealing=replace(SCHEDULE, queries_per_turn=1, turn_budget=4)
+SEQUENTIAL, PARALLEL = (
+    Trained(
+        name=name,
+        base=ASKING_EITHER_WAY,
+        annealing=Annealing(steps=STEPS, turn_budget=4, queries_per_turn=queries_per_turn),
+    )
+    for name, queries_per_turn in (("eapo-one-query", 1), ("eapo-three-queries", 3))
 )
 WEAK = Trained(name="eapo-weak-experts", experts=replace(PARTS, error_rate=0.3))
 CONSTANT, SLOW, FAST = (

@@ -45,6 +45,8 @@ class Student:
         consult: otherwise, the first turn consults rather than solves.
         whole: a consultation asks one question about the whole rather than one about each part.
         again: parts that no expert answered are asked about once more while turns remain.
+        queries_per_turn: what the rules of its episodes allow; where that is fewer than the parts,
+            it asks about the next ones in its next turn.
         max_brackets: problems have 1 to this many brackets.
         operations: of this many operations each.
 
@@ -57,6 +59,7 @@ class Student:
     consult: float = 0.95
     whole: float = 0.1
     again: float = 0.1
+    queries_per_turn: int = 3
     max_brackets: int = 3
     operations: int = 2
 
@@ -64,7 +67,7 @@ class Student:
         for name in ("slip", "alone", "consult", "whole", "again"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in ("max_brackets", "operations"):
+        for name in ("queries_per_turn", "max_brackets", "operations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
@@ -105,22 +108,24 @@ class Student:
     def _rules(self, rng: np.random.Generator) -> Rules:
         if rng.random() < self.alone:
             return Rules.alone()
-        return Rules(turn_budget=int(rng.integers(2, 5)), acceptance_rate=float(rng.random()))
+        return Rules(
+            turn_budget=int(rng.integers(2, 5)),
+            acceptance_rate=float(rng.random()),
+            queries_per_turn=self.queries_per_turn,
+        )
 
     def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
         known = known_values(episode)
         missing = [name for name in total.parts if name not in known and WHOLE not in known]
+        questions = [f"{name}:{total.parts[name]}" for name in missing]
+        asked = {query.text for past in episode.consultations for query in past.queries}
+        fresh = [q for q in questions if not asked & {q, total.statement}]
         may_consult = not episode.rules.is_alone and episode.turns_left > 1
-        if may_consult and missing and rng.random() < self._eagerness(episode):
+        if may_consult and missing and rng.random() < (self.consult if fresh else self.again):
             whole = len(missing) > 1 and episode.turn == 0 and rng.random() < self.whole
-            parts = [f"{name}:{total.parts[name]}" for name in missing]
-            questions = [total.statement] if whole else parts
-            limit = episode.rules.queries_per_turn
-            return render_consult(Consult(tuple(questions[:limit])))
+            questions = [total.statement] if whole else fresh or questions
+            return render_consult(Consult(tuple(questions[: self.queries_per_turn])))
         return self.solve(total, rng, known)
-
-    def _eagerness(self, episode: Episode) -> float:
-        return self.consult if episode.turn == 0 else self.again
 
 
 def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[list[str], int]:

@@ -103,7 +103,7 @@ class Pretraining:
         phases = (
             (copying, 1.0),
             (arithmetic, 1.0),
-            (_by_turns(shows, copying, shows, arithmetic, shows), 1.0),
+            (by_turns(shows, copying, shows, arithmetic, shows), 1.0),
             (shown(self.student, chat, rng, self.batch_size), 1 / 3),
         )
         for (batches, share), steps in zip(phases, self._phases, strict=True):
@@ -185,7 +185,7 @@ def _chain(chat: Chat, rng: np.random.Generator) -> Demonstration:
     return Demonstration(token_ids=np.array(ids, np.int32), mask=mask)
 
 
-def _by_turns(*kinds: Iterator[list[Demonstration]]) -> Iterator[list[Demonstration]]:
+def by_turns(*kinds: Iterator[list[Demonstration]]) -> Iterator[list[Demonstration]]:
     """Yield a batch of each kind by turns, for ever."""
     for batches in cycle(kinds):
         yield next(batches)

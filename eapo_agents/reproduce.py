@@ -14,7 +14,7 @@ from pathlib import Path
 from eapo_agents.bases import Base
 from eapo_agents.cell_results import read_results
 from eapo_agents.cell_runs import Job
-from eapo_agents.cells import Cell, base_of
+from eapo_agents.cells import Cell
 from eapo_agents.interruption import interruption
 
 OnStep = Callable[[Job, int], None]
@@ -70,7 +70,7 @@ def check_at_once(at_once: int) -> None:
 
 def make_bases(jobs: Iterable[Job], on_base: Callable[[Base], None]) -> None:
     """Make the base models that the jobs start from, where they are missing."""
-    for base, root in {base_of(job.cell): job.folder / "bases" for job in jobs}.items():
+    for base, root in {job.cell.base: job.folder / "bases" for job in jobs}.items():
         on_base(base)
         base.make(root)
 

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.cell_results import Result, read_results
-from eapo_agents.cells import EAPO, FIRST_SEEDS, SELF_EXPLORATORY, SLIPS, Cell, gain_cells
+from eapo_agents.cells import (
+    EAPO,
+    FIRST_SEEDS,
+    SELF_EXPLORATORY,
+    SLIPS,
+    STEPS,
+    Cell,
+    gain_cells,
+)
 from eapo_agents.claims import TABLES, Claim, Line, PaperTable
 from eapo_agents.comparison import seeds_difference, seeds_interval
 from eapo_agents.metrics import PairedDifference
@@ -149,8 +157,6 @@ def _claims(results: Results) -> Iterator[str]:
 def _verdict(found: PairedDifference | None, claim: Claim, results: Results) -> str:
     if found is None:
         return "not run"
-    if claim.spoilt_by:
-        return f"not tested: {claim.spoilt_by}"
     if min(len(results[cell.name]) for cell in (claim.better, claim.worse)) < 2:
         return "not decided: one seed"
     if found.interval.low > 0:
@@ -159,8 +165,8 @@ def _verdict(found: PairedDifference | None, claim: Claim, results: Results) -> 
 
 
 def _table(table: PaperTable, results: Results) -> Iterator[str]:
-    yield "| | mean@k | 95% interval | each seed | Var | tokens | seeds | paper |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| | mean@k | 95% interval | each seed | half-time | Var | tokens | seeds | paper |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for line in table.lines:
         paper = "-" if line.paper is None else f"{line.paper:.2f}"
         yield f"| {line.label} | {_numbers(line, results)} | {paper} |"
@@ -169,15 +175,22 @@ def _table(table: PaperTable, results: Results) -> Iterator[str]:
 def _numbers(line: Line, results: Results) -> str:
     runs = results.get(line.cell.name, ())
     if not runs:
-        return f"not run | | | | | 0 of {line.cell.num_seeds}"
+        return f"not run | | | | | | 0 of {line.cell.num_seeds}"
     low, high = (100 * min(max(bound, 0.0), 1.0) for bound in seeds_interval(means(runs)))
     each = " ".join(f"{100 * run.means_P.mean():.1f}" for run in runs)
     return (
         f"{100 * means(runs).mean():.1f} | {low:.1f} to {high:.1f} | {each}"
+        f" | {_at_half_time(runs)}"
         f" | {_mean([run.variance for run in runs]):.4f}"
         f" | {_mean([run.response_tokens for run in runs]):.0f}"
         f" | {len(runs)} of {line.cell.num_seeds}"
     )
+
+
+def _at_half_time(runs: Sequence[Result]) -> str:
+    """Return what each policy could do alone after half of its training; "-" without training."""
+    found = [dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2) for run in runs]
+    return " ".join(f"{100 * mean:.1f}" for mean in found if mean is not None) or "-"
 
 
 def _gains(results: Results) -> Iterator[str]:

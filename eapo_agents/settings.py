@@ -117,7 +117,7 @@ class ExpertSettings:
     )
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
-    extra_body: Mapping[str, object] = field(default_factory=dict)
+    extra_body: Mapping[str, object] = field(default_factory=dict, hash=False)
     batch_timeout_s: float = 300.0
     recording: str = ""
 

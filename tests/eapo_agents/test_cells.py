@@ -40,7 +40,6 @@ def changed(one: TrainConfig, other: TrainConfig) -> set[str]:
     ("cell", "differs"),
     [
         (cells.SELF_EXPLORATORY, {"annealing.turn_budget"}),
-        (cells.SEQUENTIAL, {"annealing.turn_budget", "annealing.queries_per_turn"}),
         (cells.WEAK, {"experts.error_rate"}),
         (cells.SLOW, {"annealing.schedule"}),
         (cells.COPIES, {"experts.kind"}),
@@ -52,6 +51,13 @@ def test_a_cell_differs_from_eapo_in_what_its_name_says(
     cell: cells.Trained, differs: set[str]
 ) -> None:
     assert changed(cells.EAPO.config(1, HERE), cell.config(1, HERE)) == {"name", *differs}
+
+
+def test_one_query_or_three_a_turn_is_all_that_sequential_and_parallel_differ_in() -> None:
+    assert cells.SEQUENTIAL.base == cells.PARALLEL.base == cells.ASKING_EITHER_WAY
+    sequential, parallel = (cell.config(1, HERE) for cell in (cells.SEQUENTIAL, cells.PARALLEL))
+    assert changed(sequential, parallel) == {"name", "annealing.queries_per_turn"}
+    assert changed(cells.EAPO.config(1, HERE), parallel) == {"name", "annealing.turn_budget"}
 
 
 def test_names_are_unique_and_configs_whole() -> None:
@@ -78,9 +84,11 @@ def test_a_base_is_made_once_and_always_the_same(tmp_path: Path) -> None:
     assert one.name == "slip-0.25"
     weights = [load_file(folder / "model.safetensors") for folder in (one, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    different = dataclasses.replace(base, slip=0.75).make(tmp_path / "one")
-    changed_weights = load_file(different / "model.safetensors")
-    assert any(not torch.equal(weights[0][name], changed_weights[name]) for name in weights[0])
+    for change in ({"slip": 0.75}, {"queries_per_turn": (1,)}, {"queries_per_turn": (3, 1)}):
+        different = dataclasses.replace(base, **change).make(tmp_path / "one")
+        changed_weights = load_file(different / "model.safetensors")
+        assert any(not torch.equal(weights[0][name], changed_weights[name]) for name in weights[0])
+    assert different.name == "slip-0.25-asks-3-1"
     written = (one / "model.safetensors").stat().st_mtime_ns
     assert base.make(tmp_path / "one") == one
     assert (one / "model.safetensors").stat().st_mtime_ns == written
@@ -89,6 +97,13 @@ def test_a_base_is_made_once_and_always_the_same(tmp_path: Path) -> None:
 def test_a_base_that_slips_more_than_always_is_refused() -> None:
     with pytest.raises(ValueError, match=r"slip must be in \[0, 1\], not 1\.5"):
         Base(slip=1.5)
+
+
+def test_a_base_that_may_never_ask_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"queries_per_turn must not be empty, not \(\)"):
+        Base(slip=0.5, queries_per_turn=())
+    with pytest.raises(ValueError, match="queries_per_turn must be at least 1, not 0"):
+        Base(slip=0.5, queries_per_turn=(3, 0))
 
 
 def test_copies_of_the_model_answer_parts_as_well_as_it_can() -> None:

@@ -122,6 +122,17 @@ def test_the_extreme_habits() -> None:
         assert others or all(first.accepted) or episode.rules.turn_budget == 2
 
 
+def test_with_one_query_a_turn_the_parts_are_asked_about_one_after_another() -> None:
+    one_by_one = Student(alone=0.0, consult=1.0, again=0.0, whole=0.0, queries_per_turn=1)
+    shown = demonstrations(one_by_one, 200)
+    assert {e.rules.queries_per_turn for e in shown} == {1}
+    for episode in shown:
+        asked = [query.text[0] for c in episode.consultations for query in c.queries]
+        parts = episode.problem.statement.count(":")
+        assert asked == list("abc")[: min(parts, episode.rules.turn_budget - 1)]
+    assert {len(e.consultations) for e in shown} == {1, 2, 3}
+
+
 def test_difficulty_is_bounded() -> None:
     shown = demonstrations(Student(max_brackets=2, operations=3), 200)
     statements = [e.problem.statement for e in shown]
@@ -139,6 +150,7 @@ def test_luck_is_the_generators_alone() -> None:
     [
         ({"slip": 1.5}, r"slip must be in \[0, 1\], not 1.5"),
         ({"alone": -0.1}, r"alone must be in \[0, 1\], not -0.1"),
+        ({"queries_per_turn": 0}, "queries_per_turn must be at least 1, not 0"),
         ({"max_brackets": 0}, "max_brackets must be at least 1, not 0"),
         ({"operations": 0}, "operations must be at least 1, not 0"),
     ],

@@ -183,7 +183,7 @@ def test_numbers_below_1_are_refused(tmp_path: Path, num_seeds: int, at_once: in
     [
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
         (["--set", "nonsense=3"], "unknown setting 'nonsense'"),
-        (["--set", "steps=many"], "steps: "),
+        (["--set", "steps=many"], "steps must be a whole number"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_made(

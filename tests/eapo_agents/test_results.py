@@ -79,7 +79,7 @@ def test_the_tables_say_what_the_results_say(tmp_path: Path) -> None:
     text = report(tmp_path, RUN, replace(RUN, seed=1, correct_P=(4, 4, 4, 4)))
     # (12 + 16) / 32 samples
     row = next(line for line in text.splitlines() if line.startswith("| EAPO | 87.5 "))
-    assert "| 75.0 100.0 | 0.1250 | 20 | 2 of 10 |" in row
+    assert "| 75.0 100.0 | - | 0.1250 | 20 | 2 of 10 |" in row
     assert "eapo (2 of 10), " in text
     assert "self-exploratory (0 of 10)" in text
     assert "| runs | 2, 1.0 hours" in text
@@ -148,8 +148,8 @@ def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
     ]
 
 
-def test_a_claim_that_its_cells_do_not_test_has_no_verdict(tmp_path: Path) -> None:
-    sequential = [replace(RUN, cell="eapo-sequential", seed=seed) for seed in (0, 1)]
-    text = report(tmp_path, RUN, replace(RUN, seed=1), *sequential)
-    (row,) = (line for line in text.splitlines() if line.startswith("| parallel queries are"))
-    assert "| 2/2 | not tested: the base was only ever taught" in row
+def test_a_trained_cell_shows_what_it_could_do_alone_at_half_time(tmp_path: Path) -> None:
+    slow = replace(RUN, cell="eapo-slow", curves={"alone/mean_at_k": ((40, 0.125), (80, 0.5))})
+    text = report(tmp_path, slow, replace(slow, seed=1))
+    (row,) = (line for line in text.splitlines() if line.startswith("| slow |"))
+    assert "| 75.0 75.0 | 12.5 12.5 | 0.1250 |" in row
