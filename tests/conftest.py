@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -12,3 +13,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # integration repeats the same examples; at a desk every run tries new ones.
 settings.register_profile("eapo", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("eapo")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
