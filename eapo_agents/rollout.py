@@ -36,6 +36,7 @@ class TokenLimits:
     """How many tokens an episode may hold (paper, Table 5).
 
     Args:
+        max_prompt_tokens: problems whose opening prompt is longer are not trained on.
         max_response_tokens: what the policy may write over all its turns.
         max_reply_tokens: one expert reply is cut there, visibly.
 
@@ -43,11 +44,12 @@ class TokenLimits:
         ValueError: a limit below 1.
     """
 
+    max_prompt_tokens: int = 2_048
     max_response_tokens: int = 20_480
     max_reply_tokens: int = 2_048
 
     def __post_init__(self) -> None:
-        for name in ("max_response_tokens", "max_reply_tokens"):
+        for name in ("max_prompt_tokens", "max_response_tokens", "max_reply_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
@@ -94,6 +96,21 @@ class Rollout:
             for member, rules in enumerate(rules_G)
         )
         return Group(problem=problem, trajectories=tuple(members))
+
+    def short_enough(self, problems: Sequence[Problem]) -> Sequence[Problem]:
+        """Return the problems whose opening prompt, with experts, is within the limits.
+
+        Raises:
+            ValueError: none is.
+        """
+        limit = self.limits.max_prompt_tokens
+        short = [problem for problem in problems if self._prompt_tokens(problem) <= limit]
+        if not short:
+            raise ValueError(f"none of {len(problems)} prompts is within {limit} tokens")
+        return short
+
+    def _prompt_tokens(self, problem: Problem) -> int:
+        return len(self._chat.opening([self.prompts.opening(problem, Rules())]))
 
     @cached_property
     def _chat(self) -> Chat:

@@ -59,8 +59,9 @@ class Trainer:
     def from_config(cls, config: TrainConfig, processes: Processes = ALONE) -> Trainer:
         """Return the trainer that a config describes.
 
-        Problems that are held out for evaluation are left out of training. Of several processes,
-        the first one has the trainer, and the others follow it (`follower.py`).
+        Problems that are held out for evaluation are left out of training, and those with a prompt
+        beyond the limit. Of several processes, the first one has the trainer, and the others follow
+        it (`follower.py`).
 
         Raises:
             ValueError: a setting that names nothing, or problems that cannot be read.
@@ -78,6 +79,8 @@ class Trainer:
         sampled = processes.apart(model.to(config.learner.weights_dtype))
         sampled.to(config.learner.torch_device)
         policy = training_policy(config, sampled, tokenizer, processes)
+        rollout = make_rollout(config, policy)
+        problems = rollout.short_enough(problems)
         processes.announce("begin", config)
         learner = Learner(
             model,
@@ -88,7 +91,7 @@ class Trainer:
         return cls(
             config=config,
             learner=learner,
-            rollout=make_rollout(config, policy),
+            rollout=rollout,
             problems=problems,
             held_out=held_out,
             probe=probe_of(config, processes),

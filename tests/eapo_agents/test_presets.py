@@ -38,6 +38,7 @@ def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
     assert config.learner.warmup_steps == 10  # "LR warmup steps"
     assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
     assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
+    assert config.rollout.limits.max_prompt_tokens == 2_048  # "Max prompt length"
     assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
     assert config.model.engine == "vllm-server"  # "vLLM backend"
     assert config.algorithm == "dapo"

@@ -26,8 +26,9 @@ from eapo_agents.learner import Learner
 from eapo_agents.policy import ScriptedPolicy
 from eapo_agents.presets import self_exploratory
 from eapo_agents.run import Run
+from eapo_agents.tokens import Chat
 from eapo_agents.trainer import Trainer
-from eapo_env.types import ExpertReply, Problem, Query, Reply
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
 
 LONGER = ["steps=7", "annealing.steps=7", "checkpoint_every=3", "evaluation.every=4"]
 
@@ -389,6 +390,22 @@ def test_training_on_the_held_out_problems_is_an_error(tiny_config: TrainConfig)
     source = tiny_config.problems.source
     with pytest.raises(ValueError, match="all 24 problems are held out"):
         Trainer.from_config(with_settings(tiny_config, [f"evaluation.problems.source={source}"]))
+
+
+def test_problems_with_long_prompts_are_left_out_of_training(tiny_config: TrainConfig) -> None:
+    mixed = ["problems.source=sample"]
+    trainer = Trainer.from_config(with_settings(tiny_config, mixed))
+    chat = Chat(trainer.rollout.policy.tokenizer)
+    openings = [trainer.rollout.prompts.opening(p, Rules()) for p in trainer.problems]
+    lengths = [len(chat.opening([opening])) for opening in openings]
+    limit = sorted(lengths)[len(lengths) // 2]
+    assert min(lengths) < limit < max(lengths)
+    limited = [*mixed, f"rollout.limits.max_prompt_tokens={limit}"]
+    kept = Trainer.from_config(with_settings(tiny_config, limited)).problems
+    expected = [p for p, n in zip(trainer.problems, lengths, strict=True) if n <= limit]
+    assert list(kept) == expected
+    with pytest.raises(ValueError, match=r"none of \d+ prompts is within 5 tokens"):
+        Trainer.from_config(with_settings(tiny_config, ["rollout.limits.max_prompt_tokens=5"]))
 
 
 def test_sampler_and_learner_must_have_one_temperature(tiny_config: TrainConfig) -> None:
