@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from eapo_agents.records import json_lines, validated
+from eapo_agents.whole_files import write_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class Kept:
             )
         results = [validated(row, BenchmarkResult, path) for row in rows[1:]]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         return cls(path=path, results={result.name: result for result in results})
 
     def add(self, result: BenchmarkResult) -> None:
