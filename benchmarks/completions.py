@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.char_tokenizer import char_tokenizer
+from eapo_agents.policies import char_tokenizer
 
 Work = Sequence[tuple[list[int], int]]  # prompt ids, and how many ids to sample
 

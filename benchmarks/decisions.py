@@ -18,19 +18,19 @@ from functools import partial
 
 import numpy as np
 
-from eapo_agents.cold_start import Student
-from eapo_agents.decision_env import (
+from eapo_agents.methods import (
     Decide,
     DecisionVectorEnv,
     RulesAt,
     ScheduledRules,
     Score,
+    StudentWriter,
     always,
     play,
 )
-from eapo_agents.decision_writers import StudentWriter
-from eapo_agents.skrl_agents import MakeAgent, dqn, greedy, ppo, train
+from eapo_agents.methods.skrl import MakeAgent, dqn, greedy, ppo, train
 from eapo_env.reward import RewardRule
+from eapo_env.student import Student
 from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import Rules
 

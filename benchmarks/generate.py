@@ -21,8 +21,7 @@ from completions import Work, endless_tokenizer, ragged_work
 from shapes import SHAPES
 from transformers import PreTrainedModel
 
-from eapo_agents.hf_policy import HFPolicy
-from eapo_agents.policy import Sampling
+from eapo_agents.policies import HFPolicy, Sampling
 
 
 def equal_work(num_rows: int, rng: np.random.Generator) -> Work:

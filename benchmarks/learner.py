@@ -21,10 +21,8 @@ import torch
 from shapes import SHAPES
 from transformers import Qwen2ForCausalLM
 
-from eapo_agents.advantages import group_advantages
-from eapo_agents.batches import rows_of_groups
-from eapo_agents.learner import Learner, LearnerSettings
-from eapo_agents.trajectory import Group, Trajectory
+from eapo_agents.learning import Learner, LearnerSettings, group_advantages, rows_of_groups
+from eapo_agents.rollouts import Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
 

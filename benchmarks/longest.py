@@ -34,10 +34,15 @@ from torch._subclasses import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from eapo_agents.batches import Row, make_batches, padded
-from eapo_agents.learner import Learner, LearnerSettings
-from eapo_agents.logprobs import token_logprobs
-from eapo_agents.sharding import shard_over
+from eapo_agents.learning import (
+    Learner,
+    LearnerSettings,
+    Row,
+    make_batches,
+    padded,
+    shard_over,
+    token_logprobs,
+)
 
 GIB = 1 << 30
 MOMENTS = {"adamw": 2, "sgd": 0}

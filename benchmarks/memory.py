@@ -27,7 +27,7 @@ import torch
 from live_bytes import LiveBytes
 from shapes import SHAPES, sequences
 
-from eapo_agents.learner import Learner, LearnerSettings
+from eapo_agents.learning import Learner, LearnerSettings
 
 SMALL = SHAPES["12M"]
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "memory.png"

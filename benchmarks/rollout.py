@@ -32,10 +32,8 @@ from completions import endless_tokenizer
 from shapes import SHAPES
 from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.hf_policy import HFPolicy
-from eapo_agents.policy import Completion, Policy, Sampling
-from eapo_agents.rollout import Rollout, TokenLimits, derive_seed, gather
+from eapo_agents.policies import Completion, HFPolicy, Policy, Sampling, char_tokenizer
+from eapo_agents.rollouts import Rollout, TokenLimits, derive_seed, gather
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import luck
 from eapo_env.prompts import Prompts
@@ -164,8 +162,7 @@ def engine_of(kind: str, folder: Path, max_batch: int, context: int) -> Policy:
     model, tokenizer = SHAPES["1M"].model().eval(), endless_tokenizer()
     if kind == "hf":
         return HFPolicy(model, tokenizer, max_batch=max_batch)
-    from eapo_agents.vllm_engine import VLLMSettings
-    from eapo_agents.vllm_policy import VLLMPolicy
+    from eapo_agents.policies import VLLMPolicy, VLLMSettings
 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from eapo_agents.trajectory import Demonstration
+from eapo_agents.rollouts import Demonstration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

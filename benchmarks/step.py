@@ -37,15 +37,9 @@ import transformers
 from shapes import SHAPES, Shape
 from transformers import PreTrainedTokenizerBase
 
-from eapo_agents.batches import LAYOUTS
-from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.hf_policy import HFPolicy
-from eapo_agents.learner import Learner, LearnerSettings
-from eapo_agents.rollout import Rollout, TokenLimits, derive_seed, gather
-from eapo_agents.tokens import Chat
-from eapo_agents.trajectory import Group, Trajectory
-from eapo_agents.vllm_engine import VLLMSettings
-from eapo_agents.vllm_policy import VLLMPolicy
+from eapo_agents.learning import LAYOUTS, Learner, LearnerSettings
+from eapo_agents.policies import Chat, HFPolicy, VLLMPolicy, VLLMSettings, char_tokenizer
+from eapo_agents.rollouts import Group, Rollout, TokenLimits, Trajectory, derive_seed, gather
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Rules

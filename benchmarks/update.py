@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from shapes import SHAPES, Shape
 
-from eapo_agents.learner import Learner, LearnerSettings
-from eapo_agents.trajectory import Demonstration
+from eapo_agents.learning import Learner, LearnerSettings
+from eapo_agents.rollouts import Demonstration
 
 
 def ragged(shape: Shape, number: int, length: int) -> list[Demonstration]:

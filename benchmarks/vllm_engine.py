@@ -32,9 +32,8 @@ from safetensors.torch import save_file
 from shapes import SHAPES
 from transformers import Qwen2ForCausalLM
 
-from eapo_agents.policy import Sampling
-from eapo_agents.vllm_engine import VLLMSettings
-from eapo_agents.vllm_policy import VLLMPolicy, _parameters
+from eapo_agents.policies import Sampling
+from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings, _parameters
 
 SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
 PERIOD_S = 0.02

@@ -1,8 +1,4 @@
-"""The house rules that a parser can check: who imports whom, docstrings, file lengths.
-
-A module imports only from rows above its own; `eapo_agents` may import all of `eapo_env`, never
-the reverse. Imports inside functions and under TYPE_CHECKING count like any other.
-"""
+"""The rules of the tree that a parser can check. A new module needs no line here."""
 
 from __future__ import annotations
 
@@ -13,131 +9,131 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
-MAX_LINES = 300
-
-ENV_ROWS = [
-    "types answers equivalence notation spaces breaker event_loop limits",
-    "actions prompts annealing acceptance experts rows structure endpoints",
-    "episode openai_experts recordings symbolic synthetic",
-    "reward verifier_worker",
-    "worker_pool",
-    "verifier",
-    "problems",
-    "options",
-    "env",
-    "vector_env",
-    "__init__",
-]
-AGENTS_ROWS = [
-    "truncation decisions records whole_files interruption",
-    "advantages losses policy metrics trajectory char_tokenizer cold_start hf_cache hf_sampling",
-    "sheets sharding vllm_engine server_process vllm_file_weights linear benchmark_tasks",
-    "leap_routing benchmark_results",
-    "weight_transfer serve_expert",
-    "serve_policy vllm_server_policy served",
-    "algorithm batches tokens hf_batch comparison tally expert_watch paradigms",
-    "logprobs rollout hf_policy vllm_policy learner_settings chat_model",
-    "processes",
-    "learner evaluate dynamic_sampling openai_policy text_rollout leap_paths decision_writers",
-    "decision_env",
-    "skrl_agents",
-    "benchmark_model summary sync_probe progress settings leap",
-    "config",
-    "models presets run solutions pools",
-    "policies evaluations run_methods report_examples",
-    "report_plots lora play pretrain trainer",
-    "settings_page report distill chat_models bases follower copies cell_results",
-    "console_evaluation",
-    "workflows cells console console_comparison results_text",
-    "benchmarks cell_runs claims results_plots console_workflows",
-    "console_benchmarks",
-    "reproduce results",
-    "console_reproduce",
-    "cli_options",
-    "cli_workflows",
-    "cli_methods",
+ROOMS = (
+    "_lazy",
+    "files",
+    "serving",
+    "policies",
+    "rollouts",
+    "learning",
+    "evaluation",
+    "training",
+    "methods",
+    "reproduction",
     "cli",
-    "__init__",
-]
-ROWS = {"eapo_env": ENV_ROWS, "eapo_agents": AGENTS_ROWS}
-FILES = sorted(path for package in ROWS for path in (ROOT / package).rglob("*.py"))
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+)
+"""The parts of `eapo_agents`, bottom to top: each imports only from those before it."""
+MAX_LINES = 800
+HEAVY = {"torch", "transformers", "vllm", "datasets", "math_verify", "sympy", "openai", "aiohttp"}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for package in ("eapo_env", "eapo_agents")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
-def imports(name: str) -> Iterator[str]:
-    """Yield the dotted name of whatever a module imports, at any depth, as `package.module`."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+def imports(name: str) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of each import, at any depth, types included; "" for a whole module."""
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
-            yield from (resolved(alias.name) for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name} has a relative import"
-            assert node.module is not None
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else resolved(node.module)
+            assert node.level == 0 and node.module, f"{name} has a relative import"
+            yield from ((node.module, alias.name) for alias in node.names)
 
 
-def resolved(module: str) -> str:
-    return f"{module}.__init__" if module in ROWS else module
+def exports(room: str) -> dict[str, str]:
+    """Return the public names of a package, each with the module that defines it."""
+    stub = (ROOT / room.replace(".", "/") / "__init__.pyi").read_text(encoding="utf-8")
+    return {
+        alias.name: f"{room}.{node.module}" if node.module else f"{room}.{alias.name}"
+        for node in ast.parse(stub).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
 
-GRAPH = {name: set(imports(name)) for name in MODULES}
-OURS = {name: {other for other in found if other in MODULES} for name, found in GRAPH.items()}
+PUBLIC = {
+    package: exports(package)
+    for package in ("eapo_agents", *(f"eapo_agents.{room}" for room in ROOMS))
+    if (ROOT / package.replace(".", "/") / "__init__.pyi").exists()
+}
 
 
-def row_of(name: str) -> int:
-    package, _, module = name.partition(".")
-    return next(k for k, row in enumerate(ROWS[package]) if module in row.split())
+def definition(module: str, name: str) -> str:
+    """Return the file that an import ends in, through the public names of packages."""
+    while module in PUBLIC and name in PUBLIC[module]:
+        module = PUBLIC[module][name]
+    inner = f"{module}.{name}"
+    found = inner if inner in MODULES else module
+    return found if found in MODULES else f"{found}.__init__"
 
 
-@pytest.mark.parametrize("package", ROWS)
-def test_every_module_has_one_row(package: str) -> None:
-    placed = sorted(module for row in ROWS[package] for module in row.split())
-    there = sorted(name.partition(".")[2] for name in MODULES if name.startswith(package + "."))
-    assert placed == there
+def room_of(module: str) -> str:
+    return module.split(".")[1] if module.startswith("eapo_agents.") else ""
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_rows_above_its_own(name: str) -> None:
-    package = name.partition(".")[0]
-    beside = {other for other in OURS[name] if other.startswith(package + ".")}
-    assert {other for other in beside if row_of(other) >= row_of(name)} == set()
+def test_a_room_imports_only_from_rooms_below_it() -> None:
+    for name in MODULES:
+        for module, _ in imports(name):
+            here, there = room_of(name), room_of(module)
+            if here in ROOMS and there in ROOMS:
+                assert ROOMS.index(there) <= ROOMS.index(here), f"{name} imports {module}"
 
 
-def test_there_are_no_cycles() -> None:
-    assert len(list(TopologicalSorter(OURS).static_order())) == len(MODULES)
+def test_no_file_imports_itself_through_others() -> None:
+    graph = {
+        name: {
+            found
+            for module, imported in imports(name)
+            if (found := definition(module, imported)) in MODULES and found != name
+        }
+        for name in MODULES
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_rooms_use_only_the_public_names_of_each_other() -> None:
+    for name in MODULES:
+        for module, imported in imports(name):
+            here, there = room_of(name), room_of(module)
+            if here and there not in ("", here, "_lazy", "files"):
+                package = f"eapo_agents.{there}"
+                assert module == package and imported in PUBLIC[package], (
+                    f"{name} imports {module}.{imported}, which {package} does not export"
+                )
 
 
 def test_the_environment_knows_nothing_of_agents_or_models() -> None:
     forbidden = {"torch", "vllm", "transformers", "eapo_agents"}
-    for name, found in GRAPH.items():
+    for name in MODULES:
         if name.startswith("eapo_env."):
-            assert {other.partition(".")[0] for other in found} & forbidden == set(), name
+            found = {module.partition(".")[0] for module, _ in imports(name)}
+            assert found & forbidden == set(), name
 
 
-def test_importing_the_environment_loads_nothing_heavy() -> None:
-    heavy = {
-        "torch",
-        "transformers",
-        "vllm",
-        "datasets",
-        "math_verify",
-        "sympy",
-        "openai",
-        "aiohttp",
-    }
-    code = f"import sys, eapo_env; print(sorted({heavy} & set(sys.modules)))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert result.stdout.strip() == "[]"
+def test_importing_loads_nothing_heavy() -> None:
+    for statement in ("import eapo_env", "import eapo_agents"):
+        code = f"{statement}; import sys; print(sorted({HEAVY} & set(sys.modules)))"
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert result.stdout.strip() == "[]", statement
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_says_what_it_owns_in_few_lines(name: str) -> None:
-    source = MODULES[name].read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(source)), f"{name} has no docstring"
-    assert source.count("\n") <= MAX_LINES
+def test_a_module_says_what_it_owns_in_few_lines() -> None:
+    for name, tree in TREES.items():
+        assert ast.get_docstring(tree), f"{name} has no docstring"
+        assert MODULES[name].read_text(encoding="utf-8").count("\n") <= MAX_LINES, name
+
+
+def test_every_public_name_is_there() -> None:
+    import eapo_agents
+
+    for package, names in PUBLIC.items():
+        for name, module in names.items():
+            assert definition(package, name) in MODULES, f"{package}.{name} of {module}"
+    assert set(dir(eapo_agents)) == set(PUBLIC["eapo_agents"])

@@ -13,9 +13,9 @@ from pkgutil import resolve_name
 
 import pytest
 
-from eapo_agents import cli
-from eapo_agents.config import with_settings
-from eapo_agents.presets import preset_named
+from eapo_agents.cli import app
+from eapo_agents.training.config import with_settings
+from eapo_agents.training.presets import preset_named
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -161,7 +161,7 @@ def test_make_targets_exist(page: str) -> None:
 def test_the_table_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     shown = {span.split()[1] for span in code_spans("README.md") if re.match(r"eapo \w", span)}
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        app.main(["--help"])
     assert shown == set(re.findall(r"^ {4}([\w-]+)", capsys.readouterr().out, re.MULTILINE))
 
 
@@ -169,6 +169,6 @@ def test_the_calls_of_eapo_are_accepted() -> None:
     calls = [call for page in PAGES for call in commands(page, "eapo")]
     assert calls
     for call in calls:
-        options = cli._parser().parse_args(call)
+        options = app._parser().parse_args(call)
         if getattr(options, "preset", None):
             with_settings(preset_named(options.preset), options.set)

@@ -16,12 +16,11 @@ import pytest
 from tiny_llama import saved, teach, tiny_llama
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.config import TrainConfig, with_settings
-from eapo_agents.presets import embedded
-from eapo_agents.run import Run
-from eapo_agents.vllm_engine import VLLMSettings
-from eapo_agents.vllm_policy import VLLMPolicy
+from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.presets import embedded
+from eapo_agents.training.run import Run
 from eapo_env.verifier import Verifier
 
 Recorder = Callable[..., Run]

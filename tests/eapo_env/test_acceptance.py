@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from eapo_env.acceptance import REFUSED, draw_acceptance, queries_to_ask, replies_in_slots
 from eapo_env.actions import Consult, render_consult

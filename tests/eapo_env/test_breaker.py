@@ -1,8 +1,7 @@
 """The circuit breaker: what it promises over any sequence of calls, worked through once by hand."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from eapo_env.breaker import Breaker, Closed, Open, Probing
 

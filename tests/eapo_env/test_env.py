@@ -21,8 +21,7 @@ from gymnasium.wrappers import (
     TimeLimit,
     TransformReward,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eapo_env.actions import Consult, render_consult

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from eapo_env.experts import (
     ErroneousExperts,
@@ -61,12 +60,12 @@ POOLS = [
 ]
 
 
-@pytest.mark.parametrize("pool", POOLS, ids=str)
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: type(pool).__name__)
 def test_every_pool_conforms(pool):
     asyncio.run(check_expert_pool(pool))
 
 
-@pytest.mark.parametrize("pool", POOLS, ids=str)
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: type(pool).__name__)
 def test_pools_are_values(pool):
     assert isinstance(pool, ExpertPool)
     assert pickle.loads(pickle.dumps(pool)) == pool

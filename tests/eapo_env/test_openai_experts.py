@@ -5,8 +5,7 @@ import copy
 import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from stub_server import HUGE_CHARS, StubServer, completion
 
 from eapo_env.breaker import Breaker

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from eapo_env.prompts import CUT_MARK, Prompts, cut, encodable, neutralise
 from eapo_env.types import (

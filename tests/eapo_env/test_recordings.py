@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from eapo_env.experts import ScriptedExperts, SilentExperts, check_expert_pool
 from eapo_env.recordings import RecordingExperts, ReplayExperts

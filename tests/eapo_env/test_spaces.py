@@ -19,8 +19,7 @@ from gymnasium.vector.utils import (
     create_shared_memory,
     iterate,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from eapo_env.spaces import SAMPLE_CHARS, UnicodeText
 

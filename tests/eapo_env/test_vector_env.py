@@ -16,8 +16,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from eapo_agents.policy import Completion, Policy, Sampling
+from eapo_agents.policies.policy import Completion, Policy, Sampling
 
 Asked = tuple[Sequence[int], Sampling, int]  # prompt, sampling, seed
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eapo_agents.config import TrainConfig
-from eapo_agents.follower import follow, learner_of
-from eapo_agents.processes import Processes, joined, leaving
-from eapo_agents.trajectory import Group
+from eapo_agents.learning.distributed import Processes, joined, leaving
+from eapo_agents.rollouts.trajectory import Group
+from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.follower import follow, learner_of
 
 
 def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) -> dict[str, Any]:

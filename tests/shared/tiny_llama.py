@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.learner import Learner, LearnerSettings
-from eapo_agents.pretrain import encode
-from eapo_agents.tokens import Chat
-from eapo_agents.trajectory import Demonstration
+from eapo_agents.learning.learner import Learner
+from eapo_agents.learning.settings import LearnerSettings
+from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.chat import Chat
+from eapo_agents.rollouts.trajectory import Demonstration, encode
 from eapo_env.episode import Episode, act, begin, receive
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Reply, Rules

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from eapo_agents.char_tokenizer import char_tokenizer
-from eapo_agents.policy import Completion, Sampling, ScriptedPolicy
-from eapo_agents.rollout import Rollout
-from eapo_agents.trajectory import Trajectory
+from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.policy import Completion, Sampling, ScriptedPolicy
+from eapo_agents.rollouts.rollout import Rollout
+from eapo_agents.rollouts.trajectory import Trajectory
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts

@@ -1,0 +1,274 @@
+"""Play every problem k times, alone, and report (paper 3.1).
+
+Every number of a report is a mean over problems of the same number for one problem, so that one
+bootstrap over problems gives all the intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import compress
+from typing import Protocol
+
+import numpy as np
+
+from eapo_agents.evaluation.metrics import (
+    Interval,
+    majority_at_k,
+    mean_at_k,
+    pass_at_k,
+    resampled_means,
+    variance,
+)
+from eapo_agents.rollouts import derive_seed, gather
+from eapo_env.actions import Answer
+from eapo_env.episode import Episode
+from eapo_env.types import ExpertReply, Problem, Rules, Unavailable
+
+NUM_RESAMPLES = 10_000
+
+
+class Graded(Protocol):
+    """A finished episode and its verdict: a trajectory, or an attempt in message space."""
+
+    @property
+    def episode(self) -> Episode:
+        """All that was said."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer was right."""
+
+    @property
+    def num_policy_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+
+
+class Player(Protocol):
+    """What plays episodes: `Rollout` in tokens, `TextRollout` in messages."""
+
+    async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Graded:
+        """Return one finished episode; the seed decides its luck."""
+
+
+Attempts = Callable[[Problem, int], Awaitable[Sequence[Graded]]]
+"""What makes the k attempts at a problem; the number decides their luck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemResult:
+    """What k samples of one problem came to; one value a sample.
+
+    Args:
+        answers: as they were written; None for a sample that gave none.
+        consulted: whether an expert was asked.
+        truncated: whether an outside limit cut the sample off.
+        asked: queries that went to experts.
+        unanswered: how many of them no expert answered.
+    """
+
+    problem_id: str
+    correct: tuple[bool, ...]
+    answers: tuple[str | None, ...]
+    response_tokens: tuple[int, ...]
+    consulted: tuple[bool, ...]
+    truncated: tuple[bool, ...]
+    asked: tuple[int, ...] = ()
+    unanswered: tuple[int, ...] = ()
+
+    def numbers(self) -> dict[str, float]:
+        """Return every metric of a report for this problem alone."""
+        k = len(self.correct)
+        return {
+            "mean_at_k": mean_at_k([self.correct]),
+            "variance": variance([self.correct]),
+            "pass_at_k": pass_at_k([self.correct], k),
+            "majority_at_k": majority_at_k([self.answers], [self.correct]),
+            "call_rate": float(np.mean(self.consulted)),
+            "response_tokens": float(np.mean(self.response_tokens)),
+            "truncation_rate": float(np.mean(self.truncated)),
+            "unanswered_rate": sum(self.unanswered) / max(sum(self.asked), 1),
+            **{f"pass_at_{n}": pass_at_k([self.correct], n) for n in _powers(k)},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an evaluation found; shares in [0, 1].
+
+    Args:
+        mean_at_k: the mean over problems of the mean correctness of k samples; the paper prints
+            it as "Pass@32".
+        interval: its 95% confidence interval, by bootstrap over problems.
+        variance: the paper's Var.
+        pass_at_k: the share of problems that at least one of k samples solves, unbiased.
+        majority_at_k: the share of problems whose most frequent answer is right.
+        call_rate: the share of episodes that consulted; 0 when the rules leave the policy alone.
+        response_tokens: mean policy tokens an episode.
+        truncation_rate: the share of episodes cut off by an outside limit.
+        unanswered_rate: the share of a problem's queries that no expert answered, 0 if there were
+            none: a server that failed, not a choice of the policy's.
+        correct_PK: correctness of every sample, problems in order.
+        problem_ids: which problems, in the same order.
+        pass_at: true pass@n for n = 1, 2, 4, ... and k.
+        intervals: the 95% interval of every metric, by its name; `pass_at_4` is that of pass@4.
+    """
+
+    samples_per_problem: int
+    num_problems: int
+    mean_at_k: float
+    interval: tuple[float, float]
+    variance: float
+    pass_at_k: float
+    majority_at_k: float
+    call_rate: float
+    response_tokens: float
+    truncation_rate: float
+    correct_PK: tuple[tuple[bool, ...], ...]
+    unanswered_rate: float = 0.0
+    problem_ids: tuple[str, ...] = ()
+    pass_at: Mapping[int, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers, without the single samples, for a run's metrics."""
+        numbers = asdict(self)
+        low, high = numbers.pop("interval")
+        for name in ("correct_PK", "problem_ids", "pass_at", "intervals"):
+            del numbers[name]
+        return {**numbers, "interval_low": low, "interval_high": high}
+
+
+class Evaluator(Protocol):
+    """What makes a report on problems."""
+
+    async def __call__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        done: Sequence[ProblemResult],
+        on_result: Callable[[ProblemResult], None],
+    ) -> Report:
+        """Return the report; `done` and `on_result` are those of `evaluate`."""
+
+
+async def evaluate(
+    player: Player,
+    problems: Sequence[Problem],
+    *,
+    samples_per_problem: int = 32,
+    rules: Rules | None = None,
+    seed: int = 0,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
+) -> Report:
+    """Return the report on `samples_per_problem` episodes of each problem, alone by default.
+
+    Args:
+        player: the policy and what its episodes meet.
+        problems: which problems; a problem's luck depends on the seed and its place.
+        samples_per_problem: k.
+        rules: of every episode.
+        seed: of everything drawn at random.
+        done: results of an evaluation that was interrupted: these problems are not played again.
+        on_result: called with each new result when its problem is finished.
+
+    Raises:
+        ValueError: no problems, or no samples.
+    """
+    if not problems or samples_per_problem < 1:
+        raise ValueError(
+            f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
+        )
+    rules = rules or Rules.alone()
+
+    async def attempts(problem: Problem, seed: int) -> Sequence[Graded]:
+        seeds = [derive_seed(seed, k) for k in range(samples_per_problem)]
+        return await gather(player.play(problem, rules, seed=one) for one in seeds)
+
+    return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
+
+
+async def evaluate_each(
+    attempts: Attempts,
+    problems: Sequence[Problem],
+    *,
+    seed: int,
+    done: Sequence[ProblemResult] = (),
+    on_result: Callable[[ProblemResult], None] = lambda result: None,
+) -> Report:
+    """Return the report on equally many attempts at each problem; see `evaluate`."""
+    known = {result.problem_id: result for result in done}
+
+    async def result_of(number: int, problem: Problem) -> ProblemResult:
+        if problem.id in known:
+            return known[problem.id]
+        result = problem_result(await attempts(problem, derive_seed(seed, number)))
+        on_result(result)
+        return result
+
+    return report_on_results(
+        await gather(result_of(number, problem) for number, problem in enumerate(problems))
+    )
+
+
+def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
+    """Return what the attempts at one problem came to."""
+    episodes = [attempt.episode for attempt in attempts]
+    replies = [_replies(episode) for episode in episodes]
+    return ProblemResult(
+        problem_id=episodes[0].problem.id,
+        correct=tuple(bool(attempt.correct) for attempt in attempts),
+        answers=tuple(_answers(episodes)),
+        response_tokens=tuple(attempt.num_policy_tokens for attempt in attempts),
+        consulted=tuple(bool(episode.consultations) for episode in episodes),
+        truncated=tuple(bool(e.stop_reason and e.stop_reason.truncated) for e in episodes),
+        asked=tuple(len(heard) for heard in replies),
+        unanswered=tuple(sum(isinstance(r, Unavailable) for r in heard) for heard in replies),
+    )
+
+
+def report_on_results(results: Sequence[ProblemResult]) -> Report:
+    """Return the report on the results of problems with equally many samples."""
+    numbers = [result.numbers() for result in results]
+    names = list(numbers[0])
+    values_PM = np.array([[row[name] for name in names] for row in numbers])
+    means = dict(zip(names, values_PM.mean(axis=0).tolist(), strict=True))
+    resampled_RM = resampled_means(values_PM, np.random.default_rng(0), NUM_RESAMPLES)
+    bounds = np.quantile(resampled_RM, [0.025, 0.975], axis=0).T.tolist()
+    intervals = {name: Interval(*bound) for name, bound in zip(names, bounds, strict=True)}
+    k = len(results[0].correct)
+    return Report(
+        samples_per_problem=k,
+        num_problems=len(results),
+        interval=intervals["mean_at_k"],
+        correct_PK=tuple(result.correct for result in results),
+        problem_ids=tuple(result.problem_id for result in results),
+        pass_at={n: means.pop(f"pass_at_{n}") for n in _powers(k)},
+        intervals=intervals,
+        **means,
+    )
+
+
+def _powers(k: int) -> list[int]:
+    """Return 1, 2, 4, ... up to k, and k itself."""
+    return sorted({*(1 << n for n in range(k.bit_length())), k})
+
+
+def _replies(episode: Episode) -> list[ExpertReply]:
+    """Return what came back to the queries that the gate let through."""
+    return [
+        reply
+        for consultation in episode.consultations
+        for reply in compress(consultation.replies, consultation.accepted)
+    ]
+
+
+def _answers(episodes: Sequence[Episode]) -> list[str | None]:
+    """Return each episode's answer as it was written; None for those that gave none."""
+    last = [episode.actions[-1:] for episode in episodes]
+    return [
+        action[0].text.strip() if action and isinstance(action[0], Answer) else None
+        for action in last
+    ]

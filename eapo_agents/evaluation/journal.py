@@ -1,0 +1,192 @@
+"""One policy on several sets of problems: a JSON file, and a journal to go on from.
+
+    RESULT.json            the reports, set by set, with every sample's verdict
+    RESULT.json.partial    while it lasts: what is evaluated, then one line a finished problem
+
+The journal is removed when the command that wrote it has all of its results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eapo_agents.evaluation.evaluator import NUM_RESAMPLES, ProblemResult, Report
+from eapo_agents.evaluation.metrics import Interval, resampled_means
+from eapo_agents.files import json_lines, validated, write_text
+
+Means = npt.NDArray[np.float64]
+"""The mean correctness of each problem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The reports of one policy, by the names of the sets of problems.
+
+    Args:
+        wrong_replies: the share of the experts' replies that were wrong, by the same names, where
+            they were drawn from a recording.
+    """
+
+    name: str
+    reports: Mapping[str, Report]
+    wrong_replies: Mapping[str, float] = field(default_factory=dict)
+
+    def average(self) -> tuple[float, Interval]:
+        """Return mean@k averaged over the sets, as the paper's "Avg.", and its 95% interval.
+
+        Problems are resampled within their sets; each set counts the same.
+        """
+        rng = np.random.default_rng(0)
+        means_P = [np.mean(report.correct_PK, axis=1) for report in self.reports.values()]
+        resampled = np.mean([resampled_means(m, rng, NUM_RESAMPLES) for m in means_P], axis=0)
+        low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
+        return float(np.mean([m.mean() for m in means_P])), Interval(low, high)
+
+    def to_json(self) -> str:
+        """Return the evaluation as JSON that `read_evaluation` reads back."""
+        mean, interval = self.average()
+        tree = {
+            "name": self.name,
+            "average_mean_at_k": mean,
+            "average_interval": interval,
+            "wrong_replies": dict(self.wrong_replies),
+            "sets": {name: asdict(report) for name, report in self.reports.items()},
+        }
+        return json.dumps(tree, indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """The results of an evaluation that is not finished.
+
+    Args:
+        path: where they stand.
+        subject: what is evaluated and how, JSON-ready; results of another subject are refused.
+    """
+
+    path: Path
+    subject: Mapping[str, Any]
+    results: dict[str, list[ProblemResult]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path, subject: Mapping[str, Any]) -> Journal:
+        """Return the journal in a file, which is made if it is not there.
+
+        A last line that a crash cut short is dropped.
+
+        Raises:
+            ValueError: the file holds results of something else, or a line that is no result; a
+                last line that is not JSON is none.
+        """
+        subject = json.loads(json.dumps(subject))
+        journal = cls(path=path, subject=subject)
+        rows = json_lines(path)
+        if rows and rows[0] != subject:
+            raise ValueError(
+                f"{path} holds results of another model, settings or problems; delete it to start"
+                " anew"
+            )
+        for number, row in enumerate(rows[1:], start=2):
+            found = validated(row, _Result, f"{path}, line {number}")
+            journal.results.setdefault(found.set, []).append(found.result)
+        lines = [json.dumps(row) + "\n" for row in (rows or [subject])]
+        write_text(path, "".join(lines))
+        return journal
+
+    def append(self, set_name: str, result: ProblemResult) -> None:
+        """Add a finished problem."""
+        row = {"set": set_name, "result": asdict(result)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """A line of a journal after its first."""
+
+    set: str
+    result: ProblemResult
+
+
+def paired(a: Evaluation, b: Evaluation) -> dict[str, tuple[Means, Means]]:
+    """Return, for each set that both have, the mean correctness of every common problem.
+
+    Raises:
+        ValueError: no problem in common.
+    """
+    pairs = {
+        name: _common(a.reports[name], b.reports[name]) for name in a.reports if name in b.reports
+    }
+    pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
+    if not pairs:
+        raise ValueError(f"{a.name} and {b.name} were not evaluated on the same problems")
+    return pairs
+
+
+def _common(a: Report, b: Report) -> tuple[Means, Means]:
+    means_a, means_b = _means(a), _means(b)
+    ids = [one for one in means_a if one in means_b]
+    return np.array([means_a[one] for one in ids]), np.array([means_b[one] for one in ids])
+
+
+def _means(report: Report) -> dict[str, float]:
+    """Return each problem's mean correctness; nothing for a report that names no problems."""
+    if not report.problem_ids:
+        return {}
+    means_P = np.mean(report.correct_PK, axis=1).tolist()
+    return dict(zip(report.problem_ids, means_P, strict=True))
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write an evaluation's JSON file in one stroke."""
+    write_text(path, evaluation.to_json())
+
+
+def evaluation_in(path: Path) -> Evaluation:
+    """Return the evaluation in a JSON file.
+
+    Raises:
+        ValueError: there is none, or the file holds something else.
+    """
+    tree = _json(path)
+    if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
+        raise ValueError(f"{path} holds no evaluation: it has no 'sets'")
+    reports = {name: _report(report, path) for name, report in tree["sets"].items()}
+    wrong = validated(tree.get("wrong_replies", {}), dict[str, float], path)
+    return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
+
+
+def report_in(path: Path) -> Report:
+    """Return the report in a JSON file.
+
+    Raises:
+        ValueError: there is none, or the file holds something else.
+    """
+    return _report(_json(path), path)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"no evaluation can be read from {path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _report(tree: object, path: Path) -> Report:
+    report: Report = validated(tree, Report, path)
+    lengths = sorted({len(verdicts) for verdicts in report.correct_PK})
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"{path} holds no Report: correct_PK: problems of {lengths} samples")
+    names, problems = len(report.problem_ids), len(report.correct_PK)
+    if names not in (0, problems):
+        raise ValueError(f"{path} holds no Report: {names} problem_ids for {problems} problems")
+    return report

@@ -1,0 +1,259 @@
+"""Groups -> micro-batches under a token limit, and the layouts a model can read them in.
+
+Sequences are sorted by length, so that a batch holds sequences of about the same length and little
+padding. Padding stands on the right, where causal attention never looks: no attention mask needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from eapo_agents.learning.advantages import Advantages
+from eapo_agents.learning.losses import LossInputs
+from eapo_agents.rollouts import Demonstration, Floats, Group, Trajectory
+
+Layout = Literal["padded", "shared", "packed"]
+
+PAD_ID = 0
+"""Any valid id will do: padding is neither attended to nor in the loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One sequence of a batch: a record, and what the loss knows of it beyond the record."""
+
+    record: Trajectory | Demonstration
+    advantage: float = 1.0
+    num_group_tokens: int = 0
+
+    @property
+    def logprobs(self) -> Floats | None:
+        """The sampler's log-probabilities; None for what no sampler wrote."""
+        return self.record.logprobs if isinstance(self.record, Trajectory) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Sequences of similar length, padded on the right.
+
+    Args:
+        row_B: where each sequence stood in the rows given to `make_batches`.
+        length_B: tokens of each sequence without padding.
+        ids_BT: token ids (int64).
+        mask_BT: True on the policy's own tokens.
+        logp_sampler_BT: the sampler's log-probabilities; 0 off the mask.
+        advantage_B: one advantage a sequence.
+        num_group_tokens_B: policy tokens in the whole group of each sequence.
+    """
+
+    row_B: Tensor
+    length_B: Tensor
+    ids_BT: Tensor
+    mask_BT: Tensor
+    logp_sampler_BT: Tensor
+    advantage_B: Tensor
+    num_group_tokens_B: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """Return the batch on `device`, its floating-point tensors as `dtype`."""
+        moved = {}
+        for item in fields(self):
+            tensor: Tensor = getattr(self, item.name)
+            moved[item.name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniBatch:
+    """What one optimiser step learns from, cut into micro-batches, and the whole's counts."""
+
+    batches: Sequence[Batch]
+    num_tokens: float
+    num_sequences: float
+    num_groups: float
+
+    @property
+    def padding_rate(self) -> float:
+        """The share of the tokens that is padding."""
+        real = sum(int(batch.length_B.sum()) for batch in self.batches)
+        return 1.0 - real / sum(batch.ids_BT.numel() for batch in self.batches)
+
+    def loss_inputs(self, batch: Batch, logp_BT: Tensor, logp_old_BT: Tensor) -> LossInputs:
+        """Return what the loss of one of the micro-batches looks at."""
+        return LossInputs(
+            logp_BT=logp_BT,
+            logp_old_BT=logp_old_BT,
+            logp_sampler_BT=batch.logp_sampler_BT,
+            advantage_B=batch.advantage_B,
+            mask_BT=batch.mask_BT,
+            num_group_tokens_B=batch.num_group_tokens_B,
+            num_tokens=self.num_tokens,
+            num_sequences=self.num_sequences,
+            num_groups=self.num_groups,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """What stands before the rows: P different beginnings of W tokens, and which one is whose."""
+
+    ids_PW: Tensor
+    of_row_R: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInputs:
+    """A batch as a model reads it: R rows of S tokens.
+
+    Args:
+        ids_RS: token ids, after those of the prefix.
+        positions_RS: the position of each token in its sequence; None means that they go on where
+            the prefix ends.
+        columns_K: the columns whose next token is the policy's in some row: only there are logits
+            computed, which matters with large vocabularies.
+        targets_RK: the next token of each of these columns.
+        mask_RK: where it is the policy's; in row-major order these are the tokens of `mask_BT`.
+        prefix: what the model reads before the rows, once for all rows that begin with it; None
+            where the rows are whole.
+    """
+
+    ids_RS: Tensor
+    positions_RS: Tensor | None
+    columns_K: Tensor
+    targets_RK: Tensor
+    mask_RK: Tensor
+    prefix: Prefix | None = None
+
+
+def rows_of_groups(groups: Sequence[Group], advantages: Advantages) -> list[Row]:
+    """Return the groups' trajectories in order, each with its advantage."""
+    return [
+        Row(record=trajectory, advantage=float(advantage), num_group_tokens=group.num_policy_tokens)
+        for group in groups
+        for trajectory, advantage in zip(
+            group.trajectories, advantages(group.rewards_G), strict=True
+        )
+    ]
+
+
+def mini_batch(rows: Sequence[Row], *, max_tokens: int, num_groups: int) -> MiniBatch:
+    """Return the rows as one optimiser step, in micro-batches of at most `max_tokens` tokens.
+
+    Raises:
+        ValueError: rows without a single policy token.
+    """
+    num_tokens = sum(row.record.num_policy_tokens for row in rows)
+    if not num_tokens:
+        raise ValueError(f"{len(rows)} sequences with no policy token to learn from")
+    return MiniBatch(
+        batches=make_batches(rows, max_tokens=max_tokens),
+        num_tokens=float(num_tokens),
+        num_sequences=float(len(rows)),
+        num_groups=float(num_groups),
+    )
+
+
+def make_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
+    """Return micro-batches that hold each row exactly once, the longest sequences first.
+
+    A batch has at most `max_tokens` tokens, padding included; a sequence longer than that has a
+    batch of its own. The same rows always give the same batches.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -rows[i].record.num_tokens)
+    chunks: list[list[int]] = []
+    for i in order:
+        width = rows[chunks[-1][0]].record.num_tokens if chunks else 0
+        if chunks and width * (len(chunks[-1]) + 1) <= max_tokens:
+            chunks[-1].append(i)
+        else:
+            chunks.append([i])
+    return [_batch(rows, chunk) for chunk in chunks]
+
+
+def padded(batch: Batch) -> ModelInputs:
+    """Return the batch as it stands: a row a sequence, padding on the right."""
+    columns_K = batch.mask_BT.any(0).nonzero()[:, 0]
+    return ModelInputs(
+        ids_RS=batch.ids_BT[:, :-1],
+        positions_RS=None,
+        columns_K=columns_K - 1,
+        targets_RK=batch.ids_BT[:, columns_K],
+        mask_RK=batch.mask_BT[:, columns_K],
+    )
+
+
+def shared(batch: Batch) -> ModelInputs:
+    """Return `padded`, with what precedes any policy token read once by rows that agree in it.
+
+    A group's prompt is most of that; where no two rows of the batch agree, this is `padded`.
+    """
+    inputs = padded(batch)
+    width = int(inputs.columns_K[0]) if len(inputs.columns_K) else 0
+    if not width:
+        return inputs
+    beginnings = inputs.ids_RS[:, :width]
+    ids_PW, of_row_R = torch.unique(beginnings, dim=0, return_inverse=True)
+    if len(ids_PW) == len(of_row_R):
+        return inputs
+    return replace(
+        inputs,
+        ids_RS=inputs.ids_RS[:, width:],
+        columns_K=inputs.columns_K - width,
+        prefix=Prefix(ids_PW=ids_PW, of_row_R=of_row_R),
+    )
+
+
+def packed(batch: Batch) -> ModelInputs:
+    """Return the sequences end to end in one row, without padding.
+
+    The positions start again at 0 with each sequence, which is how transformers' attention (flash
+    attention above all) tells them apart.
+    """
+    positions_BT = torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device)
+    real_BT = positions_BT < batch.length_B[:, None]
+    columns_K = batch.mask_BT[real_BT].nonzero()[:, 0]
+    ids_N = batch.ids_BT[real_BT]
+    return ModelInputs(
+        ids_RS=ids_N[None],
+        positions_RS=positions_BT.expand_as(real_BT)[real_BT][None],
+        columns_K=columns_K - 1,
+        targets_RK=ids_N[None, columns_K],
+        mask_RK=torch.ones_like(columns_K, dtype=torch.bool)[None],
+    )
+
+
+LAYOUTS: Final[Mapping[Layout, Callable[[Batch], ModelInputs]]] = {
+    "padded": padded,
+    "shared": shared,
+    "packed": packed,
+}
+
+
+def _batch(rows: Sequence[Row], chunk: Sequence[int]) -> Batch:
+    length_B = torch.tensor([rows[i].record.num_tokens for i in chunk])
+    shape = (len(chunk), int(length_B.max()))
+    ids_BT = torch.full(shape, PAD_ID, dtype=torch.int64)
+    mask_BT = torch.zeros(shape, dtype=torch.bool)
+    logp_sampler_BT = torch.zeros(shape, dtype=torch.float64)
+    for b, i in enumerate(chunk):
+        record, logprobs = rows[i].record, rows[i].logprobs
+        ids_BT[b, : record.num_tokens] = torch.tensor(record.token_ids)
+        mask_BT[b, : record.num_tokens] = torch.tensor(record.mask)
+        if logprobs is not None:
+            logp_sampler_BT[b, : record.num_tokens] = torch.tensor(logprobs)
+    return Batch(
+        row_B=torch.tensor(list(chunk)),
+        length_B=length_B,
+        ids_BT=ids_BT,
+        mask_BT=mask_BT,
+        logp_sampler_BT=logp_sampler_BT,
+        advantage_B=torch.tensor([rows[i].advantage for i in chunk], dtype=torch.float64),
+        num_group_tokens_B=torch.tensor(
+            [rows[i].num_group_tokens for i in chunk], dtype=torch.float64
+        ),
+    )

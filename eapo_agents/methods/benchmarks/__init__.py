@@ -1,0 +1,1 @@
+"""The paper's non-mathematical benchmarks, through Inspect."""

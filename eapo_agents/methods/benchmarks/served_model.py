@@ -1,0 +1,68 @@
+"""[edge] A model served on loopback behind the OpenAI interface, for programs that ask over HTTP.
+
+vLLM's own server where vLLM is installed, else `transformers serve`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from eapo_agents.policies import Truncation
+from eapo_agents.serving import HOST, ExpertServers, free_port, running
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where a model answers, under which name, and what serves it."""
+
+    base_url: str
+    name: str
+    software: Literal["vllm", "transformers"] = "vllm"
+
+    def sampling_fields(self, temperature: float, truncation: Truncation) -> dict[str, object]:
+        """Return what a request says of sampling beside OpenAI's own fields.
+
+        All is said, for what is not comes from the model's folder: vLLM takes its `top_k`, and
+        `transformers serve` would take the likeliest token always, whatever the temperature.
+        """
+        if self.software == "vllm":
+            return {"top_k": truncation.top_k, "min_p": truncation.min_p}
+        config = {
+            "do_sample": temperature > 0,
+            "temperature": temperature,
+            "top_p": truncation.top_p,
+            "top_k": max(0, truncation.top_k),
+            "min_p": truncation.min_p or None,
+        }
+        return {"generation_config": json.dumps(config)}
+
+
+@contextmanager
+def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
+    """Serve a model folder or hub id on a free port while the context lasts.
+
+    Raises:
+        ChildProcessError: the server ended before it answered; the end of its output is in it.
+        TimeoutError: it did not answer in time.
+    """
+    port = free_port()
+    software: Literal["vllm", "transformers"] = "vllm" if find_spec("vllm") else "transformers"
+    address = Served(f"http://{HOST}:{port}/v1", model, software)
+    if software == "vllm":
+        with ExpertServers(model=model, port=port, start_timeout_s=start_timeout_s).run():
+            yield address
+    else:
+        with running(_transformers(model, port), port, environment={}) as server:
+            server.wait_until_healthy(start_timeout_s)
+            yield address
+
+
+def _transformers(model: str, port: int) -> list[str]:
+    serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", model]
+    return [*serve, "--host", HOST, "--port", str(port)]

@@ -1,0 +1,185 @@
+"""Messages to tokens, once: chat tokenisation, and a token history that only grows.
+
+What was sampled is never re-tokenised, and what the environment said is encoded once and appended:
+a chat template is not applied to earlier turns again (templates of reasoning models drop the
+reasoning of earlier turns). What a template writes between two messages is learned from the
+template itself, by rendering it around sentinels. The content of messages is plain text: a special
+token spelled out inside it never becomes one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eapo_agents.policies.policy import Completion
+from eapo_env.prompts import CUT_MARK, encodable
+from eapo_env.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Chat:
+    """How one tokenizer writes a conversation down as ids.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, or one that loses a message.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
+        longest_first = sorted(map(re.escape, added), key=len, reverse=True)
+        self._added = re.compile(f"({'|'.join(longest_first) or '(?!)'})")
+        probe = (Message("user", "?"), Message("assistant", "!"), Message("user", "?"))
+        frame = self._frame(probe)
+        _, _, self._before_reply, self._after_reply = frame
+        written = {token for gap in frame for token in self._added.findall(gap)}
+        # Some templates speak in added tokens that are not flagged special, which no option of a
+        # tokenizer keeps out of plain text: content is cut within them.
+        loose = [token for token in written if not added[token].special]
+        inside = [f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in loose]
+        self._inside_loose = re.compile("|".join(inside) or "(?!)")
+        self._control_ids = frozenset(
+            tokenizer.convert_tokens_to_ids([*written, *tokenizer.all_special_tokens])
+        )
+
+    def opening(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of a prompt: the messages, then the template's start of the answer.
+
+        Raises:
+            ValueError: the template refuses the messages.
+        """
+        first, *gaps = self._frame(messages)
+        contents = [message.content for message in messages]
+        return self._encode(first, zip(contents, gaps, strict=True))
+
+    def reply(self, message: Message, *, after: int) -> list[int]:
+        """Return the ids that follow a turn of the policy: its end, the message, the next start.
+
+        `after` is the last sampled id. Where it already is the template's end of turn, the
+        template's own is left out; a turn that was cut off or stopped by a text gets one.
+        """
+        ids = self._encode(self._before_reply, [(message.content, self._after_reply)])
+        ended = ids[:1] == [after] and after in self._control_ids
+        return ids[1:] if ended else ids
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Return what the policy wrote, as the environment reads it: without special tokens."""
+        text = self.tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def _frame(self, messages: Sequence[Message]) -> list[str]:
+        """Return what the template writes before, between and after the messages' contents."""
+        sentinels = [f"EAPO-MESSAGE-{number}." for number in range(len(messages))]
+        rendered: str = self.tokenizer.apply_chat_template(
+            [
+                {"role": message.role, "content": sentinel}
+                for message, sentinel in zip(messages, sentinels, strict=True)
+            ],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        frame = re.split("|".join(map(re.escape, sentinels)), rendered)
+        if re.findall(r"EAPO-MESSAGE-\d+\.", rendered) != sentinels:
+            raise ValueError(f"the chat template does not write each message once: {rendered!r}")
+        return frame
+
+    def _encode(self, first: str, rest: Iterable[tuple[str, str]]) -> list[int]:
+        """Return the ids of a frame's pieces (first, then each after a content) and contents.
+
+        Only the frame can hold control tokens. All text between two of them is encoded as one, as
+        the template's own encoding would.
+        """
+        runs = self._added.split(first)  # plain text and added tokens by turns
+        for content, gap in rest:
+            head, *tails = self._inside_loose.split(content)
+            runs[-1] += head
+            for tail in tails:
+                runs += ["", tail]
+            plain, *others = self._added.split(gap)
+            runs[-1] += plain
+            runs += others
+        ids = plain_ids(runs[0], self.tokenizer)
+        for token, plain in zip(runs[1::2], runs[2::2], strict=True):
+            ids += [self.tokenizer.convert_tokens_to_ids(token)] if token else []
+            ids += plain_ids(plain, self.tokenizer)
+        return ids
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHistory:
+    """The ids of an episode so far; a step returns a longer one.
+
+    Args:
+        token_ids: prompt, turns of the policy and messages of the environment, in order.
+        mask: True exactly on the ids the policy sampled, a sampled end of turn included.
+        logprobs: the sampler's log-probabilities (nats); 0 where the mask is False.
+    """
+
+    token_ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+
+    @classmethod
+    def open(cls, messages: Sequence[Message], chat: Chat) -> TokenHistory:
+        """Return the history of an episode before its first turn: the opening prompt."""
+        return cls((), (), ())._read(chat.opening(messages))
+
+    def sampled(self, completion: Completion) -> TokenHistory:
+        """Return the history after a turn of the policy, its ids exactly as they were sampled."""
+        return TokenHistory(
+            self.token_ids + completion.token_ids,
+            self.mask + (True,) * len(completion.token_ids),
+            self.logprobs + completion.logprobs,
+        )
+
+    def extend(self, message: Message, chat: Chat) -> TokenHistory:
+        """Return the history after a message of the environment: the next turn's prompt."""
+        return self._read(chat.reply(message, after=self.token_ids[-1]))
+
+    @property
+    def num_policy_tokens(self) -> int:
+        """The number of sampled ids."""
+        return sum(self.mask)
+
+    def _read(self, ids: Sequence[int]) -> TokenHistory:
+        return TokenHistory(
+            self.token_ids + tuple(ids),
+            self.mask + (False,) * len(ids),
+            self.logprobs + (0.0,) * len(ids),
+        )
+
+
+def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of a text in which nothing is a special token; total in the text."""
+    ids: list[int] = tokenizer.encode(
+        encodable(text), add_special_tokens=False, split_special_tokens=True
+    )
+    return ids
+
+
+def cut_tokens(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
+    """Return at most the first `max_tokens` tokens of a text, with a visible mark where it was cut.
+
+    A text of more than 64 characters a token on average is cut there, so that a hostile one costs
+    no time.
+
+    Raises:
+        ValueError: `max_tokens` is negative.
+    """
+    if max_tokens < 0:
+        raise ValueError(f"max_tokens must not be negative: {max_tokens}")
+    head = encodable(text[: 64 * max_tokens])
+    encoding = tokenizer(
+        head, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+    )
+    ends = [end for _, end in encoding["offset_mapping"]]
+    if len(ends) <= max_tokens:
+        return head if len(head) == len(text) else head + CUT_MARK
+    return head[: ends[max_tokens - 1] if max_tokens else 0] + CUT_MARK

@@ -1,0 +1,80 @@
+"""A model as workflows and evaluations see it: messages in, the text of one turn out.
+
+Owns the `ChatModel` protocol and the adapter that makes one of any token `Policy`. Models behind an
+OpenAI-compatible server stand in `openai_policy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+from eapo_agents.policies.chat import Chat, plain_ids
+from eapo_agents.policies.policy import Finish, Policy, Sampling
+from eapo_env.types import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a model wrote in one turn.
+
+    Args:
+        text: without special tokens; a stop text that ended it is kept.
+        num_tokens: how many tokens the model sampled for it, hidden reasoning included.
+        finish: "length" when `max_tokens` or the context ran out before its end.
+    """
+
+    text: str
+    num_tokens: int
+    finish: Finish
+
+
+class ChatModel(Protocol):
+    """A model that goes on with a conversation; many coroutines may await turns at once."""
+
+    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
+        """Return the next turn of a conversation, which begins and ends with a user's message.
+
+        A conversation that leaves no room in the context gives an empty turn, finished by length.
+
+        Raises:
+            OSError: the model cannot be reached.
+        """
+
+
+@dataclass(frozen=True)
+class PolicyChat:
+    """A token policy as a chat model.
+
+    The chat template opens the conversation, and each turn is appended to it as plain text; so the
+    ids of a first turn are those that a rollout sees. Later on, what was sampled is encoded again.
+    """
+
+    policy: Policy
+
+    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
+        """Return the policy's completion of the conversation."""
+        ids = self._ids(messages)
+        room = self.policy.max_context_tokens - len(ids)
+        if room < 1:
+            return Turn(text="", num_tokens=0, finish="length")
+        within = replace(sampling, max_tokens=min(sampling.max_tokens, room))
+        completion = await self.policy.complete(ids, within, seed)
+        return Turn(
+            text=self._chat.text(completion.token_ids),
+            num_tokens=len(completion.token_ids),
+            finish=completion.finish,
+        )
+
+    @cached_property
+    def _chat(self) -> Chat:
+        return Chat(self.policy.tokenizer)
+
+    def _ids(self, messages: Sequence[Message]) -> list[int]:
+        ids = self._chat.opening(messages[:1])
+        for spoken, heard in zip(messages[1::2], messages[2::2], strict=True):
+            ids += plain_ids(spoken.content, self.policy.tokenizer)
+            ids += self._chat.reply(heard, after=ids[-1])
+        return ids

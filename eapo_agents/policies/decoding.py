@@ -1,0 +1,439 @@
+"""Continuous batching over a transformers model: the rows that decode together.
+
+Every row has a slot of one preallocated key-value cache and writes at its own length, so rows of
+any age share a forward pass, a finished row leaves by moving the last one into its slot, and a new
+one joins in any step. Knows nothing of coroutines; `hf_policy.py` does.
+
+    prefill(prompt[:-1]) -> step -> step -> ...      a step feeds each row's last id, draws the next
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import Cache
+
+from eapo_agents.policies.policy import Completion, Finish, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_PREFILL_TOKENS = 8192  # of one forward pass, padding included: bounds its memory
+
+_ROW = np.dtype(
+    [
+        ("last", "i8"),  # the id to feed next: the prompt's last, or the one drawn last
+        ("length", "i8"),  # of what the cache holds of the row: where `last` will be written
+        ("count", "i8"),  # of ids drawn so far
+        ("limit", "i8"),
+        ("temperature", "f8"),
+        ("top_p", "f8"),
+        ("top_k", "i8"),
+        ("min_p", "f8"),
+        ("stop", "i8"),  # the stop texts' number in the stop table
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """A completion to be drawn: at most `limit` ids after the prompt. Compares by identity."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    limit: int
+
+
+class Batch:
+    """The rows that decode together, and their key-value cache, which is kept between uses."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._model = model
+        self._stops = StopTable(model, tokenizer)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every row and the cache."""
+        self.live: list[Request] = []
+        self._cache = SlotCache(self._model.config.get_text_config().num_hidden_layers)
+        self._rows = np.zeros(0, _ROW)
+        self._uniforms: npt.NDArray[np.float64] = np.zeros((0, 0))
+        self._tokens: npt.NDArray[np.int64] = np.zeros((0, 0), np.int64)
+        self._logprobs: npt.NDArray[np.float32] = np.zeros((0, 0), np.float32)
+
+    @torch.inference_mode()
+    def admit(self, requests: Sequence[Request]) -> None:
+        """Let requests join the next step; equal prompts among them share one prefill."""
+        start = len(self.live)
+        self._reserve(start + len(requests), max(request.limit for request in requests))
+        slots: dict[tuple[int, ...], list[int]] = {}
+        for slot, request in enumerate(requests, start):
+            self._take(slot, request)
+            slots.setdefault(request.prompt_ids[:-1], []).append(slot)
+        self.live += requests
+        slots.pop((), None)
+        for prompts in _chunks(sorted(slots, key=len, reverse=True)):
+            self._prefill(prompts, [slots[prompt] for prompt in prompts])
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Request, Completion]]:
+        """Draw one id for every row; return those that are finished, which leave.
+
+        Raises:
+            ValueError: the model's logits are not finite.
+        """
+        rows, each = self._rows[: len(self.live)], np.arange(len(self.live))
+        temperature_B = self._on_device(rows["temperature"])
+        uniforms_B = self._on_device(self._uniforms[each, rows["count"]])
+        drawn = draw(self._logits(rows), temperature_B, uniforms_B, self._truncations(rows))
+        ids_B, logprobs_B = (tensor.cpu().numpy() for tensor in drawn)
+        if not np.isfinite(logprobs_B).all():
+            raise ValueError("the policy's logits are not finite: its weights are spoilt")
+        self._tokens[each, rows["count"]] = ids_B
+        self._logprobs[each, rows["count"]] = logprobs_B
+        rows["last"] = ids_B
+        rows["length"] += 1
+        rows["count"] += 1
+        stopped = self._stops.hit(self._tokens[: len(rows)], rows["count"], rows["stop"])
+        done = np.flatnonzero(stopped | (rows["count"] >= rows["limit"]))
+        finished = [
+            (self.live[row], self._completion(int(row), bool(stopped[row]))) for row in done
+        ]
+        self._remove(done)
+        return finished
+
+    @torch.inference_mode()
+    def drop(self, requests: Sequence[Request]) -> None:
+        """Let live requests leave unfinished."""
+        self._remove(np.array([self.live.index(request) for request in requests], np.intp))
+
+    def _take(self, slot: int, request: Request) -> None:
+        row, sampling = self._rows[slot], request.sampling
+        row["last"] = request.prompt_ids[-1]
+        row["length"] = len(request.prompt_ids) - 1
+        row["count"] = 0
+        row["limit"] = request.limit
+        row["temperature"] = sampling.temperature
+        truncation = sampling.truncation
+        row["top_p"], row["top_k"] = truncation.top_p, truncation.top_k
+        row["min_p"] = truncation.min_p
+        row["stop"] = self._stops.index(sampling.stop)
+        luck = np.random.default_rng(request.seed)
+        self._uniforms[slot, : request.limit] = luck.random(request.limit)
+
+    def _truncations(self, rows: npt.NDArray[Any]) -> Truncations | None:
+        """Return each row's truncation; None where all ids may be drawn, which costs no sorting."""
+        if all(request.sampling.truncation.keeps_all for request in self.live):
+            return None
+        return Truncations(*(self._on_device(rows[name]) for name in ("top_p", "top_k", "min_p")))
+
+    def _logits(self, rows: npt.NDArray[Any]) -> Tensor:
+        at_B = self._on_device(rows["length"])
+        width = int(rows["length"].max()) + 1
+        seen_BW = torch.arange(width, device=at_B.device) <= at_B[:, None]
+        self._cache.write_at(at_B, width)
+        with grouped_attention(self._model):
+            output = self._model(
+                input_ids=self._on_device(rows["last"])[:, None],
+                attention_mask=seen_BW[:, None, None],
+                position_ids=at_B[:, None],
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits_BV: Tensor = output.logits[:, -1]
+        return logits_BV
+
+    def _prefill(self, prompts: Sequence[tuple[int, ...]], slots: Sequence[Sequence[int]]) -> None:
+        """Fill the slots' cache: padded on the right, where causal attention never looks."""
+        ids = np.zeros((len(prompts), len(prompts[0])), np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+        fresh = DynamicCache()
+        self._model(
+            input_ids=self._on_device(ids), past_key_values=fresh, use_cache=True, logits_to_keep=1
+        )
+        source = [row for row, taken in enumerate(slots) for _ in taken]
+        target = [slot for taken in slots for slot in taken]
+        self._cache.fill(fresh, self._on_device(source), self._on_device(target))
+
+    def _completion(self, row: int, stopped: bool) -> Completion:
+        count = self._rows["count"][row]
+        finish: Finish = "stop" if stopped else "length"
+        return Completion(
+            token_ids=tuple(self._tokens[row, :count].tolist()),
+            logprobs=tuple(self._logprobs[row, :count].tolist()),
+            finish=finish,
+        )
+
+    def _remove(self, done: npt.NDArray[np.intp]) -> None:
+        """Free these rows by moving the last ones into their slots."""
+        left = len(self.live) - len(done)
+        holes = done[done < left]
+        movers = np.setdiff1d(np.arange(left, len(self.live)), done)
+        if len(movers):
+            width = int(self._rows["length"][movers].max())
+            self._cache.move(self._on_device(movers), self._on_device(holes), width)
+            for array in (self._rows, self._uniforms, self._tokens, self._logprobs):
+                array[holes] = array[movers]
+            for mover, hole in zip(movers, holes, strict=True):
+                self.live[hole] = self.live[mover]
+        del self.live[left:]
+
+    def _reserve(self, rows: int, columns: int) -> None:
+        self._rows = _grown(self._rows, (rows,))
+        self._uniforms = _grown(self._uniforms, (rows, columns))
+        self._tokens = _grown(self._tokens, (rows, columns))
+        self._logprobs = _grown(self._logprobs, (rows, columns))
+
+    def _on_device(self, array: npt.ArrayLike) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), device=self._model.device)
+
+
+def _chunks(prompts: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Yield prompts, given longest first, in batches of bounded size."""
+    batch: list[tuple[int, ...]] = []
+    for prompt in prompts:
+        if batch and len(batch[0]) * (len(batch) + 1) > _PREFILL_TOKENS:
+            yield batch
+            batch = []
+        batch.append(prompt)
+    if batch:
+        yield batch
+
+
+def _grown(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return the array, or a larger one that begins with it, so that this shape fits in."""
+    if all(old >= new for old, new in zip(array.shape, shape, strict=True)):
+        return array
+    grown = np.zeros(
+        [max(old, new) for old, new in zip(array.shape, shape, strict=True)], array.dtype
+    )
+    grown[tuple(slice(size) for size in array.shape)] = array
+    return grown
+
+
+_ATTENTION = "eapo_grouped_sdpa"
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """A transformers cache in which every row has a length of its own.
+
+    `at_B` says where the next id of each row is written, and is set before each forward pass.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__(layers=[])
+        self._keys: list[Tensor | None] = [None] * num_layers
+        self._values: list[Tensor | None] = [None] * num_layers
+        self._at_B = self._each_B = torch.zeros(0, dtype=torch.long)
+        self._width = 0
+
+    def write_at(self, at_B: Tensor, width: int) -> None:
+        """Make the next forward pass write row r at position `at_B[r]` and read `width` ones."""
+        self._at_B, self._width = at_B, width
+        self._each_B = torch.arange(len(at_B), device=at_B.device)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write one position of every row; return what the rows may read."""
+        written = []
+        for buffers, states in ((self._keys, key_states), (self._values, value_states)):
+            buffer = self._reserve(buffers, layer_idx, states, len(states), self._width)
+            buffer[self._each_B, :, self._at_B] = states[:, :, 0]
+            written.append(buffer[: len(states), :, : self._width])
+        return written[0], written[1]
+
+    def fill(self, prefilled: DynamicCache, source: Tensor, target: Tensor) -> None:
+        """Copy the prefilled rows `source` into the slots `target`, from position 0 on."""
+        num_slots = int(target.max()) + 1
+        for index, layer in enumerate(prefilled.layers):
+            for buffers, states in ((self._keys, layer.keys), (self._values, layer.values)):
+                length = states.shape[2]
+                buffer = self._reserve(buffers, index, states, num_slots, length)
+                buffer[target, :, :length] = states[source]
+
+    def move(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Copy the first `length` positions of some slots into others."""
+        for buffer in (*self._keys, *self._values):
+            assert buffer is not None, "rows are live, so every layer has its buffer"
+            buffer[target, :, :length] = buffer[source, :, :length]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return the number of positions before the one that is being written, at most."""
+        return max(self._width - 1, 0)
+
+    @staticmethod
+    def _reserve(
+        buffers: list[Tensor | None], layer: int, like: Tensor, num_slots: int, length: int
+    ) -> Tensor:
+        old = buffers[layer]
+        slots, positions = (0, 0) if old is None else (old.shape[0], old.shape[2])
+        if old is not None and slots >= num_slots and positions >= length:
+            return old
+        slots = slots if slots >= num_slots else max(num_slots, slots * 3 // 2)
+        positions = positions if positions >= length else max(length + 64, positions * 3 // 2)
+        # Zeros, because a masked position still takes part, and 0 * NaN is NaN.
+        grown = like.new_zeros(slots, like.shape[1], positions, like.shape[3])
+        if old is not None:
+            grown[: old.shape[0], :, : old.shape[2]] = old
+        buffers[layer] = grown
+        return grown
+
+
+@contextmanager
+def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend, while it decodes one id a row, without copying its key-value heads."""
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def grouped_sdpa(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Return attention of one position a row, [B, 1, heads, head size].
+
+    The query heads that share a key-value head are taken as positions of one head: transformers'
+    own sdpa repeats keys and values for each of them instead, which costs 2 to 5 times the step.
+    """
+    rows, heads, _one, size = query.shape
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return output.reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register(_ATTENTION, grouped_sdpa)
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+class Truncations(NamedTuple):
+    """The truncation of each row of a batch (see `Truncation`), as tensors [B]."""
+
+    top_p_B: Tensor
+    top_k_B: Tensor
+    min_p_B: Tensor
+
+
+def draw(
+    logits_BV: Tensor,
+    temperature_B: Tensor,
+    uniforms_B: Tensor,
+    truncations: Truncations | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the id drawn for each row and its log-probability (nats, float32), both [B].
+
+        id = min{v : sum_{w <= v} p_w > u * sum_w p_w},    p = truncated(softmax(logits / t))
+
+    One uniform number u in [0, 1) draws one id, so a row's luck is its own. A row of t = 0
+    takes the likeliest id; its log-probability is that of temperature 1, with nothing truncated.
+    Without truncations no row has one.
+    """
+    greedy_B = temperature_B == 0
+    divisor_B = torch.where(greedy_B, 1.0, temperature_B).float()
+    logp_BV = torch.log_softmax(logits_BV.float() / divisor_B[:, None], dim=-1)
+    if truncations is not None:
+        logp_BV = torch.where(greedy_B[:, None], logp_BV, truncated(logp_BV, truncations))
+    cumulative_BV = logp_BV.exp().cumsum(-1, dtype=torch.float64)
+    total_B = cumulative_BV[:, -1]
+    target_B = torch.minimum(uniforms_B * total_B, total_B.nextafter(torch.zeros_like(total_B)))
+    ids_B = torch.searchsorted(cumulative_BV, target_B[:, None], right=True)[:, 0]
+    ids_B = torch.where(greedy_B, logp_BV.argmax(-1), ids_B.clamp(max=logp_BV.shape[1] - 1))
+    return ids_B, logp_BV.gather(1, ids_B[:, None])[:, 0]
+
+
+def truncated(logp_BV: Tensor, truncations: Truncations) -> Tensor:
+    """Return the log-probabilities of what may be drawn, summing to 1 again; -inf elsewhere.
+
+    In the order of vLLM: min-p, then top-k, then top-p of what is left. Of ids that are equally
+    likely the first ones are kept. The likeliest id always is.
+    """
+    top_p_B1, top_k_B1, min_p_B1 = (one_B[:, None] for one_B in truncations)
+    sorted_BV, order_BV = logp_BV.sort(dim=-1, descending=True, stable=True)
+    p_BV = sorted_BV.double().exp()
+    rank_V = torch.arange(p_BV.shape[1], device=p_BV.device)
+    keep_BV = (p_BV >= min_p_B1 * p_BV[:, :1]) & ((rank_V < top_k_B1) | (top_k_B1 < 0))
+    mass_BV = (p_BV * keep_BV).cumsum(-1)
+    before_BV = mass_BV - p_BV * keep_BV  # what the likelier ones hold
+    keep_BV &= (before_BV < top_p_B1 * mass_BV[:, -1:]) | (top_p_B1 == 1)
+    keep_BV[:, 0] = True
+    kept_BV = sorted_BV.masked_fill(~keep_BV, -torch.inf)
+    kept_BV = kept_BV - kept_BV.logsumexp(-1, keepdim=True)
+    return torch.empty_like(kept_BV).scatter_(1, order_BV, kept_BV)
+
+
+class StopTable:
+    """Which ids end a turn, and which may complete a stop text: looked up for all rows at once."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        size = max(model.config.get_text_config().vocab_size, len(tokenizer))
+        self._ends: Bools = np.zeros(size, np.bool_)
+        self._ends[_end_ids(model, tokenizer)] = True
+        self._indices: dict[tuple[str, ...], int] = {(): 0}
+        self._screens_SV: Bools = np.zeros((1, size), np.bool_)
+
+    def index(self, stop: tuple[str, ...]) -> int:
+        """Return the number under which `hit` knows these stop texts."""
+        if stop not in self._indices:
+            self._indices[stop] = len(self._indices)
+            screens = [self._screen(mark) for mark in stop]
+            self._screens_SV = np.vstack([self._screens_SV, np.any(screens, axis=0)])
+        return self._indices[stop]
+
+    def hit(self, tokens_BT: Ints, counts_B: Ints, stop_B: Ints) -> Bools:
+        """Return which rows end with their last id: an end of turn, or the end of a stop text."""
+        last_B = tokens_BT[np.arange(len(counts_B)), counts_B - 1]
+        hit_B = self._ends[last_B]
+        stops = tuple(self._indices)
+        for row in np.flatnonzero(self._screens_SV[stop_B, last_B] & ~hit_B):
+            hit_B[row] = self._has_stop(tokens_BT[row, : counts_B[row]], stops[stop_B[row]])
+        return hit_B
+
+    def _screen(self, mark: str) -> Bools:
+        """Return which ids may complete a stop text: those that hold its last character."""
+        if not (mark[-1].isascii() and mark[-1].isprintable() and mark[-1] != " "):
+            return np.ones(len(self._ends), np.bool_)  # a vocabulary may spell it in bytes
+        screen = np.zeros(len(self._ends), np.bool_)
+        tokens = self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))
+        screen[: len(tokens)] = [token is None or mark[-1] in token for token in tokens]
+        return screen
+
+    def _has_stop(self, ids: Ints, stop: Sequence[str]) -> bool:
+        # An id is at least one byte of text, and earlier ids have completed nothing.
+        longest = max(len(mark.encode()) for mark in stop) + 2
+        tail = self._tokenizer.decode(ids[-longest:].tolist(), clean_up_tokenization_spaces=False)
+        return any(mark in tail for mark in stop)
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end a turn: the tokenizer's, and those the model was released with."""
+    config = getattr(model, "generation_config", None)
+    released = getattr(config, "eos_token_id", None)
+    ends = released if isinstance(released, list) else [released]
+    return sorted({end for end in (*ends, tokenizer.eos_token_id) if end is not None})

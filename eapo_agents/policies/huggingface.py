@@ -1,0 +1,185 @@
+"""The embedded policy: a transformers model in this process, completing many prompts together.
+
+There is no thread. While anything is wanted, one task of the caller's own event loop repeats: let
+waiting requests join the batch, draw one id for every row, give way to the other coroutines. What
+is computed together therefore depends only on the order of the requests, and a run can be repeated
+bit for bit. The batch itself is `hf_batch.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from eapo_agents.policies.decoding import Batch, Request
+from eapo_agents.policies.linear import with_fast_linears
+from eapo_agents.policies.policy import Completion, Sampling, completion_limit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# A prefill costs about half a step, whoever joins: a few join together, but none waits for long.
+_JOIN_SHARE = 16
+_JOIN_STEPS = 8
+
+
+class HFPolicy:
+    """A policy that samples from a transformers causal language model.
+
+    The model is used where it is, and never copied: give it the learner's own module, and every
+    update is in the next completion without `load_weights`.
+
+    Args:
+        model: a decoder with full attention in every layer and explicit positions (Llama, Qwen2,
+            Qwen3, Mistral without a window, ...), in any precision, on one device.
+        tokenizer: the model's tokenizer.
+        max_batch: the most completions that decode together; the rest wait.
+        max_context_tokens: the most ids of prompt and completion together; by default, the model's
+            number of positions.
+
+    Raises:
+        ValueError: a limit out of range, or a model whose attention has a window.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_batch: int = 256,
+        max_context_tokens: int | None = None,
+    ) -> None:
+        config = model.config.get_text_config()
+        positions: int = config.max_position_embeddings
+        self.tokenizer = tokenizer
+        self.max_context_tokens = max_context_tokens or positions
+        if max_batch < 1:
+            raise ValueError(f"max_batch must be at least 1, not {max_batch}")
+        if not 1 < self.max_context_tokens <= positions:
+            raise ValueError(
+                f"max_context_tokens must be in 2..{positions}, not {self.max_context_tokens}"
+            )
+        _check_full_attention(config, self.max_context_tokens)
+        self._model = with_fast_linears(model)
+        self._max_batch = max_batch
+        self._batch = Batch(model, tokenizer)
+        self._waiting: list[Request] = []
+        self._futures: dict[Request, asyncio.Future[Completion]] = {}
+        self._steps_waited = 0
+        self._engine: asyncio.Task[None] | None = None
+
+    async def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> Completion:
+        """Return one completion of the prompt; see `Policy.complete`.
+
+        Raises:
+            ValueError: an empty prompt, one that leaves no room in the context, or a model that
+                yields logits that are not finite.
+        """
+        request = Request(
+            prompt_ids=tuple(int(token_id) for token_id in prompt_ids),
+            sampling=sampling,
+            seed=seed,
+            limit=completion_limit(prompt_ids, sampling, self.max_context_tokens),
+        )
+        self._start_engine()
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._futures[request] = future
+        self._waiting.append(request)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._drop(request)
+            raise
+
+    def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Copy weights into the model, in its own precision and on its own device.
+
+        Tied weights may be named once.
+
+        Raises:
+            ValueError: a name that is unknown or missing, or completions under way.
+        """
+        if self._futures:
+            raise ValueError(f"{len(self._futures)} completions under way would mix two policies")
+        own = self._model.state_dict()
+        given = {own[name].data_ptr() for name in state_dict if name in own}
+        unknown = [name for name in state_dict if name not in own]
+        missing = [name for name, weight in own.items() if weight.data_ptr() not in given]
+        if unknown or missing:
+            raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
+        self._model.load_state_dict(state_dict, strict=False)
+
+    def close(self) -> None:
+        """Do nothing: the model is its owner's."""
+
+    def _start_engine(self) -> None:
+        loop = asyncio.get_running_loop()
+        engine = self._engine
+        if engine is not None and not engine.done():
+            if engine.get_loop() is loop:
+                return
+            if not engine.get_loop().is_closed():
+                raise ValueError("an HFPolicy serves one event loop at a time")
+        self._forget()
+        self._engine = loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            while self._futures:
+                self._admit()
+                for request, completion in self._batch.step():
+                    future = self._futures.pop(request)
+                    if not future.cancelled():
+                        future.set_result(completion)
+                await asyncio.sleep(0)
+        except Exception as error:
+            for future in self._futures.values():
+                if not future.cancelled():
+                    future.set_exception(error)
+            self._batch.clear()
+        finally:
+            self._model.train(was_training)
+            self._forget()
+
+    def _admit(self) -> None:
+        """Let waiting requests join, if enough of them can, or one has waited for some steps."""
+        num_live = len(self._batch.live)
+        num_ready = min(len(self._waiting), self._max_batch - num_live)
+        self._steps_waited += num_ready > 0
+        if num_ready > num_live // _JOIN_SHARE or self._steps_waited > _JOIN_STEPS:
+            self._batch.admit(self._waiting[:num_ready])
+            del self._waiting[:num_ready]
+            self._steps_waited = 0
+
+    def _drop(self, request: Request) -> None:
+        if self._futures.pop(request, None) is None:
+            return
+        if request in self._waiting:
+            self._waiting.remove(request)
+        else:
+            self._batch.drop([request])
+
+    def _forget(self) -> None:
+        """Drop whatever an ended loop left behind."""
+        for future in self._futures.values():
+            if not future.done() and not future.get_loop().is_closed():
+                future.cancel()
+        self._futures.clear()
+        self._waiting.clear()
+        self._batch.drop(self._batch.live)
+        self._steps_waited = 0
+
+
+def _check_full_attention(config: object, max_context_tokens: int) -> None:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ValueError(f"HFPolicy needs full attention in every layer, not {sorted(kinds)}")
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) and window and window < max_context_tokens:
+        raise ValueError(f"attention over a window of {window} ids is not full attention")

@@ -1,0 +1,412 @@
+"""[edge] The policy on vLLM, in this process: continuous batching, prefix caching, live weights.
+
+One thread makes the engine and is the only one ever to touch it. It steps the engine as long as any
+completion is wanted, and neither it nor the event loop waits for the other: requests go over by
+queues, completions come back as callbacks. Episodes join and leave a running batch, and experts are
+heard while the engine computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from itertools import count
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
+from eapo_agents.serving import UNBOUND, weights_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+T = TypeVar("T")
+_Joining = tuple[str, list[int], "SamplingParams"]
+
+
+class VLLMPolicy:
+    """A policy that samples with vLLM, and takes the learner's weights while it runs.
+
+    Args:
+        model: a folder or hub id with model and tokenizer; the engine starts from its weights.
+        settings: see `VLLMSettings`.
+
+    Raises:
+        ValueError: what vLLM refuses, such as a cache too small for one episode.
+    """
+
+    def __init__(self, model: str | Path, settings: VLLMSettings | None = None) -> None:
+        from transformers import AutoTokenizer
+
+        self._settings = settings or VLLMSettings()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
+        self._engine = self._thread.submit(self._settings.engine, str(model)).result()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.max_context_tokens: int = self._engine.model_config.max_model_len
+        self.num_prompt_tokens = 0
+        """Ids of all prompts that were completed so far."""
+        self.num_cached_tokens = 0
+        """How many of them the prefix cache held."""
+        self._weight_names = weight_names(self._engine.model_config.hf_config)
+        self._names = map(str, count())
+        self._futures: dict[str, asyncio.Future[Completion]] = {}
+        self._joining: deque[_Joining] = deque()
+        self._leaving: deque[str] = deque()
+        self._driver: asyncio.Task[None] | None = None
+
+    async def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> Completion:
+        """Return one completion of the prompt; see `Policy.complete`.
+
+        Raises:
+            ValueError: an empty prompt, one that leaves no room in the context, an id that the
+                model does not know, or a temperature between 0 and 0.01.
+            PolicyError: the engine failed.
+        """
+        limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
+        params = _parameters(sampling, limit, seed)
+        self._start_driver()
+        name = next(self._names)
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._futures[name] = future
+        self._joining.append((name, [int(token_id) for token_id in prompt_ids], params))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._drop([name])
+            raise
+
+    def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Put weights into the running engine, in its own precision; cached prefixes are dropped.
+
+        Tied weights may be named once.
+
+        Raises:
+            ValueError: a name that is unknown or missing, or completions under way.
+            PolicyError: the engine failed.
+        """
+        if self._futures:
+            raise ValueError(f"{len(self._futures)} completions under way would mix two policies")
+        weights = with_tied(state_dict, self._weight_names)
+        try:
+            self._thread.submit(self._load, weights).result()
+        except Exception as error:
+            raise _failed(error) from error
+
+    def close(self) -> None:
+        """End the engine and free its memory."""
+        self._thread.submit(self._engine.engine_core.shutdown).result()
+        self._thread.shutdown()
+
+    def _start_driver(self) -> None:
+        loop, driver = asyncio.get_running_loop(), self._driver
+        if driver is not None and not driver.done():
+            if driver.get_loop() is loop:
+                return
+            if not driver.get_loop().is_closed():
+                raise ValueError("a VLLMPolicy serves one event loop at a time")
+        self._drop(list(self._futures))
+        self._driver = loop.create_task(self._drive(loop))
+
+    async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while self._futures or self._leaving:
+                await loop.run_in_executor(self._thread, self._serve)
+        except Exception as error:
+            failed = _failed(error)
+            for name in list(self._futures):
+                self._settle(name, failed)
+        finally:
+            self._drop(list(self._futures))
+
+    def _settle(self, name: str, outcome: Completion | Exception) -> None:
+        future = self._futures.pop(name, None)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _drop(self, names: Sequence[str]) -> None:
+        """Forget completions that nobody waits for; the thread will abort them."""
+        self._leaving.extend(name for name in names if self._futures.pop(name, None) is not None)
+
+    # In the engine's thread from here on.
+
+    def _serve(self) -> None:
+        """Step the engine until it has nothing to do; never wait for an event loop."""
+        while True:
+            for name, refusal in self._admit():
+                self._send(name, refusal)
+            if not self._engine.has_unfinished_requests():
+                return
+            for output in self._engine.step():
+                self._send(output.request_id, self._read(output))
+
+    def _send(self, name: str, outcome: Completion | Exception) -> None:
+        # Each to its own loop: a run that was cut short may serve requests of the next loop.
+        if future := self._futures.get(name):
+            with suppress(RuntimeError):  # that loop is closed
+                future.get_loop().call_soon_threadsafe(self._settle, name, outcome)
+
+    def _admit(self) -> list[tuple[str, ValueError]]:
+        """Let requests join and leave; return those that vLLM refuses."""
+        from vllm.exceptions import VLLMValidationError
+        from vllm.inputs import tokens_input
+
+        refused: list[tuple[str, ValueError]] = []
+        leaving = _drained(self._leaving)  # first: whoever leaves has joined before
+        for name, prompt_ids, params in _drained(self._joining):
+            try:
+                self._engine.add_request(name, tokens_input(prompt_ids), params)
+            except (ValueError, VLLMValidationError) as error:
+                refused.append((name, ValueError(str(error))))
+        if leaving:
+            self._engine.abort_request(leaving)
+        return refused
+
+    def _read(self, output: RequestOutput) -> Completion | Exception:
+        sampled = output.outputs[0]
+        if sampled.finish_reason not in ("stop", "length"):
+            return PolicyError(f"vLLM ended a completion with {sampled.finish_reason!r}")
+        self.num_prompt_tokens += len(output.prompt_token_ids)
+        self.num_cached_tokens += output.num_cached_tokens or 0
+        finish: Finish = "stop" if sampled.finish_reason == "stop" else "length"
+        return Completion(
+            token_ids=tuple(sampled.token_ids),
+            logprobs=tuple(sampled.logprobs.logprobs),
+            finish=finish,
+        )
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        self._admit()
+        if self._settings.tensor_parallel_size == 1:
+            reload = {"weights_iterator": iter(weights.items())}
+            self._engine.collective_rpc("reload_weights", kwargs=reload)
+        else:  # the workers are other processes, and tensors are no arguments of a call
+            with weights_file(weights) as folder:
+                self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        if not self._engine.reset_prefix_cache():
+            raise PolicyError("vLLM did not drop its prefix cache, which is of the old weights")
+
+
+def _failed(error: Exception) -> PolicyError:
+    if isinstance(error, PolicyError):
+        return error
+    failed = PolicyError(f"the vLLM engine in this process failed: {error or type(error).__name__}")
+    failed.__cause__ = error
+    return failed
+
+
+def _drained(queue: deque[T]) -> list[T]:
+    """Return what is in a queue that another thread fills, and take it out."""
+    return [queue.popleft() for _ in range(len(queue))]
+
+
+def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    check_temperature(sampling.temperature)
+    return SamplingParams(
+        max_tokens=limit,
+        temperature=sampling.temperature,
+        **asdict(sampling.truncation),
+        seed=seed,
+        stop=list(sampling.stop),
+        detokenize=bool(sampling.stop),
+        skip_special_tokens=False,  # a stop text may be one
+        logprobs=0,
+        flat_logprobs=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads, which no fork survives
+    **UNBOUND,
+}
+LEAST_TEMPERATURE = 0.01
+_CPU_CACHE_BYTES = 512 << 20
+_CPU_BLOCK_TOKENS = 32  # by default 128: a turn of a short episode would never fill one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VLLMSettings:
+    """How vLLM holds a model.
+
+    Args:
+        dtype: of the weights in the engine, whatever the checkpoint's; log-probabilities come as
+            close to the learner's as the two precisions allow.
+        max_batch: the most completions that decode together; the rest wait.
+        max_context_tokens: the most ids of prompt and completion together; by default, the
+            model's number of positions.
+        cache_bytes: memory for keys and values; by default, what `gpu_memory_utilization` leaves
+            on a GPU, 512 MiB on a CPU.
+        gpu_memory_utilization: the share of each GPU's memory for weights, activations, keys and
+            values; a learner on the same GPU needs the rest.
+        tensor_parallel_size: how many GPUs share the model; each has a process of its own.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_batch: int = 256
+    max_context_tokens: int | None = None
+    cache_bytes: int | None = None
+    gpu_memory_utilization: float = 0.45
+    tensor_parallel_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_context_tokens", "cache_bytes", "tensor_parallel_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}"
+            )
+
+    def engine(self, model: str) -> LLMEngine:
+        """Return a fresh engine in this process; the process keeps its luck and its settings."""
+        _prepare_environment()
+        with _process_as_it_was():
+            from vllm.platforms import current_platform
+
+            on_cpu = current_platform.is_cpu()
+            with _without_compilation() if on_cpu else nullcontext():
+                from vllm.engine.arg_utils import EngineArgs
+                from vllm.v1.engine.llm_engine import LLMEngine
+
+                arguments = EngineArgs(**self.arguments(model, on_cpu=on_cpu))
+                with _deaf_to_interrupts():
+                    return LLMEngine.from_engine_args(arguments)
+
+    def arguments(self, model: str, *, on_cpu: bool) -> dict[str, Any]:
+        """Return the same as vLLM's own engine arguments."""
+        arguments: dict[str, Any] = {
+            "model": model,
+            "dtype": self.dtype,
+            "max_num_seqs": self.max_batch,
+            "max_model_len": self.max_context_tokens,
+            "kv_cache_memory_bytes": self.cache_bytes,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            "seed": 0,
+        }
+        if on_cpu:
+            arguments |= {
+                "enforce_eager": True,
+                "block_size": _CPU_BLOCK_TOKENS,
+                "kv_cache_memory_bytes": self.cache_bytes or _CPU_CACHE_BYTES,
+                # A prefill in chunks kills the CPU engine when the request has a seed.
+                "max_num_batched_tokens": self.max_batch * self._context(model),
+            }
+        return arguments
+
+    def _context(self, model: str) -> int:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model).get_text_config()
+        return self.max_context_tokens or int(config.max_position_embeddings)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise a `ValueError` for a temperature that vLLM would change without a word."""
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(
+            f"vLLM samples at temperature 0 or at least {LEAST_TEMPERATURE}, not {temperature}"
+        )
+
+
+def weight_names(config: Any) -> dict[str, str]:
+    """Return each weight's name in a state dict, with the name of the weight it is tied to."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(weight), name)
+        for name, weight in model.state_dict(keep_vars=True).items()
+    }
+
+
+def with_tied(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return a weight for every name: where vLLM is given one of two tied weights, it keeps the
+    other as it was, without a word.
+    """
+    given = {names[name]: weight for name, weight in state_dict.items() if name in names}
+    unknown = [name for name in state_dict if name not in names]
+    missing = [name for name, same in names.items() if same not in given]
+    if unknown or missing:
+        raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
+    return {name: given[same].detach() for name, same in names.items()}
+
+
+def _prepare_environment() -> None:
+    """Set what vLLM reads when it is imported or makes its configuration."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives in this process
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """Undo what an engine in this process does to it: seeds set, a function of torch replaced."""
+    import torch
+
+    set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vLLM's imports use what torch has deprecated
+        yield
+    torch.set_num_threads = set_num_threads
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C from processes that are started meanwhile: a terminal sends it to all of them,
+    and the training step that it lets end needs its workers.
+    """
+    resource_tracker.ensure_running()  # which would lift the block when it starts later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_compilation() -> Iterator[None]:
+    """Import vLLM's samplers uncompiled: on a CPU their first batch would wait for a compiler."""
+    import torch._dynamo
+
+    with torch._dynamo.config.patch(disable=True):
+        yield

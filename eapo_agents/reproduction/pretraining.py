@@ -1,0 +1,194 @@
+"""Make the embedded model: a small Llama from scratch, taught by the careless student.
+
+Four phases: copying random texts, which teaches a small model to look things up by their content
+far faster than the demonstrations do; arithmetic, from bare chains of steps; the whole format, from
+flawless demonstrations, with some of the first two in between; and carelessness, from the careless
+student's, so that the model knows every step and yet takes it wrongly that often.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from eapo_agents.learning import Learner, LearnerSettings
+from eapo_agents.policies import Chat, char_tokenizer, plain_ids
+from eapo_agents.rollouts import Demonstration, Ids, encode
+from eapo_env.student import Student
+from eapo_env.synthetic import MODULUS, OPERATIONS, apply
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUCKETS = 8
+"""Batches drawn at once and sorted by length: little padding."""
+
+SETTINGS = LearnerSettings(
+    warmup_steps=0, weight_decay=0.05, max_batch_tokens=1 << 20, precision="bfloat16"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretraining:
+    """How the embedded model is made.
+
+    Args:
+        copying_steps: optimiser steps of the first phase.
+        arithmetic_steps: optimiser steps of the second phase.
+        format_steps: optimiser steps of the third phase; of five, one copies and one calculates.
+        careless_steps: optimiser steps of the fourth phase.
+        batch_size: demonstrations a step.
+        learning_rate: at its peak, a third of it in the fourth phase; each phase warms up and
+            decays by a cosine to a twentieth.
+        student: who demonstrates in the fourth phase.
+        seed: of the weights and of the demonstrations.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    copying_steps: int = 500
+    arithmetic_steps: int = 4000
+    format_steps: int = 1500
+    careless_steps: int = 250
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3
+    student: Student = Student()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(*self._phases, self.seed) < 0 or self.batch_size < 1:
+            raise ValueError(f"steps and seed must not be negative, batch_size positive: {self}")
+
+    def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
+        """Train the model and write it, in float16, to a folder in Hugging Face format."""
+        tokenizer = char_tokenizer()
+        torch.manual_seed(self.seed)
+        model = LlamaForCausalLM(_shape(tokenizer))
+        learner = Learner(model, settings=SETTINGS)
+        for learning_rate, batch in self._batches(Chat(tokenizer)):
+            learner.settings = replace(SETTINGS, learning_rate=learning_rate)
+            on_step(learner.sft_update(batch)["loss"])
+        model.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for weights in folder.glob("*.safetensors"):  # written for their owner alone
+            weights.chmod((folder / "config.json").stat().st_mode)
+
+    @property
+    def steps(self) -> int:
+        """The number of optimiser steps."""
+        return sum(self._phases)
+
+    @property
+    def _phases(self) -> tuple[int, int, int, int]:
+        return self.copying_steps, self.arithmetic_steps, self.format_steps, self.careless_steps
+
+    def _batches(self, chat: Chat) -> Iterator[tuple[float, list[Demonstration]]]:
+        """Yield the learning rate and the batch of every optimiser step."""
+        rng = np.random.default_rng(self.seed)
+        flawless = replace(self.student, slip=0.0)
+        copying = _copying(chat, rng, self.batch_size)
+        arithmetic = _arithmetic(chat, rng, self.batch_size)
+        shows = shown(flawless, chat, rng, self.batch_size)
+        phases = (
+            (copying, 1.0),
+            (arithmetic, 1.0),
+            (by_turns(shows, copying, shows, arithmetic, shows), 1.0),
+            (shown(self.student, chat, rng, self.batch_size), 1 / 3),
+        )
+        for (batches, share), steps in zip(phases, self._phases, strict=True):
+            for step, batch in enumerate(islice(batches, steps)):
+                yield self.learning_rate * share * schedule(step, steps), batch
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return a step's share of the peak learning rate: linear warm-up, cosine decay."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
+
+
+def shown(
+    student: Student, chat: Chat, rng: np.random.Generator, size: int
+) -> Iterator[list[Demonstration]]:
+    """Yield batches of demonstrations for ever; those of a batch are of like length."""
+    while True:
+        drawn = [encode(student.demonstrate(rng), chat) for _ in range(size * BUCKETS)]
+        drawn.sort(key=lambda demonstration: demonstration.num_tokens)
+        for bucket in rng.permutation(BUCKETS):
+            yield drawn[bucket * size : (bucket + 1) * size]
+
+
+def _copying(chat: Chat, rng: np.random.Generator, size: int) -> Iterator[list[Demonstration]]:
+    """Yield batches of random texts, each followed by other text and then by itself, for ever."""
+    ids = np.array(chat.tokenizer.convert_tokens_to_ids(list("0123456789abc+-*=:;,()")), np.int32)
+    mark = np.array([chat.tokenizer.eos_token_id], np.int32)
+    while True:
+        yield [_copy(ids, mark, rng) for _ in range(size)]
+
+
+def _copy(ids: Ids, mark: Ids, rng: np.random.Generator) -> Demonstration:
+    text = rng.choice(ids, int(rng.integers(8, 28)))
+    other = rng.choice(ids, int(rng.integers(1, 30)))
+    token_ids = np.concatenate([mark, text, other, mark, text])
+    mask = np.zeros(len(token_ids), bool)
+    mask[1 - len(text) :] = True  # the first id of a copy cannot be known
+    return Demonstration(token_ids=token_ids, mask=mask)
+
+
+def _arithmetic(chat: Chat, rng: np.random.Generator, size: int) -> Iterator[list[Demonstration]]:
+    """Yield batches of bare chains of steps, right ones, for ever."""
+    while True:
+        yield [_chain(chat, rng) for _ in range(size)]
+
+
+def _chain(chat: Chat, rng: np.random.Generator) -> Demonstration:
+    """Return four steps, each with an operand of one digit or, as in adding up, of two."""
+    value, steps = int(rng.integers(MODULUS)), []
+    for _ in range(4):
+        operation = str(rng.choice(list(OPERATIONS)))
+        operand = int(rng.integers(2, 10))
+        written = str(operand)
+        if rng.random() < 0.5:
+            operation, operand = "+", int(rng.integers(MODULUS))
+            written = f"{operand:02}"
+        result = apply(operation, value, operand)
+        steps.append(f"{value:02}{operation}{written}={result:02}")
+        value = result
+    ids = plain_ids(";" + ",".join(steps), chat.tokenizer)
+    mask = np.ones(len(ids), bool)
+    mask[0] = False
+    return Demonstration(token_ids=np.array(ids, np.int32), mask=mask)
+
+
+def by_turns(*kinds: Iterator[list[Demonstration]]) -> Iterator[list[Demonstration]]:
+    """Yield a batch of each kind by turns, for ever."""
+    for batches in cycle(kinds):
+        yield next(batches)
+
+
+def _shape(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """Return the shape of the model: a million parameters.
+
+    A Llama, because transformers takes any tokenizer it finds beside a Qwen2 for Qwen2's own.
+    """
+    return LlamaConfig(
+        vocab_size=128,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )

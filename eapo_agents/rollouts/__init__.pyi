@@ -1,0 +1,23 @@
+from .dynamic_sampling import DynamicSampling as DynamicSampling, Sampled as Sampled
+from .expert_watch import ExpertWatch as ExpertWatch, Watched as Watched
+from .paradigms import Paradigm as Paradigm, paradigm_of as paradigm_of, shares as shares
+from .rollout import (
+    Rollout as Rollout,
+    TokenLimits as TokenLimits,
+    derive_seed as derive_seed,
+    gather as gather,
+)
+from .text_rollout import (
+    CHARS_A_TOKEN as CHARS_A_TOKEN,
+    Attempt as Attempt,
+    TextRollout as TextRollout,
+    consult_about_whole as consult_about_whole,
+)
+from .trajectory import (
+    Demonstration as Demonstration,
+    Floats as Floats,
+    Group as Group,
+    Ids as Ids,
+    Trajectory as Trajectory,
+    encode as encode,
+)

@@ -1,0 +1,122 @@
+"""Dynamic sampling (DAPO, arXiv 2503.14476 eq. 11): keep the groups that teach something.
+
+A step's collection is a value: it says which problems to play next, takes their groups in whatever
+order they finished, and is done when it has enough or has tried as many as it may. Nothing here
+plays or waits but `DynamicSampling.sample`, which drives a collection to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from eapo_agents.rollouts.rollout import gather
+from eapo_agents.rollouts.trajectory import Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicSampling:
+    """How many groups a training step wants, and how hard it tries (paper, Table 5).
+
+    Problems are played `problems_per_round` at a time, every group of a round is finished, and
+    groups are kept in the order of their problems: taking the first to finish would throw
+    consulting episodes away, which are slower. After `max_rounds` it makes do with what there is.
+
+    Args:
+        groups_per_step: the train batch size, in problems.
+        problems_per_round: the generation batch size, in problems.
+        max_rounds: the most generation batches a step may use.
+        surplus: groups with signal beyond `groups_per_step`: "discard" them, or "carry" as many
+            again into the next step, which learns from them first; they are then an update old.
+
+    Raises:
+        ValueError: a number below 1, or another word for `surplus`.
+    """
+
+    groups_per_step: int = 32
+    problems_per_round: int = 96
+    max_rounds: int = 10
+    surplus: Literal["discard", "carry"] = "discard"
+
+    def __post_init__(self) -> None:
+        for name in ("groups_per_step", "problems_per_round", "max_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.surplus not in ("discard", "carry"):
+            raise ValueError(f"surplus must be discard or carry, not {self.surplus!r}")
+
+    async def sample(
+        self,
+        play: Callable[[int], Coroutine[None, None, Group]],
+        first: int,
+        carried: tuple[Group, ...] = (),
+    ) -> Sampled:
+        """Return the groups of a step, playing problem numbers `first`, `first + 1`, ..."""
+        collection = Collection(sampling=self, first=first, carried=carried)
+        while numbers := collection.numbers:
+            groups = await gather(play(number) for number in numbers)
+            collection = collection.receive(dict(zip(numbers, groups, strict=True)))
+        return collection.sampled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """The groups of one training step so far.
+
+    Args:
+        sampling: how many are wanted.
+        first: the number of the first problem that the step plays.
+        carried: groups that an earlier step left over.
+        played: the groups of problems `first`, `first + 1`, ..., in this order.
+    """
+
+    sampling: DynamicSampling
+    first: int
+    carried: tuple[Group, ...] = ()
+    played: tuple[Group, ...] = ()
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the problems to play next; empty when the step has what it gets."""
+        wanted, a_round = self.sampling.groups_per_step, self.sampling.problems_per_round
+        exhausted = len(self.played) >= self.sampling.max_rounds * a_round
+        start = self.first + len(self.played)
+        done = exhausted or bool(self.played and len(self._useful) >= wanted)
+        return range(start, start if done else start + a_round)
+
+    def receive(self, groups: Mapping[int, Group]) -> Collection:
+        """Return the collection with the groups of `numbers`, by number, in any order.
+
+        Raises:
+            ValueError: groups of other problems than `numbers`.
+        """
+        if sorted(groups) != list(self.numbers):
+            raise ValueError(f"groups of {sorted(groups)} instead of {list(self.numbers)}")
+        return replace(self, played=(*self.played, *(groups[n] for n in self.numbers)))
+
+    @property
+    def sampled(self) -> Sampled:
+        """What the step learns from, and what it leaves over."""
+        wanted = self.sampling.groups_per_step
+        left = self._useful[wanted : 2 * wanted] if self.sampling.surplus == "carry" else ()
+        return Sampled(kept=self._useful[:wanted], played=self.played, surplus=left)
+
+    @property
+    def _useful(self) -> tuple[Group, ...]:
+        return (*self.carried, *(group for group in self.played if group.has_signal))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What dynamic sampling brings.
+
+    Args:
+        kept: the groups to learn from; those that were carried come first.
+        played: every group that was played in this step, with signal or without.
+        surplus: groups with signal that the next step starts with.
+    """
+
+    kept: tuple[Group, ...]
+    played: tuple[Group, ...]
+    surplus: tuple[Group, ...] = ()

@@ -1,0 +1,99 @@
+"""[edge] The policy's own server: vLLM's OpenAI server, ready to take the learner's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from eapo_agents.serving.experts import ExpertServers, serve
+from eapo_agents.serving.process import HOST, ServerProcess
+from eapo_agents.serving.weight_transfer import Backend
+
+_EXTENSION = "eapo_agents.serving.vllm_file_weights.FileWeights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedPolicy:
+    """A server of the policy on this machine, on a port of the loopback.
+
+    Args:
+        model: a folder or hub id with model and tokenizer; the learner must start from the same.
+        port: of the server.
+        transfer: how new weights come: "file", or "nccl" between GPUs.
+        dtype: of the weights in the server.
+        tensor_parallel_size: how many GPUs share the model.
+        max_model_len: the most tokens of prompt and completion; by default, the model's.
+        max_num_seqs: the most completions that decode together.
+        options: further options of vLLM's server; they win over ours.
+        start_timeout_s: how long the server may take to answer.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    model: str
+    port: int = 8100
+    transfer: Backend = "file"
+    dtype: str = "bfloat16"
+    tensor_parallel_size: int = 1
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    options: Sequence[str] = ()
+    start_timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        assert self.servers.replicas == 1  # which checks the values
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def setting(self) -> str:
+        """What makes a config sample on this server, as options of `eapo train`."""
+        return (
+            f"--set model.engine=vllm-server --set policy_server.base_url={self.base_url}"
+            f" --set policy_server.transfer={self.transfer}"
+        )
+
+    @property
+    def servers(self) -> ExpertServers:
+        """The server as one of a kind with those of experts."""
+        extension = ("--worker-extension-cls", _EXTENSION) if self.transfer == "file" else ()
+        return ExpertServers(
+            model=self.model,
+            port=self.port,
+            tensor_parallel_size=self.tensor_parallel_size,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            start_timeout_s=self.start_timeout_s,
+            environment={"VLLM_SERVER_DEV_MODE": "1"},  # the control plane
+            options=(
+                *("--dtype", self.dtype, "--logprobs-mode", "processed_logprobs"),
+                *("--generation-config", "vllm"),
+                *("--weight-transfer-config", f'{{"backend": "{self.transfer}"}}'),
+                *extension,
+                *self.options,
+            ),
+        )
+
+    @contextmanager
+    def run(self) -> Iterator[ServerProcess]:
+        """Start the server and yield it when it answers; end it afterwards.
+
+        Raises:
+            ChildProcessError, TimeoutError, ValueError: as `ExpertServers.run`.
+        """
+        with self.servers.run() as [server]:
+            yield server
+
+
+def serve_policy(policy: ServedPolicy) -> int:
+    """Serve until Ctrl-C or SIGTERM, or until the server ends; return the exit status.
+
+    Raises:
+        ChildProcessError, TimeoutError, ValueError: as `ExpertServers.run`.
+    """
+    return serve(policy.servers, "to sample on it", policy.setting)

@@ -1,0 +1,204 @@
+"""[edge] The trainer's side of vLLM's weight-transfer API: the learner's weights into a server.
+
+A transfer is begun, filled and finished over HTTP; the weights themselves go through a file in
+shared memory (`vllm_file_weights.py`), or, where trainer and server have GPUs, by NCCL. Either way
+the server's prefix cache is dropped, whose keys and values are of the old weights.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from safetensors.torch import save_file
+
+from eapo_agents.serving.process import free_port
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Backend = Literal["file", "nccl"]
+_TIMEOUT_S = 600.0
+
+
+class WeightTransfer(Protocol):
+    """A way to put weights into a running server."""
+
+    def send(self, weights: Mapping[str, Tensor]) -> None:
+        """Put all weights into the server; it samples from them afterwards.
+
+        Raises:
+            ConnectionError: the server did not take them.
+        """
+
+    def close(self) -> None:
+        """Give up what the transfer holds in the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The server's control plane, at `http://host:port`; the calls are vLLM's own.
+
+    Raises:
+        ConnectionError: from each, when the server does not answer, or refuses.
+    """
+
+    root: str
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Agree on the transfer."""
+        self.post("init_weight_transfer_engine", {"init_info": init_info})
+
+    def start_weight_update(self) -> None:
+        """Begin."""
+        self.post("start_weight_update")
+
+    def update_weights(self, update_info: object) -> None:
+        """Say what comes."""
+        self.post("update_weights", {"update_info": update_info})
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Finish, and drop the prefix cache."""
+        self.post("finish_weight_update", {})
+        if not json.loads(self._call("POST", "reset_prefix_cache", None))["success"]:
+            raise ConnectionError(f"the policy server {self.root} kept its prefix cache")
+
+    def shutdown_weight_transfer_engine(self) -> None:
+        """Let another trainer come."""
+        self.post("shutdown_weight_transfer_engine")
+
+    def world_size(self) -> int:
+        """Return the number of the server's workers."""
+        return int(json.loads(self._call("GET", "get_world_size", None))["world_size"])
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what the server serves: names, and how long a context may be."""
+        served: list[dict[str, Any]] = json.loads(self._call("GET", "v1/models", None))["data"]
+        return served
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> None:
+        """Send a command."""
+        self._call("POST", path, body)
+
+    def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.root}/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+                content: bytes = answer.read()
+                return content
+        except urllib.error.HTTPError as error:
+            said = error.read().decode("utf-8", "replace")[:500]
+            raise ConnectionError(
+                f"the policy server {self.root} refused {path} ({error.code}): {said}. It must be"
+                " one of `eapo serve-policy`"
+            ) from None
+        except OSError as error:
+            raise ConnectionError(
+                f"the policy server {self.root} does not answer to {path}: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class FileTransfer:
+    """By a file in shared memory: trainer and server are on one machine."""
+
+    control: Control
+
+    def send(self, weights: Mapping[str, Tensor]) -> None:
+        """See `WeightTransfer.send`."""
+        with weights_file(weights) as folder:
+            self.control.start_weight_update()
+            self.control.update_weights({"path": str(Path(folder) / "model.safetensors")})
+            self.control.finish_weight_update()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class NCCLTransfer:
+    """By NCCL, from the trainer's GPU to those of the server: vLLM's own engine on both sides.
+
+    Args:
+        control: the server's control plane.
+        address: of the trainer, as the server reaches it.
+    """
+
+    control: Control
+    address: str = "127.0.0.1"
+
+    def send(self, weights: Mapping[str, Tensor]) -> None:
+        """See `WeightTransfer.send`."""
+        self._source.weights = weights
+        self._engine.send_weights()
+
+    def close(self) -> None:
+        """Close the communicator on both sides."""
+        if "_engine" in self.__dict__:
+            self._engine.shutdown()
+            self.control.shutdown_weight_transfer_engine()
+
+    @cached_property
+    def _source(self) -> Any:
+        return nccl_source()
+
+    @cached_property
+    def _engine(self) -> Any:
+        from vllm.distributed.weight_transfer.nccl_engine import (
+            NCCLTrainerInitInfo,
+            NCCLTrainerWeightTransferEngine,
+        )
+
+        info = NCCLTrainerInitInfo(
+            master_address=self.address,
+            master_port=free_port(),
+            world_size=1 + self.control.world_size(),
+            rank=0,
+        )
+        return NCCLTrainerWeightTransferEngine.trainer_init(
+            info, client=self.control, source=self._source
+        )
+
+
+def nccl_source() -> Any:
+    """Return vLLM's `WeightSource` over the mapping that stands in its attribute `weights`."""
+    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    class Weights(WeightSource):  # type: ignore[misc]
+        weights: Mapping[str, Tensor]
+
+        def metadata(self) -> list[Any]:
+            return [
+                ParamMeta(name, weight.dtype, tuple(weight.shape))
+                for name, weight in self.weights.items()
+            ]
+
+        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+            yield from self.weights.items()
+
+    return Weights()
+
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def weights_file(weights: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield a folder that holds the weights, in shared memory if there is any."""
+
+    place = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+    with TemporaryDirectory(prefix="eapo-weights-", dir=place) as folder:
+        copies = {name: weight.cpu().clone().contiguous() for name, weight in weights.items()}
+        save_file(copies, Path(folder) / "model.safetensors")
+        yield folder

@@ -1,0 +1,231 @@
+"""Ready settings, as functions that return a config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from eapo_agents.learning import DapoSettings, LearnerSettings, SyncProbe
+from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMSettings
+from eapo_agents.rollouts import DynamicSampling, TokenLimits
+from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.settings import (
+    DistillationSettings,
+    EvaluationSettings,
+    ExpertSettings,
+    ProblemSettings,
+    RolloutSettings,
+)
+from eapo_env.annealing import Annealing
+from eapo_env.endpoints import Endpoint
+
+R1_QWEN_7B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+R1_QWEN_14B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
+R1_LLAMA_8B = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
+QWEN3_8B = "Qwen/Qwen3-8B"
+QWQ_32B = "Qwen/QwQ-32B"
+
+
+def embedded() -> TrainConfig:
+    """Return EAPO on the embedded model and procedural problems: minutes on two CPU cores."""
+    steps = 80
+    return TrainConfig(
+        name="embedded",
+        steps=steps,
+        annealing=Annealing(steps=steps, turn_budget=2),
+        problems=ProblemSettings(num_problems=4096, brackets=3),
+        rollout=RolloutSettings(
+            group_size=8,
+            wording="terse",
+            sampling=DynamicSampling(groups_per_step=16, problems_per_round=16, max_rounds=1),
+            limits=TokenLimits(max_response_tokens=256, max_reply_tokens=32),
+        ),
+        learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
+        evaluation=EvaluationSettings(every=20),
+        vllm=VLLMSettings(dtype="float32"),
+    )
+
+
+def r1_distill_qwen_7b() -> TrainConfig:
+    """Return EAPO as in Table 1: DeepSeek-R1-Distill-Qwen-7B with three replicas of QwQ-32B.
+
+    Table 5's values; the rest is inferred from the DAPO recipe (`table_5`).
+    """
+    return table_5("r1-distill-qwen-7b", policy=R1_QWEN_7B, experts=(QWQ_32B,) * 3)
+
+
+def r1_distill_qwen_14b() -> TrainConfig:
+    """Return EAPO with a larger policy (Figure 3), otherwise as `r1_distill_qwen_7b`."""
+    return table_5("r1-distill-qwen-14b", policy=R1_QWEN_14B, experts=(QWQ_32B,) * 3)
+
+
+def qwen3_8b() -> TrainConfig:
+    """Return EAPO with Qwen3-8B as the policy (Appendix J), otherwise as `r1_distill_qwen_7b`.
+
+    The appendix names no experts; these are the main experiment's.
+    """
+    return table_5("qwen3-8b", policy=QWEN3_8B, experts=(QWQ_32B,) * 3)
+
+
+def sequential_queries() -> TrainConfig:
+    """Return EAPO with one query a turn instead of three in parallel (Table 2)."""
+    config = replace(r1_distill_qwen_7b(), name="sequential-queries")
+    return replace(config, annealing=replace(config.annealing, queries_per_turn=1))
+
+
+def r1_distill_qwen_14b_experts() -> TrainConfig:
+    """Return EAPO with weaker experts: three of DeepSeek-R1-Distill-Qwen-14B (Table 2)."""
+    return table_5("r1-14b-experts", policy=R1_QWEN_7B, experts=(R1_QWEN_14B,) * 3)
+
+
+def r1_distill_qwen_7b_experts() -> TrainConfig:
+    """Return EAPO with a homogeneous pool: three copies of the policy's base model (Table 3)."""
+    return table_5("r1-7b-experts", policy=R1_QWEN_7B, experts=(R1_QWEN_7B,) * 3)
+
+
+def deepseek_distill_llama_8b_experts() -> TrainConfig:
+    """Return EAPO with a heterogeneous pool: experts as small as the policy, but others (Table 3).
+
+    The paper says "Llama-8B"; DeepSeek-R1-Distill-Llama-8B is the reasoning model of that size in
+    the policy's own family.
+    """
+    return table_5("llama-8b-experts", policy=R1_QWEN_7B, experts=(R1_LLAMA_8B,) * 3)
+
+
+def mixed_experts() -> TrainConfig:
+    """Return EAPO with the pool 7B+14B+32B of the workflows (Table 6): a server for each."""
+    experts = (R1_QWEN_7B, R1_QWEN_14B, QWQ_32B)
+    return table_5("mixed-experts", policy=R1_QWEN_7B, experts=experts)
+
+
+def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
+    """Return the paper's training (3.1, Appendix A, Table 5) of a policy with a pool of experts.
+
+    From the paper: response length, batches, learning rate and its warm-up, clip ratios,
+    temperature, top-p, top-k, tensor parallelism, three queries a turn, k = 32. Prompts
+    of DAPO and AIME are shorter than Table 5's 2048 tokens, so that limit is not a setting.
+
+    Inferred from the DAPO recipe, since the paper omits them: group size 16, at most 10 generation
+    batches a step, weight decay 0.1, gradient clip 1.0, dual clip 10, the token mean
+    over the batch, the algorithm itself. The importance cap 2 is usual with vLLM as the sampler.
+
+    Our choices, where neither says: 200 training steps, a turn budget of 4 at first; vLLM on a
+    server of its own, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of
+    139 GiB; a tolerance of 0.5 nats between sampler and learner, both in bfloat16, since 0.1 is
+    usual there. Experts reason for up to 8,192 tokens: a call may take 15 minutes, 256 of them go
+    to a server at once, and a consultation may wait half an hour.
+
+    Args:
+        name: of the run.
+        policy: a hub id.
+        experts: hub ids, in the order of the query slots. Each model has a server on loopback, the
+            first at port 8000, the next at 8001, and so on.
+    """
+    steps = 200
+    return TrainConfig(
+        name=name,
+        steps=steps,
+        algorithm="dapo",
+        annealing=Annealing(steps=steps, turn_budget=4, queries_per_turn=3),
+        model=ModelSettings(path=policy, dtype="bfloat16", engine="vllm-server"),
+        problems=ProblemSettings(source="dapo-math-17k"),
+        experts=ExpertSettings(
+            kind="openai", endpoints=_on_loopback(experts), batch_timeout_s=1800.0
+        ),
+        rollout=RolloutSettings(
+            group_size=16,
+            temperature=1.0,
+            truncation=Truncation(top_p=1.0, top_k=-1),
+            sampling=DynamicSampling(groups_per_step=32, problems_per_round=96, max_rounds=10),
+            limits=TokenLimits(max_response_tokens=20_480),
+        ),
+        dapo=DapoSettings(
+            clip_low=0.20,
+            clip_high=0.28,
+            dual_clip=10.0,
+            importance_cap=2.0,
+            normalisation="batch",
+        ),
+        learner=LearnerSettings(
+            learning_rate=1e-6,
+            warmup_steps=10,
+            weight_decay=0.1,
+            max_grad_norm=1.0,
+            temperature=1.0,
+            precision="bfloat16",
+            gradient_checkpointing=True,
+        ),
+        vllm=VLLMSettings(tensor_parallel_size=4),
+        sync=SyncProbe(tolerance=0.5),
+        evaluation=EvaluationSettings(
+            problems=ProblemSettings(source="aime-2024"), samples_per_problem=32, every=20
+        ),
+    )
+
+
+def _on_loopback(experts: Sequence[str]) -> tuple[Endpoint, ...]:
+    return tuple(
+        Endpoint(
+            base_url=f"http://127.0.0.1:{8000 + n}/v1",
+            models=(model,) * experts.count(model),
+            max_live_calls=256,
+            call_timeout_s=900.0,
+        )
+        for n, model in enumerate(dict.fromkeys(experts))
+    )
+
+
+def self_exploratory(config: TrainConfig) -> TrainConfig:
+    """Return the same training without experts: alone from the first step (paper 3.1)."""
+    return replace(
+        config,
+        name=f"{config.name}-self-exploratory",
+        annealing=replace(config.annealing, turn_budget=1),
+    )
+
+
+def distilled(config: TrainConfig, *, lora_rank: int = 0) -> TrainConfig:
+    """Return the distillation of the same experts into the same model (paper 3.1).
+
+    The paper gives no value of it. Learning rates: 1e-5, and 1e-4 for adapters, are usual for the
+    supervised fine-tuning of models of billions of parameters; the embedded one takes more.
+    """
+    rates = (1e-3, 3e-3) if config.model.path == EMBEDDED else (1e-5, 1e-4)
+    return replace(
+        config,
+        name=f"{config.name}-distilled{'-lora' if lora_rank else ''}",
+        annealing=replace(config.annealing, turn_budget=1),
+        distillation=DistillationSettings(
+            learning_rate=rates[bool(lora_rank)], lora_rank=lora_rank
+        ),
+    )
+
+
+def preset_named(name: str) -> TrainConfig:
+    """Return the preset of this name.
+
+    Raises:
+        ValueError: no such preset; one that is alike and all are named.
+    """
+    presets = {preset.__name__: preset for preset in PRESETS}
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, n=1)
+        guess = f": did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"unknown preset {name!r}{guess} There are {', '.join(presets)}")
+    return presets[name]()
+
+
+PRESETS: Final[tuple[Callable[[], TrainConfig], ...]] = (
+    embedded,
+    r1_distill_qwen_7b,
+    r1_distill_qwen_14b,
+    qwen3_8b,
+    sequential_queries,
+    r1_distill_qwen_14b_experts,
+    r1_distill_qwen_7b_experts,
+    deepseek_distill_llama_8b_experts,
+    mixed_experts,
+)
+"""Those that the command line knows by name."""

@@ -1,0 +1,1 @@
+"""What a report shows of one or several runs: tables, plots, example transcripts."""

@@ -1,0 +1,313 @@
+"""The run folder: what a training run leaves behind, for a person to read and for itself to go on.
+
+    config.json             every setting
+    metrics.jsonl           one line a training step
+    tensorboard/            the same, for TensorBoard
+    transcripts/            episodes as text and data, one file per recorded step
+    evaluations/            every sample's verdict of each evaluation, alone
+    checkpoints/step-000100 the model in Hugging Face format, the optimiser, where to go on
+    report/                 tables, pictures, example transcripts (written by `report.py`)
+
+A checkpoint is whole or not there (`files.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
+from eapo_agents.files import json_lines, remove_folder, write_folder, write_text
+from eapo_agents.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Metrics = Mapping[str, float]
+
+_AT_FIRST = ("config.json", "metrics.jsonl")
+"""All that a run folder holds until something is computed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that exists; `Run.create` makes a fresh one, `Run.open` finds an old one."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, config: TrainConfig, root: Path) -> Run:
+        """Return a new run in the first free `root/NAME-N`: its config, and no steps yet.
+
+        Raises:
+            ValueError: no folder can be made there.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = next(filter(_made, (root / f"{config.name}-{n}" for n in count(1))))
+            write_text(folder / "config.json", config.to_json())
+            (folder / "metrics.jsonl").touch()
+        except OSError as error:
+            raise ValueError(f"cannot make a run folder in {root}: {error}") from error
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Return the run in a folder.
+
+        Raises:
+            ValueError: the folder holds no run.
+        """
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder} holds no run: there is no config.json in it")
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        return TrainConfig.read(self.folder / "config.json")
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The recorded metrics, a mapping per training step, in order.
+
+        Raises:
+            ValueError: a line that holds no step's metrics; a last line cut short by a crash is
+                left out.
+        """
+        path = self.folder / "metrics.jsonl"
+        rows = json_lines(path)
+        for number, row in enumerate(rows, start=1):
+            if not _is_metrics(row):
+                raise ValueError(f"{path}, line {number} holds no step's metrics: {row!r:.80}")
+        return rows
+
+    def record(self, step: int, metrics: Metrics) -> None:
+        """Append a step's metrics."""
+        line = json.dumps({"step": step, **metrics})
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+        if self.config.wandb_project:
+            self._wandb.log(dict(metrics), step=step)
+
+    def record_transcripts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a step's episodes, one JSON object a line."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.folder / "transcripts" / f"step-{step:06d}.jsonl", text)
+
+    def record_evaluation(self, step: int, report: Mapping[str, Any]) -> None:
+        """Write a step's whole evaluation, every sample's verdict included."""
+        path = self.folder / "evaluations" / f"step-{step:06d}.json"
+        write_text(path, json.dumps(report) + "\n")
+
+    @property
+    def last_evaluation(self) -> dict[str, Any] | None:
+        """The newest evaluation; None before the first."""
+        files = list(self.evaluations.values())
+        return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
+    @property
+    def evaluations(self) -> dict[int, Path]:
+        """The files of the evaluations by training step, in order."""
+        return _by_step(self.folder / "evaluations", "step-*.json")
+
+    @property
+    def transcripts(self) -> dict[int, Path]:
+        """The files of the transcripts by training step, in order."""
+        return _by_step(self.folder / "transcripts", "step-*.jsonl")
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        return sorted(p for p in (self.folder / "checkpoints").glob("step-*") if p.is_dir())
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Return the new checkpoint of a step, which `write` fills; prune the oldest ones.
+
+        Raises:
+            OSError: it cannot be written; the checkpoints before it are as they were.
+        """
+        place = self.folder / "checkpoints" / f"step-{step:06d}"
+        write_folder(place, write, mode=(self.folder / "config.json").stat().st_mode)
+        for old in self.checkpoints[: -self.config.keep_checkpoints]:
+            remove_folder(old)
+        return place
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics recorded after a step: the run goes on from there."""
+        kept = [row for row in self.metrics if row["step"] <= step]
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        for recorded in (self.transcripts, self.evaluations):
+            for number, path in recorded.items():
+                if number > step:
+                    path.unlink()
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Let nobody else train in this folder meanwhile; the lock ends with the process.
+
+        Raises:
+            ValueError: somebody else does.
+        """
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            _lock(handle, self.folder)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def or_nothing(self) -> Iterator[None]:
+        """Remove the folder of a run that fails before anything was computed."""
+        try:
+            yield
+        except BaseException:
+            if self._is_untouched:
+                for name in _AT_FIRST:
+                    (self.folder / name).unlink()
+                self.folder.rmdir()
+            raise
+
+    @property
+    def _is_untouched(self) -> bool:
+        names = sorted(path.name for path in self.folder.iterdir())
+        return names == list(_AT_FIRST) and not self.metrics
+
+    @contextmanager
+    def naming(self, step: int) -> Iterator[None]:
+        """Let an error say in which step it came, and from where the run can go on.
+
+        A run in which nothing was computed yet has nowhere to go on from.
+        """
+        try:
+            yield
+        except Exception as error:
+            newest = self.checkpoints[-1].name if self.checkpoints else "its start"
+            rest = "" if self._is_untouched else f"; {self.folder} can go on from {newest}"
+            error.add_note(f"This was training step {step}{rest}")
+            raise
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        if "_tensorboard" in self.__dict__:
+            self._tensorboard.close()
+        if "_wandb" in self.__dict__:
+            self._wandb.finish()
+
+    @cached_property
+    def _tensorboard(self) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        steps = [int(row["step"]) for row in self.metrics]
+        return SummaryWriter(
+            str(self.folder / "tensorboard"), purge_step=steps[-1] + 1 if steps else None
+        )
+
+    @cached_property
+    def _wandb(self) -> Any:
+        import wandb
+
+        return wandb.init(
+            project=self.config.wandb_project,
+            name=self.name,
+            id=f"{self.name}-{self.folder.stat().st_ino}",
+            resume="allow",
+            dir=str(self.folder),
+            config=json.loads(self.config.to_json()),
+        )
+
+
+def model_config(path: str, preset: TrainConfig) -> TrainConfig:
+    """Return the settings around a model: a run's own with its newest checkpoint, or a preset's.
+
+    Raises:
+        ValueError: a run that has no checkpoint yet.
+    """
+    folder = Path(path)
+    if not (folder / "metrics.jsonl").is_file():
+        return replace(preset, model=replace(preset.model, path=path))
+    run = Run.open(folder)
+    if not run.checkpoints:
+        raise ValueError(f"the run {path} has no checkpoint yet")
+    return replace(run.config, model=replace(run.config.model, path=str(run.checkpoints[-1])))
+
+
+def _is_metrics(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and all(isinstance(value, int | float) for value in row.values())
+    )
+
+
+def _by_step(folder: Path, pattern: str) -> dict[int, Path]:
+    return dict(sorted((_step(path), path) for path in folder.glob(pattern)))
+
+
+def _step(path: Path) -> int:
+    number = path.stem.removeprefix("step-")
+    if not number.isdecimal():
+        raise ValueError(f"{path} is of no training step: {number!r} is not a number")
+    return int(number)
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; return whether it is new."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another process is training in {folder}") from None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Return the evaluation in a JSON file, or the newest one in a run folder.
+
+    Raises:
+        ValueError: there is none, or the file holds something else.
+    """
+    if path.is_dir():
+        _refuse_folder_of_evaluations(path)
+        return run_evaluation(Run.open(path))
+    return evaluation_in(path)
+
+
+def _refuse_folder_of_evaluations(folder: Path) -> None:
+    files = sorted(str(path) for path in folder.glob("*.json"))
+    if files and str(folder / "config.json") not in files:
+        raise ValueError(f"{folder} is no run; name the evaluations in it: {' '.join(files)}")
+
+
+def run_evaluation(run: Run) -> Evaluation:
+    """Return the newest evaluation of a run.
+
+    Raises:
+        ValueError: the run has none yet, or its file holds something else.
+    """
+    paths = list(run.evaluations.values())
+    if not paths:
+        raise ValueError(f"{run.folder} has no evaluation yet")
+    report = report_in(paths[-1])
+    return Evaluation(name=run.name, reports={run.config.evaluation.problems.label: report})

@@ -1,0 +1,132 @@
+"""What the episodes of a training step say: numbers for the metrics, rows for the transcripts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from eapo_agents.evaluation import CallRates, call_rates
+from eapo_agents.rollouts import Group, Sampled, Trajectory, paradigm_of, shares
+from eapo_env.types import Reply
+
+_LOG = logging.getLogger(__name__)
+
+
+def step_metrics(sampled: Sampled) -> dict[str, float]:
+    """Return the metrics of all episodes played in a step, learned from or not.
+
+    Rates are shares of episodes unless they say otherwise; lengths are means in tokens.
+    """
+    played = [trajectory for group in sampled.played for trajectory in group.trajectories]
+    episodes = [trajectory.episode for trajectory in played]
+    queries = sum(episode.num_queries for episode in episodes)
+    turns = [episode.turn for episode in episodes]
+    consultations = [len(episode.consultations) for episode in episodes]
+    calls = call_rates(consultations, turns) if any(turns) else CallRates(0.0, 0.0)
+    policy_tokens = [trajectory.num_policy_tokens for trajectory in played]
+    return {
+        "reward": _mean([trajectory.reward for trajectory in played]),
+        "accuracy": _mean([trajectory.correct for trajectory in played]),
+        "call_rate": calls.per_episode,
+        "call_rate_per_turn": calls.per_turn,
+        "queries_per_episode": queries / len(episodes),
+        "acceptance_rate_realised": sum(e.num_accepted for e in episodes) / max(queries, 1),
+        "failed_reply_rate": _failed_reply_rate(played),
+        "alone_rate": _mean([episode.rules.is_alone for episode in episodes]),
+        "turns_per_episode": _mean(turns),
+        "truncation_rate": _mean(
+            [bool(e.stop_reason and e.stop_reason.truncated) for e in episodes]
+        ),
+        "no_answer_rate": _mean([trajectory.status == "no_answer" for trajectory in played]),
+        "verifier_failure_rate": _mean(
+            [t.status in ("timeout", "memory", "too_complex") for t in played]
+        ),
+        "response_tokens": _mean(policy_tokens),
+        "policy_tokens": float(sum(policy_tokens)),
+        "environment_tokens": float(sum(t.num_environment_tokens for t in played)),
+        "expert_tokens": float(sum(map(_relayed_tokens, played))),
+        "groups_all_right": _mean([bool(group.correct_G.all()) for group in sampled.played]),
+        "groups_all_wrong": _mean([not group.correct_G.any() for group in sampled.played]),
+        "groups_kept": float(len(sampled.kept)),
+        "problems_used": float(len(sampled.played)),
+        **shares(episodes),
+    }
+
+
+def alarm(step: int, truncation_rate: float, limit: float) -> None:
+    """Say loudly that responses are cut short: such a run learns to be short, or nothing."""
+    if truncation_rate > limit:
+        _LOG.warning(
+            "STEP %d: %.0f%% OF THE RESPONSES WERE CUT SHORT (more than %.0f%%); see"
+            " rollout.limits.max_response_tokens and the model's context",
+            step,
+            100 * truncation_rate,
+            100 * limit,
+        )
+
+
+def transcript_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
+    """Yield each episode as a JSON-ready row: its rules, its text, what was asked and answered."""
+    for group in groups:
+        for member, trajectory in enumerate(group.trajectories):
+            yield transcript_row(trajectory) | {"member": member}
+
+
+def transcript_row(trajectory: Trajectory) -> dict[str, Any]:
+    """Return one episode as a JSON-ready row."""
+    episode = trajectory.episode
+    return {
+        "problem_id": episode.problem.id,
+        "answer": episode.problem.answer,
+        "status": trajectory.status,
+        "reward": trajectory.reward,
+        "stop_reason": str(episode.stop_reason),
+        "turn_budget": episode.rules.turn_budget,
+        "acceptance_rate": episode.rules.acceptance_rate,
+        "policy_tokens": trajectory.num_policy_tokens,
+        "paradigm": paradigm_of(episode),
+        "messages": [{"role": m.role, "content": m.content} for m in episode.messages],
+        "consultations": [
+            [
+                _consulted(query.text, accepted, reply)
+                for query, accepted, reply in zip(c.queries, c.accepted, c.replies, strict=True)
+            ]
+            for c in episode.consultations
+        ],
+    }
+
+
+def _consulted(query: str, accepted: bool, reply: object) -> dict[str, Any]:
+    row: dict[str, Any] = {"query": query, "accepted": accepted}
+    if isinstance(reply, Reply):
+        return row | {"expert": reply.expert, "reply": reply.text}
+    return row | {"unavailable": getattr(reply, "reason", "")}
+
+
+def _failed_reply_rate(played: Sequence[Trajectory]) -> float:
+    """Return the share of accepted queries whose expert did not answer."""
+    answered = [
+        isinstance(reply, Reply)
+        for trajectory in played
+        for consultation in trajectory.episode.consultations
+        for accepted, reply in zip(consultation.accepted, consultation.replies, strict=True)
+        if accepted
+    ]
+    return 1.0 - _mean(answered) if answered else 0.0
+
+
+def _relayed_tokens(trajectory: Trajectory) -> int:
+    """Return how many ids the policy read after its first turn, if it consulted: the relays.
+
+    Tags and notices around the experts' words count, as they do in the policy's context.
+    """
+    if not trajectory.episode.consultations:
+        return 0
+    return int((~trajectory.mask[trajectory.mask.argmax() :]).sum())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

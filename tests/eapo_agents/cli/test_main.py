@@ -1,0 +1,212 @@
+"""The command line in real processes: every command, its files, its errors, its exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+from command import ENVIRONMENT, as_options, eapo, succeed
+
+from eapo_agents.cli import main
+from eapo_agents.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two steps, trained by the command."""
+    root = tmp_path_factory.mktemp("runs")
+    short = ["steps=2", "annealing.steps=2"]
+    output = succeed("train", "embedded", *as_options([*tiny_settings, *short]), "--runs", root)
+    assert "tiny-1: 2 steps" in output
+    return Run.open(root / "tiny-1")
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    script = """
+import sys
+from eapo_agents.cli import main
+try:
+    main(["--help"])
+finally:
+    heavy = {"torch", "transformers", "numpy", "gymnasium", "rich", "openai"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, "")
+    for command_name in ("train", "evaluate", "play", "report", "demo", "pretrain"):
+        assert f"\n    {command_name} " in done.stdout
+
+
+def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.json",
+        "evaluations",
+        "metrics.jsonl",
+        "report",
+        "tensorboard",
+        "transcripts",
+    }
+    assert [row["step"] for row in run.metrics] == [1, 2]
+    assert matplotlib.image.imread(run.folder / "report" / "training.png").size
+    page = (run.folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "### Self resolution" in page
+    assert "**The policy**" in page
+    assert run.config.name == "tiny"
+
+
+def test_evaluating_a_run_gives_what_training_found(run: Run, tmp_path: Path) -> None:
+    output = succeed("evaluate", run.folder, "--json", tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    [report] = report["sets"].values()
+    assert report == run.last_evaluation
+    assert 'mean@2 (the paper\'s "Pass@2")' in output
+    assert f"{report['mean_at_k']:.3f}" in output
+
+
+def test_evaluating_a_model_takes_the_settings_given(
+    tiny_model: Path, settings_without_model: list[str], tmp_path: Path
+) -> None:
+    more = as_options([*settings_without_model, "evaluation.samples_per_problem=3"])
+    output = succeed("evaluate", tiny_model, *more, "--json", tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    [report] = report["sets"].values()
+    assert (report["samples_per_problem"], report["num_problems"]) == (3, 4)
+    assert "mean@3" in output
+
+
+def test_the_demo_compares_two_trainings(tiny_settings: list[str], tmp_path: Path) -> None:
+    settings = [s for s in tiny_settings if not s.startswith("name=")]
+    output = succeed("demo", *as_options([*settings, "steps=2"]), "--runs", tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["eapo-1", "eapo-self-exploratory-1"]
+    assert "eapo-1 - eapo-self-exploratory-1" in output
+    assert "mean@k, alone" in output
+    assert (tmp_path / "eapo-1" / "comparison" / "report.md").is_file()
+    eapo_run, alone = (Run.open(tmp_path / name) for name in names)
+    assert eapo_run.metrics[0]["alone_rate"] < alone.metrics[0]["alone_rate"] == 1.0
+
+
+def test_a_report_of_several_runs(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    output = succeed("report", run.folder, copy, "--out", tmp_path / "both")
+    assert "training steps" in output
+    assert "+0.0" in output
+    assert f"report: {tmp_path / 'both' / 'report.md'}" in output
+    assert matplotlib.image.imread(tmp_path / "both" / "accuracy.png").size
+
+
+def test_pretraining_makes_a_model(tmp_path: Path) -> None:
+    settings = [
+        "copying_steps=1",
+        "arithmetic_steps=1",
+        "format_steps=1",
+        "careless_steps=1",
+        "batch_size=2",
+        "student.slip=0.5",
+    ]
+    output = succeed("pretrain", tmp_path / "model", *as_options(settings))
+    assert f"model: {tmp_path / 'model'}" in output
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_an_error_is_one_line_and_status_2() -> None:
+    done = eapo("train", "--set", "sede=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "eapo: unknown setting 'sede': did you mean 'seed'? `eapo settings` lists all\n"
+    )
+
+
+def test_without_the_train_extra_the_error_says_how_to_install_it() -> None:
+    command = [sys.executable, "-S", "-m", "eapo_agents.cli", "train"]  # sees no installed package
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("eapo: No module named ")
+    assert done.stderr.endswith("install it with: pip install 'eapo[train]'\n")
+
+
+def test_without_a_command_the_usage_is_shown() -> None:
+    done = eapo()
+    assert done.returncode == 2
+    assert "usage: eapo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "embeded"], "unknown preset 'embeded': did you mean 'embedded'?"),
+        (["train", "--resume", "HERE"], "HERE holds no run: there is no config.json in it"),
+        (["train", "--resume", "RUN", "--set", "seed=1"], "--resume takes the run's own settings"),
+        (["train", "--set", "seed"], "a setting reads section.key=value, not 'seed'"),
+        (["train", "--set", "model.path=HERE", "--runs", "HERE"], "no model can be loaded"),
+        (["train", "--runs", "RUN/config.json"], "cannot make a run folder in RUN/config.json"),
+        (["evaluate", "HERE"], "no model can be loaded from 'HERE'"),
+        (["evaluate", "FRESH"], "the run FRESH has no checkpoint yet"),
+        (["report", "HERE"], "HERE holds no run"),
+        (["report", "RUN", "RUN/../tiny-1"], "the run RUN/../tiny-1 is named twice"),
+        (["report", "FRESH"], "FRESH has no metrics yet"),
+        (["report", "RUN", "--out", "RUN/config.json"], "File exists"),
+        (["play", "--problems", "HERE/none.jsonl"], "none.jsonl"),
+        (["play", "--turns", "0"], "turn_budget must be at least 1, not 0"),
+        (["play", "--model", "HERE"], "no model can be loaded from 'HERE'"),
+        (["workflow", "embedded", "recorded", "--recording", "HERE/no"], "no recording HERE/no"),
+        (["pretrain", "HERE", "--set", "student.slip=2"], "slip must be in [0, 1], not 2"),
+    ],
+)
+def test_errors_say_what_is_wrong(
+    arguments: list[str],
+    message: str,
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fresh = Run.create(run.config, tmp_path)
+    places = {"HERE": str(tmp_path), "RUN": str(run.folder), "FRESH": str(fresh.folder)}
+
+    def filled(text: str) -> str:
+        for name, place in places.items():
+            text = text.replace(name, place)
+        return text
+
+    assert main([filled(argument) for argument in arguments]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("eapo: ")
+    assert errors.count("\n") == 1
+    assert filled(message) in errors
+
+
+@pytest.mark.parametrize("command", ["train", "demo", "distill"])
+@pytest.mark.parametrize("setting", ["model.path=HERE", "problems.source=HERE/none.jsonl"])
+def test_a_start_that_fails_leaves_no_run_folder(
+    command: str, setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, setting = tmp_path / "runs", setting.replace("HERE", str(tmp_path))
+    assert main([command, "--set", setting, "--runs", str(runs)]) == 2
+    assert "eapo: no " in capsys.readouterr().err
+    assert list(runs.iterdir()) == []
+
+
+def test_a_run_that_somebody_wants_to_go_on_with_is_never_removed(run: Run, tmp_path: Path) -> None:
+    config = replace(run.config, model=replace(run.config.model, path=str(tmp_path / "gone")))
+    fresh = Run.create(config, tmp_path)
+    assert main(["train", "--resume", str(fresh.folder)]) == 2
+    assert Run.open(fresh.folder).config == config
+
+
+def test_a_damaged_checkpoint_is_one_line(run: Run, tmp_path: Path) -> None:
+    copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
+    path = copy.checkpoints[-1] / "learner.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    done = eapo("train", "--resume", copy.folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"eapo: the checkpoint {path.parent} is damaged")
+    assert done.stderr.count("\n") == 1

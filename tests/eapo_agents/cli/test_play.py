@@ -1,0 +1,94 @@
+"""Playing in the terminal: a person at a real terminal or behind a pipe, and a model."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command import ENVIRONMENT, started, succeed
+
+from eapo_agents.training.config import TrainConfig
+
+DUMB = ENVIRONMENT | {"TERM": "dumb"}
+
+
+class Terminal:
+    """What a person sees and types."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.seen = ""
+
+    def wait_for(self, pattern: str) -> None:
+        """Read on until the pattern appears after what was waited for before."""
+        deadline = time.monotonic() + 120
+        while not (found := re.search(pattern, self.seen)):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen!r}"
+            if select.select([self.handle], [], [], 1.0)[0]:
+                self.seen += os.read(self.handle, 65536).decode()
+        self.seen = self.seen[found.end() :]
+
+    def type(self, text: str) -> None:
+        os.write(self.handle, text.encode())
+
+
+@contextmanager
+def terminal(*arguments: str | Path) -> Iterator[tuple[Terminal, subprocess.Popen[str]]]:
+    ours, theirs = pty.openpty()
+    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    child = started("play", *arguments, **ends, env=DUMB, start_new_session=True)
+    os.close(theirs)
+    try:
+        yield Terminal(ours), child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def test_a_person_consults_and_answers_at_a_terminal() -> None:
+    with terminal("--episodes", "2", "--seed", "3", "--turns", "3") as (person, child):
+        person.wait_for(r"mod 100")
+        person.wait_for("> ")
+        person.type("I ask:\n")
+        person.wait_for("> ")
+        person.type("<consult><query>(47+38)*6</query></consult>\n\n")
+        person.wait_for(r'<reply query="1" expert="calculator">')
+        person.wait_for(r"\b10\b")
+        person.wait_for(r"Turns left: 2")
+        person.wait_for("> ")
+        person.type("\\boxed{nothing}\n\n")
+        person.wait_for(r"answered: not correct; the answer is \d+, reward 0")
+        person.wait_for(r"mod 100")
+        person.wait_for("> ")
+        person.type("\x04")  # Ctrl-D
+        assert child.wait(timeout=60) == 0
+
+
+def test_a_person_behind_a_pipe(tiny_config: TrainConfig) -> None:
+    words = "Easy.\n\\boxed{3}\n\n\\boxed{4}\n\n"
+    problems = ("--problems", tiny_config.problems.source)
+    told = succeed("play", *problems, "--episodes", "3", input=words, env=DUMB)
+    assert "answered: correct, reward 1" in told
+    assert "answered: not correct; the answer is 3, reward 0" in told
+    assert told.count("Problem: p") == 3, "the input ends in the third episode"
+
+
+@pytest.mark.parametrize("turns", ["1", "2"])
+def test_a_model_plays_with_the_wording_it_was_trained_on(
+    tiny_model: Path, tiny_config: TrainConfig, turns: str
+) -> None:
+    options = ("--problems", tiny_config.problems.source, "--turns", turns, "--seed", "1")
+    told = succeed("play", "--model", tiny_model, *options, env=DUMB)
+    assert ("ask 3, turns 2" in told) == (turns == "2")
+    assert "Solve the problem" not in told
+    assert re.search(r"(answered|turn_budget): (not )?correct", told)

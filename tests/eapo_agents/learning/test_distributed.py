@@ -1,0 +1,192 @@
+"""Several real processes on gloo give what one gives: updates, whole runs, interruption, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shared_updates
+import torch
+from command import ENVIRONMENT, succeed
+from hypothesis import given, strategies as st
+
+from eapo_agents.learning.distributed import ALONE, dealt
+from eapo_agents.rollouts.trajectory import Group, Trajectory
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_env.episode import begin
+from eapo_env.types import Problem, Rules
+
+PROBLEM = Problem(id="p", statement="p", answer="2")
+FLOAT64 = ["learner.precision=float64", "learner.max_grad_norm=0.5"]
+ACCELERATE = (
+    "--multi_gpu --num_processes=2 --num_machines=1 --mixed_precision=no --dynamo_backend=no"
+    " --main_process_port=0"  # its launcher for CPUs wants MPI; this one starts torchrun
+)
+LAUNCHERS = {
+    "accelerate": ["accelerate.commands.launch", *ACCELERATE.split()],
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+}
+
+
+def launched(program: Sequence[str], launcher: str) -> subprocess.Popen[str]:
+    """Start a program in two processes; in the foreground, whatever this one inherited."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *LAUNCHERS[launcher], *program],
+        env=ENVIRONMENT,
+        text=True,
+        start_new_session=True,
+        restore_signals=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def groups(num: int, size: int) -> list[Group]:
+    luck = np.random.default_rng(num)
+    return [
+        Group(
+            problem=PROBLEM,
+            trajectories=tuple(trajectory(luck, float(member % 2)) for member in range(size)),
+        )
+        for _ in range(num)
+    ]
+
+
+def trajectory(luck: np.random.Generator, reward: float) -> Trajectory:
+    lengths = luck.integers(1, 8, size=4)
+    mask = np.repeat([False, True, False, True], lengths)
+    return Trajectory(
+        token_ids=luck.integers(5, 99, mask.size),
+        mask=mask,
+        logprobs=np.where(mask, -luck.exponential(2.5, mask.size), 0.0),
+        reward=reward,
+        status="correct" if reward else "wrong",
+        correct=bool(reward),
+        episode=begin(PROBLEM, Rules(), seed=0),
+    )
+
+
+CASES = {
+    "padded": (["learner.max_batch_tokens=64"], (4, 4)),
+    "packed": (["learner.layout=packed", "learner.max_batch_tokens=64"], (4, 4)),
+    "shared": (["learner.layout=shared", "learner.max_batch_tokens=256"], (4, 4)),
+    "checkpointed": (["learner.layout=padded", "learner.gradient_checkpointing=true"], (4, 4)),
+    "one more than the other": (["learner.max_batch_tokens=1"], (1, 3)),
+    "float32": (["learner.precision=float32"], (4, 4)),
+    "several updates": (["learner.mini_batches=2", "learner.epochs=2"], (4, 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def cases(tiny_config: TrainConfig) -> dict[str, tuple[TrainConfig, list[Group]]]:
+    return {
+        name: (with_settings(tiny_config, FLOAT64 + settings), groups(*shape))
+        for name, (settings, shape) in CASES.items()
+    }
+
+
+def test_two_processes_make_the_updates_of_one(
+    cases: dict[str, tuple[TrainConfig, list[Group]]], tmp_path: Path
+) -> None:
+    given, result = tmp_path / "cases", tmp_path / "result"
+    given.write_bytes(pickle.dumps(list(cases.values())))
+    program = [shared_updates.__file__, str(given), str(result)]
+    with launched(program, "torchrun") as process:
+        assert process.wait(280) == 0
+    for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
+        ours = shared_updates.updates(*cases[name], ALONE)
+        rel, atol = (1e-3, 1e-4) if name == "float32" else (1e-6, 1e-10)
+        for one, other in zip(ours["reports"], theirs["reports"], strict=True):
+            for metric in one.keys() - {"padding_rate"}:  # others stand beside each other
+                assert other[metric] == pytest.approx(one[metric], rel=rel, abs=1e-9), (
+                    name,
+                    metric,
+                )
+        assert ours["state"]["step"] == theirs["state"]["step"]
+        for weight, value in ours["state"]["model"].items():
+            gap = (theirs["state"]["model"][weight] - value).abs().max()
+            assert gap < atol, (name, weight)
+        for number, moments in ours["state"]["optimizer"]["state"].items():
+            for moment, value in moments.items():
+                other = theirs["state"]["optimizer"]["state"][number][moment]
+                torch.testing.assert_close(other, value, rtol=0, atol=atol)
+        for one, other in zip(ours["logprobs"], theirs["logprobs"], strict=True):
+            np.testing.assert_allclose(other, one, atol=max(atol, 1e-6))
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def settings_of(config: TrainConfig, folder: Path) -> Path:
+    path = folder / "config.json"
+    folder.mkdir(parents=True)
+    path.write_text(config.to_json(), encoding="utf-8")
+    return folder
+
+
+def test_a_run_in_two_processes_is_that_of_one(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    config = with_settings(tiny_config, FLOAT64)
+    together = settings_of(config, tmp_path / "together")
+    program = ["-m", "eapo_agents.cli", "train", "--resume", str(together)]
+    with launched(program, "accelerate") as process:
+        assert process.wait(280) == 0
+    alone = settings_of(config, tmp_path / "alone")
+    succeed("train", "--resume", alone)
+    apart = ("seconds/", "sync_gap", "padding_rate", "memory/")
+    for ours, theirs in zip(metrics(alone), metrics(together), strict=True):
+        assert theirs["sync_gap"] < 1e-6
+        for name in ours.keys() | theirs.keys():
+            if not name.startswith(apart):
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-6, abs=1e-9), name
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True)
+    rows = [row.split() for row in listed.stdout.splitlines()]
+    return [int(pid) for pid, parent in rows if int(parent) == process.pid]
+
+
+def rank_of(pid: int) -> str | None:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((v[5:].decode() for v in variables if v.startswith(b"RANK=")), None)
+
+
+def test_ctrl_c_in_one_process_stops_all_and_one_process_goes_on(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config, [*FLOAT64, "steps=400", "checkpoint_every=400"])
+    run = settings_of(config, tmp_path / "run")
+    program = ["-m", "eapo_agents.cli", "train", "--resume", str(run)]
+    with launched(program, "torchrun") as process:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        [second] = [pid for pid in children(process) if rank_of(pid) == "1"]
+        os.kill(second, signal.SIGINT)
+        assert process.wait(280) != 0  # interrupted, not finished
+    steps = len(metrics(run))
+    assert (run / "checkpoints" / f"step-{steps:06d}" / "learner.pt").is_file()
+    goal = with_settings(config, [f"steps={steps + 1}"])
+    (run / "config.json").write_text(goal.to_json(), encoding="utf-8")
+    succeed("train", "--resume", run)
+    assert [row["step"] for row in metrics(run)] == list(range(1, steps + 2))
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 6))
+def test_every_item_is_dealt_once_and_no_hand_is_much_fuller(sizes: list[int], hands: int) -> None:
+    shares = dealt(sizes, hands)
+    assert sorted(item for share in shares for item in share) == list(range(len(sizes)))
+    sums = [sum(sizes[item] for item in share) for share in shares]
+    assert max(sums) - min(sums) <= max(sizes)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

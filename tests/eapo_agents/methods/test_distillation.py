@@ -1,0 +1,292 @@
+"""Distillation of a tiny model: what is learned, what is not, and how it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from stub_server import StubServer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from eapo_agents.methods.distillation import Distillation, distill, encode_solution
+from eapo_agents.methods.solutions import Collection, Solution, read_solutions, right_solutions
+from eapo_agents.policies.chat import Chat
+from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.presets import distilled, embedded
+from eapo_agents.training.run import Run
+from eapo_agents.training.settings import DistillationSettings, ExpertSettings
+from eapo_agents.training.trainer import Trainer
+from eapo_env.endpoints import Endpoint
+from eapo_env.openai_experts import read_with_reasoning
+from eapo_env.prompts import Prompts
+from eapo_env.recordings import RecordingExperts
+from eapo_env.student import worked_solution
+from eapo_env.synthetic import synthetic_problems
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
+from eapo_env.verifier import Verifier
+
+RIGHT, WRONG = "\\boxed{3}", "\\boxed{7}"
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Experts that are wrong in every second sample, and remember what they were asked."""
+
+    asked: list[Query] = field(default_factory=list)
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        self.asked.extend(queries)
+        return [Reply("teacher", (RIGHT, WRONG)[query.slot % 2]) for query in queries]
+
+
+def recorded(config: TrainConfig, verifier: Verifier, folder: Path) -> Path:
+    """Return a recording of the teachers' solutions of a config's problems."""
+    path = folder / "recording.jsonl"
+    assert config.distillation
+    collection = Collection(
+        solvers=RecordingExperts(Teachers(), path),
+        verifier=verifier,
+        prompts=config.rollout.prompts,
+        settings=config.distillation,
+        seed=config.seed,
+    )
+    asyncio.run(
+        collection.collect(config.problems.load(), folder / "solutions.jsonl", lambda *_: None)
+    )
+    return path
+
+
+@pytest.fixture(scope="module", params=[0, 4], ids=["full", "lora"])
+def config(
+    request: pytest.FixtureRequest,
+    tiny_config: TrainConfig,
+    verifier: Verifier,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainConfig:
+    """Twenty updates on the recording of half right solutions, all parameters or adapters."""
+    config = replace(
+        tiny_config,
+        steps=20,
+        evaluation=replace(tiny_config.evaluation, samples_per_problem=8),
+        checkpoint_every=8,
+        distillation=DistillationSettings(
+            samples_per_problem=4,
+            batch_size=16,
+            learning_rate=1e-2,
+            lora_rank=request.param,
+            lora_alpha=8.0,
+        ),
+    )
+    path = recorded(config, verifier, tmp_path_factory.mktemp("recording"))
+    return replace(config, experts=ExpertSettings(kind="replay", recording=str(path)))
+
+
+@pytest.fixture(scope="module")
+def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run.create(config, tmp_path_factory.mktemp("runs"))
+    assert distill(run)
+    return run
+
+
+def test_the_policy_learns_the_right_solutions(finished: Run) -> None:
+    assert [row["step"] for row in finished.metrics] == list(range(1, 21))
+    assert finished.metrics[-1]["loss"] < 0.5 * finished.metrics[0]["loss"]
+    assert finished.metrics[-1]["alone/mean_at_k"] >= 0.25  # 0.1 before
+    assert finished.last_evaluation
+    solutions = read_solutions(finished.folder / "solutions.jsonl")
+    assert len(solutions) == 24
+    assert [s.status for s in solutions["p0"]] == ["correct", "wrong"] * 2
+    assert right_solutions(solutions["p0"]) == [RIGHT]  # the same text counts once
+
+
+def test_every_checkpoint_is_a_plain_model(finished: Run, config: TrainConfig) -> None:
+    """A LoRA checkpoint holds merged weights: the model computes what model and adapters did."""
+    learned = Distillation.from_config(config)
+    step = learned._restore(Run.open(finished.folder))
+    assert step == 20
+    ids = torch.tensor([[5, 9, 12, 40, 41]])
+    merged = AutoModelForCausalLM.from_pretrained(finished.checkpoints[-1])
+    with torch.no_grad():
+        expected = learned.learner.model(ids).logits
+        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    assert not any("lora" in name for name in merged.state_dict())
+
+
+def test_weights_for_another_engine_are_those_of_the_checkpoint(
+    finished: Run, config: TrainConfig
+) -> None:
+    learned = Distillation.from_config(config)
+    learned._restore(Run.open(finished.folder))
+    model = learned.learner.model
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    merged = learned.adapters.merged() if learned.adapters else before
+    saved = AutoModelForCausalLM.from_pretrained(finished.checkpoints[-1]).state_dict()
+    assert merged.keys() == saved.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(weight, saved[name], atol=1e-5, rtol=1e-5)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, before[name], atol=1e-6, rtol=1e-6)
+
+
+def test_adapters_leave_the_weights_of_the_model_alone(config: TrainConfig) -> None:
+    assert config.distillation
+    trained = {
+        name
+        for name, weight in Distillation.from_config(config).learner.model.named_parameters()
+        if weight.requires_grad
+    }
+    assert trained
+    assert all("lora_" in name for name in trained) == bool(config.distillation.lora_rank)
+
+
+class KilledError(Exception):
+    """The process dies."""
+
+
+def test_an_interrupted_distillation_goes_on_as_if_nothing_had_happened(
+    config: TrainConfig, finished: Run, tmp_path: Path
+) -> None:
+    run = Run.create(config, tmp_path)
+
+    def die(step: int, metrics: Mapping[str, float]) -> None:
+        if step == 12:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        distill(run, on_step=die)
+    assert len(run.checkpoints) == 1
+    assert distill(Run.open(run.folder))
+    assert Run.open(run.folder).metrics == finished.metrics
+    assert run.last_evaluation == finished.last_evaluation
+
+
+def test_without_a_right_solution_there_is_nothing_to_learn(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    run = Run.create(replace(config, experts=ExpertSettings(kind="silent")), tmp_path)
+    with pytest.raises(ValueError, match="of 96 solutions of 24 problems, 0 are right"):
+        distill(run)
+
+
+def test_each_kind_of_run_has_its_command(config: TrainConfig, tiny_config: TrainConfig) -> None:
+    with pytest.raises(ValueError, match="'tiny' has a section distillation"):
+        Trainer.from_config(config)
+    with pytest.raises(ValueError, match="'tiny' has no section distillation"):
+        Distillation.from_config(tiny_config)
+
+
+def test_what_was_collected_is_not_asked_for_again(verifier: Verifier, tmp_path: Path) -> None:
+    """Half the problems first, a line cut short by a crash, then all of them."""
+    problems = [Problem(id=f"p{n}", statement=f"p{n}", answer="3") for n in range(6)]
+    teachers, told = Teachers(), []
+    collection = Collection(
+        solvers=teachers,
+        verifier=verifier,
+        prompts=Prompts.terse(),
+        settings=DistillationSettings(samples_per_problem=2, problems_at_once=1),
+    )
+    path = tmp_path / "solutions.jsonl"
+
+    def collect(some: Sequence[Problem]) -> dict[str, list[Solution]]:
+        return asyncio.run(
+            collection.collect(some, path, lambda done, total: told.append((done, total)))
+        )
+
+    collect(problems[:3])
+    assert told == [(n, 3) for n in range(4)]
+    path.write_bytes(path.read_bytes()[:-5])
+    teachers.asked.clear()
+    found = collect(problems)
+    assert sorted({query.statement for query in teachers.asked}) == ["p2", "p3", "p4", "p5"]
+    assert {id: [s.text for s in of] for id, of in found.items()} == {
+        problem.id: [RIGHT, WRONG] for problem in problems
+    }
+    teachers.asked.clear()
+    assert collect(problems) == found
+    assert not teachers.asked
+    path.write_text('{"problem": 7}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"solutions.jsonl, line 1: not a solution"):
+        collect(problems)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
+def test_the_procedural_expert_writes_right_solutions(
+    brackets: int, operations: int, seed: int
+) -> None:
+    (problem,) = synthetic_problems(1, brackets=brackets, operations=operations, seed=seed)
+    text = worked_solution(Query(text="", statement=problem.statement))
+    assert text
+    assert text.endswith(f"\\boxed{{{int(problem.answer):02}}}")
+    assert text.count("=") == brackets * operations + brackets + (brackets - 1)
+
+
+@given(st.text())
+def test_other_statements_have_no_worked_solution(statement: str) -> None:
+    assert worked_solution(Query(text=statement, statement=statement)) is None
+
+
+def test_the_preset_keeps_all_but_the_method() -> None:
+    config = distilled(embedded(), lora_rank=8)
+    assert config.name == "embedded-distilled-lora"
+    assert config.distillation
+    assert config.distillation.lora_rank == 8
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert config.experts == embedded().experts
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with StubServer() as server:
+        yield server
+
+
+def test_servers_are_asked_for_whole_solutions_with_their_reasoning(server: Any) -> None:
+    experts = ExpertSettings(
+        kind="openai", endpoints=(Endpoint(base_url=server.url, models=("think",)),)
+    )
+    pool = experts.solvers(max_tokens=99, timeout_s=60.0)
+    (reply,) = asyncio.run(pool.ask([Query(text="6 x 7?")]))
+    assert reply == Reply("think", "<think>\nseven times six\n</think>\n\n42")
+    body = server.records("think")[-1]["body"]
+    assert body["messages"] == [{"role": "user", "content": "6 x 7?"}]
+    assert body["max_tokens"] == 99
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_reasoning_that_is_sent_apart_is_put_before_the_answer(name: str) -> None:
+    message = {"content": "42", name: "six sevens\n"}
+    reply = read_with_reasoning({"choices": [{"message": message}]}, "m")
+    assert reply == Reply("m", "<think>\nsix sevens\n</think>\n\n42")
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x), max_leaves=5))
+def test_reading_with_reasoning_is_total(value: object) -> None:
+    message = {"content": value, "reasoning": value}
+    reply = read_with_reasoning({"choices": [{"message": message}]}, "m")
+    assert isinstance(reply, Reply | Unavailable)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_reasoning_is_opened_once(tokenizer: PreTrainedTokenizerFast, opens: bool) -> None:
+    """Templates of some reasoning models write the opening tag themselves."""
+    template = tokenizer.chat_template + ("{{ '<think>\\n' }}" if opens else "")
+    changed = tokenizer.__class__(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token=tokenizer.eos_token,
+        chat_template=template,
+    )
+    chat = Chat(changed)
+    problem = Problem(id="p", statement="1+1", answer="2")
+    text = "<think>\n1+1=2\n</think>\n\n\\boxed{2}"
+    lesson = encode_solution(problem, text, chat, Prompts.terse())
+    whole = changed.decode(lesson.token_ids, skip_special_tokens=False)
+    assert whole.count("<think>") == 1
+    learned = chat.text(lesson.token_ids[np.asarray(lesson.mask)].tolist())
+    assert learned == (text.removeprefix("<think>\n") if opens else text)

@@ -1,0 +1,187 @@
+"""The policy on a real vLLM server, started as users start it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from command import settings_printed, started
+from tiny_llama import saved, tiny_llama
+from transformers import PreTrainedModel
+
+from eapo_agents.learning.learner import Learner
+from eapo_agents.learning.settings import LearnerSettings
+from eapo_agents.learning.sync_probe import SyncProbe
+from eapo_agents.policies.policy import PolicyError, Sampling, check_policy
+from eapo_agents.policies.vllm_server import PolicyServer, VLLMServerPolicy
+from eapo_agents.serving.process import free_port
+from eapo_agents.serving.weight_transfer import NCCLTransfer, nccl_source
+from eapo_agents.training.build import policy_of
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.run import Run
+from eapo_agents.training.trainer import Trainer
+
+PROMPT = [5 + number % 90 for number in range(100)]
+LONG = 4000
+
+
+llama = partial(tiny_llama, max_position_embeddings=LONG + 200)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(saved(llama(), tmp_path_factory.mktemp("policy")))
+
+
+@pytest.fixture(scope="module")
+def settings(folder: str) -> Iterator[list[str]]:
+    """The settings that `eapo serve-policy` prints."""
+    options = ["--port", str(free_port()), "--dtype", "float32", "--max-num-seqs", "32"]
+    with started("serve-policy", folder, *options, stderr=None) as process:
+        yield settings_printed(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+
+
+@pytest.fixture(scope="module")
+def server(settings: list[str]) -> PolicyServer:
+    return with_settings(TrainConfig(), settings).policy_server
+
+
+@pytest.fixture
+def policy(folder: str, server: PolicyServer) -> Iterator[VLLMServerPolicy]:
+    """The server with the weights it was made from."""
+    with closing(VLLMServerPolicy(folder, server)) as one:
+        one.load_weights(llama().state_dict())
+        yield one
+
+
+def learner_of(model: PreTrainedModel) -> Learner:
+    return Learner(model, settings=LearnerSettings(device="cpu"))
+
+
+def test_the_policy_keeps_the_protocol(policy: VLLMServerPolicy) -> None:
+    asyncio.run(check_policy(policy, PROMPT))
+
+
+def test_sampler_and_learner_agree_before_and_after_new_weights(policy: VLLMServerPolicy) -> None:
+    probe, old, new = SyncProbe(tolerance=1e-4), learner_of(llama()), learner_of(llama(1))
+    assert asyncio.run(probe.check(policy, old)) < 1e-4
+    before = asyncio.run(policy.complete(PROMPT, Sampling(max_tokens=16), 3))
+    policy.load_weights(new.model.state_dict())
+    assert asyncio.run(probe.check(policy, new)) < 1e-4
+    with pytest.raises(RuntimeError, match="does not sample from the learner's weights"):
+        asyncio.run(probe.check(policy, old))
+    after = asyncio.run(policy.complete(PROMPT, Sampling(max_tokens=16), 3))
+    assert before.token_ids != after.token_ids
+
+
+def test_tied_weights_may_be_named_once_and_others_must_fit(policy: VLLMServerPolicy) -> None:
+    weights = dict(llama(2).named_parameters())
+    assert "lm_head.weight" not in weights
+    policy.load_weights(weights)
+    assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, learner_of(llama(2)))) < 1e-4
+    with pytest.raises(ValueError, match=r"missing \['model.norm.weight'"):
+        policy.load_weights({k: v for k, v in weights.items() if k != "model.norm.weight"})
+
+
+def running_requests(server: PolicyServer) -> float:
+    with urllib.request.urlopen(f"{server.base_url}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    [line] = [line for line in lines if line.startswith("vllm:num_requests_running")]
+    return float(line.split()[-1])
+
+
+async def until(server: PolicyServer, wanted: float) -> None:
+    while await asyncio.to_thread(running_requests, server) != wanted:
+        await asyncio.sleep(0.05)
+
+
+def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: PolicyServer) -> None:
+    """Eight completions of thousands of ids are cancelled: the server has none left.
+
+    The likeliest ids of a random model go round in a circle and never end by themselves.
+    """
+
+    async def run() -> None:
+        long = Sampling(max_tokens=LONG, temperature=0.0)
+        tasks = [asyncio.ensure_future(policy.complete([5 + n], long, n)) for n in range(8)]
+        async with asyncio.timeout(120):
+            while await asyncio.to_thread(running_requests, server) == 0:
+                assert not all(task.done() for task in tasks)
+        with pytest.raises(ValueError, match="completions under way would mix two policies"):
+            policy.load_weights(llama().state_dict())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(120):
+            await until(server, 0.0)
+        await policy.complete(PROMPT, Sampling(max_tokens=4), 0)
+
+    asyncio.run(run())
+
+
+def test_a_server_that_is_not_there_is_an_error(folder: str) -> None:
+    nobody = PolicyServer(base_url=f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ConnectionError, match="does not answer"):
+        VLLMServerPolicy(folder, nobody)
+
+
+def test_a_server_that_went_away_takes_no_weights(folder: str) -> None:
+    class Models(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"data": [{"id": "policy", "max_model_len": 99}]}')
+
+    with HTTPServer(("127.0.0.1", 0), Models) as http:
+        at = PolicyServer(base_url=f"http://127.0.0.1:{http.server_port}")
+        answering = Thread(target=http.handle_request)
+        answering.start()
+        policy = VLLMServerPolicy(folder, at)
+        answering.join()
+    with pytest.raises(PolicyError, match=f"the policy server {at.base_url} did not take"):
+        policy.load_weights(llama().state_dict())
+
+
+@pytest.mark.parametrize("wrong", [{"base_url": "127.0.0.1:8100"}, {"call_timeout_s": 0.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        PolicyServer(**wrong)  # type: ignore[arg-type]
+
+
+def test_training_on_the_server_hands_over_and_evaluation_puts_its_own_weights_in(
+    tiny_config: TrainConfig, folder: str, settings: list[str], tmp_path: Path
+) -> None:
+    config = with_settings(
+        tiny_config,
+        [*settings, f"model.path={folder}", "steps=2", "sync.tolerance=1e-4", "checkpoint_every=2"],
+    )
+    run = Run.create(config, tmp_path)
+    with closing(Trainer.from_config(config)) as trainer:
+        assert trainer.train(run)
+    assert all(row["sync_gap"] < 1e-4 for row in run.metrics)
+    with closing(policy_of(config)) as policy:  # the start's weights, not those of the run's end
+        assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, learner_of(llama()))) < 1e-4
+
+
+def test_the_nccl_source_says_what_it_will_send(server: PolicyServer) -> None:
+    """What can be seen of it without GPUs: names, types and shapes, and the number of workers."""
+    source, weights = nccl_source(), llama().state_dict()
+    source.weights = weights
+    said = [(meta.name, meta.dtype, meta.shape) for meta in source.metadata()]
+    assert said == [(name, one.dtype, tuple(one.shape)) for name, one in source]
+    transfer = PolicyServer(base_url=server.base_url, transfer="nccl").weight_transfer
+    assert isinstance(transfer, NCCLTransfer)
+    assert transfer.control.world_size() == 1

@@ -1,0 +1,235 @@
+"""The miniature reproduction runs for real on tiny cells: side by side, and interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eapo_agents.cli import main
+from eapo_agents.methods.leap import LeapSettings
+from eapo_agents.reproduction.experiments import Cell, Distilled, Played, Talking, Trained
+from eapo_agents.reproduction.jobs import ENDED, Job, make_bases, open_jobs, run_jobs
+from eapo_agents.reproduction.results import Result, read_results
+from eapo_env.annealing import Annealing
+from eapo_env.types import Rules
+
+TRAINED = Trained(name="trained", num_seeds=1, annealing=Annealing(steps=12, turn_budget=2))
+PLAYED = Played(name="played", num_seeds=2, rules=Rules(turn_budget=2))
+LONG = 120
+"""Seconds that nothing here takes, however busy the machine."""
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_settings: list[str]) -> list[str]:
+    """The tiny run's settings, but for the model, which is the base that the cells start from."""
+    given = [setting for setting in tiny_settings if not setting.startswith(("name", "model"))]
+    return [*given, "steps=12", "annealing.steps=12"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path) -> Path:
+    return with_base(tmp_path / "runs", tiny_model)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, settings: list[str]
+) -> Path:
+    """A folder in which the tiny cells have run."""
+    folder = with_base(tmp_path_factory.mktemp("undisturbed"), tiny_model)
+    jobs = jobs_in(folder, settings, TRAINED, PLAYED)
+    assert [job.name for job in jobs] == ["trained seed 0", "played seed 0", "played seed 1"]
+    make_bases(jobs, lambda base: None)
+    told: list[tuple[str, int]] = []
+    assert run_jobs(jobs, at_once=2, on_step=lambda job, step: told.append((job.name, step)))
+    steps = [step for name, step in told if name == "trained seed 0"]
+    assert steps == [*range(1, 13), ENDED]
+    return folder
+
+
+def with_base(folder: Path, model: Path) -> Path:
+    shutil.copytree(model, folder / "bases" / "slip-0.50")
+    return folder
+
+
+def jobs_in(folder: Path, settings: list[str], *cells: Cell) -> list[Job]:
+    return open_jobs(
+        cells, num_seeds=None, folder=folder, results=folder / "results", settings=settings
+    )
+
+
+def test_cells_run_side_by_side_and_leave_their_results(
+    undisturbed: Path, settings: list[str]
+) -> None:
+    results = read_results(undisturbed / "results")
+    assert {name: [run.seed for run in runs] for name, runs in results.items()} == {
+        "trained": [0],
+        "played": [0, 1],
+    }
+    (trained,) = results["trained"]
+    assert trained.samples_per_problem == 2
+    assert len(trained.correct_P) == 4
+    assert [step for step, _ in trained.curves["acceptance_rate"]] == list(range(1, 13))
+    assert trained.settings == tuple(settings)
+    assert results["played"][0].response_tokens != results["played"][1].response_tokens
+    assert jobs_in(undisturbed, settings, TRAINED, PLAYED) == [], "a result is not made again"
+
+
+def test_paths_that_talk_are_a_cell_like_any_other(folder: Path, settings: list[str]) -> None:
+    leap = LeapSettings(paths=2, block_tokens=2, peers=1)
+    (job,) = jobs_in(folder, settings, Talking(name="leap", num_seeds=1, leap=leap))
+    job.run(lambda step: None)
+    (result,) = read_results(folder / "results")["leap"]
+    assert (len(result.correct_P), result.samples_per_problem) == (4, 2)
+    assert result.response_tokens > 2
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_distillation_is_a_cell_like_any_other(
+    folder: Path, settings: list[str], lora_rank: int
+) -> None:
+    cell = Distilled(name="distilled", num_seeds=1, lora_rank=lora_rank)
+    for section, number in (("problems", 16), ("evaluation.problems", 3)):
+        settings = [s for s in settings if not s.startswith(f"{section}.source")]
+        settings += [f"{section}.num_problems={number}", f"{section}.brackets=1"]
+    settings += ["distillation.batch_size=4", "steps=2", "checkpoint_every=1"]
+    (job,) = jobs_in(folder, settings, cell)
+    job.run(lambda step: None)
+    (result,) = read_results(folder / "results")["distilled"]
+    assert len(result.correct_P) == 3
+    assert [step for step, _ in result.curves["alone/mean_at_k"]] == [2]
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from tests.eapo_agents.reproduction.test_jobs import TRAINED, jobs_in
+from eapo_agents.reproduction.jobs import run_jobs
+if __name__ == "__main__":
+    jobs = jobs_in(Path(sys.argv[1]), json.loads(sys.argv[2]), TRAINED)
+    sys.exit(not run_jobs(jobs, at_once=1, on_step=lambda job, step: None))
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_goes_on(
+    folder: Path, undisturbed: Path, settings: list[str], tmp_path: Path, kill: signal.Signals
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    root = str(Path(__file__).parents[3])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, *sys.path])}
+    command = [sys.executable, str(program), str(folder), json.dumps(settings)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    metrics = folder / "runs" / "trained" / "seed-0" / "metrics.jsonl"
+    until = time.monotonic() + LONG
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 2):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(kill)
+    process.wait(LONG)
+    for job in jobs_in(folder, settings, TRAINED):
+        job.run(lambda step: None)
+    (one,), (other,) = (
+        read_results(place / "results")["trained"] for place in (folder, undisturbed)
+    )
+    assert without_times(one) == without_times(other)
+
+
+def without_times(result: Result) -> Result:
+    return replace(result, seconds=0.0)
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(folder: Path, settings: list[str]) -> None:
+    place = folder / "runs" / "trained" / "seed-0"
+    place.mkdir(parents=True)
+    (job,) = jobs_in(folder, settings, TRAINED)
+    other = replace(job.config, steps=3)
+    (place / "config.json").write_text(other.to_json(), encoding="utf-8")
+    with pytest.raises(ValueError, match="a run of other settings; delete it to start anew"):
+        job.run(lambda step: None)
+    with pytest.raises(ValueError, match=r"runs failed: trained seed 0 \(exit status 1\)"):
+        run_jobs([job], at_once=1, on_step=lambda job, step: None)
+
+
+def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
+    RESULT.write(tmp_path / "results")
+    with pytest.raises(ValueError, match=r"the settings \[\], not \['steps=2'\]"):
+        jobs_in(tmp_path, ["steps=2"], replace(TRAINED, name=RESULT.cell))
+
+
+@pytest.mark.parametrize(("num_seeds", "at_once"), [(0, 1), (1, 0)])
+def test_numbers_below_1_are_refused(tmp_path: Path, num_seeds: int, at_once: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 1, not 0"):
+        run_jobs(
+            open_jobs([TRAINED], num_seeds=num_seeds, folder=tmp_path, results=tmp_path),
+            at_once=at_once,
+            on_step=lambda job, step: None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--jobs", "0"], "jobs must be at least 1, not 0"),
+        (["--set", "nonsense=3"], "unknown setting 'nonsense'"),
+        (["--set", "steps=many"], "steps must be a whole number"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_made(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "--folder", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs")]
+    assert main([*command, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_runs_a_table_and_writes_the_report(
+    folder: Path, settings: list[str], tmp_path: Path
+) -> None:
+    docs = tmp_path / "docs"
+    command = ["reproduce", "--table", "E", "--seeds", "1", "--jobs", "2"]
+    command += ["--folder", str(folder), "--docs", str(docs)]
+    assert main([*command, *(f"--set={setting}" for setting in settings)]) == 0
+    assert sorted(read_results(docs / "results")) == [
+        "assisted",
+        "assisted-erroneous",
+        "assisted-meaningless",
+    ]
+    text = (docs / "results.md").read_text(encoding="utf-8")
+    assert "| meaningless experts |" in text
+    assert "`rollout.group_size=4`" in text, "changed settings are shown"
+    (docs / "results.md").unlink()
+    assert main(["reproduce", "--report", "--docs", str(docs)]) == 0
+    assert (docs / "results.md").read_text(encoding="utf-8") == text
+
+
+def test_a_report_on_nothing_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "--report", "--docs", str(tmp_path)]) == 2
+    assert "holds no results: run `eapo reproduce` first" in capsys.readouterr().err
+
+
+RESULT = Result(
+    cell="eapo",
+    seed=0,
+    samples_per_problem=2,
+    correct_P=(0, 1, 2, 2),
+    variance=0.125,
+    response_tokens=20.0,
+    curves={},
+    seconds=3.0,
+    commit="abc",
+    machine="two cores",
+)

@@ -1,0 +1,155 @@
+"""The report on the reproduction: numbers by hand, what is missing, and the committed one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eapo_agents.reproduction.report import write_report
+from eapo_agents.reproduction.results import Result, curves_of, read_results
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+RUN = Result(
+    cell="eapo",
+    seed=0,
+    samples_per_problem=4,
+    correct_P=(4, 3, 2, 3),
+    variance=0.125,
+    response_tokens=20.0,
+    curves={"call_rate": ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.0))},
+    seconds=1800.0,
+    commit="abc",
+    machine="two cores",
+)
+
+
+def report(docs: Path, *runs: Result) -> str:
+    for run in runs:
+        run.write(docs / "results")
+    return write_report(docs).read_text(encoding="utf-8")
+
+
+def test_a_result_is_read_back(tmp_path: Path) -> None:
+    other = replace(RUN, seed=1, settings=("steps=2",))
+    for run in (other, RUN):
+        run.write(tmp_path)
+    assert read_results(tmp_path) == {"eapo": [RUN, other]}
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1", '{"cell": 3}'])
+def test_a_file_that_holds_no_result_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "eapo" / "seed-0.json"
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"seed-0\.json holds no result"):
+        read_results(tmp_path)
+
+
+def test_counts_beyond_the_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="are no counts out of 4"):
+        replace(RUN, correct_P=(5,))
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="variance must be a finite number, not nan"):
+        replace(RUN, variance=float("nan"))
+
+
+@pytest.mark.parametrize("place", ["eapo/seed-7.json", "eapo-backup/seed-0.json"])
+def test_a_copy_is_no_further_evidence(tmp_path: Path, place: str) -> None:
+    RUN.write(tmp_path)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "eapo" / "seed-0.json", tmp_path / place)
+    with pytest.raises(ValueError, match=f"{place} holds the result of eapo, seed 0"):
+        read_results(tmp_path)
+
+
+def test_curves_keep_what_a_step_recorded() -> None:
+    rows = [{"step": 1, "accuracy": 0.123456}, {"step": 2, "accuracy": 0.5, "other": 1.0}]
+    curves = curves_of(rows)
+    assert curves["accuracy"] == ((1, 0.1235), (2, 0.5))
+    assert curves["call_rate"] == ()
+
+
+def test_the_tables_say_what_the_results_say(tmp_path: Path) -> None:
+    text = report(tmp_path, RUN, replace(RUN, seed=1, correct_P=(4, 4, 4, 4)))
+    # (12 + 16) / 32 samples
+    row = next(line for line in text.splitlines() if line.startswith("| EAPO | 87.5 "))
+    assert "| 75.0 100.0 | - | 0.1250 | 20 | 2 of 10 |" in row
+    assert "eapo (2 of 10), " in text
+    assert "self-exploratory (0 of 10)" in text
+    assert "| runs | 2, 1.0 hours" in text
+    assert "| call rate | 1.00 | 0.50 | 0.25 | 0.00 |" in text
+    assert "| commit | abc |" in text
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict", "aim"),
+    [
+        ([(0, 0, 0, 0), (0, 1, 0, 0)], "holds", "**The aim is reached.**"),
+        ([(4, 4, 4, 4), (4, 4, 4, 3)], "not decided", "**The aim is not reached.**"),
+        ([(0, 0, 0, 0), (4, 4, 4, 3)], "not decided", "but not beyond chance.**"),
+        ([(0, 0, 0, 0)], "not decided: one seed", "**Not decided: one seed.**"),
+    ],
+)
+def test_verdicts(tmp_path: Path, others: list[tuple[int, ...]], verdict: str, aim: str) -> None:
+    eapo = [replace(RUN, seed=s, correct_P=c) for s, c in enumerate([(4, 3, 3, 4), (3, 4, 3, 4)])]
+    rest = [
+        replace(RUN, cell="self-exploratory", seed=s, correct_P=c) for s, c in enumerate(others)
+    ]
+    text = report(tmp_path, *eapo, *rest)
+    (row,) = (line for line in text.splitlines() if line.startswith("| EAPO is ahead of self"))
+    assert row.endswith(f"| 2/{len(others)} | {verdict} |")
+    assert aim in text
+
+
+def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> None:
+    right, wrong = (4, 4, 4, 4), (0, 0, 0, 0)
+    good = {("eapo", 0), ("eapo", 5), ("eapo", 6)}
+    runs = [
+        replace(RUN, cell=cell, seed=seed, correct_P=right if (cell, seed) in good else wrong)
+        for cell in ("eapo", "self-exploratory")
+        for seed in (0, 1, 5, 6)
+    ]
+    text = report(tmp_path, *runs)
+    assert "| the first five, 95%: 2 and 2 | +50.0 (" in text
+    assert "| the later five alone, 95%: 2 and 2 | +100.0 (" in text
+    assert "| all, 97.5%: 4 and 4 | +75.0 (" in text
+
+
+def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:
+    for cell in ("eapo", "self-exploratory", "base"):
+        replace(RUN, cell=cell).write(tmp_path / "results")
+    write_report(tmp_path)
+    for name in ("results-training.png", "results-gain.png"):
+        assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_committed_report_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    shutil.copytree(DOCS / "results", tmp_path / "results")
+    assert report(tmp_path) == (DOCS / "results.md").read_text(encoding="utf-8")
+
+
+def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
+    entropy = tuple((step, 0.02 * step) for step in range(1, 9))
+    text = report(
+        tmp_path,
+        replace(RUN, curves={"entropy": entropy}),
+        replace(RUN, seed=1, correct_P=(4, 4, 4, 4)),
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| EAPO, seed ")]
+    assert rows == [  # (0.02 + 0.04) / 2, ...
+        "| EAPO, seed 1 | 100.0 | - | - | - |",
+        "| EAPO, seed 0 | 75.0 | 0.03 0.07 0.11 0.15 | - | - |",
+    ]
+
+
+def test_a_trained_cell_shows_what_it_could_do_alone_at_half_time(tmp_path: Path) -> None:
+    slow = replace(RUN, cell="eapo-slow", curves={"alone/mean_at_k": ((40, 0.125), (80, 0.5))})
+    text = report(tmp_path, slow, replace(slow, seed=1))
+    (row,) = (line for line in text.splitlines() if line.startswith("| slow |"))
+    assert "| 75.0 75.0 | 12.5 12.5 | 0.1250 |" in row

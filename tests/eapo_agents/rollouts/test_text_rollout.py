@@ -1,0 +1,130 @@
+"""Episodes in message space: the same as in tokens, whatever the policy writes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from eapo_agents.evaluation.evaluator import evaluate
+from eapo_agents.policies.chat_model import PolicyChat
+from eapo_agents.policies.huggingface import HFPolicy
+from eapo_agents.policies.models import ModelSettings, load_model
+from eapo_agents.policies.policy import Sampling, ScriptedPolicy
+from eapo_agents.rollouts.rollout import Rollout, TokenLimits
+from eapo_agents.rollouts.text_rollout import TextRollout
+from eapo_env.actions import Consult, render_consult
+from eapo_env.experts import ScriptedExperts
+from eapo_env.prompts import Prompts
+from eapo_env.types import Message, Problem, Rules, StopReason
+from eapo_env.verifier import Verifier
+
+PROBLEM = Problem(id="p", statement="p7", answer="3")
+CONSULT = render_consult(Consult(("9",)))
+LIMITS = TokenLimits(max_response_tokens=60)
+
+
+def players(tokenizer: Any, verifier: Verifier, policy: Any) -> tuple[Rollout, TextRollout]:
+    common = {
+        "experts": ScriptedExperts(lambda query: f"{query.text}!"),
+        "verifier": verifier,
+        "prompts": Prompts.terse(),
+        "limits": LIMITS,
+    }
+    return Rollout(policy=policy, **common), TextRollout(model=PolicyChat(policy), **common)
+
+
+@settings(max_examples=50)
+@given(
+    turns=st.lists(
+        st.sampled_from([CONSULT, CONSULT + "more", "\\boxed{3}", "hm", "x" * 70, "<consult>"]),
+        min_size=4,
+        max_size=4,
+    ),
+    budget=st.integers(1, 3),
+    rate=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 9),
+)
+def test_an_episode_is_the_same_in_messages_and_in_tokens(
+    tokenizer: PreTrainedTokenizerFast,
+    verifier: Verifier,
+    turns: list[str],
+    budget: int,
+    rate: float,
+    seed: int,
+) -> None:
+    rules = Rules(turn_budget=budget, acceptance_rate=rate)
+    first, second = (ScriptedPolicy(tokenizer, turns) for _ in range(2))
+    pair = players(tokenizer, verifier, first)[0], players(tokenizer, verifier, second)[1]
+    tokens, text = (asyncio.run(player.play(PROBLEM, rules, seed=seed)) for player in pair)
+    assert text.episode.messages == tokens.episode.messages
+    assert text.episode.actions == tokens.episode.actions
+    assert text.episode.stop_reason == tokens.episode.stop_reason
+    assert (text.correct, text.status) == (tokens.correct, tokens.status)
+    assert text.num_policy_tokens == tokens.num_policy_tokens
+
+
+def test_a_model_alone_has_the_same_report_in_messages_and_in_tokens(
+    tiny_model: Any, tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    policy = HFPolicy(*load_model(ModelSettings(path=str(tiny_model))))
+    problems = [Problem(id=f"q{n}", statement=f"q{n}", answer="3") for n in range(3)]
+    tokens, text = (
+        asyncio.run(evaluate(player, problems, samples_per_problem=8, seed=3))
+        for player in players(tokenizer, verifier, policy)
+    )
+    assert text == tokens
+    assert text.response_tokens > 1
+
+
+def test_experts_can_be_asked_before_the_first_turn(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    seen: list[str] = []
+
+    def script(prompt: str, rng: np.random.Generator) -> str:
+        seen.append(prompt)
+        return "\\boxed{3}"
+
+    text = TextRollout(
+        model=PolicyChat(ScriptedPolicy(tokenizer, script)),
+        experts=ScriptedExperts(lambda query: f"{query.slot}:{query.text}"),
+        verifier=verifier,
+        prompts=Prompts.terse(),
+        consult_first=3,
+    )
+    helped = asyncio.run(text.play(PROBLEM, Rules(turn_budget=2), seed=0))
+    assert [reply.text for reply in helped.episode.consultations[0].replies] == [
+        "0:p7",
+        "1:p7",
+        "2:p7",
+    ]
+    assert all(f"<reply>{slot}:p7</reply>" in seen[0] for slot in range(3))
+    assert (helped.correct, helped.num_policy_tokens) == (True, 4), (
+        "the forced turn is not the policy's"
+    )
+    alone = asyncio.run(text.play(PROBLEM, Rules.alone(), seed=0))
+    assert alone.episode.consultations == ()
+    assert "reply" not in seen[1]
+
+
+def test_a_conversation_that_fills_the_context_is_cut_off(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    policy = ScriptedPolicy(tokenizer, ["\\boxed{3}"], max_context_tokens=4)
+    _, text = players(tokenizer, verifier, policy)
+    cut = asyncio.run(text.play(PROBLEM, Rules.alone(), seed=0))
+    assert (cut.episode.stop_reason, cut.num_policy_tokens) == (StopReason.LENGTH, 0)
+
+
+@pytest.mark.parametrize("turn", ["", "<|user|>", "\ud800", "</consult>"])
+def test_what_was_said_is_plain_text_to_the_policy(
+    tokenizer: PreTrainedTokenizerFast, turn: str
+) -> None:
+    messages = (Message("user", "a"), Message("assistant", turn), Message("user", "b"))
+    chat = PolicyChat(ScriptedPolicy(tokenizer, ["done"]))
+    assert asyncio.run(chat.write(messages, Sampling(max_tokens=9), 0)).text == "done"

@@ -1,0 +1,304 @@
+"""Configs: JSON there and back, settings from the command line, and errors a person can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from eapo_agents.learning.algorithms import ALGORITHMS
+from eapo_agents.learning.losses import batch_mean, group_mean, sequence_mean
+from eapo_agents.policies.models import ModelSettings
+from eapo_agents.reproduction.pretraining import Pretraining
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.presets import embedded, r1_distill_qwen_7b, self_exploratory
+from eapo_agents.training.settings import ExpertSettings, ProblemSettings
+from eapo_env.breaker import Breaker
+from eapo_env.endpoints import Endpoint
+from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts, SilentExperts
+from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.prompts import Prompts
+from eapo_env.recordings import ReplayExperts
+from eapo_env.reward import Overlong
+from eapo_env.student import Student
+from eapo_env.synthetic import work_out_part
+
+PRESETS = [
+    embedded(),
+    r1_distill_qwen_7b(),
+    self_exploratory(embedded()),
+    self_exploratory(r1_distill_qwen_7b()),
+]
+KEY = "sk-a-secret-that-must-stay-where-it-is"
+
+
+def leaves(tree: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every setting that is no section."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*where, key))
+        else:
+            yield (*where, key)
+
+
+LEAVES = sorted(leaves(dataclasses.asdict(TrainConfig())))
+
+
+@pytest.mark.parametrize("config", PRESETS, ids=lambda config: config.name)
+def test_a_preset_survives_json(config: TrainConfig, tmp_path: Path) -> None:
+    assert TrainConfig.from_json(config.to_json()) == config
+    (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
+    assert TrainConfig.read(tmp_path / "config.json") == config
+
+
+def test_settings_that_json_has_no_word_for_survive() -> None:
+    config = with_settings(embedded(), ["learner.max_grad_norm=Infinity", "reward.overlong={}"])
+    assert config.reward.overlong == Overlong()
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_a_partial_json_is_filled_up_with_defaults() -> None:
+    config = TrainConfig.from_json('{"seed": 3, "rollout": {"group_size": 4}}')
+    assert (config.seed, config.rollout.group_size) == (3, 4)
+    assert config.learner == TrainConfig().learner
+
+
+def test_settings_change_what_they_name_and_nothing_else() -> None:
+    config = with_settings(
+        embedded(), ["seed=5", "rollout.sampling.max_rounds=7", "annealing.schedule=fast"]
+    )
+    back = with_settings(
+        config, ["seed=0", "rollout.sampling.max_rounds=1", "annealing.schedule=linear"]
+    )
+    assert (config.seed, config.rollout.sampling.max_rounds) == (5, 7)
+    assert config.annealing.schedule == "fast"
+    assert back == embedded()
+
+
+def test_the_last_setting_of_a_key_counts() -> None:
+    assert with_settings(embedded(), ["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_value_may_hold_an_equals_sign_and_spaces() -> None:
+    assert with_settings(embedded(), [" name = a=b "]).name == "a=b"
+
+
+def test_tuples_and_none_can_be_set() -> None:
+    endpoints = (
+        '[{"base_url": "http://here/v1", "models": ["a", "b"], "breaker": {"max_failures": 9}}]'
+    )
+    settings = ["experts.kind=openai", f"experts.endpoints={endpoints}", "reward.overlong.limit=99"]
+    with pytest.raises(ValueError, match=r"reward\.overlong: cushion must be in \(0, limit=99\]"):
+        with_settings(embedded(), settings)
+    config = with_settings(embedded(), [*settings, "reward.overlong.cushion=9"])
+    assert config.reward.overlong == Overlong(limit=99, cushion=9)
+    (endpoint,) = config.experts.endpoints
+    assert (endpoint.models, endpoint.breaker) == (("a", "b"), Breaker(max_failures=9))
+    without = with_settings(config, ["reward.overlong=null", "experts.endpoints=[]"])
+    assert (without.reward.overlong, without.experts.endpoints) == (None, ())
+
+
+@given(st.sampled_from(LEAVES), st.integers(0, 100), st.sampled_from("abcdefghij"))
+def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, letter: str) -> None:
+    *section, key = path
+    place = at % (len(key) + 1)
+    misspelt = key[:place] + letter.upper() + key[place:]
+    with pytest.raises(ValueError, match="unknown setting") as caught:
+        with_settings(TrainConfig(), [".".join([*section, misspelt]) + "=1"])
+    right = ".".join([*section, key])
+    wrong = ".".join([*section, misspelt])
+    guess, _, pointer = str(caught.value).partition("? ")
+    assert guess == f"unknown setting {wrong!r}: did you mean {right!r}"
+    assert pointer == "`eapo settings` lists all"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed", "reads section.key=value, not 'seed'"),
+        ("seed=-1", "seed must be at least 0, not -1"),
+        ("zzz=1", r"unknown setting 'zzz'\. `eapo settings` lists all"),
+        ("learner.lr=1", r"unknown setting 'learner\.lr'\. `eapo settings` lists all"),
+        ("learning_rate=1", r"'learning_rate': did you mean 'learner\.learning_rate'\?"),
+        ("learner.seed=1", "'learner.seed': did you mean 'seed' or 'problems.seed' or 'eval"),
+        ("steps=many", "^steps must be a whole number, not 'many'$"),
+        ("steps=2.5", "^steps must be a whole number, not 2.5$"),
+        ("steps=1e400", "^steps must be a finite number, not Infinity$"),
+        ("rollout.temperature=hot", "^rollout.temperature must be a number, not 'hot'$"),
+        ("learner.fused=maybe", "^learner.fused must be true or false, not 'maybe'$"),
+        ("name=5", """^name must be a text, not 5; as a text it is '"5"'$"""),
+        ("name=[1]", r"^name must be a text, not \[1\]$"),
+        ("model.api.extra_body=3", "^model.api.extra_body must be a JSON object, not 3$"),
+        ("experts.endpoints=3", "^experts.endpoints must be a list, not 3$"),
+        ('experts.endpoints=[{"models": ["m"]}]', r"^experts.endpoints.0.base_url is missing$"),
+        (
+            'experts.endpoints=[{"base_url": "http://x", "models": 3}]',
+            "^experts.endpoints.0.models must be a list, not 3$",
+        ),
+        ("steps=0", "steps must be at least 1, not 0"),
+        ("steps=null", "^steps must be a whole number, not null$"),
+        ("name=", "name must be fit for a folder, not ''"),
+        ("name=../elsewhere", "name must be fit for a folder, not '../elsewhere'"),
+        ("rollout=5", "^rollout must be a section of settings, not 5$"),
+        ("rollout.sampling.x.y=5", r"unknown setting 'rollout.sampling.x'\. `eapo"),
+        ("problems.source.x=5", "bad setting 'problems.source.x=5': source is 'synthetic', not a"),
+        ("rollout.group_size=1", "rollout: group_size must be at least 2, not 1"),
+        ("rollout.wording=verbose", "rollout.wording must be 'full' or 'terse', not 'verbose'"),
+        ("algorithm=ppo", "algorithm must be 'dapo', .* or 'rloo', not 'ppo'"),
+        ("evaluation.samples_per_problem=0", "samples_per_problem must be at least 1, not 0"),
+        ("evaluation.every=-1", "every must be at least 0, not -1"),
+        ("model.dtype=float8", "model.dtype must be 'float32' or 'bfloat16', not 'float8'"),
+        ("learner.learning_rate=nan", "learner: learning_rate must not be negative, not nan"),
+        ("annealing.initial_acceptance_rate=2", r"annealing: .* must be in \[0, 1\], not 2"),
+        ('experts.endpoints=[{"base_url": "x", "models": ["m"]}]', "base_url must begin with"),
+        (
+            'experts.endpoints=[{"base_url": "http://x", "models": ["m"], "api_key_envv": "K"}]',
+            "did you mean 'experts.endpoints.0.api_key_env'",
+        ),
+    ],
+)
+def test_a_bad_setting_is_an_error_that_says_what_is_wrong(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        with_settings(TrainConfig(), [setting])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"sede": 1}', "unknown setting 'sede': did you mean 'seed'"),
+        ('{"learner": {"epoch": 1}}', "unknown setting 'learner.epoch': did you mean 'learner"),
+        ("[1]", r"config must be a section of settings, not \[1\]"),
+        ("not json", "Expecting value"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_names_it(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        TrainConfig.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_settings_change_any_value() -> None:
+    changed = with_settings(Pretraining(), ["format_steps=3", "student.slip=0.1"])
+    assert changed == Pretraining(format_steps=3, student=Student(slip=0.1))
+    with pytest.raises(ValueError, match=r"did you mean 'student\.slip'"):
+        with_settings(Pretraining(), ["student.sleep=1"])
+
+
+# --- secrets
+
+
+def test_no_config_can_hold_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPERT_KEY", KEY)  # a real environment variable, as a user sets one
+    endpoint = Endpoint(base_url="http://here/v1", models=("m",), api_key_env="EXPERT_KEY")
+    experts = ExpertSettings(kind="openai", endpoints=(endpoint,))
+    config = dataclasses.replace(embedded(), experts=experts)
+    experts.pool()
+    assert KEY not in config.to_json() + repr(config) + repr(experts.pool())
+    assert json.loads(config.to_json())["experts"]["endpoints"][0]["api_key_env"] == "EXPERT_KEY"
+
+
+def test_the_only_setting_about_keys_is_the_name_of_a_variable() -> None:
+    endpoint = dataclasses.asdict(Endpoint(base_url="http://here/v1", models=("m",)))
+    names = [path[-1] for path in (*LEAVES, *leaves(endpoint))]
+    assert [name for name in names if "key" in name or "secret" in name] == ["api_key_env"] * 2
+    setting = 'experts.endpoints=[{"base_url": "http://x", "models": ["m"], "api_key": "sk"}]'
+    with pytest.raises(ValueError, match=r"did you mean 'experts\.endpoints\.0\.api_key_env'"):
+        with_settings(TrainConfig(), [setting])
+
+
+# --- sections make what they describe
+
+
+def test_every_algorithm_can_be_chosen() -> None:
+    names = [algorithm.name for algorithm in ALGORITHMS]
+    chosen = [with_settings(embedded(), [f"algorithm={n}"]).chosen_algorithm for n in names]
+    assert [one.name for one in chosen] == names
+    assert tuple(chosen[1:]) == ALGORITHMS[1:]
+    assert TrainConfig().chosen_algorithm.loss.keywords == {  # type: ignore[attr-defined]
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "dual_clip": 10.0,
+        "importance_cap": 2.0,
+        "normalisation": batch_mean,
+    }
+
+
+def test_the_settings_of_dapo_reach_its_loss() -> None:
+    changed = with_settings(
+        TrainConfig(),
+        ["dapo.dual_clip=null", "dapo.importance_cap=3", "dapo.clip_high=0.4"],
+    )
+    assert changed.chosen_algorithm.loss.keywords == {  # type: ignore[attr-defined]
+        "clip_low": 0.2,
+        "clip_high": 0.4,
+        "dual_clip": None,
+        "importance_cap": 3.0,
+        "normalisation": batch_mean,
+    }
+    means = {"group": group_mean, "sequence": sequence_mean, "batch": batch_mean}
+    for name, mean in means.items():
+        config = with_settings(TrainConfig(), [f"dapo.normalisation={name}"])
+        assert config.chosen_algorithm.loss.keywords["normalisation"] is mean  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["dapo.clip_low=1"], "clip_low must be between 0 and 1, not 1"),
+        (["dapo.clip_high=-0.1"], "clip_high must be positive and finite, not -0.1"),
+        (["dapo.dual_clip=0.5"], "dual_clip must be above 1, or null, not 0.5"),
+        (["dapo.importance_cap=0"], "importance_cap must be positive, or null, not 0"),
+        (["dapo.max_tokens=0"], "max_tokens must be at least 1, not 0"),
+        (["dapo.normalisation=tokens"], "normalisation"),
+        (["dapo.clip_high=0.3", "algorithm=grpo"], "changes nothing in algorithm=grpo"),
+    ],
+)
+def test_settings_of_dapo_that_make_no_sense_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_settings(TrainConfig(), settings)
+
+
+def test_experts_are_of_their_kind(tmp_path: Path) -> None:
+    recording = tmp_path / "recording.jsonl"
+    recording.write_text("", encoding="utf-8")
+    endpoint = Endpoint(base_url="http://here/v1", models=("m",))
+    assert isinstance(ExpertSettings().pool(), ScriptedExperts)
+    parts = ExpertSettings(kind="synthetic-parts").pool()
+    assert parts == ScriptedExperts(work_out_part, names=("calculator",))
+    assert ExpertSettings(kind="silent").pool() == SilentExperts()
+    assert ExpertSettings(kind="meaningless").pool() == MeaninglessExperts()
+    wrong = ExpertSettings(error_rate=0.25).pool()
+    assert isinstance(wrong, ErroneousExperts)
+    assert wrong.error_rate == 0.25
+    asked = ExpertSettings(kind="openai", endpoints=(endpoint,)).pool()
+    assert isinstance(asked, OpenAIExperts)
+    keyed = dataclasses.replace(endpoint, api_key_env="EAPO_TESTS_HAVE_NO_SUCH_KEY")
+    with pytest.raises(ValueError, match="variable EAPO_TESTS_HAVE_NO_SUCH_KEY holds no key"):
+        ExpertSettings(kind="openai", endpoints=(endpoint, keyed)).pool()
+    replayed = ExpertSettings(kind="replay", recording=str(recording)).pool()
+    assert isinstance(replayed, ReplayExperts)
+
+
+def test_problems_come_from_their_source(tmp_path: Path) -> None:
+    made = ProblemSettings(num_problems=3, brackets=1, operations=1, seed=2).load()
+    assert [problem.id for problem in made] == [f"synthetic-1x1-2-{n}" for n in range(3)]
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"id": "a", "problem": "1+1", "answer": "2"}\n', encoding="utf-8")
+    assert [problem.statement for problem in ProblemSettings(source=str(path)).load()] == ["1+1"]
+
+
+def test_wording_chooses_the_prompts() -> None:
+    assert with_settings(embedded(), ["rollout.wording=full"]).rollout.prompts == Prompts()
+    assert with_settings(embedded(), ["rollout.wording=terse"]).rollout.prompts == Prompts.terse()
+
+
+def test_the_embedded_model_is_the_default() -> None:
+    assert ModelSettings().path == "embedded"

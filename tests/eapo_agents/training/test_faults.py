@@ -1,0 +1,152 @@
+"""What goes wrong in practice: a full disk, a bad update, two trainers, a policy that dies."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from command import ENVIRONMENT, eapo
+
+from eapo_agents.learning.losses import LossInputs, LossOutput
+from eapo_agents.policies.policy import Completion, Sampling, ScriptedPolicy
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.run import Run
+from eapo_agents.training.trainer import Trainer
+from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    run = Run.create(replace(tiny_config, checkpoint_every=2), tmp_path)
+    assert Trainer.from_config(replace(tiny_config, steps=2)).train(run)
+    before = {path.name: path.read_bytes() for path in run.checkpoints[0].iterdir()}
+    smallest = max(map(len, before.values()))  # the weights, or the optimiser's state
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
+
+    done = eapo("train", "--resume", run.folder, preexec_fn=no_room)
+    assert done.returncode == 2
+    assert "eapo: " in done.stderr
+    assert "This was training step 4" in done.stderr
+    assert "can go on from step-000002" in done.stderr
+    assert [one.name for one in run.checkpoints] == ["step-000002"]
+    assert {path.name: path.read_bytes() for path in run.checkpoints[0].iterdir()} == before
+    assert eapo("train", "--resume", run.folder).returncode == 0
+    assert run.checkpoints[-1].name == "step-000004"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_applied(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer.from_config(replace(tiny_config, checkpoint_every=1))
+    run = Run.create(trainer.config, tmp_path)
+    healthy = trainer.learner.algorithm
+
+    def broken(inputs: LossInputs) -> LossOutput:
+        output = healthy.loss(inputs)
+        bad = trainer.learner.step == 2
+        return replace(output, loss=output.loss * float("nan")) if bad else output
+
+    trainer.learner.algorithm = replace(healthy, loss=broken)
+    with pytest.raises(FloatingPointError, match="update 2 is not applied") as caught:
+        trainer.train(run)
+    assert "This was training step 3" in caught.value.__notes__[0]
+    assert "can go on from step-000002" in caught.value.__notes__[0]
+    weights = torch.load(run.checkpoints[-1] / "learner.pt", weights_only=True)
+    assert weights["step"] == 2
+
+
+def test_two_trainers_in_one_folder_are_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = Run.create(tiny_config, tmp_path)
+    with run.exclusively():
+        done = eapo("train", "--resume", run.folder)
+        assert done.returncode == 2
+        assert f"another process is training in {run.folder}" in done.stderr
+    assert Trainer.from_config(tiny_config).train(run)
+
+
+def test_a_policy_that_dies_names_the_step(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    class Dying(ScriptedPolicy):
+        completions = 0
+
+        async def complete(
+            self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+        ) -> Completion:
+            type(self).completions += 1
+            if self.completions > 40:
+                raise ConnectionError("the engine is gone")
+            return await super().complete(prompt_ids, sampling, seed)
+
+    trainer = Trainer.from_config(replace(tiny_config, checkpoint_every=1))
+    mine = Dying(
+        trainer.rollout.policy.tokenizer,
+        lambda prompt, rng: f"\\boxed{{{3 if rng.random() < 0.5 else 4}}}",
+        logprob=-0.7,
+    )
+    trainer = replace(trainer, rollout=replace(trainer.rollout, policy=mine))
+    run = Run.create(trainer.config, tmp_path)
+    with pytest.raises(ConnectionError, match="the engine is gone") as caught:
+        trainer.train(run)
+    assert "This was training step" in caught.value.__notes__[0]
+    assert str(run.folder) in caught.value.__notes__[0]
+
+
+def test_experts_that_die_and_come_back_are_asked_again(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = 0
+
+    class Sick:
+        async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+            if step == 1:
+                return [Unavailable("out of order", "calculator") for _ in queries]
+            return [Reply("calculator", "3") for _ in queries]
+
+    def on_step(done: int, metrics: Mapping[str, float]) -> None:
+        nonlocal step
+        step = done
+
+    config = with_settings(tiny_config, ["annealing.schedule=slow", "steps=3"])
+    trainer = Trainer.from_config(config)
+    trainer = replace(trainer, rollout=replace(trainer.rollout, experts=Sick()))
+    run = Run.create(config, tmp_path)
+    assert trainer.train(run, on_step)
+    assert [row.get("expert_failure_rate") for row in run.metrics] == [0.0, 1.0, 0.0]
+    told = [message for message in caplog.messages if "expert replies did not come" in message]
+    assert len(told) == 1
+    assert "calculator: out of order" in told[0]
+
+
+def test_cut_responses_are_reported_loudly(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = with_settings(
+        tiny_config, ["rollout.limits.max_response_tokens=2", "steps=1", "truncation_alarm=0.4"]
+    )
+    assert Trainer.from_config(config).train(Run.create(config, tmp_path))
+    assert any("OF THE RESPONSES WERE CUT SHORT" in message for message in caplog.messages)
+
+
+def test_a_preset_beside_resume_is_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = Run.create(tiny_config, tmp_path)
+    done = eapo("train", "--resume", run.folder, "embedded")
+    assert done.returncode == 2
+    assert "--resume takes the run's own settings; not embedded" in done.stderr
+
+
+def test_weights_and_biases_gets_the_metrics_too(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    """Offline, as on a machine without network; in a process of its own, for its warnings."""
+    pytest.importorskip("wandb")
+    config = with_settings(tiny_config, ["wandb_project=tiny", "steps=1"])
+    run = Run.create(config, tmp_path)
+    offline = ENVIRONMENT | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    done = eapo("train", "--resume", run.folder, env=offline)
+    assert done.returncode == 0, done.stderr
+    [written] = run.folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"groups_all_wrong" in written.read_bytes()

@@ -1,0 +1,142 @@
+"""Presets: the paper's numbers, and what the baseline changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from eapo_agents.policies.policy import Truncation
+from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.presets import (
+    PRESETS,
+    R1_LLAMA_8B,
+    R1_QWEN_7B,
+    R1_QWEN_14B,
+    distilled,
+    embedded,
+    preset_named,
+    r1_distill_qwen_7b,
+    self_exploratory,
+    table_5,
+)
+from eapo_env.types import Rules
+
+PAPERS = [preset for preset in PRESETS if preset is not embedded]
+QWQ = ("Qwen/QwQ-32B",) * 3
+
+
+@pytest.mark.parametrize("preset", PAPERS, ids=lambda preset: preset.__name__)
+def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
+    """The table's own rows; what it calls prompts is a problem here, of which each has a group."""
+    config = preset()
+    assert config.rollout.limits.max_response_tokens == 20_480  # "Max response length"
+    assert config.rollout.sampling.groups_per_step == 32  # "Train batch size"
+    assert config.rollout.sampling.problems_per_round == 96  # "Gen batch size"
+    assert config.learner.learning_rate == 1e-6  # "Learning rate"
+    assert config.learner.warmup_steps == 10  # "LR warmup steps"
+    assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
+    assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
+    assert config.rollout.limits.max_prompt_tokens == 2_048  # "Max prompt length"
+    assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
+    assert config.model.engine == "vllm-server"  # "vLLM backend"
+    assert config.algorithm == "dapo"
+    assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
+    assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
+
+
+@pytest.mark.parametrize("preset", PAPERS, ids=lambda preset: preset.__name__)
+def test_a_preset_takes_the_rest_from_the_dapo_recipe(preset: Callable[[], TrainConfig]) -> None:
+    config = preset()
+    assert config.rollout.group_size == 16
+    assert config.rollout.sampling.max_rounds == 10
+    assert (config.learner.weight_decay, config.learner.max_grad_norm) == (0.1, 1.0)
+    assert (config.dapo.dual_clip, config.dapo.importance_cap) == (10.0, 2.0)
+    assert config.dapo.normalisation == "batch"
+    assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
+    assert config.problems.source == "dapo-math-17k"
+    assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
+    assert config.model.dtype == config.learner.precision == "bfloat16"
+    assert config.learner.gradient_checkpointing
+    assert config.sync.tolerance == 0.5
+    assert config.experts.kind == "openai"
+    for value in ("group size 16", "10 generation", "weight decay 0.1", "gradient clip 1.0"):
+        assert value in (table_5.__doc__ or "").split("Inferred from the DAPO recipe")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "experts", "queries"),
+    [
+        ("r1_distill_qwen_7b", R1_QWEN_7B, QWQ, 3),
+        ("r1_distill_qwen_14b", R1_QWEN_14B, QWQ, 3),
+        ("qwen3_8b", "Qwen/Qwen3-8B", QWQ, 3),
+        ("sequential_queries", R1_QWEN_7B, QWQ, 1),
+        ("r1_distill_qwen_14b_experts", R1_QWEN_7B, (R1_QWEN_14B,) * 3, 3),
+        ("r1_distill_qwen_7b_experts", R1_QWEN_7B, (R1_QWEN_7B,) * 3, 3),
+        ("deepseek_distill_llama_8b_experts", R1_QWEN_7B, (R1_LLAMA_8B,) * 3, 3),
+        ("mixed_experts", R1_QWEN_7B, (R1_QWEN_7B, R1_QWEN_14B, QWQ[0]), 3),
+    ],
+)
+def test_policies_and_pools(name: str, policy: str, experts: tuple[str, ...], queries: int) -> None:
+    config = preset_named(name)
+    assert config.model.path == policy
+    endpoints = config.experts.endpoints
+    assert tuple(model for endpoint in endpoints for model in endpoint.models) == experts
+    assert len({endpoint.base_url for endpoint in endpoints}) == len(endpoints)
+    assert config.annealing.queries_per_turn == queries
+
+
+def test_every_preset_has_a_name_of_its_own() -> None:
+    assert len({preset().name for preset in PRESETS}) == len(PRESETS)
+
+
+@pytest.mark.parametrize("config", [p() for p in PRESETS], ids=lambda config: config.name)
+def test_the_experts_are_withdrawn_by_the_last_step(config: TrainConfig) -> None:
+    assert config.annealing.rules_at(config.steps - 1, 0.0).is_alone
+    assert not config.annealing.rules_at(0).is_alone
+    assert config.annealing.acceptance_rate_at(0) == 1.0
+
+
+@pytest.mark.parametrize("config", [p() for p in PRESETS], ids=lambda config: config.name)
+def test_self_exploratory_is_the_same_training_alone(config: TrainConfig) -> None:
+    alone = self_exploratory(config)
+    rules = [alone.annealing.rules_at(step, draw) for step in (0, 50, 500) for draw in (0.0, 0.99)]
+    assert all(one.is_alone for one in rules)
+    assert rules[0].turn_budget == Rules.alone().turn_budget
+    assert alone.name == f"{config.name}-self-exploratory"
+    assert replace(alone, name=config.name, annealing=config.annealing) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"), [(r1_distill_qwen_7b, (1e-5, 1e-4)), (embedded, (1e-3, 3e-3))]
+)
+def test_distillation_is_of_the_same_experts_alone(
+    preset: Callable[[], TrainConfig], rates: tuple[float, float]
+) -> None:
+    """Adapters take a higher rate, a small model higher ones; all else is the preset's."""
+    config = preset()
+    for rank, rate in zip((0, 8), rates, strict=True):
+        found = distilled(config, lora_rank=rank)
+        assert found.distillation is not None
+        assert (found.distillation.lora_rank, found.distillation.learning_rate) == (rank, rate)
+        assert found.annealing.rules_at(0).is_alone
+        assert found.name == f"{config.name}-distilled{'-lora' if rank else ''}"
+        changed = replace(found, name=config.name, annealing=config.annealing, distillation=None)
+        assert changed == config
+
+
+def test_training_and_held_out_problems_of_the_embedded_preset_differ() -> None:
+    config = embedded()
+    trained = {problem.statement for problem in config.problems.load()}
+    held_out = {problem.statement for problem in config.evaluation.problems.load()}
+    assert (len(trained), len(held_out)) == (4096, 64)
+    assert not trained & held_out
+
+
+def test_presets_are_found_by_name() -> None:
+    assert preset_named("r1_distill_qwen_7b") == r1_distill_qwen_7b()
+    with pytest.raises(
+        ValueError, match=r"'embeded': did you mean 'embedded'\? There are embedded, r1"
+    ):
+        preset_named("embeded")

@@ -1,0 +1,413 @@
+"""The training loop: it learns, and an interrupted run ends as one that was not interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command import as_options, started
+from safetensors.torch import load_file
+
+from eapo_agents.learning.algorithms import DAPO, Algorithm
+from eapo_agents.learning.learner import Learner
+from eapo_agents.policies.chat import Chat
+from eapo_agents.policies.policy import ScriptedPolicy
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.presets import self_exploratory
+from eapo_agents.training.run import Run
+from eapo_agents.training.trainer import Trainer
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+
+LONGER = ["steps=7", "annealing.steps=7", "checkpoint_every=3", "evaluation.every=4"]
+
+
+def train(config: TrainConfig, root: Path) -> Run:
+    run = Run.create(config, root)
+    assert Trainer.from_config(config).train(run)
+    return run
+
+
+def resume(run: Run) -> Run:
+    again = Run.open(run.folder)
+    assert Trainer.from_config(again.config).train(again)
+    return again
+
+
+def numbers(run: Run) -> list[dict[str, float]]:
+    """All metrics but those of the machine."""
+    machine = ("seconds/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(machine)} for row in run.metrics]
+
+
+def transcripts(run: Run) -> dict[str, str]:
+    return {path.name: path.read_text("utf-8") for path in (run.folder / "transcripts").iterdir()}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether nested values are equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def assert_same_training(one: Run, other: Run) -> None:
+    assert numbers(one) == numbers(other)
+    assert transcripts(one) == transcripts(other)
+    assert one.last_evaluation == other.last_evaluation
+    last, other_last = one.checkpoints[-1], other.checkpoints[-1]
+    assert last.name == other_last.name
+    assert same(load_file(last / "model.safetensors"), load_file(other_last / "model.safetensors"))
+    states = [torch.load(folder / "learner.pt") for folder in (last, other_last)]
+    assert same(*states)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_settings: list[str]) -> list[str]:
+    return [*tiny_settings, *LONGER]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: TrainConfig) -> TrainConfig:
+    return with_settings(tiny_config, LONGER)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = train(config, tmp_path_factory.mktemp("uninterrupted"))
+    rows = numbers(run)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert rows[0]["call_rate"] > 0, "some consult"
+    assert any("grad_norm" in row for row in rows), "something is learned"
+    assert ["alone/mean_at_k" in row for row in rows] == [0, 0, 0, 1, 0, 0, 1]
+    return run
+
+
+# --- interrupted and resumed
+
+
+def wait_for_lines(path: Path, count: int, child: subprocess.Popen[str]) -> None:
+    while not path.exists() or path.read_text("utf-8").count("\n") < count:
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.005)
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
+    settings: list[str], uninterrupted: Run, tmp_path: Path
+) -> None:
+    with started("train", *as_options(settings), "--runs", tmp_path) as child:
+        wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 1, child)
+        child.send_signal(signal.SIGINT)
+        output, errors = child.communicate()
+    assert (child.returncode, errors) == (130, "")
+    run = Run.open(tmp_path / "tiny-1")
+    assert f"eapo train --resume {run.folder}" in output
+    done = len(run.metrics)
+    assert done < 7
+    assert run.checkpoints[-1].name == f"step-{done:06d}"
+    with started("train", "--resume", run.folder) as child:
+        output, errors = child.communicate()
+    assert (child.returncode, errors) == (0, "")
+    assert f"run folder: {run.folder}" in output
+    assert_same_training(run, uninterrupted)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    settings: list[str], uninterrupted: Run, tmp_path: Path
+) -> None:
+    with started("train", *as_options(settings), "--runs", tmp_path) as child:
+        wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 4, child)
+        child.kill()
+        child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    run = Run.open(tmp_path / "tiny-1")
+    assert len(run.metrics) >= 4
+    assert_same_training(resume(run), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_in_any_step_changes_nothing(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    run, handler = Run.create(config, tmp_path), signal.getsignal(number)
+    stops = [1, 2, 6]
+
+    def interrupt(step: int, metrics: Mapping[str, float]) -> None:
+        if step in stops:
+            os.kill(os.getpid(), number)
+
+    for stop in stops:
+        assert not Trainer.from_config(config).train(Run.open(run.folder), interrupt)
+        assert run.checkpoints[-1].name == f"step-{stop:06d}"
+        assert signal.getsignal(number) == handler
+    assert_same_training(resume(run), uninterrupted)
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path
+) -> None:
+    run, steps = Run.create(config, tmp_path), []
+
+    def interrupt_twice(step: int, metrics: Mapping[str, float]) -> None:
+        steps.append(step)
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer.from_config(config).train(run, interrupt_twice)
+    assert steps == [1, 2, 3, 4, 5]
+    assert run.checkpoints[-1].name == "step-000003"
+    assert_same_training(resume(run), uninterrupted)
+
+
+def test_an_interruption_in_the_last_step_comes_too_late(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    run = Run.create(tiny_config, tmp_path)
+
+    def interrupt(step: int, metrics: Mapping[str, float]) -> None:
+        if step == tiny_config.steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert Trainer.from_config(tiny_config).train(run, interrupt)
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(uninterrupted.folder, tmp_path / "copy"))
+    before = numbers(run)
+    assert numbers(resume(run)) == before
+    assert_same_training(run, uninterrupted)
+
+
+def test_training_runs_in_any_thread(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path
+) -> None:
+    run = Run.create(config, tmp_path)
+    thread = threading.Thread(target=lambda: Trainer.from_config(config).train(run))
+    thread.start()
+    thread.join()
+    assert_same_training(run, uninterrupted)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "missing"])
+@pytest.mark.parametrize("name", ["model.safetensors", "learner.pt", "state.json"])
+def test_a_damaged_checkpoint_is_an_error_that_says_how_to_go_on(
+    uninterrupted: Run, tmp_path: Path, name: str, damage: str
+) -> None:
+    run = Run(shutil.copytree(uninterrupted.folder, tmp_path / "copy"))
+    path = run.checkpoints[-1] / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    metrics = (run.folder / "metrics.jsonl").read_bytes()
+    trainer = Trainer.from_config(run.config)
+    with pytest.raises(ValueError, match=r"is damaged .* delete it to go on") as caught:
+        trainer.train(run)
+    assert str(run.checkpoints[-1]) in str(caught.value)
+    assert (run.folder / "metrics.jsonl").read_bytes() == metrics, "nothing was forgotten"
+
+
+def test_without_the_newest_checkpoint_it_goes_on_from_the_one_before(
+    uninterrupted: Run, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(uninterrupted.folder, tmp_path / "copy"))
+    assert [path.name for path in run.checkpoints] == ["step-000006", "step-000007"]
+    shutil.rmtree(run.checkpoints[-1])
+    assert_same_training(resume(run), uninterrupted)
+
+
+# --- what training does
+
+
+def test_evaluation_changes_nothing_in_training(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path
+) -> None:
+    def training(run: Run) -> list[dict[str, float]]:
+        rows = numbers(run)
+        return [{k: v for k, v in row.items() if not k.startswith("alone/")} for row in rows]
+
+    for every in (0, 1):
+        run = train(with_settings(config, [f"evaluation.every={every}"]), tmp_path)
+        assert len(list((run.folder / "evaluations").iterdir())) == (7 if every else 1)
+        assert training(run) == training(uninterrupted)
+        assert run.last_evaluation == uninterrupted.last_evaluation
+
+
+def test_the_seed_decides_everything(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path
+) -> None:
+    other = train(with_settings(config, ["seed=1", "steps=1"]), tmp_path)
+    assert numbers(other)[0] != numbers(uninterrupted)[0]
+
+
+def test_training_improves_the_policy(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    settings = ["steps=16", "annealing.turn_budget=1", "learner.learning_rate=0.01"]
+    run = train(with_settings(tiny_config, settings), tmp_path)
+    accuracy = [row["accuracy"] for row in run.metrics]
+    assert np.mean(accuracy[:2]) < 0.4
+    assert np.mean(accuracy[-2:]) > 0.7
+    assert run.metrics[-1]["alone/mean_at_k"] > 0.7, "the held-out problems have the same answer"
+
+
+def test_the_experts_are_withdrawn_on_schedule(uninterrupted: Run) -> None:
+    rows = uninterrupted.metrics
+    assert [row["acceptance_rate"] for row in rows] == pytest.approx([1 - s / 7 for s in range(7)])
+    assert [row["turn_budget"] for row in rows] == pytest.approx([2 - s / 7 for s in range(7)])
+    assert rows[0]["alone_rate"] == 0
+    assert rows[5]["alone_rate"] > rows[1]["alone_rate"]
+
+
+@pytest.mark.parametrize("who", ["member", "group"])
+def test_turn_budgets_are_drawn_by_whom_the_settings_say(
+    tiny_config: TrainConfig, tmp_path: Path, who: str
+) -> None:
+    settings = [f"rollout.turn_budgets={who}", "steps=2", "transcripts_every=2"]
+    run = train(with_settings(tiny_config, settings), tmp_path)
+    budgets: dict[str, set[int]] = {}
+    for row in map(json.loads, transcripts(run)["step-000002.jsonl"].splitlines()):
+        budgets.setdefault(row["problem_id"], set()).add(row["turn_budget"])
+    assert set.union(*budgets.values()) == {1, 2}
+    assert (max(map(len, budgets.values())) == 1) == (who == "group")
+
+
+def test_self_exploratory_training_never_consults(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = train(self_exploratory(tiny_config), tmp_path)
+    assert {(row["call_rate"], row["alone_rate"]) for row in run.metrics} == {(0.0, 1.0)}
+    for text in transcripts(run).values():
+        for row in map(json.loads, text.splitlines()):
+            assert "ask" not in row["messages"][0]["content"]
+
+
+def test_every_problem_comes_once_an_epoch(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = train(with_settings(tiny_config, ["transcripts_every=1", "steps=6"]), tmp_path)
+    ids: list[str] = []
+    for name in sorted(transcripts(run)):
+        rows = [json.loads(line) for line in transcripts(run)[name].splitlines()]
+        ids += [row["problem_id"] for row in rows if row["member"] == 0]
+    assert len(ids) == sum(row["problems_used"] for row in run.metrics) > 30
+    assert sorted(ids[:24]) == sorted(f"p{n}" for n in range(24))
+    assert len(set(ids[24:48])) == len(ids[24:48])
+    assert ids[24:30] != ids[:6], "in another order each time"
+
+
+# --- parts of one's own
+
+
+def test_experts_of_ones_own_are_asked(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    asked: list[Query] = []
+
+    class Mine:
+        async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+            asked.extend(queries)
+            return [Reply("me", "three")] * len(queries)
+
+    trainer = Trainer.from_config(tiny_config)
+    trainer = replace(trainer, rollout=replace(trainer.rollout, experts=Mine()))
+    run = Run.create(tiny_config, tmp_path)
+    assert trainer.train(run)
+    assert asked
+    assert "<reply>three</reply>" in transcripts(run)["step-000001.jsonl"]
+
+
+def test_an_algorithm_of_ones_own_is_used(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    config = with_settings(tiny_config, ["learner.weight_decay=0"])
+    idle = Algorithm(name="idle", advantages=np.zeros_like, loss=DAPO.loss)
+    trainer = Trainer.from_config(config)
+    before = {name: weight.clone() for name, weight in trainer.learner.model.state_dict().items()}
+    learner = Learner(trainer.learner.model, algorithm=idle, settings=config.learner)
+    run = Run.create(config, tmp_path)
+    assert replace(trainer, learner=learner).train(run)
+    assert same(dict(trainer.learner.model.state_dict()), before)
+    assert any("loss" in row for row in run.metrics)
+
+
+def test_a_policy_of_ones_own_plays_and_takes_the_weights(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    taken: list[int] = []
+
+    class Mine(ScriptedPolicy):
+        def load_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+            taken.append(len(state_dict))
+
+    trainer = Trainer.from_config(tiny_config)
+    mine = Mine(
+        trainer.rollout.policy.tokenizer,
+        lambda prompt, rng: f"\\boxed{{{3 if rng.random() < 0.5 else 4}}}",
+        logprob=-0.7,
+    )
+    trainer = replace(trainer, rollout=replace(trainer.rollout, policy=mine))
+    run = Run.create(tiny_config, tmp_path)
+    assert trainer.train(run)
+    assert len(taken) == 1 + tiny_config.steps  # before the first step, and after each
+    assert all(row["learned_sequences"] >= 4 for row in run.metrics)
+
+
+def test_a_step_without_signal_learns_nothing_and_goes_on(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer.from_config(tiny_config)
+    hopeless = [Problem(id=str(n), statement=f"p{n}", answer="12345") for n in range(5)]
+    run = Run.create(tiny_config, tmp_path)
+    assert replace(trainer, problems=hopeless).train(run)
+    assert [row["groups_kept"] for row in run.metrics] == [0.0] * 4
+    assert [row["problems_used"] for row in run.metrics] == [12.0] * 4
+    assert not any("loss" in row for row in run.metrics)
+
+
+# --- settings that do not fit together
+
+
+def test_held_out_problems_are_left_out_of_training(tiny_config: TrainConfig) -> None:
+    easy = ["problems.source=synthetic", "problems.brackets=1", "problems.operations=1"]
+    settings = [*easy, *[f"evaluation.{setting}" for setting in easy]]
+    settings += ["problems.num_problems=500", "evaluation.problems.num_problems=500"]
+    trainer = Trainer.from_config(with_settings(tiny_config, settings))
+    held_out = {problem.statement for problem in trainer.held_out}
+    assert len(held_out) == 500
+    assert 300 < len(trainer.problems) < 500
+    assert not held_out & {problem.statement for problem in trainer.problems}
+
+
+def test_training_on_the_held_out_problems_is_an_error(tiny_config: TrainConfig) -> None:
+    source = tiny_config.problems.source
+    with pytest.raises(ValueError, match="all 24 problems are held out"):
+        Trainer.from_config(with_settings(tiny_config, [f"evaluation.problems.source={source}"]))
+
+
+def test_problems_with_long_prompts_are_left_out_of_training(tiny_config: TrainConfig) -> None:
+    mixed = ["problems.source=sample"]
+    trainer = Trainer.from_config(with_settings(tiny_config, mixed))
+    chat = Chat(trainer.rollout.policy.tokenizer)
+    openings = [trainer.rollout.prompts.opening(p, Rules()) for p in trainer.problems]
+    lengths = [len(chat.opening([opening])) for opening in openings]
+    limit = sorted(lengths)[len(lengths) // 2]
+    assert min(lengths) < limit < max(lengths)
+    limited = [*mixed, f"rollout.limits.max_prompt_tokens={limit}"]
+    kept = Trainer.from_config(with_settings(tiny_config, limited)).problems
+    expected = [p for p, n in zip(trainer.problems, lengths, strict=True) if n <= limit]
+    assert list(kept) == expected
+    with pytest.raises(ValueError, match=r"none of \d+ prompts is within 5 tokens"):
+        Trainer.from_config(with_settings(tiny_config, ["rollout.limits.max_prompt_tokens=5"]))
+
+
+def test_sampler_and_learner_must_have_one_temperature(tiny_config: TrainConfig) -> None:
+    with pytest.raises(ValueError, match=r"learner.temperature is 1.0, .* 0.5: they must be equal"):
+        Trainer.from_config(with_settings(tiny_config, ["rollout.temperature=0.5"]))
