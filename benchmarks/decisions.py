@@ -21,16 +21,16 @@ import numpy as np
 from eapo_agents.methods import (
     Decide,
     DecisionVectorEnv,
+    DemonstratorWriter,
     RulesAt,
     ScheduledRules,
     Score,
-    StudentWriter,
     always,
     play,
 )
 from eapo_agents.methods.skrl import MakeAgent, dqn, greedy, ppo, train
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.reward import RewardRule
-from eapo_env.student import Student
 from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import Rules
 
@@ -40,7 +40,7 @@ RATES = (1.0, 0.75, 0.5, 0.25, 0.0)
 def make(num_envs: int) -> DecisionVectorEnv:
     return DecisionVectorEnv(
         num_envs,
-        writer=StudentWriter(student=Student(slip=0.2)),
+        writer=DemonstratorWriter(student=NoisyDemonstrator(slip=0.2)),
         problems=[p for size in (1, 2, 3) for p in synthetic_problems(64, brackets=size)],
         reward=RewardRule(consultation_penalty=0.1),
     )

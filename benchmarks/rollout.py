@@ -35,7 +35,7 @@ from transformers import PreTrainedTokenizerFast
 from eapo_agents.policies import Completion, HFPolicy, Policy, Sampling, char_tokenizer
 from eapo_agents.rollouts import Rollout, TokenLimits, derive_seed, gather
 from eapo_env.actions import Consult, render_consult
-from eapo_env.experts import luck
+from eapo_env.experts import query_rng
 from eapo_env.prompts import Prompts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
 from eapo_env.verifier import Verifier
@@ -90,7 +90,9 @@ class Slow:
     waits_s: dict[int, list[float]] = field(default_factory=dict)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        draws = [luck(query, 0).lognormal(np.log(self.median_s), self.sigma) for query in queries]
+        draws = [
+            query_rng(query, 0).lognormal(np.log(self.median_s), self.sigma) for query in queries
+        ]
         self.waits_s.setdefault(queries[0].seed, []).append(max(draws))
         await asyncio.sleep(max(draws))
         return [Reply("expert", "7") for _ in queries]

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from eapo_env.validation import UserError
+
 _UNFINISHED = ".unfinished-"
 
 
@@ -77,7 +79,7 @@ def json_lines(path: Path) -> list[Any]:
     A last line that a crash cut short is left out.
 
     Raises:
-        ValueError: a line that is not JSON, before the last.
+        UserError: a line that is not JSON, before the last.
     """
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = []
@@ -86,7 +88,7 @@ def json_lines(path: Path) -> list[Any]:
             rows.append(json.loads(line))
         except ValueError:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+                raise UserError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
     return rows
 
 
@@ -94,7 +96,7 @@ def validated(tree: object, kind: type[Any], place: Path | str) -> Any:
     """Return the value of a kind that a JSON tree describes.
 
     Raises:
-        ValueError: it describes none; the place, the part and its value are named.
+        UserError: it describes none; the place, the part and its value are named.
     """
     try:
         return TypeAdapter(kind).validate_python(tree)
@@ -102,4 +104,4 @@ def validated(tree: object, kind: type[Any], place: Path | str) -> Any:
         first = error.errors()[0]
         what = ".".join(map(str, first["loc"])) + f": {first['msg']}: {repr(first['input'])[:80]}"
         name = kind.__name__.strip("_")
-        raise ValueError(f"{place} holds no {name}: {what.removeprefix(': ')}") from None
+        raise UserError(f"{place} holds no {name}: {what.removeprefix(': ')}") from None

@@ -41,6 +41,7 @@ from eapo_env.types import (
     StopReason,
     Unavailable,
 )
+from eapo_env.validation import UserError
 from eapo_env.vector_env import EAPOMathVectorEnv
 from eapo_env.verifier import Status, Verdict, Verifier
 
@@ -78,6 +79,7 @@ __all__ = [
     "Turn",
     "Unavailable",
     "UnicodeText",
+    "UserError",
     "Verdict",
     "Verifier",
     "act",

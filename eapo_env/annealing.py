@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from eapo_env.types import Rules
+from eapo_env.validation import UserError
 
 Schedule = Literal["linear", "slow", "fast", "constant"]
 
@@ -32,7 +33,7 @@ class Annealing:
         initial_acceptance_rate: p at step 0; every schedule but `constant` is scaled by it.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     steps: int
@@ -43,13 +44,13 @@ class Annealing:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
+            raise UserError(f"steps must be at least 1, not {self.steps}")
         if self.schedule not in ("linear", "slow", "fast", "constant"):
-            raise ValueError(
+            raise UserError(
                 f"schedule must be linear, slow, fast or constant, not {self.schedule!r}"
             )
         if not 0.0 <= self.initial_acceptance_rate <= 1.0:
-            raise ValueError(
+            raise UserError(
                 f"initial_acceptance_rate must be in [0, 1], not {self.initial_acceptance_rate}"
             )
         self.rules_at(0)
@@ -74,12 +75,12 @@ class Annealing:
         the default rounds to the nearest.
 
         Raises:
-            ValueError: a negative step, or a draw outside [0, 1).
+            UserError: a negative step, or a draw outside [0, 1).
         """
         if step < 0:
-            raise ValueError(f"step must be at least 0, not {step}")
+            raise UserError(f"step must be at least 0, not {step}")
         if not 0.0 <= draw < 1.0:
-            raise ValueError(f"draw must be in [0, 1), not {draw}")
+            raise UserError(f"draw must be in [0, 1), not {draw}")
         whole, part = divmod(self.turn_budget_at(step), 1.0)
         return Rules(
             turn_budget=int(whole) + int(draw >= 1.0 - part),

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from eapo_env.breaker import Breaker, Circuit, Closed
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -42,7 +43,7 @@ class Endpoint:
         breaker: when calls to a dead server stop, and when it is tried again.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     base_url: str
@@ -55,23 +56,23 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, not {self.base_url!r}")
+            raise UserError(f"base_url must begin with http:// or https://, not {self.base_url!r}")
         if isinstance(self.models, str) or not self.models:
-            raise ValueError(f"models must be a non-empty tuple of names, not {self.models!r}")
+            raise UserError(f"models must be a non-empty tuple of names, not {self.models!r}")
         object.__setattr__(self, "models", tuple(self.models))
         if not 1 <= self.max_live_calls <= _MOST_LIVE_CALLS:
-            raise ValueError(
+            raise UserError(
                 f"max_live_calls must be in [1, {_MOST_LIVE_CALLS}], not {self.max_live_calls}"
             )
         if not self.call_timeout_s > 0:
-            raise ValueError(f"call_timeout_s must be positive, not {self.call_timeout_s}")
+            raise UserError(f"call_timeout_s must be positive, not {self.call_timeout_s}")
         if self.max_retries < 0:
-            raise ValueError(f"max_retries must be at least 0, not {self.max_retries}")
+            raise UserError(f"max_retries must be at least 0, not {self.max_retries}")
 
     def check_key(self) -> None:
-        """Raise a `ValueError` if a key is wanted and its environment variable holds none."""
+        """Raise a `UserError` if a key is wanted and its environment variable holds none."""
         if self.api_key_env is not None and not _api_key(self):
-            raise ValueError(f"the environment variable {self.api_key_env} holds no key")
+            raise UserError(f"the environment variable {self.api_key_env} holds no key")
 
 
 @dataclass(frozen=True, slots=True)

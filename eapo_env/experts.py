@@ -19,6 +19,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 _LAST_DIGIT = re.compile(r"[0-9](?=[^0-9]*\Z)")
 
@@ -54,7 +55,7 @@ class ScriptedExperts:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise ValueError("a pool needs at least one expert name, not ()")
+            raise UserError("a pool needs at least one expert name, not ()")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the function's answers, in query order."""
@@ -119,7 +120,7 @@ class ErroneousExperts:
         seed: whose luck it is.
 
     Raises:
-        ValueError: `error_rate` outside [0, 1].
+        UserError: `error_rate` outside [0, 1].
     """
 
     inner: ExpertPool
@@ -129,7 +130,7 @@ class ErroneousExperts:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.error_rate <= 1.0:
-            raise ValueError(f"error_rate must be in [0, 1], not {self.error_rate}")
+            raise UserError(f"error_rate must be in [0, 1], not {self.error_rate}")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the inner pool's replies, some of them corrupted, in query order."""
@@ -139,7 +140,7 @@ class ErroneousExperts:
         ]
 
     def _perturbed(self, query: Query, reply: ExpertReply) -> ExpertReply:
-        rng = luck(query, self.seed)
+        rng = query_rng(query, self.seed)
         if not isinstance(reply, Reply) or rng.random() >= self.error_rate:
             return reply
         try:
@@ -154,7 +155,7 @@ def _bug_seen(error: Exception, expert: str) -> Unavailable:
     return Unavailable(f"failed: {error!r}", expert)
 
 
-def luck(query: Query, seed: int) -> np.random.Generator:
+def query_rng(query: Query, seed: int) -> np.random.Generator:
     """Return a generator that depends on the seed and the query alone."""
     identity = repr((seed, query.seed, query.turn, query.slot, query.text, query.statement))
     digest = hashlib.sha256(identity.encode()).digest()

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eapo_env.endpoints import Endpoint, Failure, Line, Payload, Refused, close_line, open_line
-from eapo_env.experts import luck
+from eapo_env.experts import query_rng
 from eapo_env.prompts import encodable
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 SYSTEM_PROMPT = (
     "You are an expert whom a colleague consults on a question that came up in a larger problem."
@@ -102,7 +103,7 @@ class OpenAIExperts:
         read: (decoded chat completion, model) -> the reply in it.
 
     Raises:
-        ValueError: no endpoint, or a value out of its range.
+        UserError: no endpoint, or a value out of its range.
     """
 
     endpoints: Sequence[Endpoint]
@@ -119,9 +120,9 @@ class OpenAIExperts:
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", tuple(self.endpoints))
         if not self.endpoints:
-            raise ValueError("a pool needs at least one endpoint, not ()")
+            raise UserError("a pool needs at least one endpoint, not ()")
         if not self.batch_timeout_s > 0:
-            raise ValueError(f"batch_timeout_s must be positive, not {self.batch_timeout_s}")
+            raise UserError(f"batch_timeout_s must be positive, not {self.batch_timeout_s}")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the experts' replies in query order; asked in parallel, nothing is raised."""
@@ -171,7 +172,7 @@ class OpenAIExperts:
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_tokens,
-            "seed": None if self.seed is None else int(luck(query, self.seed).integers(2**31)),
+            "seed": None if self.seed is None else int(query_rng(query, self.seed).integers(2**31)),
             **self.extra_body,
         }
         return {name: value for name, value in body.items() if value is not None}

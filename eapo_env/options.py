@@ -9,6 +9,7 @@ from typing import Any
 
 from eapo_env.problems import load_problems
 from eapo_env.types import Problem, Rules
+from eapo_env.validation import UserError
 
 ProblemSource = Sequence[Problem] | str | PathLike[str]
 
@@ -19,31 +20,31 @@ _OPTIONS = ("problem", "problem_id", *_RULES)
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise ValueError when the value of an argument is none of the choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+        raise UserError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def check_parts(experts: object, rules: object) -> None:
     """Raise ValueError for experts that cannot be asked, or rules that are none."""
     if experts is not None and not hasattr(experts, "ask"):
-        raise ValueError(f"experts must be a pool with the method ask, not {experts!r:.200}")
+        raise UserError(f"experts must be a pool with the method ask, not {experts!r:.200}")
     if rules is not None and not isinstance(rules, Rules):
-        raise ValueError(f"rules must be a Rules value, not {rules!r:.200}")
+        raise UserError(f"rules must be a Rules value, not {rules!r:.200}")
 
 
 def problems_of(source: ProblemSource) -> tuple[Problem, ...]:
     """Return the problems of a source name, a path or a sequence.
 
     Raises:
-        ValueError: no problem, something else among them, or whatever `load_problems` refuses.
+        UserError: no problem, something else among them, or whatever `load_problems` refuses.
     """
     if isinstance(source, str | PathLike):
         return load_problems(source)
     problems = tuple(source)
     if not problems:
-        raise ValueError(f"there must be at least one problem: {source!r}")
+        raise UserError(f"there must be at least one problem: {source!r}")
     for problem in problems:
         if not isinstance(problem, Problem):
-            raise ValueError(f"problems must be Problem values, not {problem!r:.200}")
+            raise UserError(f"problems must be Problem values, not {problem!r:.200}")
     return problems
 
 
@@ -51,12 +52,12 @@ def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
     """Return the problems under their ids.
 
     Raises:
-        ValueError: two have the same id.
+        UserError: two have the same id.
     """
     index: dict[str, Problem] = {}
     for problem in problems:
         if problem.id in index:
-            raise ValueError(f"two problems have the id {problem.id!r}")
+            raise UserError(f"two problems have the id {problem.id!r}")
         index[problem.id] = problem
     return index
 
@@ -72,27 +73,27 @@ def read_options(
         problems: what `problem_id` can name.
 
     Raises:
-        ValueError: an unknown option, or a bad value.
+        UserError: an unknown option, or a bad value.
     """
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
-        raise ValueError(f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)}")
+        raise UserError(f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)}")
     changes = {name: value for name, value in options.items() if name in _RULES}
     if changes:
         try:
             rules = replace(rules, **changes)
         except TypeError as error:
-            raise ValueError(f"bad rules in the reset options {changes}: {error}") from None
+            raise UserError(f"bad rules in the reset options {changes}: {error}") from None
     return _chosen(options.get("problem"), options.get("problem_id"), problems), rules
 
 
 def _chosen(problem: object, problem_id: object, problems: Mapping[str, Problem]) -> Problem | None:
     if problem_id is not None:
         if problem is not None:
-            raise ValueError(f"problem_id {problem_id!r} and problem {problem!r}: give one of them")
+            raise UserError(f"problem_id {problem_id!r} and problem {problem!r}: give one of them")
         if not isinstance(problem_id, str) or problem_id not in problems:
-            raise ValueError(f"no problem has the id {problem_id!r}")
+            raise UserError(f"no problem has the id {problem_id!r}")
         return problems[problem_id]
     if problem is not None and not isinstance(problem, Problem):
-        raise ValueError(f"the reset option problem must be a Problem, not {problem!r}")
+        raise UserError(f"the reset option problem must be a Problem, not {problem!r}")
     return problem

@@ -17,6 +17,7 @@ from pathlib import Path
 from eapo_env.answers import extract_answer
 from eapo_env.rows import Row, cell, read_rows
 from eapo_env.types import Problem
+from eapo_env.validation import UserError
 from eapo_env.verifier import check_gold
 
 _Found = tuple[str, Problem]  # where it stands, and what was read there
@@ -121,7 +122,7 @@ def load_problems(
         subset: the configuration of a hub data set that has several.
 
     Raises:
-        ValueError: an unknown source (naming a known one that is alike); a malformed row, an empty
+        UserError: an unknown source (naming a known one that is alike); a malformed row, an empty
             or repeated id, or a gold answer that cannot be verified (naming file, line and
             column); no problem at all.
         ImportError: `datasets` is needed and not installed.
@@ -136,7 +137,7 @@ def load_problems(
     found = _parse(rows, layout, columns)
     problems = tuple(_checked(_unrepeated(found) if layout.repeats else found, columns))
     if not problems:
-        raise ValueError(f"{layout.location} holds no problems")
+        raise UserError(f"{layout.location} holds no problems")
     return problems
 
 
@@ -145,12 +146,12 @@ def _layout(source: str | PathLike[str], path: str | PathLike[str] | None) -> _S
     named = _SOURCES.get(source) if isinstance(source, str) else None
     if named is None:
         if path is not None:
-            raise ValueError(f"path is for a named source of the hub or Kaggle, not {source!r}")
+            raise UserError(f"path is for a named source of the hub or Kaggle, not {source!r}")
         return _Source(name=Path(source).stem, location=_existing(source), split="train")
     if path is not None:
         return replace(named, location=_existing(Path(path)))
     if not named.location:
-        raise ValueError(
+        raise UserError(
             f"{source!r} is not on the hub: download reference.csv of Kaggle's AI Mathematical"
             " Olympiad - Progress Prize 2 and pass path='reference.csv'"
         )
@@ -161,18 +162,18 @@ def _existing(source: str | PathLike[str]) -> str:
     """Return the location of an unnamed source: a file, a folder or a hub id.
 
     Raises:
-        ValueError: it is none of them.
+        UserError: it is none of them.
     """
     path = Path(source)
     if source and path.exists():
         return str(path)
     if not isinstance(source, str) or path.suffix in (".jsonl", ".csv", ".parquet"):
-        raise ValueError(f"no such file: {str(path)!r}")
+        raise UserError(f"no such file: {str(path)!r}")
     if _HUB_ID.fullmatch(source):
         return source
     near = difflib.get_close_matches(source.lower(), SOURCES, n=1)
     guess = f": did you mean {near[0]!r}?" if near else "."
-    raise ValueError(
+    raise UserError(
         f"unknown problem source {source!r}{guess} There are {', '.join(SOURCES)};"
         " a file, a folder or a hub id 'owner/name' will do too"
     )
@@ -188,7 +189,7 @@ def _parse(rows: Iterable[Row], layout: _Source, columns: Columns) -> Iterator[_
         }
         for field, value in text.items():
             if not value.strip():
-                raise ValueError(f"{where}, column {getattr(columns, field)!r}: empty")
+                raise UserError(f"{where}, column {getattr(columns, field)!r}: empty")
         yield (
             where,
             Problem(
@@ -216,7 +217,7 @@ def _checked(found: Iterable[_Found], columns: Columns) -> Iterator[Problem]:
     places: dict[str, str] = {}
     for where, problem in found:
         if problem.id in places:
-            raise ValueError(
+            raise UserError(
                 f"{where}, column {columns.id!r}: id {problem.id!r} stands also in"
                 f" {places[problem.id]}"
             )
@@ -224,5 +225,5 @@ def _checked(found: Iterable[_Found], columns: Columns) -> Iterator[Problem]:
         try:
             check_gold(problem.answer)
         except ValueError as error:
-            raise ValueError(f"{where}, column {columns.answer!r}: {error}") from None
+            raise UserError(f"{where}, column {columns.answer!r}: {error}") from None
         yield problem

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, fields
 
 from eapo_env.types import LONE_SURROGATE, Consultation, Message, Problem, Reply, Rules
+from eapo_env.validation import UserError
 
 CUT_MARK = "... [cut]"
 
@@ -27,7 +28,7 @@ class Prompts:
     `queries_per_turn`; `turns_left` sees `turns_left`; `malformed` and `last_turn` see nothing.
 
     Raises:
-        ValueError: a template that asks for anything else.
+        UserError: a template that asks for anything else.
     """
 
     training: str = (
@@ -65,7 +66,7 @@ class Prompts:
             try:
                 template.format(**values.get(field.name, {}))
             except (KeyError, IndexError, ValueError, AttributeError) as error:
-                raise ValueError(
+                raise UserError(
                     f"prompt {field.name!r} cannot be filled in: {error!r} in {template!r}"
                 ) from None
 

@@ -16,8 +16,9 @@ from functools import cached_property
 from io import FileIO
 from pathlib import Path
 
-from eapo_env.experts import ExpertPool, luck
+from eapo_env.experts import ExpertPool, query_rng
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 _TAIL_BYTES = 1 << 16
 _Key = tuple[str, str]
@@ -56,7 +57,7 @@ class ReplayExperts:
 
     Raises:
         OSError: from `ask`, when the file cannot be read.
-        ValueError: from `ask`, for a line that is no recorded reply; names the file and the line.
+        UserError: from `ask`, for a line that is no recorded reply; names the file and the line.
     """
 
     path: str | Path
@@ -87,7 +88,7 @@ def _replayed(query: Query, recorded: Sequence[_Recorded]) -> ExpertReply:
         return Unavailable("not in the recording")
     same = [reply for asked, reply in recorded if _identity(asked) == _identity(query)]
     candidates = same or [reply for _, reply in recorded]
-    return candidates[int(luck(query, 0).integers(len(candidates)))]
+    return candidates[int(query_rng(query, 0).integers(len(candidates)))]
 
 
 def _line(query: Query, reply: ExpertReply) -> str:
@@ -134,7 +135,7 @@ def _read(path: Path) -> dict[_Key, list[_Recorded]]:
             query, reply = _parse(json.loads(line))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             shown = line[:200].decode("utf-8", "replace")
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {number}: not a recorded reply ({error!r}): {shown}"
             ) from None
         recording.setdefault(_key(query), []).append((query, reply))

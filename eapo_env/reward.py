@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from eapo_env.episode import Episode
+from eapo_env.validation import UserError
 
 LARGEST_PENALTY = 0.5
 
@@ -23,7 +24,7 @@ class Overlong:
         factor: the full punishment; a correct answer earns 1.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     limit: int = 20_480
@@ -32,9 +33,9 @@ class Overlong:
 
     def __post_init__(self) -> None:
         if not 0 < self.cushion <= self.limit:
-            raise ValueError(f"cushion must be in (0, limit={self.limit}], not {self.cushion}")
+            raise UserError(f"cushion must be in (0, limit={self.limit}], not {self.cushion}")
         if not 0 <= self.factor < math.inf:
-            raise ValueError(f"factor must be at least 0 and finite, not {self.factor}")
+            raise UserError(f"factor must be at least 0 and finite, not {self.factor}")
 
     def penalty(self, num_policy_tokens: int) -> float:
         """Return the penalty, in [-factor, 0]."""
@@ -52,7 +53,7 @@ class RewardRule:
         overlong: DAPO's length punishment, or None for none.
 
     Raises:
-        ValueError: a negative or infinite penalty.
+        UserError: a negative or infinite penalty.
     """
 
     consultation_penalty: float = 0.0
@@ -60,7 +61,7 @@ class RewardRule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.consultation_penalty < math.inf:
-            raise ValueError(
+            raise UserError(
                 "consultation_penalty must be at least 0 and finite, not"
                 f" {self.consultation_penalty}"
             )

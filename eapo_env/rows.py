@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eapo_env.types import LONE_SURROGATE
+from eapo_env.validation import UserError
 
 Row = tuple[str, Mapping[str, object]]
 """Where a row stands ("file.csv, line 7"), and its values by column."""
@@ -31,7 +32,7 @@ def read_rows(location: str, split: str, subset: str | None = None) -> Iterator[
         subset: which configuration of a hub data set that has several.
 
     Raises:
-        ValueError: a malformed row, or a file of another kind.
+        UserError: a malformed row, or a file of another kind.
         ImportError: `datasets` is needed and not installed.
     """
     path = Path(location)
@@ -43,7 +44,7 @@ def read_rows(location: str, split: str, subset: str | None = None) -> Iterator[
         case ".parquet":
             return _dataset_rows(location, "train", subset, builder="parquet")
         case _ if path.is_file():
-            raise ValueError(f"{location!r} is not a .jsonl, .csv or .parquet file")
+            raise UserError(f"{location!r} is not a .jsonl, .csv or .parquet file")
         case _:
             return _dataset_rows(location, split, subset)
 
@@ -55,7 +56,7 @@ def _lines(path: Path) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(
+                raise UserError(
                     f"{path}, line {number}, column {error.start + 1}: not UTF-8"
                 ) from None
 
@@ -67,13 +68,13 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}"
             ) from None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: not readable JSON: {error}") from None
+            raise UserError(f"{path}, line {number}: not readable JSON: {error}") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: a JSON object is needed, not {line[:80]!r}")
+            raise UserError(f"{path}, line {number}: a JSON object is needed, not {line[:80]!r}")
         yield f"{path}, line {number}", row
 
 
@@ -88,17 +89,17 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f"{where}: not CSV: {error}") from None
+            raise UserError(f"{where}: not CSV: {error}") from None
         if not cells:
             continue
         if not header:
             header = cells
             if repeated := sorted({name for name in header if header.count(name) > 1}):
-                raise ValueError(f"{where}, column {repeated[0]!r}: named twice")
+                raise UserError(f"{where}, column {repeated[0]!r}: named twice")
         elif len(cells) < len(header):
-            raise ValueError(f"{where}, column {header[len(cells)]!r}: the row ends before it")
+            raise UserError(f"{where}, column {header[len(cells)]!r}: the row ends before it")
         elif len(cells) > len(header):
-            raise ValueError(f"{where}: {len(cells)} values for {len(header)} columns")
+            raise UserError(f"{where}: {len(cells)} values for {len(header)} columns")
         else:
             yield where, dict(zip(header, cells, strict=True))
 
@@ -119,7 +120,7 @@ def _dataset_rows(
         else:
             data = datasets.load_dataset(location, subset, split=split)
     except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise ValueError(f"{location}: {error}") from error
+        raise UserError(f"{location}: {error}") from error
     numbers = itertools.count(1)
     for batch in data.iter(batch_size=1000):
         for cells, number in zip(zip(*batch.values(), strict=True), numbers, strict=False):
@@ -130,18 +131,18 @@ def cell(where: str, row: Mapping[str, object], column: str) -> str:
     """Return the text of a column of a row; dots lead into nested values (`prompt.0.content`).
 
     Raises:
-        ValueError: no such column, or neither text that UTF-8 can hold nor a finite number.
+        UserError: no such column, or neither text that UTF-8 can hold nor a finite number.
     """
     value = _nested(row, column)
     if value is _ABSENT:
-        raise ValueError(f"{where}, column {column!r}: missing (columns: {', '.join(row)})")
+        raise UserError(f"{where}, column {column!r}: missing (columns: {', '.join(row)})")
     if isinstance(value, str) and LONE_SURROGATE.search(value) is None:
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
-    raise ValueError(f"{where}, column {column!r}: text or a number is needed, not {value!r}")
+    raise UserError(f"{where}, column {column!r}: text or a number is needed, not {value!r}")
 
 
 def _nested(row: Mapping[str, object], column: str) -> object:

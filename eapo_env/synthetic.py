@@ -18,6 +18,7 @@ import numpy as np
 
 from eapo_env.experts import ErroneousExperts, ExpertPool, ScriptedExperts
 from eapo_env.types import Problem, Query
+from eapo_env.validation import UserError
 
 MODULUS = 100
 OPERATIONS = "+-*"
@@ -111,7 +112,7 @@ def synthetic_problems(
         seed: which problems.
 
     Raises:
-        ValueError: a number below 1, more brackets than there are letters to name them, or more
+        UserError: a number below 1, more brackets than there are letters to name them, or more
             problems than exist at this difficulty.
     """
     for name, value in (
@@ -120,12 +121,12 @@ def synthetic_problems(
         ("operations", operations),
     ):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+            raise UserError(f"{name} must be at least 1, not {value}")
     if brackets > MOST_BRACKETS:
-        raise ValueError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
+        raise UserError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
     most = (90 * (8 * len(OPERATIONS)) ** operations) ** brackets // 2
     if num_problems > most:
-        raise ValueError(f"num_problems must be at most {most} at this difficulty: {num_problems}")
+        raise UserError(f"num_problems must be at most {most} at this difficulty: {num_problems}")
     rng = np.random.default_rng([seed, brackets, operations])
     sums: dict[str, BracketSum] = {}
     while len(sums) < num_problems:
@@ -232,4 +233,4 @@ def _value(node: ast.expr, known: Mapping[str, int]) -> int:
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _value(left, known) * _value(right, known) % MODULUS
         case _:
-            raise ValueError("not an expression in + - *")
+            raise UserError("not an expression in + - *")

@@ -12,6 +12,8 @@ from enum import StrEnum
 from numbers import Integral
 from typing import Literal
 
+from eapo_env.validation import UserError
+
 Role = Literal["user", "assistant"]
 Gate = Literal["pre", "post"]
 
@@ -42,7 +44,7 @@ class Problem:
     """A statement and its verifiable answer.
 
     Raises:
-        ValueError: an empty id, statement or answer, or one with a lone surrogate.
+        UserError: an empty id, statement or answer, or one with a lone surrogate.
     """
 
     id: str
@@ -54,9 +56,9 @@ class Problem:
         for name in ("id", "statement", "answer"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"a problem's {name} must be a non-empty string, not {value!r}")
+                raise UserError(f"a problem's {name} must be a non-empty string, not {value!r}")
             if LONE_SURROGATE.search(value):
-                raise ValueError(f"a problem's {name} must fit in UTF-8, not {value!r}")
+                raise UserError(f"a problem's {name} must fit in UTF-8, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Rules:
         max_reply_chars: a longer reply is cut there, visibly.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     turn_budget: int = 4
@@ -138,15 +140,15 @@ class Rules:
         for name in ("turn_budget", "queries_per_turn", "max_reply_chars"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
-                raise ValueError(f"{name} must be a whole number, not {value!r}")
+                raise UserError(f"{name} must be a whole number, not {value!r}")
         if self.turn_budget < 1:
-            raise ValueError(f"turn_budget must be at least 1, not {self.turn_budget}")
+            raise UserError(f"turn_budget must be at least 1, not {self.turn_budget}")
         if not 0.0 <= self.acceptance_rate <= 1.0:
-            raise ValueError(f"acceptance_rate must be in [0, 1], not {self.acceptance_rate}")
+            raise UserError(f"acceptance_rate must be in [0, 1], not {self.acceptance_rate}")
         if self.queries_per_turn < 0:
-            raise ValueError(f"queries_per_turn must be at least 0, not {self.queries_per_turn}")
+            raise UserError(f"queries_per_turn must be at least 0, not {self.queries_per_turn}")
         if self.max_reply_chars < 1:
-            raise ValueError(f"max_reply_chars must be at least 1, not {self.max_reply_chars}")
+            raise UserError(f"max_reply_chars must be at least 1, not {self.max_reply_chars}")
 
     @classmethod
     def alone(cls) -> Rules:

@@ -21,6 +21,7 @@ from eapo_env.answers import closing_claim, extract_answer
 from eapo_env.equivalence import canonical
 from eapo_env.limits import MAX_CHARS, is_too_complex
 from eapo_env.structure import equivalent, exact_scalar
+from eapo_env.validation import UserError
 from eapo_env.worker_pool import WorkerPool
 
 
@@ -71,7 +72,7 @@ class Verifier:
         num_workers: helper processes, each running one check at a time.
 
     Raises:
-        ValueError: a setting that is not positive.
+        UserError: a setting that is not positive.
     """
 
     time_limit_s: float = 1.0
@@ -82,7 +83,7 @@ class Verifier:
     def __post_init__(self) -> None:
         for name in ("time_limit_s", "memory_limit_bytes", "num_workers"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+                raise UserError(f"{name} must be positive, not {getattr(self, name)!r}")
         pool = WorkerPool(
             cpu_s=self.time_limit_s,
             memory_bytes=self.memory_limit_bytes,
@@ -150,15 +151,15 @@ def check_gold(answer: str) -> None:
     """Accept a gold answer that responses can be checked against; instant for numbers.
 
     Raises:
-        ValueError: an empty answer, one beyond the static limits, or unbalanced brackets.
+        UserError: an empty answer, one beyond the static limits, or unbalanced brackets.
     """
     text = canonical(answer) if len(answer) <= MAX_CHARS else ""
     if not any(character.isalnum() for character in text):
-        raise ValueError(f"no answer can be read in {answer[:200]!r}")
+        raise UserError(f"no answer can be read in {answer[:200]!r}")
     if exact_scalar(text, text) is None and is_too_complex(text):
-        raise ValueError(f"too complex to check answers against: {answer[:200]!r}")
+        raise UserError(f"too complex to check answers against: {answer[:200]!r}")
     if text.count("{") != text.count("}"):
-        raise ValueError(f"unbalanced braces in the answer {answer[:200]!r}")
+        raise UserError(f"unbalanced braces in the answer {answer[:200]!r}")
 
 
 def _response_verdict(response: str, gold: str) -> Verdict | None:

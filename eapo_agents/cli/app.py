@@ -23,6 +23,7 @@ from eapo_agents.cli.options import (
 )
 from eapo_agents.cli.workflows import add_experts, add_workflows, pooled
 from eapo_agents.training import termination
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
@@ -220,7 +221,7 @@ def _report(options: argparse.Namespace) -> int:
     places = [folder.resolve() for folder in folders]
     for number, folder in enumerate(folders):
         if places[number] in places[:number]:
-            raise ValueError(f"the run {folder} is named twice")
+            raise UserError(f"the run {folder} is named twice")
     return show([Run.open(folder) for folder in folders], options.out)
 
 
@@ -233,7 +234,7 @@ def _demo(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         runs = [Run.create(c, options.runs) for c in (eapo, self_exploratory(eapo))]
         for run in runs:
-            stack.enter_context(run.or_nothing())
+            stack.enter_context(run.removed_if_unused())
         ended(finished=all(train_run(run) for run in runs))
     return show(runs)
 
@@ -263,10 +264,10 @@ def _serve_expert(options: argparse.Namespace) -> int:
 
 def _serve_policy(options: argparse.Namespace) -> int:
     from eapo_agents.policies import model_folder
-    from eapo_agents.serving import ServedPolicy, serve_policy
+    from eapo_agents.serving import PolicyServerProcess, serve_policy
 
     given = {name: value for name, value in vars(options).items() if name != "command"}
-    return serve_policy(ServedPolicy(**given | {"model": model_folder(options.model)}))
+    return serve_policy(PolicyServerProcess(**given | {"model": model_folder(options.model)}))
 
 
 if __name__ == "__main__":
@@ -305,7 +306,7 @@ def _compare(options: argparse.Namespace) -> int:
     paths: list[Path] = options.evaluations
     found = [read_evaluation(path) for path in paths]
     if len(found) < 2:
-        raise ValueError(f"eapo compare takes two evaluations or more, not {paths[0]} alone")
+        raise UserError(f"eapo compare takes two evaluations or more, not {paths[0]} alone")
     stems, whole = [path.stem for path in paths], [str(path) for path in paths]
     names = first_distinct([one.name for one in found], stems, whole)
     named = [replace(one, name=name) for one, name in zip(found, names, strict=True)]

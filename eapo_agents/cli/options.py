@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eapo_env.validation import UserError
+
 if TYPE_CHECKING:
     from eapo_agents.training import Run, TrainConfig
 
@@ -52,16 +54,16 @@ def resumed(options: argparse.Namespace) -> Run | None:
     """Return the run of `--resume`; None without it.
 
     Raises:
-        ValueError: `--set` beside it.
+        UserError: `--set` beside it.
     """
     from eapo_agents.training import Run
 
     if not options.resume:
         return None
     if getattr(options, "preset", None):
-        raise ValueError(f"--resume takes the run's own settings; not {options.preset}")
+        raise UserError(f"--resume takes the run's own settings; not {options.preset}")
     if options.set:
-        raise ValueError(f"--resume takes the run's own settings; not --set {options.set}")
+        raise UserError(f"--resume takes the run's own settings; not --set {options.set}")
     return Run.open(options.resume)
 
 
@@ -78,7 +80,7 @@ def begun(options: argparse.Namespace, config: Callable[[], TrainConfig]) -> Ite
         yield run
         return
     run = Run.create(config(), options.runs)
-    with run.or_nothing():
+    with run.removed_if_unused():
         yield run
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from eapo_agents.learning import ALONE, Processes
+from eapo_agents.learning import SINGLE_PROCESS, Processes
 from eapo_agents.training import Run, TrainConfig, methods_of, sheets, write_report
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONSOLE = Console()
 
 
-def train_run(run: Run, processes: Processes = ALONE) -> bool:
+def train_run(run: Run, processes: Processes = SINGLE_PROCESS) -> bool:
     """Train a run to its end, with a progress bar; return whether it got there."""
     from eapo_agents.training import Trainer
 

@@ -40,6 +40,7 @@ from eapo_agents.methods import (
 from eapo_agents.policies import ChatModel
 from eapo_agents.rollouts import derive_seed
 from eapo_agents.training import DistillationSettings, ProblemSet, TrainConfig
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verifier
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def _workflow(options: argparse.Namespace) -> int:
 
 def _there(recording: Path) -> Path:
     if not recording.is_file():
-        raise ValueError(f"there is no recording {recording}: make it with eapo record-experts")
+        raise UserError(f"there is no recording {recording}: make it with eapo record-experts")
     return recording
 
 

@@ -23,6 +23,7 @@ from eapo_agents.evaluation.metrics import (
     resampled_means,
     sign_flip_p_value,
 )
+from eapo_env.validation import UserError
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,7 +40,7 @@ def seeds_interval(values_SP: npt.ArrayLike, *, level: float = 0.95) -> Interval
     sum of the two variances, Satterthwaite 1946 for the degrees of freedom.
 
     Raises:
-        ValueError: no values or values that are not [seeds, problems], a single value, a level
+        UserError: no values or values that are not [seeds, problems], a single value, a level
             outside (0, 1).
     """
     values = _matrix(values_SP)
@@ -59,11 +60,11 @@ def seeds_difference(
     Student's, with Satterthwaite's degrees of freedom as in `seeds_interval`.
 
     Raises:
-        ValueError: as `seeds_interval`, or different numbers of problems.
+        UserError: as `seeds_interval`, or different numbers of problems.
     """
     a, b = _matrix(a_SP), _matrix(b_SP)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"{a.shape[1]} problems against {b.shape[1]}: pairs need the same ones")
+        raise UserError(f"{a.shape[1]} problems against {b.shape[1]}: pairs need the same ones")
     parts = [_part(a.mean(1)), _part(b.mean(1)), _part(a.mean(0) - b.mean(0))]
     mean = float(a.mean() - b.mean())
     return PairedDifference(
@@ -83,11 +84,11 @@ def sets_difference(
     within their sets. One set gives `metrics.paired_difference`.
 
     Raises:
-        ValueError: no set, or a set with different numbers of values.
+        UserError: no set, or a set with different numbers of values.
     """
     differences = [_difference(a_P, b_P) for a_P, b_P in pairs]
     if not differences:
-        raise ValueError("no set of problems to compare on")
+        raise UserError("no set of problems to compare on")
     mean = float(np.mean([d.mean() for d in differences]))
     resampled = np.mean([resampled_means(d, rng, num_resamples) for d in differences], axis=0)
     flipped = np.mean([flipped_means(d, rng, num_resamples) for d in differences], axis=0)
@@ -130,7 +131,7 @@ def _part(values: Floats) -> tuple[float, int]:
 def _spread(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
     """Return the standard error and Satterthwaite's degrees of freedom of a sum of variances."""
     if not any(df for _, df in parts):
-        raise ValueError("one value has no interval: more seeds or more problems are needed")
+        raise UserError("one value has no interval: more seeds or more problems are needed")
     total = sum(part for part, _ in parts)
     weighted = sum(part**2 / df for part, df in parts if df)
     df = total**2 / weighted if weighted else 1.0
@@ -139,7 +140,7 @@ def _spread(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 def _interval(mean: float, parts: Sequence[tuple[float, int]], level: float) -> Interval:
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level must be in (0, 1), not {level}")
+        raise UserError(f"level must be in (0, 1), not {level}")
     error, df = _spread(parts)
     half = student_t_quantile((1.0 + level) / 2.0, df) * error
     return Interval(mean - half, mean + half)
@@ -157,12 +158,12 @@ def _p_value(mean: float, parts: Sequence[tuple[float, int]]) -> float:
 def _difference(a_P: npt.ArrayLike, b_P: npt.ArrayLike) -> Floats:
     a, b = (np.asarray(values, dtype=np.float64) for values in (a_P, b_P))
     if a.shape != b.shape or a.ndim != 1 or not a.size:
-        raise ValueError(f"values of shapes {a.shape} and {b.shape} are no pairs")
+        raise UserError(f"values of shapes {a.shape} and {b.shape} are no pairs")
     return a - b
 
 
 def _matrix(values_SP: npt.ArrayLike) -> Floats:
     matrix = np.asarray(values_SP, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
-        raise ValueError(f"values must be of shape [seeds, problems], not {matrix.shape}")
+        raise UserError(f"values must be of shape [seeds, problems], not {matrix.shape}")
     return matrix

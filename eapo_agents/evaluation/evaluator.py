@@ -25,6 +25,7 @@ from eapo_agents.rollouts import derive_seed, gather
 from eapo_env.actions import Answer
 from eapo_env.episode import Episode
 from eapo_env.types import ExpertReply, Problem, Rules, Unavailable
+from eapo_env.validation import UserError
 
 NUM_RESAMPLES = 10_000
 
@@ -175,10 +176,10 @@ async def evaluate(
         on_result: called with each new result when its problem is finished.
 
     Raises:
-        ValueError: no problems, or no samples.
+        UserError: no problems, or no samples.
     """
     if not problems or samples_per_problem < 1:
-        raise ValueError(
+        raise UserError(
             f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
         )
     rules = rules or Rules.alone()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from eapo_agents.evaluation.evaluator import NUM_RESAMPLES, ProblemResult, Report
 from eapo_agents.evaluation.metrics import Interval, resampled_means
 from eapo_agents.files import json_lines, validated, write_text
+from eapo_env.validation import UserError
 
 Means = npt.NDArray[np.float64]
 """The mean correctness of each problem."""
@@ -82,14 +83,14 @@ class Journal:
         A last line that a crash cut short is dropped.
 
         Raises:
-            ValueError: the file holds results of something else, or a line that is no result; a
+            UserError: the file holds results of something else, or a line that is no result; a
                 last line that is not JSON is none.
         """
         subject = json.loads(json.dumps(subject))
         journal = cls(path=path, subject=subject)
         rows = json_lines(path)
         if rows and rows[0] != subject:
-            raise ValueError(
+            raise UserError(
                 f"{path} holds results of another model, settings or problems; delete it to start"
                 " anew"
             )
@@ -119,14 +120,14 @@ def paired(a: Evaluation, b: Evaluation) -> dict[str, tuple[Means, Means]]:
     """Return, for each set that both have, the mean correctness of every common problem.
 
     Raises:
-        ValueError: no problem in common.
+        UserError: no problem in common.
     """
     pairs = {
         name: _common(a.reports[name], b.reports[name]) for name in a.reports if name in b.reports
     }
     pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
     if not pairs:
-        raise ValueError(f"{a.name} and {b.name} were not evaluated on the same problems")
+        raise UserError(f"{a.name} and {b.name} were not evaluated on the same problems")
     return pairs
 
 
@@ -153,11 +154,11 @@ def evaluation_in(path: Path) -> Evaluation:
     """Return the evaluation in a JSON file.
 
     Raises:
-        ValueError: there is none, or the file holds something else.
+        UserError: there is none, or the file holds something else.
     """
     tree = _json(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
-        raise ValueError(f"{path} holds no evaluation: it has no 'sets'")
+        raise UserError(f"{path} holds no evaluation: it has no 'sets'")
     reports = {name: _report(report, path) for name, report in tree["sets"].items()}
     wrong = validated(tree.get("wrong_replies", {}), dict[str, float], path)
     return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
@@ -167,7 +168,7 @@ def report_in(path: Path) -> Report:
     """Return the report in a JSON file.
 
     Raises:
-        ValueError: there is none, or the file holds something else.
+        UserError: there is none, or the file holds something else.
     """
     return _report(_json(path), path)
 
@@ -176,17 +177,17 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"no evaluation can be read from {path}: {error}") from None
+        raise UserError(f"no evaluation can be read from {path}: {error}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def _report(tree: object, path: Path) -> Report:
     report: Report = validated(tree, Report, path)
     lengths = sorted({len(verdicts) for verdicts in report.correct_PK})
     if len(lengths) != 1 or not lengths[0]:
-        raise ValueError(f"{path} holds no Report: correct_PK: problems of {lengths} samples")
+        raise UserError(f"{path} holds no Report: correct_PK: problems of {lengths} samples")
     names, problems = len(report.problem_ids), len(report.correct_PK)
     if names not in (0, problems):
-        raise ValueError(f"{path} holds no Report: {names} problem_ids for {problems} problems")
+        raise UserError(f"{path} holds no Report: {names} problem_ids for {problems} problems")
     return report

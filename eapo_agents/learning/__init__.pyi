@@ -23,7 +23,7 @@ from .batches import (
     rows_of_groups as rows_of_groups,
 )
 from .distributed import (
-    ALONE as ALONE,
+    SINGLE_PROCESS as SINGLE_PROCESS,
     End as End,
     Order as Order,
     Processes as Processes,

@@ -32,6 +32,7 @@ from eapo_agents.learning.losses import (
     rloo_loss,
     sequence_mean,
 )
+from eapo_env.validation import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class DapoSettings:
         max_tokens: of a sequence, for "constant" only.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     clip_low: float = 0.2
@@ -83,15 +84,15 @@ class DapoSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.clip_low < 1:
-            raise ValueError(f"clip_low must be between 0 and 1, not {self.clip_low}")
+            raise UserError(f"clip_low must be between 0 and 1, not {self.clip_low}")
         if not 0 < self.clip_high < math.inf:
-            raise ValueError(f"clip_high must be positive and finite, not {self.clip_high}")
+            raise UserError(f"clip_high must be positive and finite, not {self.clip_high}")
         if self.dual_clip is not None and not self.dual_clip > 1:
-            raise ValueError(f"dual_clip must be above 1, or null, not {self.dual_clip}")
+            raise UserError(f"dual_clip must be above 1, or null, not {self.dual_clip}")
         if self.importance_cap is not None and not self.importance_cap > 0:
-            raise ValueError(f"importance_cap must be positive, or null, not {self.importance_cap}")
+            raise UserError(f"importance_cap must be positive, or null, not {self.importance_cap}")
         if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+            raise UserError(f"max_tokens must be at least 1, not {self.max_tokens}")
 
     @property
     def algorithm(self) -> Algorithm:

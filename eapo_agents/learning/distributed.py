@@ -79,7 +79,7 @@ class Processes:
         """As the first, return whether this process or another one was interrupted."""
         return here
 
-    def apart(self, model: PreTrainedModel) -> PreTrainedModel:
+    def policy_copy(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model that a policy of this process may hold while the learner trains it."""
         return model
 
@@ -153,8 +153,8 @@ class SeveralProcesses(Processes):
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
-    def apart(self, model: PreTrainedModel) -> PreTrainedModel:
-        """See `Processes.apart`: a copy, because the learner's will be spread."""
+    def policy_copy(self, model: PreTrainedModel) -> PreTrainedModel:
+        """See `Processes.policy_copy`: a copy, because the learner's will be spread."""
         copy: PreTrainedModel = deepcopy(model)
         return copy
 
@@ -167,7 +167,7 @@ class SeveralProcesses(Processes):
         lengths = [row.record.num_tokens for row in rows]
         shares = [
             make_batches([rows[i] for i in share], max_tokens=max_tokens)
-            for share in dealt(lengths, self.world)
+            for share in balanced_shares(lengths, self.world)
         ]
         idle = [idle_batch(mini.batches[-1])] * (max(map(len, shares)) - len(shares[self.rank]))
         return replace(mini, batches=shares[self.rank] + idle)
@@ -199,7 +199,7 @@ class SeveralProcesses(Processes):
         return load_full(model, optimizer, state)
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def joined() -> Iterator[Processes]:
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     _open_group(local_rank=int(os.environ["LOCAL_RANK"]))
     for name in _OF_THE_LAUNCHER:
@@ -239,7 +239,7 @@ def leaving(main: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def dealt(sizes: Sequence[int], hands: int) -> list[list[int]]:
+def balanced_shares(sizes: Sequence[int], hands: int) -> list[list[int]]:
     """Return which items go to which hand, so that all have about the same sum of sizes.
 
     The largest first, there and back again: 0 1 2 2 1 0 0 1 2 ...

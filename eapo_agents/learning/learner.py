@@ -28,12 +28,13 @@ from eapo_agents.learning.batches import (
     mini_batch,
     rows_of_groups,
 )
-from eapo_agents.learning.distributed import ALONE, Processes
+from eapo_agents.learning.distributed import SINGLE_PROCESS, Processes
 from eapo_agents.learning.logprobs import token_logprobs
 from eapo_agents.learning.losses import Loss, LossOutput, mismatch, sft_loss
 from eapo_agents.learning.settings import LearnerSettings as LearnerSettings
 from eapo_agents.policies import with_fast_linears
 from eapo_agents.rollouts import Demonstration, Floats, Group, Trajectory
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +58,7 @@ class Learner:
         *,
         algorithm: Algorithm = DAPO,
         settings: LearnerSettings | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self.settings = settings or LearnerSettings()
         self.algorithm = algorithm
@@ -81,7 +82,7 @@ class Learner:
         each over them, or the largest for a maximum.
 
         Raises:
-            ValueError: no groups, or no policy token in one of the optimiser steps.
+            UserError: no groups, or no policy token in one of the optimiser steps.
             FloatingPointError: the loss or a gradient is not finite; that step is not applied.
         """
         self.processes.announce("update", groups)
@@ -105,7 +106,7 @@ class Learner:
         """Imitate the demonstrations with one step of cross-entropy; return its metrics.
 
         Raises:
-            ValueError: no demonstrations, or not a single token to learn.
+            UserError: no demonstrations, or not a single token to learn.
             FloatingPointError: the loss or a gradient is not finite; the step is not applied.
         """
         self.processes.announce("sft_update", demonstrations)
@@ -153,14 +154,14 @@ class Learner:
         """Restore what `save` wrote, and go on as if nothing had happened.
 
         Raises:
-            ValueError: a folder that does not hold such a checkpoint, or a damaged one.
+            UserError: a folder that does not hold such a checkpoint, or a damaged one.
         """
         try:
             weights = self._kind.from_pretrained(folder, dtype=self.settings.weights_dtype)
             state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
             self.load_state_dict(state | {"model": weights.state_dict()})
         except Exception as error:
-            raise ValueError(f"cannot restore a learner from {folder}: {error}") from error
+            raise UserError(f"cannot restore a learner from {folder}: {error}") from error
 
     def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
         limit = self.settings.max_batch_tokens
@@ -222,7 +223,7 @@ class Learner:
 def _split(groups: Sequence[Group], num: int) -> list[Sequence[Group]]:
     """Cut the groups into `num` runs of nearly equal size, in order; fewer if there are fewer."""
     if not groups:
-        raise ValueError("an update needs at least one group")
+        raise UserError("an update needs at least one group")
     num = min(num, len(groups))
     return [groups[len(groups) * i // num : len(groups) * (i + 1) // num] for i in range(num)]
 

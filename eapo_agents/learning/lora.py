@@ -17,6 +17,7 @@ from peft import (
 
 from eapo_agents.learning.learner import Learner
 from eapo_agents.policies import ModelSettings, load_model
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,7 +73,7 @@ class Adapters:
         """Restore what `save` wrote, and go on as if nothing had happened.
 
         Raises:
-            ValueError: a folder that does not hold such a checkpoint, or a damaged one.
+            UserError: a folder that does not hold such a checkpoint, or a damaged one.
         """
         try:
             weights = load_peft_weights(str(folder / "adapter"), device="cpu")
@@ -80,4 +81,4 @@ class Adapters:
             set_peft_model_state_dict(self.peft, weights)
             learner.load_state_dict(state | {"model": learner.model.state_dict()})
         except Exception as error:
-            raise ValueError(f"cannot restore adapters from {folder}: {error}") from error
+            raise UserError(f"cannot restore adapters from {folder}: {error}") from error

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from eapo_agents.learning.batches import Layout
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,7 +43,7 @@ class LearnerSettings:
             needs the model's training mode and so its dropout, if it has any.
 
     Raises:
-        ValueError: a value out of its range, or "shared" with gradient checkpointing.
+        UserError: a value out of its range, or "shared" with gradient checkpointing.
     """
 
     learning_rate: float = 1e-6
@@ -64,15 +65,15 @@ class LearnerSettings:
     def __post_init__(self) -> None:
         for name in ("max_grad_norm", "temperature"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
         for name in ("max_batch_tokens", "mini_batches", "epochs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("learning_rate", "warmup_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.layout == "shared" and self.gradient_checkpointing:
-            raise ValueError("the layout 'shared' excludes gradient checkpointing")
+            raise UserError("the layout 'shared' excludes gradient checkpointing")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""

@@ -17,6 +17,7 @@ import numpy as np
 from eapo_agents.learning.learner import Learner
 from eapo_agents.policies import Completion, Policy, PolicyError, Sampling, plain_ids
 from eapo_agents.rollouts import Demonstration
+from eapo_env.validation import UserError
 
 _TEXT = "What is 6 * 7? Six times seven is forty-two. "
 _PROMPT_TOKENS = 100
@@ -34,7 +35,7 @@ class SyncProbe:
         max_tokens: the most tokens of each.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     tolerance: float = 0.01
@@ -43,10 +44,10 @@ class SyncProbe:
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be positive, not {self.tolerance}")
+            raise UserError(f"tolerance must be positive, not {self.tolerance}")
         for name in ("num_completions", "max_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     async def check(self, policy: Policy, learner: Learner) -> float:
         """Return the largest difference of log-probabilities on the probe's tokens, in nats.

@@ -2,11 +2,11 @@ from .build import chat_model_of as chat_model_of, leap_of as leap_of, player_of
 from .decisions import (
     Decide as Decide,
     DecisionVectorEnv as DecisionVectorEnv,
+    DemonstratorWriter as DemonstratorWriter,
     ModelWriter as ModelWriter,
     RulesAt as RulesAt,
     ScheduledRules as ScheduledRules,
     Score as Score,
-    StudentWriter as StudentWriter,
     always as always,
     play as play,
 )

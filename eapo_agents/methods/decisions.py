@@ -22,12 +22,13 @@ from eapo_agents.policies import ChatModel, Sampling
 from eapo_agents.rollouts import derive_seed, gather
 from eapo_env.actions import Consult, parse_action, render_consult
 from eapo_env.answers import extract_answer
+from eapo_env.demonstrator import TOTAL, NoisyDemonstrator, known_values
 from eapo_env.episode import Episode
 from eapo_env.event_loop import run
 from eapo_env.prompts import neutralise
-from eapo_env.student import WHOLE, Student, known_values
 from eapo_env.synthetic import BracketSum, read_sum
 from eapo_env.types import Problem, Reply, Rules
+from eapo_env.validation import UserError
 from eapo_env.vector_env import Bools, EAPOMathVectorEnv, Floats, Seeds
 
 Features = npt.NDArray[np.float32]
@@ -134,7 +135,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
             their rules allow queries a turn, and one more.
 
     Raises:
-        ValueError: no sub-environment, or a bad value.
+        UserError: no sub-environment, or a bad value.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -178,7 +179,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
 
         Raises:
             ResetNeeded: nothing has been reset yet.
-            ValueError: not one decision per sub-environment. Nothing has changed then.
+            UserError: not one decision per sub-environment. Nothing has changed then.
             OSError: the writer's model cannot be reached. Nothing has changed then.
         """
         decisions = self._checked(actions)
@@ -212,7 +213,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
         array = np.asarray(actions)
         whole = np.issubdtype(array.dtype, np.integer)
         if not (whole and self.action_space.contains(array.astype(np.int64))):
-            raise ValueError(f"decisions must be in {self.action_space}, not {actions!r:.200}")
+            raise UserError(f"decisions must be in {self.action_space}, not {actions!r:.200}")
         return [int(decision) for decision in array]
 
     def _observations(self) -> Features:
@@ -291,10 +292,10 @@ def play(
     own rules are as before afterwards, even if the decisions or a model raise.
 
     Raises:
-        ValueError: fewer than one round.
+        UserError: fewer than one round.
     """
     if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, not {rounds}")
+        raise UserError(f"rounds must be at least 1, not {rounds}")
     before, env.rules = env.rules, rules
     try:
         ends = _ends(env, decide, rounds, seed)
@@ -376,19 +377,19 @@ class ModelWriter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StudentWriter:
+class DemonstratorWriter:
     """The careless student works procedural problems out, and asks about the parts it misses.
 
     Args:
-        student: how careless it is: `Student.slip`.
+        student: how careless it is: `NoisyDemonstrator.slip`.
     """
 
-    student: Student = Student(slip=0.1)
+    student: NoisyDemonstrator = NoisyDemonstrator(slip=0.1)
 
     async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
         """Return the first `count` parts whose value no expert has told."""
         known = known_values(episode)
-        if WHOLE in known:
+        if TOTAL in known:
             return ()
         parts = _sum_of(episode.problem).parts.items()
         return [f"{name}:{part}" for name, part in parts if name not in known][:count]
@@ -397,7 +398,7 @@ class StudentWriter:
         """Return the student's solution, with the values that experts told.
 
         Raises:
-            ValueError: the problem is not a procedural one.
+            UserError: the problem is not a procedural one.
         """
         known, rng = known_values(episode), np.random.default_rng(seed)
         return self.student.solve(_sum_of(episode.problem), rng, known)
@@ -406,5 +407,5 @@ class StudentWriter:
 def _sum_of(problem: Problem) -> BracketSum:
     total = read_sum(problem.statement)
     if total is None:
-        raise ValueError(f"the student solves procedural problems only: {problem.statement!r:.200}")
+        raise UserError(f"the student solves procedural problems only: {problem.statement!r:.200}")
     return total

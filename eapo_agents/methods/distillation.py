@@ -34,6 +34,7 @@ from eapo_agents.training import (
 from eapo_env.episode import act, begin
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Rules
+from eapo_env.validation import UserError
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 OnProblem = Callable[[int, int], None]
@@ -50,7 +51,7 @@ def distill(run: Run, *, on_problem: OnProblem = _nothing, on_step: OnStep = _no
     metrics of each update.
 
     Raises:
-        ValueError: a run that is none of distillation, or no right solution of any problem.
+        UserError: a run that is none of distillation, or no right solution of any problem.
     """
     with closing(Distillation.from_config(run.config)) as distillation:
         return distillation.run(run, on_problem, on_step)
@@ -75,12 +76,12 @@ class Distillation:
         """Return the distillation that a config describes.
 
         Raises:
-            ValueError: a config without the section distillation, a setting that names nothing,
+            UserError: a config without the section distillation, a setting that names nothing,
                 problems that cannot be read.
         """
         settings = config.distillation
         if settings is None:
-            raise ValueError(f"{config.name!r} has no section distillation: it is for eapo train")
+            raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")
         held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load())[: settings.max_problems]
         model, tokenizer = load_model(config.model)
@@ -133,7 +134,7 @@ class Distillation:
             stopping = False
             with interruption() as interrupted:
                 while step < self.config.steps and not stopping:
-                    with run.naming(step + 1):
+                    with run.annotate_errors(step + 1):
                         metrics = self.learner.sft_update(self._batch(lessons, step))
                         step += 1
                         metrics |= self._evaluation(runner, run, step)
@@ -165,7 +166,7 @@ class Distillation:
         ]
         if not fitting:
             asked = sum(map(len, found.values()))
-            raise ValueError(
+            raise UserError(
                 f"nothing to learn: of {asked} solutions of {len(found)} problems,"
                 f" {len(lessons)} are right and none of those fits the token limits"
             )

@@ -17,7 +17,7 @@ import numpy as np
 
 from eapo_agents.evaluation import ProblemResult, Report, evaluate_each
 from eapo_agents.policies import (
-    WHOLE,
+    NO_TRUNCATION,
     Chat,
     ChatModel,
     Policy,
@@ -31,6 +31,7 @@ from eapo_env.actions import Malformed
 from eapo_env.episode import act, begin, truncate
 from eapo_env.prompts import Prompts, cut, neutralise
 from eapo_env.types import Message, Problem, Rules, StopReason
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verifier
 
 SUMMARY_CLOSE = "</summary>"
@@ -91,7 +92,7 @@ class LeapSettings:
             of half and half.
 
     Raises:
-        ValueError: a number below 1, or more peers than a path has.
+        UserError: a number below 1, or more peers than a path has.
     """
 
     paths: int = 16
@@ -103,9 +104,9 @@ class LeapSettings:
     def __post_init__(self) -> None:
         for name in ("paths", "block_tokens", "summary_tokens", "peers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.peers >= self.paths:
-            raise ValueError(f"peers must be below paths={self.paths}, not {self.peers}")
+            raise UserError(f"peers must be below paths={self.paths}, not {self.peers}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ class Leap:
     settings: LeapSettings = field(default_factory=LeapSettings)
     max_response_tokens: int = 20_480
     temperature: float = 1.0
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
 
     async def evaluate(
         self,

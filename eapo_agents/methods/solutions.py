@@ -19,6 +19,7 @@ from eapo_agents.training import DistillationSettings
 from eapo_env.experts import ExpertPool
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Query, Reply, Rules
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verifier
 
 
@@ -44,9 +45,9 @@ class Solution:
     statement: str = ""
 
     def check_is_of(self, problem: Problem) -> None:
-        """Raise a `ValueError` for another problem of the same id."""
+        """Raise a `UserError` for another problem of the same id."""
         if self.statement not in ("", problem.statement):
-            raise ValueError(
+            raise UserError(
                 f"the solutions of problem {problem.id!r} are of another problem of this id:"
                 f" {self.statement[:80]!r}"
             )
@@ -77,13 +78,13 @@ class Collection:
         `on_problem` is told, after each problem, how many are done, and of how many.
 
         Raises:
-            ValueError: a file that holds something else, or two problems of one id.
+            UserError: a file that holds something else, or two problems of one id.
             OSError: a file that cannot be read or written.
         """
         found = read_solutions(path)
         missing = [(n, p, self._missing(p, found.get(p.id, ()))) for n, p in enumerate(problems)]
         if len({problem.id for problem in problems}) < len(problems):
-            raise ValueError("two problems have one id: record their sets in files of their own")
+            raise UserError("two problems have one id: record their sets in files of their own")
         done = [not samples for _, _, samples in missing]
         on_problem(sum(done), len(problems))
         room = asyncio.Semaphore(self.settings.problems_at_once)
@@ -143,7 +144,7 @@ def read_solutions(path: Path) -> dict[str, list[Solution]]:
     A last line that a crash cut short is removed from the file.
 
     Raises:
-        ValueError: a line that holds no solution; the file and the line are named.
+        UserError: a line that holds no solution; the file and the line are named.
     """
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     found: dict[str, list[Solution]] = {}
@@ -151,7 +152,7 @@ def read_solutions(path: Path) -> dict[str, list[Solution]]:
         try:
             solution: Solution = validated(json.loads(line), Solution, "it")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not a solution ({error})") from None
+            raise UserError(f"{path}, line {number}: not a solution ({error})") from None
         found.setdefault(solution.problem, []).append(solution)
     if lines[-1]:
         _rewrite(path, found)
@@ -162,7 +163,7 @@ def forget_unavailable(path: Path) -> None:
     """Remove from a file what experts did not answer, so that they are asked again.
 
     Raises:
-        ValueError: as `read_solutions`.
+        UserError: as `read_solutions`.
     """
     found = read_solutions(path)
     there = {id: [s for s in of if s.status != "unavailable"] for id, of in found.items()}

@@ -17,13 +17,14 @@ from eapo_agents.evaluation import ProblemResult, Report, evaluate
 from eapo_agents.methods.build import text_rollout
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.policies import ChatModel, Sampling
-from eapo_agents.rollouts import Watched, derive_seed, gather
+from eapo_agents.rollouts import MonitoredExperts, derive_seed, gather
 from eapo_agents.training import TrainConfig
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, luck
+from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, query_rng
 from eapo_env.openai_experts import without_reasoning
 from eapo_env.prompts import Prompts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, final_answer
 
 Condition = Literal["alone", "self", "experts", "recorded", "erroneous", "meaningless"]
@@ -60,7 +61,7 @@ class Replicas:
     async def _reply(self, query: Query) -> ExpertReply:
         problem = Problem(id="query", statement=query.text or "?", answer="?")
         messages = (self.prompts.opening(problem, Rules.alone()),)
-        seed = int(luck(query, 0).integers(2**63))
+        seed = int(query_rng(query, 0).integers(2**63))
         turn = await self.model.write(messages, self.sampling, seed)
         text = relayed(turn.text, brief=self.brief)
         return Reply("replica", text) if text else Unavailable("an empty reply", "replica")
@@ -102,9 +103,9 @@ class Workflow:
 
     def __post_init__(self) -> None:
         if self.num_replies < 1:
-            raise ValueError(f"num_replies must be at least 1, not {self.num_replies}")
+            raise UserError(f"num_replies must be at least 1, not {self.num_replies}")
         if self.turn_budget is not None and self.turn_budget < 2:
-            raise ValueError(f"consulting takes a turn budget of 2 or more: {self.turn_budget}")
+            raise UserError(f"consulting takes a turn budget of 2 or more: {self.turn_budget}")
 
     async def evaluate(
         self,
@@ -122,7 +123,7 @@ class Workflow:
         are those of `eapo_agents.evaluation.evaluator.evaluate`.
 
         Raises:
-            ValueError: a condition that wants recorded solutions, without them or some of them.
+            UserError: a condition that wants recorded solutions, without them or some of them.
         """
         asked = 0 if self.turn_budget or condition == "alone" else self.num_replies
         rollout = text_rollout(
@@ -164,7 +165,7 @@ class Workflow:
                 prompts = config.rollout.prompts
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)
             case "experts":
-                return Watched(inner=config.experts.unhurried())
+                return MonitoredExperts(inner=config.experts.without_batch_deadline())
             case "recorded" | "erroneous":
                 chosen = self.chosen(condition, problems, seed=config.seed)
                 return GivenExperts(
@@ -185,7 +186,7 @@ class Workflow:
         where there are enough of these ("if fewer than 3 are incorrect, we sample from all").
 
         Raises:
-            ValueError: no recording, too few solutions of a problem in it, or those of another
+            UserError: no recording, too few solutions of a problem in it, or those of another
                 problem of the same id.
         """
         for problem in problems:
@@ -214,11 +215,11 @@ def draw_solutions(
     """Return some of a problem's recorded solutions, wrong ones if wanted and there are enough.
 
     Raises:
-        ValueError: fewer solutions than wanted; the problem is named.
+        UserError: fewer solutions than wanted; the problem is named.
     """
     there = [solution for solution in solutions if solution.status != "unavailable"]
     if len(there) < number:
-        raise ValueError(
+        raise UserError(
             f"{len(there)} recorded solutions of problem {whose!r}, of {number} wanted: record them"
             " with eapo record-experts, and name the file with --recording"
         )
@@ -250,7 +251,7 @@ def with_pool(config: TrainConfig, pool: str) -> TrainConfig:
     """Return the config with served experts named like `7B+14B+32B` or `32B x3`.
 
     Raises:
-        ValueError: a name that fits none of the config's served models, or several.
+        UserError: a name that fits none of the config's served models, or several.
     """
 
     endpoints = pool_endpoints(pool, config.experts.endpoints)
@@ -274,13 +275,13 @@ def pool_endpoints(pool: str, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, 
         endpoints: which models are served where.
 
     Raises:
-        ValueError: a name that fits no model, or several.
+        UserError: a name that fits no model, or several.
     """
     experts: list[Endpoint] = []
     for part in pool.split("+"):
         match = _PART.fullmatch(part)
         if match is None:
-            raise ValueError(f"a pool reads NAME+NAME or NAME x3, not {pool!r}")
+            raise UserError(f"a pool reads NAME+NAME or NAME x3, not {pool!r}")
         experts += [_served(match[1], endpoints)] * int(match[2] or 1)
     return tuple(experts)
 
@@ -289,5 +290,5 @@ def _served(name: str, endpoints: Sequence[Endpoint]) -> Endpoint:
     homes = {model: endpoint for endpoint in endpoints for model in endpoint.models}
     fits = [name] if name in homes else [m for m in homes if name.lower() in m.lower()]
     if len(fits) != 1:
-        raise ValueError(f"{name!r} fits {fits or 'none'} of the served models {sorted(homes)}")
+        raise UserError(f"{name!r} fits {fits or 'none'} of the served models {sorted(homes)}")
     return replace(homes[fits[0]], models=(fits[0],))

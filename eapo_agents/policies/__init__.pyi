@@ -16,7 +16,7 @@ from .models import (
 )
 from .openai import ApiSettings as ApiSettings, OpenAIPolicy as OpenAIPolicy
 from .policy import (
-    WHOLE as WHOLE,
+    NO_TRUNCATION as NO_TRUNCATION,
     Completion as Completion,
     Finish as Finish,
     Policy as Policy,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from eapo_agents.policies.decoding import Batch, Request
 from eapo_agents.policies.linear import with_fast_linears
 from eapo_agents.policies.policy import Completion, Sampling, completion_limit
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ class HFPolicy:
             number of positions.
 
     Raises:
-        ValueError: a limit out of range, or a model whose attention has a window.
+        UserError: a limit out of range, or a model whose attention has a window.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class HFPolicy:
         self.tokenizer = tokenizer
         self.max_context_tokens = max_context_tokens or positions
         if max_batch < 1:
-            raise ValueError(f"max_batch must be at least 1, not {max_batch}")
+            raise UserError(f"max_batch must be at least 1, not {max_batch}")
         if not 1 < self.max_context_tokens <= positions:
-            raise ValueError(
+            raise UserError(
                 f"max_context_tokens must be in 2..{positions}, not {self.max_context_tokens}"
             )
         _check_full_attention(config, self.max_context_tokens)
@@ -76,7 +77,7 @@ class HFPolicy:
         """Return one completion of the prompt; see `Policy.complete`.
 
         Raises:
-            ValueError: an empty prompt, one that leaves no room in the context, or a model that
+            UserError: an empty prompt, one that leaves no room in the context, or a model that
                 yields logits that are not finite.
         """
         request = Request(
@@ -101,16 +102,16 @@ class HFPolicy:
         Tied weights may be named once.
 
         Raises:
-            ValueError: a name that is unknown or missing, or completions under way.
+            UserError: a name that is unknown or missing, or completions under way.
         """
         if self._futures:
-            raise ValueError(f"{len(self._futures)} completions under way would mix two policies")
+            raise UserError(f"{len(self._futures)} completions under way would mix two policies")
         own = self._model.state_dict()
         given = {own[name].data_ptr() for name in state_dict if name in own}
         unknown = [name for name in state_dict if name not in own]
         missing = [name for name, weight in own.items() if weight.data_ptr() not in given]
         if unknown or missing:
-            raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
+            raise UserError(f"weights do not fit: unknown {unknown}, missing {missing}")
         self._model.load_state_dict(state_dict, strict=False)
 
     def close(self) -> None:
@@ -123,7 +124,7 @@ class HFPolicy:
             if engine.get_loop() is loop:
                 return
             if not engine.get_loop().is_closed():
-                raise ValueError("an HFPolicy serves one event loop at a time")
+                raise UserError("an HFPolicy serves one event loop at a time")
         self._forget()
         self._engine = loop.create_task(self._run())
 
@@ -179,7 +180,7 @@ class HFPolicy:
 def _check_full_attention(config: object, max_context_tokens: int) -> None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
-        raise ValueError(f"HFPolicy needs full attention in every layer, not {sorted(kinds)}")
+        raise UserError(f"HFPolicy needs full attention in every layer, not {sorted(kinds)}")
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) and window and window < max_context_tokens:
-        raise ValueError(f"attention over a window of {window} ids is not full attention")
+        raise UserError(f"attention over a window of {window} ids is not full attention")

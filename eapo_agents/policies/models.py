@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eapo_agents.policies.openai import ApiSettings
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,12 +22,12 @@ def model_folder(path: str) -> str:
     """Return the folder or hub id that a model's path means.
 
     Raises:
-        ValueError: it can only be a folder, and there is none.
+        UserError: it can only be a folder, and there is none.
     """
     if path == EMBEDDED:
         return str(resources.files("eapo_agents.policies") / "embedded")
     if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).is_dir():
-        raise ValueError(f"no model can be loaded from {path!r}: there is no such folder")
+        raise UserError(f"no model can be loaded from {path!r}: there is no such folder")
     return path
 
 
@@ -34,10 +35,10 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     """Return the model, in the wanted dtype, and its tokenizer.
 
     Raises:
-        ValueError: no model can be loaded from the path, or it is behind a server.
+        UserError: no model can be loaded from the path, or it is behind a server.
     """
     if settings.api.base_url:
-        raise ValueError(
+        raise UserError(
             f"model.api.base_url is {settings.api.base_url!r}: a model behind a server can be"
             " evaluated, not trained"
         )
@@ -49,7 +50,7 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"no model can be loaded from {settings.path!r}: {reason}") from error
+        raise UserError(f"no model can be loaded from {settings.path!r}: {reason}") from error
     return model, tokenizer
 
 

@@ -65,7 +65,7 @@ class Truncation:
         return f"top_p={self.top_p:g}, top_k={self.top_k}, min_p={self.min_p:g}"
 
 
-WHOLE = Truncation()
+NO_TRUNCATION = Truncation()
 """Every id may be drawn."""
 
 
@@ -85,7 +85,7 @@ class Sampling:
 
     max_tokens: int
     temperature: float = 1.0
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

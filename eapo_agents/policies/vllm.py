@@ -27,6 +27,7 @@ import numpy as np
 
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.serving import UNBOUND, weights_file
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class VLLMPolicy:
         settings: see `VLLMSettings`.
 
     Raises:
-        ValueError: what vLLM refuses, such as a cache too small for one episode.
+        UserError: what vLLM refuses, such as a cache too small for one episode.
     """
 
     def __init__(self, model: str | Path, settings: VLLMSettings | None = None) -> None:
@@ -74,7 +75,7 @@ class VLLMPolicy:
         """Return one completion of the prompt; see `Policy.complete`.
 
         Raises:
-            ValueError: an empty prompt, one that leaves no room in the context, an id that the
+            UserError: an empty prompt, one that leaves no room in the context, an id that the
                 model does not know, or a temperature between 0 and 0.01.
             PolicyError: the engine failed.
         """
@@ -97,11 +98,11 @@ class VLLMPolicy:
         Tied weights may be named once.
 
         Raises:
-            ValueError: a name that is unknown or missing, or completions under way.
+            UserError: a name that is unknown or missing, or completions under way.
             PolicyError: the engine failed.
         """
         if self._futures:
-            raise ValueError(f"{len(self._futures)} completions under way would mix two policies")
+            raise UserError(f"{len(self._futures)} completions under way would mix two policies")
         weights = with_tied(state_dict, self._weight_names)
         try:
             self._thread.submit(self._load, weights).result()
@@ -119,7 +120,7 @@ class VLLMPolicy:
             if driver.get_loop() is loop:
                 return
             if not driver.get_loop().is_closed():
-                raise ValueError("a VLLMPolicy serves one event loop at a time")
+                raise UserError("a VLLMPolicy serves one event loop at a time")
         self._drop(list(self._futures))
         self._driver = loop.create_task(self._drive(loop))
 
@@ -267,7 +268,7 @@ class VLLMSettings:
         tensor_parallel_size: how many GPUs share the model; each has a process of its own.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -281,9 +282,9 @@ class VLLMSettings:
         for name in ("max_batch", "max_context_tokens", "cache_bytes", "tensor_parallel_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise UserError(f"{name} must be at least 1, not {value}")
         if not 0 < self.gpu_memory_utilization <= 1:
-            raise ValueError(
+            raise UserError(
                 f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}"
             )
 
@@ -336,9 +337,9 @@ class VLLMSettings:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise a `ValueError` for a temperature that vLLM would change without a word."""
+    """Raise a `UserError` for a temperature that vLLM would change without a word."""
     if 0 < temperature < LEAST_TEMPERATURE:
-        raise ValueError(
+        raise UserError(
             f"vLLM samples at temperature 0 or at least {LEAST_TEMPERATURE}, not {temperature}"
         )
 
@@ -365,7 +366,7 @@ def with_tied(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dic
     unknown = [name for name in state_dict if name not in names]
     missing = [name for name, same in names.items() if same not in given]
     if unknown or missing:
-        raise ValueError(f"weights do not fit: unknown {unknown}, missing {missing}")
+        raise UserError(f"weights do not fit: unknown {unknown}, missing {missing}")
     return {name: given[same].detach() for name, same in names.items()}
 
 

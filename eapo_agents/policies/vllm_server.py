@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.policies.vllm import check_temperature, weight_names, with_tied
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -34,7 +35,7 @@ class PolicyServer:
         call_timeout_s: how long one completion may take.
 
     Raises:
-        ValueError: an address that is none, or a time that is not positive.
+        UserError: an address that is none, or a time that is not positive.
     """
 
     base_url: str = "http://127.0.0.1:8100"
@@ -44,9 +45,9 @@ class PolicyServer:
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, not {self.base_url!r}")
+            raise UserError(f"base_url must begin with http:// or https://, not {self.base_url!r}")
         if not self.call_timeout_s > 0:
-            raise ValueError(f"call_timeout_s must be positive, not {self.call_timeout_s}")
+            raise UserError(f"call_timeout_s must be positive, not {self.call_timeout_s}")
 
     @property
     def weight_transfer(self) -> WeightTransfer:
@@ -90,7 +91,7 @@ class VLLMServerPolicy:
         Cancelling closes the connection, upon which the server drops the completion.
 
         Raises:
-            ValueError: an empty prompt, one that leaves no room in the context, or a temperature
+            UserError: an empty prompt, one that leaves no room in the context, or a temperature
                 between 0 and 0.01.
             PolicyError: the server failed.
         """
@@ -122,11 +123,11 @@ class VLLMServerPolicy:
         Tied weights may be named once.
 
         Raises:
-            ValueError: a name that is unknown or missing, or completions under way.
+            UserError: a name that is unknown or missing, or completions under way.
             PolicyError: the server did not take them.
         """
         if self._under_way:
-            raise ValueError(f"{self._under_way} completions under way would mix two policies")
+            raise UserError(f"{self._under_way} completions under way would mix two policies")
         weights = with_tied(state_dict, self._names)
         try:
             self._transfer.send(weights)

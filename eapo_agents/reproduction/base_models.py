@@ -18,12 +18,13 @@ import numpy as np
 
 from eapo_agents.learning import Learner
 from eapo_agents.policies import Chat, HFPolicy, ModelSettings, Sampling, load_model
-from eapo_agents.reproduction.pretraining import SETTINGS, by_turns, schedule, shown
+from eapo_agents.reproduction.pretraining import SETTINGS, by_turns, demonstration_batches, schedule
 from eapo_agents.rollouts import derive_seed, gather
 from eapo_env.answers import extract_answer
-from eapo_env.student import Student
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.synthetic import MODULUS
 from eapo_env.types import ExpertReply, Message, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Base:
         learning_rate: at its peak; it warms up and decays by a cosine.
 
     Raises:
-        ValueError: a slip outside [0, 1], no number of queries, or one below 1.
+        UserError: a slip outside [0, 1], no number of queries, or one below 1.
     """
 
     slip: float
@@ -49,7 +50,7 @@ class Base:
 
     def __post_init__(self) -> None:
         if not self._students:
-            raise ValueError(f"queries_per_turn must not be empty, not {self.queries_per_turn}")
+            raise UserError(f"queries_per_turn must not be empty, not {self.queries_per_turn}")
 
     @property
     def name(self) -> str:
@@ -68,15 +69,20 @@ class Base:
         return folder
 
     @property
-    def _students(self) -> list[Student]:
-        return [Student(slip=self.slip, queries_per_turn=most) for most in self.queries_per_turn]
+    def _students(self) -> list[NoisyDemonstrator]:
+        return [
+            NoisyDemonstrator(slip=self.slip, queries_per_turn=most)
+            for most in self.queries_per_turn
+        ]
 
     def _teach(self, folder: Path) -> None:
         model, tokenizer = load_model(ModelSettings())
         learner = Learner(model, settings=replace(SETTINGS, device="cpu"))
         rng = np.random.default_rng([round(1000 * self.slip)])
         chat = Chat(tokenizer)
-        batches = by_turns(*(shown(s, chat, rng, self.batch_size) for s in self._students))
+        batches = by_turns(
+            *(demonstration_batches(s, chat, rng, self.batch_size) for s in self._students)
+        )
         for step, batch in enumerate(islice(batches, self.steps)):
             rate = self.learning_rate * schedule(step, self.steps)
             learner.settings = replace(learner.settings, learning_rate=rate)

@@ -48,6 +48,7 @@ from eapo_agents.training import (
     with_settings,
 )
 from eapo_env.experts import ExpertPool
+from eapo_env.validation import UserError
 
 _PACKAGE = Path(__file__).parent
 
@@ -92,7 +93,7 @@ class Job:
         A run that was interrupted goes on from its last checkpoint.
 
         Raises:
-            ValueError: the run folder holds a run of other settings.
+            UserError: the run folder holds a run of other settings.
         """
         torch.set_num_threads(1)  # the results do not depend on how many runs are side by side
         place = self.folder / "runs" / self.cell.name / f"seed-{self.seed}"
@@ -214,7 +215,7 @@ def _opened(place: Path, config: TrainConfig) -> Run:
         (place / "config.json").write_text(config.to_json(), encoding="utf-8")
     run = Run.open(place)
     if run.config != config:
-        raise ValueError(f"{place} holds a run of other settings; delete it to start anew")
+        raise UserError(f"{place} holds a run of other settings; delete it to start anew")
     return run
 
 
@@ -247,17 +248,17 @@ def open_jobs(
     `num_seeds` None takes each cell's own number.
 
     Raises:
-        ValueError: `num_seeds` below 1, settings that fit no cell, or results that were made with
+        UserError: `num_seeds` below 1, settings that fit no cell, or results that were made with
             others.
     """
     if num_seeds is not None and num_seeds < 1:
-        raise ValueError(f"seeds must be at least 1, not {num_seeds}")
+        raise UserError(f"seeds must be at least 1, not {num_seeds}")
     found = read_results(results)
     jobs = []
     for cell in cells:
         for run in found.get(cell.name, ()):
             if run.settings != tuple(settings):
-                raise ValueError(
+                raise UserError(
                     f"the results of {cell.name} in {results} were made with the settings"
                     f" {list(run.settings)}, not {list(settings)}"
                 )
@@ -272,9 +273,9 @@ def open_jobs(
 
 
 def check_at_once(at_once: int) -> None:
-    """Raise a `ValueError` for a number of runs side by side below 1."""
+    """Raise a `UserError` for a number of runs side by side below 1."""
     if at_once < 1:
-        raise ValueError(f"jobs must be at least 1, not {at_once}")
+        raise UserError(f"jobs must be at least 1, not {at_once}")
 
 
 def make_bases(jobs: Iterable[Job], on_base: Callable[[Base], None]) -> None:
@@ -290,7 +291,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, on_step: OnStep) -> bool:
     At the first Ctrl-C or SIGTERM the running ones save where they are, and no new one starts.
 
     Raises:
-        ValueError: `at_once` below 1; runs that failed, after all others have ended.
+        UserError: `at_once` below 1; runs that failed, after all others have ended.
     """
     check_at_once(at_once)
     waiting, running, failed, stopping = list(jobs), Running(), list[str](), False
@@ -306,7 +307,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, on_step: OnStep) -> bool:
                 if status and not stopping:
                     failed.append(f"{job.name} (exit status {status})")
     if failed:
-        raise ValueError(f"runs failed: {', '.join(failed)}; the same command tries them again")
+        raise UserError(f"runs failed: {', '.join(failed)}; the same command tries them again")
     return all(job.is_done for job in jobs)
 
 

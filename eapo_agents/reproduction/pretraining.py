@@ -22,8 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from eapo_agents.learning import Learner, LearnerSettings
 from eapo_agents.policies import Chat, char_tokenizer, plain_ids
 from eapo_agents.rollouts import Demonstration, Ids, encode
-from eapo_env.student import Student
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.synthetic import MODULUS, OPERATIONS, apply
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +53,7 @@ class Pretraining:
         seed: of the weights and of the demonstrations.
 
     Raises:
-        ValueError: a number out of its range.
+        UserError: a number out of its range.
     """
 
     copying_steps: int = 500
@@ -61,12 +62,12 @@ class Pretraining:
     careless_steps: int = 250
     batch_size: int = 64
     learning_rate: float = 1.5e-3
-    student: Student = Student()
+    student: NoisyDemonstrator = NoisyDemonstrator()
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(*self._phases, self.seed) < 0 or self.batch_size < 1:
-            raise ValueError(f"steps and seed must not be negative, batch_size positive: {self}")
+            raise UserError(f"steps and seed must not be negative, batch_size positive: {self}")
 
     def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
         """Train the model and write it, in float16, to a folder in Hugging Face format."""
@@ -97,12 +98,12 @@ class Pretraining:
         flawless = replace(self.student, slip=0.0)
         copying = _copying(chat, rng, self.batch_size)
         arithmetic = _arithmetic(chat, rng, self.batch_size)
-        shows = shown(flawless, chat, rng, self.batch_size)
+        shows = demonstration_batches(flawless, chat, rng, self.batch_size)
         phases = (
             (copying, 1.0),
             (arithmetic, 1.0),
             (by_turns(shows, copying, shows, arithmetic, shows), 1.0),
-            (shown(self.student, chat, rng, self.batch_size), 1 / 3),
+            (demonstration_batches(self.student, chat, rng, self.batch_size), 1 / 3),
         )
         for (batches, share), steps in zip(phases, self._phases, strict=True):
             for step, batch in enumerate(islice(batches, steps)):
@@ -115,8 +116,8 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
 
 
-def shown(
-    student: Student, chat: Chat, rng: np.random.Generator, size: int
+def demonstration_batches(
+    student: NoisyDemonstrator, chat: Chat, rng: np.random.Generator, size: int
 ) -> Iterator[list[Demonstration]]:
     """Yield batches of demonstrations for ever; those of a batch are of like length."""
     while True:

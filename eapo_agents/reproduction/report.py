@@ -28,6 +28,7 @@ from eapo_agents.reproduction.experiments import (
     gain_cells,
 )
 from eapo_agents.reproduction.results import Result, read_results
+from eapo_env.validation import UserError
 
 TWO_LOOKS = 0.975
 """The level of the aim's interval: its seeds were looked at twice, so each look has half of 5%."""
@@ -37,11 +38,11 @@ def write_report(docs: Path) -> Path:
     """Write `results.md` and its pictures in a folder of documents, from its `results/`.
 
     Raises:
-        ValueError: no results there, or a file that holds none.
+        UserError: no results there, or a file that holds none.
     """
     results = read_results(docs / "results")
     if not results:
-        raise ValueError(f"{docs / 'results'} holds no results: run `eapo reproduce` first")
+        raise UserError(f"{docs / 'results'} holds no results: run `eapo reproduce` first")
     draw_training(results, docs / "images" / "results-training.png")
     draw_gain(results, docs / "images" / "results-gain.png")
     path = docs / "results.md"

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from eapo_env.validation import UserError
+
 CURVES = (
     "accuracy",
     "call_rate",
@@ -63,10 +65,10 @@ class Result:
         if not self.correct_P or not all(
             0 <= c <= self.samples_per_problem for c in self.correct_P
         ):
-            raise ValueError(f"{self.correct_P} are no counts out of {self.samples_per_problem}")
+            raise UserError(f"{self.correct_P} are no counts out of {self.samples_per_problem}")
         for name in ("variance", "response_tokens", "seconds"):
             if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be a finite number, not {getattr(self, name)}")
+                raise UserError(f"{name} must be a finite number, not {getattr(self, name)}")
 
     @property
     def means_P(self) -> npt.NDArray[np.float64]:
@@ -91,14 +93,14 @@ def read_results(results: Path) -> dict[str, list[Result]]:
     """Return all results in a folder by cell, in the order of their seeds.
 
     Raises:
-        ValueError: a file that holds no result, or the result of another cell or seed: a copy would
+        UserError: a file that holds no result, or the result of another cell or seed: a copy would
             count as evidence twice.
     """
     found: dict[str, list[Result]] = {}
     for path in results.glob("*/seed-*.json"):
         result = _read(path)
         if path != result_path(results, result.cell, result.seed):
-            raise ValueError(f"{path} holds the result of {result.cell}, seed {result.seed}")
+            raise UserError(f"{path} holds the result of {result.cell}, seed {result.seed}")
         found.setdefault(result.cell, []).append(result)
     return {name: sorted(runs, key=lambda run: run.seed) for name, runs in sorted(found.items())}
 
@@ -121,4 +123,4 @@ def _read(path: Path) -> Result:
         tree: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
         return TypeAdapter(Result).validate_python(tree)
     except (ValidationError, ValueError) as error:
-        raise ValueError(f"{path} holds no result: {error}") from None
+        raise UserError(f"{path} holds no result: {error}") from None

@@ -13,6 +13,7 @@ from typing import Literal
 
 from eapo_agents.rollouts.rollout import gather
 from eapo_agents.rollouts.trajectory import Group
+from eapo_env.validation import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class DynamicSampling:
             again into the next step, which learns from them first; they are then an update old.
 
     Raises:
-        ValueError: a number below 1, or another word for `surplus`.
+        UserError: a number below 1, or another word for `surplus`.
     """
 
     groups_per_step: int = 32
@@ -42,9 +43,9 @@ class DynamicSampling:
     def __post_init__(self) -> None:
         for name in ("groups_per_step", "problems_per_round", "max_rounds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.surplus not in ("discard", "carry"):
-            raise ValueError(f"surplus must be discard or carry, not {self.surplus!r}")
+            raise UserError(f"surplus must be discard or carry, not {self.surplus!r}")
 
     async def sample(
         self,
@@ -89,10 +90,10 @@ class Collection:
         """Return the collection with the groups of `numbers`, by number, in any order.
 
         Raises:
-            ValueError: groups of other problems than `numbers`.
+            UserError: groups of other problems than `numbers`.
         """
         if sorted(groups) != list(self.numbers):
-            raise ValueError(f"groups of {sorted(groups)} instead of {list(self.numbers)}")
+            raise UserError(f"groups of {sorted(groups)} instead of {list(self.numbers)}")
         return replace(self, played=(*self.played, *(groups[n] for n in self.numbers)))
 
     @property

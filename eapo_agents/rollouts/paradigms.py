@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from eapo_env.episode import Episode
 
-WHOLE = 0.8
+_DIRECT_SHARE = 0.8
 """The share of the statement's tokens that a query about the whole of it holds at least."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -30,7 +30,7 @@ def paradigm_of(episode: Episode) -> Paradigm:
     """Return an episode's paradigm.
 
     Queries count whether the gate accepts them or not: the paradigm is the policy's choice. One
-    query that holds `WHOLE` of the statement's tokens makes a direct consultation, whatever else
+    query that holds `_DIRECT_SHARE` of the statement's tokens makes a direct consultation, whatever else
     was asked.
     """
     queries = [query.text for one in episode.consultations for query in one.queries]
@@ -43,9 +43,9 @@ def paradigm_of(episode: Episode) -> Paradigm:
 
 
 def covers(query: str, statement: str) -> bool:
-    """Tell whether a query holds `WHOLE` of a statement's tokens, each as often as there."""
+    """Tell whether a query holds `_DIRECT_SHARE` of a statement's tokens, each as often as there."""
     wanted, there = Counter(_TOKEN.findall(statement)), Counter(_TOKEN.findall(query))
-    return (wanted & there).total() >= WHOLE * max(wanted.total(), 1)
+    return (wanted & there).total() >= _DIRECT_SHARE * max(wanted.total(), 1)
 
 
 def shares(episodes: Sequence[Episode]) -> dict[str, float]:

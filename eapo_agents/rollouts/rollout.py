@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from eapo_agents.policies import (
-    WHOLE,
+    NO_TRUNCATION,
     Chat,
     Completion,
     Policy,
@@ -24,7 +24,7 @@ from eapo_agents.policies import (
     Truncation,
     cut_tokens,
 )
-from eapo_agents.rollouts.expert_watch import ExpertWatch
+from eapo_agents.rollouts.expert_monitor import ExpertMonitor
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.acceptance import queries_to_ask, replies_in_slots
 from eapo_env.actions import CONSULT_CLOSE, Malformed
@@ -33,6 +33,7 @@ from eapo_env.experts import ExpertPool
 from eapo_env.prompts import Prompts
 from eapo_env.reward import RewardRule
 from eapo_env.types import ExpertReply, Gate, Problem, Reply, Rules, StopReason
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verifier
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class TokenLimits:
         max_reply_tokens: one expert reply is cut there, visibly.
 
     Raises:
-        ValueError: a limit below 1.
+        UserError: a limit below 1.
     """
 
     max_prompt_tokens: int = 2_048
@@ -58,7 +59,7 @@ class TokenLimits:
     def __post_init__(self) -> None:
         for name in ("max_prompt_tokens", "max_response_tokens", "max_reply_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +73,9 @@ class Rollout:
     prompts: Prompts = Prompts()
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
     gate: Gate = "pre"
-    watch: ExpertWatch = field(default_factory=ExpertWatch)
+    watch: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
         """Return the trajectory of one episode; the seed decides the gate and the sampling."""
@@ -108,12 +109,12 @@ class Rollout:
         """Return the problems whose opening prompt, with experts, is within the limits.
 
         Raises:
-            ValueError: none is.
+            UserError: none is.
         """
         limit = self.limits.max_prompt_tokens
         short = [problem for problem in problems if self._prompt_tokens(problem) <= limit]
         if not short:
-            raise ValueError(f"none of {len(problems)} prompts is within {limit} tokens")
+            raise UserError(f"none of {len(problems)} prompts is within {limit} tokens")
         return short
 
     def _prompt_tokens(self, problem: Problem) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eapo_agents.policies import WHOLE, ChatModel, Sampling, Truncation
+from eapo_agents.policies import NO_TRUNCATION, ChatModel, Sampling, Truncation
 from eapo_agents.rollouts.rollout import TokenLimits, derive_seed
 from eapo_env.acceptance import queries_to_ask, replies_in_slots
 from eapo_env.actions import CONSULT_CLOSE, Consult, Malformed, render_consult
@@ -55,7 +55,7 @@ class TextRollout:
     prompts: Prompts = Prompts()
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
     consult_first: int = 0
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Attempt:

@@ -3,7 +3,7 @@ from .experts import (
     ExpertServers as ExpertServers,
     serve_expert as serve_expert,
 )
-from .policy import ServedPolicy as ServedPolicy, serve_policy as serve_policy
+from .policy import PolicyServerProcess as PolicyServerProcess, serve_policy as serve_policy
 from .process import HOST as HOST, free_port as free_port, running as running
 from .weight_transfer import (
     Backend as Backend,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from eapo_agents.serving.process import HOST, POLL_S, ServerProcess, running
+from eapo_env.validation import UserError
 
 _KEY = "VLLM_API_KEY"  # which vLLM's server reads for itself
 
@@ -34,7 +35,7 @@ class ExpertServers:
         environment: variables for the servers, beside this process's own.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     model: str
@@ -51,9 +52,9 @@ class ExpertServers:
     def __post_init__(self) -> None:
         for name in ("replicas", "tensor_parallel_size", "max_num_seqs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 1 <= self.port <= 65_536 - self.replicas:
-            raise ValueError(
+            raise UserError(
                 f"port must leave room for {self.replicas} up to 65535, not {self.port}"
             )
 
@@ -91,7 +92,7 @@ class ExpertServers:
         Raises:
             ChildProcessError: a server ended before it answered; the end of its output is in it.
             TimeoutError: a server did not answer in time.
-            ValueError: fewer GPUs than the replicas need.
+            UserError: fewer GPUs than the replicas need.
         """
         gpus = _visible_gpus()
         with ExitStack() as servers:
@@ -120,7 +121,7 @@ class ExpertServers:
         first = replica * self.tensor_parallel_size
         own = gpus[first : first + self.tensor_parallel_size]
         if len(own) < self.tensor_parallel_size:
-            raise ValueError(
+            raise UserError(
                 f"{self.replicas} replicas on {self.tensor_parallel_size} GPUs each need more than"
                 f" the {len(gpus)} that are visible"
             )

@@ -14,7 +14,7 @@ _EXTENSION = "eapo_agents.serving.vllm_file_weights.FileWeights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedPolicy:
+class PolicyServerProcess:
     """A server of the policy on this machine, on a port of the loopback.
 
     Args:
@@ -90,7 +90,7 @@ class ServedPolicy:
             yield server
 
 
-def serve_policy(policy: ServedPolicy) -> int:
+def serve_policy(policy: PolicyServerProcess) -> int:
     """Serve until Ctrl-C or SIGTERM, or until the server ends; return the exit status.
 
     Raises:

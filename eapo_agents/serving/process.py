@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from eapo_env.validation import UserError
+
 HOST = "127.0.0.1"
 POLL_S = 0.2
 _LAST_CHARS = 2000
@@ -110,11 +112,11 @@ def running(
     The server also ends when the thread that started it does.
 
     Raises:
-        ValueError: the port answers already: another server would be taken for this one.
+        UserError: the port answers already: another server would be taken for this one.
     """
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
-            raise ValueError(f"port {port} is taken: something answers there")
+            raise UserError(f"port {port} is taken: something answers there")
     with tempfile.TemporaryDirectory(prefix="eapo-expert-") as folder:
         log = Path(folder) / f"{port}.log"
         with log.open("wb") as output:

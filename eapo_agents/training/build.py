@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from eapo_agents.evaluation import Player, ProblemResult, Report, evaluate
-from eapo_agents.learning import ALONE, Processes
+from eapo_agents.learning import SINGLE_PROCESS, Processes
 from eapo_agents.policies import HFPolicy, VLLMServerPolicy, load_model, model_folder
 from eapo_agents.rollouts import Rollout, derive_seed
 from eapo_env.types import Problem
+from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def policy_of(config: TrainConfig) -> Policy:
     """Return the policy of a config's model, with weights of its own.
 
     Raises:
-        ValueError: no model can be loaded, or one that the engine refuses.
+        UserError: no model can be loaded, or one that the engine refuses.
         ConnectionError: the policy's server does not answer.
     """
     if config.model.engine == "vllm":
@@ -39,18 +40,18 @@ def training_policy(
     config: TrainConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Policy:
     """Return the policy that samples for a learner of this model.
 
     In "hf" the policy computes with this very module, in the others with a copy.
 
     Raises:
-        ValueError: a model that the engine refuses, or vLLM in one of several processes: both
+        UserError: a model that the engine refuses, or vLLM in one of several processes: both
             want torch's default process group.
     """
     if config.model.engine == "vllm" and processes.world > 1:
-        raise ValueError(
+        raise UserError(
             f"model.engine=vllm is for one process, not for {processes.world}: use vllm-server"
         )
     match config.model.engine:
@@ -64,7 +65,7 @@ def training_policy(
             assert_never(config.model.engine)
 
 
-def probe_of(config: TrainConfig, processes: Processes = ALONE) -> SyncProbe | None:
+def probe_of(config: TrainConfig, processes: Processes = SINGLE_PROCESS) -> SyncProbe | None:
     """Return what checks each hand-over of weights; None where the weights are the learner's."""
     return None if config.model.engine == "hf" and processes.world == 1 else config.sync
 
@@ -75,7 +76,7 @@ def _vllm(config: TrainConfig) -> Policy:
 
         return VLLMPolicy(model_folder(config.model.path), config.vllm)
     except ModuleNotFoundError as error:
-        raise ValueError(f"model.engine=vllm wants vLLM (docs/vllm.md): {error}") from error
+        raise UserError(f"model.engine=vllm wants vLLM (docs/vllm.md): {error}") from error
 
 
 def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
@@ -115,10 +116,10 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
     """Return the problems whose statements are not held out for evaluation.
 
     Raises:
-        ValueError: none is left.
+        UserError: none is left.
     """
     statements = {problem.statement for problem in held_out}
     rest = [problem for problem in problems if problem.statement not in statements]
     if not rest:
-        raise ValueError(f"all {len(problems)} problems are held out: none is left to train on")
+        raise UserError(f"all {len(problems)} problems are held out: none is left to train on")
     return rest

@@ -27,7 +27,7 @@ from eapo_agents.training.settings import (
 )
 from eapo_env.annealing import Annealing
 from eapo_env.reward import RewardRule
-from eapo_env.validation import at_least
+from eapo_env.validation import UserError, at_least
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -87,9 +87,9 @@ class TrainConfig:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
         if self.algorithm != "dapo" and self.dapo != DapoSettings():
-            raise ValueError(f"the section dapo changes nothing in algorithm={self.algorithm}")
+            raise UserError(f"the section dapo changes nothing in algorithm={self.algorithm}")
         if not self.name or set(self.name) & set("/\\\0"):
-            raise ValueError(f"name must be fit for a folder, not {self.name!r}")
+            raise UserError(f"name must be fit for a folder, not {self.name!r}")
 
     @property
     def chosen_algorithm(self) -> Algorithm:
@@ -107,7 +107,7 @@ class TrainConfig:
         """Return the config that a JSON text holds.
 
         Raises:
-            ValueError: text that is not JSON, an unknown key, a value of the wrong kind.
+            UserError: text that is not JSON, an unknown key, a value of the wrong kind.
         """
         return _validated(json.loads(text), cls)
 
@@ -116,12 +116,12 @@ class TrainConfig:
         """Return the config in a file.
 
         Raises:
-            ValueError: as `from_json`, naming the file.
+            UserError: as `from_json`, naming the file.
         """
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise UserError(f"{path}: {error}") from None
 
 
 def with_settings(config: C, settings: Iterable[str]) -> C:
@@ -130,13 +130,13 @@ def with_settings(config: C, settings: Iterable[str]) -> C:
     Values are JSON where they parse as JSON, else plain strings.
 
     Raises:
-        ValueError: no "=", an unknown key (one that is alike is named), a bad value.
+        UserError: no "=", an unknown key (one that is alike is named), a bad value.
     """
     tree = dataclasses.asdict(config)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise ValueError(f"a setting reads section.key=value, not {setting!r}")
+            raise UserError(f"a setting reads section.key=value, not {setting!r}")
         _set(tree, key.strip().split("."), _parsed(value.strip()), setting)
     return _validated(tree, type(config))
 
@@ -146,7 +146,7 @@ def _set(tree: dict[str, Any], keys: list[str], value: object, setting: str) -> 
     for key in keys[:-1]:
         inner = node[key] = {} if node.get(key) is None else node[key]
         if not isinstance(inner, dict):
-            raise ValueError(f"bad setting {setting!r}: {key} is {inner!r}, not a section")
+            raise UserError(f"bad setting {setting!r}: {key} is {inner!r}, not a section")
         node = inner
     node[keys[-1]] = value
 
@@ -177,7 +177,7 @@ def _validated(tree: object, kind: type[C]) -> C:
     try:
         config = TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
-        raise ValueError("; ".join(map(_explain, error.errors()))) from None
+        raise UserError("; ".join(map(_explain, error.errors()))) from None
     known = dataclasses.asdict(config)
     _refuse_unknown(tree, known, "", list(_names(known)))
     return config
@@ -193,7 +193,7 @@ def _refuse_unknown(given: object, known: object, where: str, names: Sequence[st
                     elsewhere = [name for name in names if f".{name}".endswith(f".{key}")]
                     likely = elsewhere or [where + one for one in near]
                     guess = f": did you mean {' or '.join(map(repr, likely))}?" if likely else "."
-                    raise ValueError(
+                    raise UserError(
                         f"unknown setting {where + str(key)!r}{guess} `eapo settings` lists all"
                     )
                 _refuse_unknown(value, known[key], f"{where}{key}.", names)

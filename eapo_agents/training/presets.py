@@ -20,6 +20,7 @@ from eapo_agents.training.settings import (
 )
 from eapo_env.annealing import Annealing
 from eapo_env.endpoints import Endpoint
+from eapo_env.validation import UserError
 
 R1_QWEN_7B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 R1_QWEN_14B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
@@ -207,13 +208,13 @@ def preset_named(name: str) -> TrainConfig:
     """Return the preset of this name.
 
     Raises:
-        ValueError: no such preset; one that is alike and all are named.
+        UserError: no such preset; one that is alike and all are named.
     """
     presets = {preset.__name__: preset for preset in PRESETS}
     if name not in presets:
         near = difflib.get_close_matches(name, presets, n=1)
         guess = f": did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"unknown preset {name!r}{guess} There are {', '.join(presets)}")
+        raise UserError(f"unknown preset {name!r}{guess} There are {', '.join(presets)}")
     return presets[name]()
 
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from eapo_agents.rollouts import Group, Sampled, Trajectory
 from eapo_env.episode import Episode
 from eapo_env.types import Problem
+from eapo_env.validation import UserError
 
 _EPISODE, _PROBLEM = TypeAdapter(Episode), TypeAdapter(Problem)
 _ARRAYS = ("token_ids", "mask", "logprobs")
@@ -59,7 +60,7 @@ class Progress:
         """Return what was written.
 
         Raises:
-            ValueError: something is missing or not what it was; names the file.
+            UserError: something is missing or not what it was; names the file.
         """
         path = folder / "state.json"
         try:
@@ -69,9 +70,9 @@ class Progress:
             lines = path.read_text(encoding="utf-8").splitlines()
             surplus = tuple(group_from_row(json.loads(line)) for line in lines)
         except (ValueError, OSError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: {error!r}") from error
+            raise UserError(f"{path}: {error!r}") from error
         if len(surplus) != count:
-            raise ValueError(f"{path}: {len(surplus)} groups instead of {count}")
+            raise UserError(f"{path}: {len(surplus)} groups instead of {count}")
         return cls(step=step, cursor=cursor, surplus=surplus)
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
 from eapo_agents.files import json_lines, remove_folder, write_folder, write_text
 from eapo_agents.training.config import TrainConfig
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -48,7 +49,7 @@ class Run:
         """Return a new run in the first free `root/NAME-N`: its config, and no steps yet.
 
         Raises:
-            ValueError: no folder can be made there.
+            UserError: no folder can be made there.
         """
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ class Run:
             write_text(folder / "config.json", config.to_json())
             (folder / "metrics.jsonl").touch()
         except OSError as error:
-            raise ValueError(f"cannot make a run folder in {root}: {error}") from error
+            raise UserError(f"cannot make a run folder in {root}: {error}") from error
         return cls(folder)
 
     @classmethod
@@ -64,10 +65,10 @@ class Run:
         """Return the run in a folder.
 
         Raises:
-            ValueError: the folder holds no run.
+            UserError: the folder holds no run.
         """
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} holds no run: there is no config.json in it")
+            raise UserError(f"{folder} holds no run: there is no config.json in it")
         return cls(folder)
 
     @property
@@ -85,14 +86,14 @@ class Run:
         """The recorded metrics, a mapping per training step, in order.
 
         Raises:
-            ValueError: a line that holds no step's metrics; a last line cut short by a crash is
+            UserError: a line that holds no step's metrics; a last line cut short by a crash is
                 left out.
         """
         path = self.folder / "metrics.jsonl"
         rows = json_lines(path)
         for number, row in enumerate(rows, start=1):
             if not _is_metrics(row):
-                raise ValueError(f"{path}, line {number} holds no step's metrics: {row!r:.80}")
+                raise UserError(f"{path}, line {number} holds no step's metrics: {row!r:.80}")
         return rows
 
     def record(self, step: int, metrics: Metrics) -> None:
@@ -162,7 +163,7 @@ class Run:
         """Let nobody else train in this folder meanwhile; the lock ends with the process.
 
         Raises:
-            ValueError: somebody else does.
+            UserError: somebody else does.
         """
         handle = os.open(self.folder, os.O_RDONLY)
         try:
@@ -172,7 +173,7 @@ class Run:
             os.close(handle)
 
     @contextmanager
-    def or_nothing(self) -> Iterator[None]:
+    def removed_if_unused(self) -> Iterator[None]:
         """Remove the folder of a run that fails before anything was computed."""
         try:
             yield
@@ -189,7 +190,7 @@ class Run:
         return names == list(_AT_FIRST) and not self.metrics
 
     @contextmanager
-    def naming(self, step: int) -> Iterator[None]:
+    def annotate_errors(self, step: int) -> Iterator[None]:
         """Let an error say in which step it came, and from where the run can go on.
 
         A run in which nothing was computed yet has nowhere to go on from.
@@ -236,14 +237,14 @@ def model_config(path: str, preset: TrainConfig) -> TrainConfig:
     """Return the settings around a model: a run's own with its newest checkpoint, or a preset's.
 
     Raises:
-        ValueError: a run that has no checkpoint yet.
+        UserError: a run that has no checkpoint yet.
     """
     folder = Path(path)
     if not (folder / "metrics.jsonl").is_file():
         return replace(preset, model=replace(preset.model, path=path))
     run = Run.open(folder)
     if not run.checkpoints:
-        raise ValueError(f"the run {path} has no checkpoint yet")
+        raise UserError(f"the run {path} has no checkpoint yet")
     return replace(run.config, model=replace(run.config.model, path=str(run.checkpoints[-1])))
 
 
@@ -262,7 +263,7 @@ def _by_step(folder: Path, pattern: str) -> dict[int, Path]:
 def _step(path: Path) -> int:
     number = path.stem.removeprefix("step-")
     if not number.isdecimal():
-        raise ValueError(f"{path} is of no training step: {number!r} is not a number")
+        raise UserError(f"{path} is of no training step: {number!r} is not a number")
     return int(number)
 
 
@@ -279,14 +280,14 @@ def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"another process is training in {folder}") from None
+        raise UserError(f"another process is training in {folder}") from None
 
 
 def read_evaluation(path: Path) -> Evaluation:
     """Return the evaluation in a JSON file, or the newest one in a run folder.
 
     Raises:
-        ValueError: there is none, or the file holds something else.
+        UserError: there is none, or the file holds something else.
     """
     if path.is_dir():
         _refuse_folder_of_evaluations(path)
@@ -297,17 +298,17 @@ def read_evaluation(path: Path) -> Evaluation:
 def _refuse_folder_of_evaluations(folder: Path) -> None:
     files = sorted(str(path) for path in folder.glob("*.json"))
     if files and str(folder / "config.json") not in files:
-        raise ValueError(f"{folder} is no run; name the evaluations in it: {' '.join(files)}")
+        raise UserError(f"{folder} is no run; name the evaluations in it: {' '.join(files)}")
 
 
 def run_evaluation(run: Run) -> Evaluation:
     """Return the newest evaluation of a run.
 
     Raises:
-        ValueError: the run has none yet, or its file holds something else.
+        UserError: the run has none yet, or its file holds something else.
     """
     paths = list(run.evaluations.values())
     if not paths:
-        raise ValueError(f"{run.folder} has no evaluation yet")
+        raise UserError(f"{run.folder} has no evaluation yet")
     report = report_in(paths[-1])
     return Evaluation(name=run.name, reports={run.config.evaluation.problems.label: report})

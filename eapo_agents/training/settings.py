@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from eapo_agents.policies import WHOLE, Truncation
+from eapo_agents.policies import NO_TRUNCATION, Truncation
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
+from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import (
     ErroneousExperts,
@@ -22,10 +23,9 @@ from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
 from eapo_env.problems import SOURCES, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
-from eapo_env.student import worked_solution
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import Problem
-from eapo_env.validation import at_least
+from eapo_env.validation import UserError, at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class ExpertSettings:
         """Return the expert pool.
 
         Raises:
-            ValueError: "openai" without an endpoint, or whose key is not in the environment.
+            UserError: "openai" without an endpoint, or whose key is not in the environment.
         """
         match self.kind:
             case "synthetic":
@@ -112,14 +112,14 @@ class ExpertSettings:
             case "silent":
                 return SilentExperts()
 
-    def unhurried(self) -> ExpertPool:
+    def without_batch_deadline(self) -> ExpertPool:
         """Return the same experts for evaluations: each call has its own limit, and no other.
 
         There all episodes begin at once and wait for free calls, so that a limit on the wait would
         measure the queue.
 
         Raises:
-            ValueError: as `pool`.
+            UserError: as `pool`.
         """
         pool = self.pool()
         return replace(pool, batch_timeout_s=math.inf) if isinstance(pool, OpenAIExperts) else pool
@@ -130,9 +130,9 @@ class ExpertSettings:
         Servers are asked without our system prompt, and their reasoning is kept.
 
         Raises:
-            ValueError: as `pool`.
+            UserError: as `pool`.
         """
-        pool = self.unhurried()
+        pool = self.without_batch_deadline()
         match self.kind, pool:
             case "synthetic", _:
                 solver = ScriptedExperts(worked_solution, names=("student",))
@@ -169,7 +169,7 @@ class RolloutSettings:
 
     group_size: int = 16
     temperature: float = 1.0
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
     truncated_sampling: Literal["refused", "biased"] = "refused"
     wording: Literal["full", "terse"] = "full"
     turn_budgets: Literal["member", "group"] = "member"
@@ -179,7 +179,7 @@ class RolloutSettings:
     def __post_init__(self) -> None:
         at_least(2, self, "group_size")
         if self.truncated_sampling == "refused" and not self.truncation.keeps_all:
-            raise ValueError(
+            raise UserError(
                 f"training with {self.truncation} biases the ratios of learner and sampler:"
                 " evaluations have evaluation.truncation; truncated_sampling=biased allows it here"
             )
@@ -203,7 +203,7 @@ class EvaluationSettings:
 
     problems: ProblemSettings = ProblemSettings(num_problems=64, seed=1)
     samples_per_problem: int = 32
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
     every: int = 0
 
     def __post_init__(self) -> None:
@@ -227,7 +227,7 @@ class DistillationSettings:
         lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     samples_per_problem: int = 4
@@ -246,7 +246,7 @@ class DistillationSettings:
             at_least(1, self, "max_problems")
         for name in ("timeout_s", "lora_alpha"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +264,7 @@ class ProblemSet:
         Any other is a label. The settings describe procedural problems, should SOURCE be those.
 
         Raises:
-            ValueError: problems that cannot be read.
+            UserError: problems that cannot be read.
         """
         name, equals, path = text.partition("=")
         if not equals:
@@ -276,7 +276,7 @@ class ProblemSet:
 
 
 def check_distinct(sets: Sequence[ProblemSet]) -> None:
-    """Raise a `ValueError` if two sets have one name."""
+    """Raise a `UserError` if two sets have one name."""
     names = [one.name for one in sets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two sets of problems are called {twice[0]!r}; use NAME=FILE")
+        raise UserError(f"two sets of problems are called {twice[0]!r}; use NAME=FILE")

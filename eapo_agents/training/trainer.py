@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eapo_agents.evaluation import Report
-from eapo_agents.learning import ALONE, Learner, Processes, SyncProbe
+from eapo_agents.learning import SINGLE_PROCESS, Learner, Processes, SyncProbe
 from eapo_agents.policies import load_model
 from eapo_agents.rollouts import Group, Rollout, Sampled, derive_seed
 from eapo_agents.training.build import (
@@ -33,6 +33,7 @@ from eapo_agents.training.progress import Progress, peak_memory_mib
 from eapo_agents.training.run import Run
 from eapo_agents.training.summary import alarm, step_metrics, transcript_rows
 from eapo_env.types import Problem
+from eapo_env.validation import UserError
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
@@ -56,7 +57,7 @@ class Trainer:
     probe: SyncProbe | None = None
 
     @classmethod
-    def from_config(cls, config: TrainConfig, processes: Processes = ALONE) -> Trainer:
+    def from_config(cls, config: TrainConfig, processes: Processes = SINGLE_PROCESS) -> Trainer:
         """Return the trainer that a config describes.
 
         Problems that are held out for evaluation are left out of training, and those with a prompt
@@ -64,19 +65,19 @@ class Trainer:
         it (`follower.py`).
 
         Raises:
-            ValueError: a setting that names nothing, or problems that cannot be read.
+            UserError: a setting that names nothing, or problems that cannot be read.
         """
         if config.learner.temperature != config.rollout.temperature:
-            raise ValueError(
+            raise UserError(
                 f"learner.temperature is {config.learner.temperature}, but the sampler's,"
                 f" rollout.temperature, {config.rollout.temperature}: they must be equal"
             )
         if config.distillation:
-            raise ValueError(f"{config.name!r} has a section distillation: it is for eapo distill")
+            raise UserError(f"{config.name!r} has a section distillation: it is for eapo distill")
         held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load())
         model, tokenizer = load_model(config.model)
-        sampled = processes.apart(model.to(config.learner.weights_dtype))
+        sampled = processes.policy_copy(model.to(config.learner.weights_dtype))
         sampled.to(config.learner.torch_device)
         policy = training_policy(config, sampled, tokenizer, processes)
         rollout = make_rollout(config, policy)
@@ -110,11 +111,11 @@ class Trainer:
         self, run: Run, runner: asyncio.Runner, on_step: OnStep, interrupted: Callable[[], bool]
     ) -> bool:
         progress = self._restore(run)
-        with run.naming(progress.step + 1):
+        with run.annotate_errors(progress.step + 1):
             self._hand_over(runner)
         stopping = False
         while progress.step < self.config.steps and not stopping:
-            with run.naming(progress.step + 1):
+            with run.annotate_errors(progress.step + 1):
                 metrics, sampled = self._step(runner, progress)
                 progress = progress.after(sampled)
                 metrics |= self._periodic(runner, run, progress.step, sampled)
@@ -211,7 +212,7 @@ class Trainer:
                 self.learner.load(newest)
                 progress = Progress.read(newest)
             except ValueError as error:
-                raise ValueError(
+                raise UserError(
                     f"the checkpoint {newest} is damaged ({error}); delete it to go on from the"
                     " one before"
                 ) from error

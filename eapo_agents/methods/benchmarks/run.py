@@ -18,13 +18,14 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 from eapo_agents.files import json_lines, validated, write_text
-from eapo_agents.methods.benchmarks.served_model import Served, served
+from eapo_agents.methods.benchmarks.served_model import ServedModel, served
 from eapo_agents.methods.workflows import Replicas
-from eapo_agents.policies import WHOLE, ApiSettings, Sampling, Truncation
-from eapo_agents.rollouts import CHARS_A_TOKEN, Watched
+from eapo_agents.policies import NO_TRUNCATION, ApiSettings, Sampling, Truncation
+from eapo_agents.rollouts import CHARS_A_TOKEN, MonitoredExperts
 from eapo_agents.training import ExpertSettings
 from eapo_env.experts import ExpertPool
 from eapo_env.types import Rules
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
@@ -56,7 +57,7 @@ class BenchmarkSettings:
         max_connections: calls to the model under way at a time.
 
     Raises:
-        ValueError: a benchmark that is unknown, or a value out of its range.
+        UserError: a benchmark that is unknown, or a value out of its range.
     """
 
     tasks: Sequence[str] = NAMES
@@ -64,7 +65,7 @@ class BenchmarkSettings:
     limit: int | None = None
     max_tokens: int = 20_480
     temperature: float = 1.0
-    truncation: Truncation = WHOLE
+    truncation: Truncation = NO_TRUNCATION
     sandbox: Literal["docker", "local"] = "docker"
     grader: str | None = None
     max_connections: int = 16
@@ -72,11 +73,11 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         for name in self.tasks:
             if name not in NAMES:
-                raise ValueError(f"unknown benchmark {name!r}: they are {', '.join(NAMES)}")
+                raise UserError(f"unknown benchmark {name!r}: they are {', '.join(NAMES)}")
         for name in ("limit", "max_tokens", "max_connections"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise UserError(f"{name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class BenchmarkExperts:
         max_reply_tokens: the most of a reply that the policy reads.
 
     Raises:
-        ValueError: a number below 1, or experts that know procedural problems only.
+        UserError: a number below 1, or experts that know procedural problems only.
     """
 
     experts: ExpertSettings | None = None
@@ -99,18 +100,18 @@ class BenchmarkExperts:
     def __post_init__(self) -> None:
         for name in ("num_replies", "max_reply_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.experts and self.experts.kind in ("synthetic", "synthetic-parts"):
-            raise ValueError(
+            raise UserError(
                 f"experts.kind={self.experts.kind} knows procedural problems only:"
                 " name a --preset with served experts, or set experts.kind and experts.endpoints"
             )
 
-    def before(self, policy: Model, address: Served, settings: BenchmarkSettings) -> Model:
+    def before(self, policy: Model, address: ServedModel, settings: BenchmarkSettings) -> Model:
         """Return the policy as a model of the harness that consults before it answers.
 
         Raises:
-            ValueError: as `ExpertSettings.pool`.
+            UserError: as `ExpertSettings.pool`.
         """
         from inspect_ai.model import GenerateConfig, Model
 
@@ -123,11 +124,11 @@ class BenchmarkExperts:
         )
         return Model(Consulting(policy, self._pool(address, settings), rules), GenerateConfig())
 
-    def _pool(self, address: Served, settings: BenchmarkSettings) -> ExpertPool:
+    def _pool(self, address: ServedModel, settings: BenchmarkSettings) -> ExpertPool:
         from eapo_agents.methods.benchmarks.model import WORDS
 
         if self.experts:
-            return Watched(inner=self.experts.unhurried())
+            return MonitoredExperts(inner=self.experts.without_batch_deadline())
         fields = address.sampling_fields(settings.temperature, settings.truncation)
         own = {"top_k": None, "min_p": None} | fields  # the server's own words for these
         replica = ApiSettings(base_url=address.base_url, extra_body=own).policy(address.name)
@@ -151,11 +152,11 @@ def run_benchmarks(
     the same call goes on after an interruption.
 
     Raises:
-        ValueError: the harness is not installed, or what is kept is of another model or settings.
+        UserError: the harness is not installed, or what is kept is of another model or settings.
         ChildProcessError, TimeoutError: the model could not be served.
     """
     if find_spec("inspect_evals") is None:
-        raise ValueError("the harness is not installed: pip install 'eapo[benchmarks]'")
+        raise UserError("the harness is not installed: pip install 'eapo[benchmarks]'")
     from inspect_ai.model import get_model
 
     subject = {
@@ -330,12 +331,12 @@ class Kept:
         """Return what a file keeps; the file is made if it is not there.
 
         Raises:
-            ValueError: the file keeps results of something else, or none.
+            UserError: the file keeps results of something else, or none.
         """
         subject = json.loads(json.dumps(subject))
         rows = json_lines(path) or [subject]
         if rows[0] != subject:
-            raise ValueError(
+            raise UserError(
                 f"{path} keeps results of another model or settings; delete it to start anew"
             )
         results = [validated(row, BenchmarkResult, path) for row in rows[1:]]

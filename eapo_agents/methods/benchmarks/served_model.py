@@ -18,7 +18,7 @@ from eapo_agents.serving import HOST, ExpertServers, free_port, running
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """Where a model answers, under which name, and what serves it."""
 
     base_url: str
@@ -44,7 +44,7 @@ class Served:
 
 
 @contextmanager
-def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
+def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[ServedModel]:
     """Serve a model folder or hub id on a free port while the context lasts.
 
     Raises:
@@ -53,7 +53,7 @@ def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[Served]:
     """
     port = free_port()
     software: Literal["vllm", "transformers"] = "vllm" if find_spec("vllm") else "transformers"
-    address = Served(f"http://{HOST}:{port}/v1", model, software)
+    address = ServedModel(f"http://{HOST}:{port}/v1", model, software)
     if software == "vllm":
         with ExpertServers(model=model, port=port, start_timeout_s=start_timeout_s).run():
             yield address

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from eapo_agents.evaluation import escaped, fenced
 from eapo_agents.rollouts import Paradigm
 from eapo_agents.training.run import Run
+from eapo_env.validation import UserError
 
 _SPEAKERS = {
     "user": "**The environment**",
@@ -89,7 +90,7 @@ def examples(runs: Sequence[Run]) -> dict[Paradigm, Example]:
     """Return one example of each paradigm that the runs recorded, by this file's rule.
 
     Raises:
-        ValueError: a file of transcripts that holds something else.
+        UserError: a file of transcripts that holds something else.
     """
     chosen: dict[Paradigm, Example] = {}
     for run in runs:
@@ -125,9 +126,9 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError:
-                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+                raise UserError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} is no episode: {line[:80]!r}")
+                raise UserError(f"{path}, line {number} is no episode: {line[:80]!r}")
             yield row
 
 
@@ -137,4 +138,4 @@ def _transcript(row: Mapping[str, Any], path: Path) -> Transcript:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} holds no transcript: {where}: {first['msg']}") from None
+        raise UserError(f"{path} holds no transcript: {where}: {first['msg']}") from None

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from eapo_agents.evaluation import Interval, visible
 from eapo_agents.rollouts import Paradigm
 from eapo_agents.training.report.runs import MethodRuns
+from eapo_env.validation import UserError
 
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -99,12 +100,12 @@ def picture(path: Path) -> Path:
     """Return where `save` writes a picture: a PNG if the path has no ending.
 
     Raises:
-        ValueError: an ending that names no kind of picture.
+        UserError: an ending that names no kind of picture.
     """
     path = path if path.suffix else path.with_name(f"{path.name}.png")
     kinds = Figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
-        raise ValueError(f"{path} names no kind of picture; endings are {', '.join(sorted(kinds))}")
+        raise UserError(f"{path} names no kind of picture; endings are {', '.join(sorted(kinds))}")
     return path
 
 
@@ -112,7 +113,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a picture as the file's ending says: PNG, SVG, PDF.
 
     Raises:
-        ValueError: an ending that names no kind of picture.
+        UserError: an ending that names no kind of picture.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

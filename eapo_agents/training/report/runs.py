@@ -18,6 +18,7 @@ from eapo_agents.files import validated
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.run import Run
 from eapo_agents.training.settings import ProblemSettings
+from eapo_env.validation import UserError
 
 Points = tuple[tuple[int, float], ...]
 """Training steps and values."""
@@ -40,7 +41,7 @@ class Recorded:
         """Return the run's records.
 
         Raises:
-            ValueError: a broken line in its metrics, or settings that cannot be read.
+            UserError: a broken line in its metrics, or settings that cannot be read.
         """
         return cls(
             run=run,
@@ -57,17 +58,17 @@ class Recorded:
         """Return every sample's verdict of the evaluation after a training step.
 
         Raises:
-            ValueError: its file holds none.
+            UserError: its file holds none.
         """
         path = self.evaluations[step]
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} holds no Evaluation: {error}") from None
+            raise UserError(f"{path} holds no Evaluation: {error}") from None
         found = validated(tree, _Evaluation, path)
         lengths = sorted({len(verdicts) for verdicts in found.correct_PK})
         if len(lengths) != 1 or not lengths[0]:
-            raise ValueError(
+            raise UserError(
                 f"{path} holds no Evaluation: correct_PK: problems of {lengths} samples"
             )
         return np.array(found.correct_PK, dtype=np.float64)
@@ -162,7 +163,7 @@ class MethodRuns:
         """Return what its policies can do alone; None where nothing was evaluated.
 
         Raises:
-            ValueError: an evaluation's file is damaged, or the runs' are of several lengths.
+            UserError: an evaluation's file is damaged, or the runs' are of several lengths.
         """
         runs = tuple(run for run in self.runs if run.evaluations)
         common = set.intersection(*(set(run.evaluations) for run in runs)) if runs else set()
@@ -172,7 +173,7 @@ class MethodRuns:
         values = [run.correct_PK(step).mean(axis=1) for run in runs]
         for run, one in zip(runs, values, strict=True):
             if len(one) != len(values[0]):
-                raise ValueError(
+                raise UserError(
                     f"{run.evaluations[step]} has {len(one)} problems,"
                     f" {runs[0].evaluations[step]} has {len(values[0])}"
                 )
@@ -192,7 +193,7 @@ def methods_of(runs: Sequence[Run]) -> tuple[MethodRuns, ...]:
     no new evidence, so it is a method of its own; a folder that is named twice counts once.
 
     Raises:
-        ValueError: none of the runs has metrics, or a record is damaged.
+        UserError: none of the runs has metrics, or a record is damaged.
     """
     distinct = {run.folder.resolve(): run for run in runs}
     groups: list[list[Recorded]] = []
@@ -203,7 +204,7 @@ def methods_of(runs: Sequence[Run]) -> tuple[MethodRuns, ...]:
         else:
             place.append(recorded)
     if not any(one.metrics for group in groups for one in group):
-        raise ValueError(f"{', '.join(str(run.folder) for run in runs)} has no metrics yet")
+        raise UserError(f"{', '.join(str(run.folder) for run in runs)} has no metrics yet")
     return tuple(
         MethodRuns(label=label, runs=tuple(group))
         for label, group in zip(_labels(groups), groups, strict=True)

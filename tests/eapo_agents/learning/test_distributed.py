@@ -20,7 +20,7 @@ import torch
 from command import ENVIRONMENT, succeed
 from hypothesis import given, strategies as st
 
-from eapo_agents.learning.distributed import ALONE, dealt
+from eapo_agents.learning.distributed import SINGLE_PROCESS, balanced_shares
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_env.episode import begin
@@ -103,7 +103,7 @@ def test_two_processes_make_the_updates_of_one(
     with launched(program, "torchrun") as process:
         assert process.wait(280) == 0
     for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
-        ours = shared_updates.updates(*cases[name], ALONE)
+        ours = shared_updates.updates(*cases[name], SINGLE_PROCESS)
         rel, atol = (1e-3, 1e-4) if name == "float32" else (1e-6, 1e-10)
         for one, other in zip(ours["reports"], theirs["reports"], strict=True):
             for metric in one.keys() - {"padding_rate"}:  # others stand beside each other
@@ -185,7 +185,7 @@ def test_ctrl_c_in_one_process_stops_all_and_one_process_goes_on(
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 6))
 def test_every_item_is_dealt_once_and_no_hand_is_much_fuller(sizes: list[int], hands: int) -> None:
-    shares = dealt(sizes, hands)
+    shares = balanced_shares(sizes, hands)
     assert sorted(item for share in shares for item in share) == list(range(len(sizes)))
     sums = [sum(sizes[item] for item in share) for share in shares]
     assert max(sums) - min(sums) <= max(sizes)

@@ -18,9 +18,9 @@ from stub_server import StubServer
 
 from eapo_agents.cli import main
 from eapo_agents.methods.benchmarks.run import NAMES, BenchmarkSettings
-from eapo_agents.methods.benchmarks.served_model import Served, served
+from eapo_agents.methods.benchmarks.served_model import ServedModel, served
 from eapo_agents.policies.openai import ApiSettings
-from eapo_agents.policies.policy import WHOLE as WHOLE_IDS, Sampling, Truncation
+from eapo_agents.policies.policy import NO_TRUNCATION, Sampling, Truncation
 from eapo_env.types import Message
 
 ROWS = resources.files("eapo_agents.methods.benchmarks") / "rows"
@@ -32,7 +32,7 @@ from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.methods.benchmarks.run import BenchmarkExperts, BenchmarkSettings, Served, evaluate_model
+from eapo_agents.methods.benchmarks.run import BenchmarkExperts, BenchmarkSettings, ServedModel, evaluate_model
 from eapo_agents.training.settings import ExpertSettings
 from eapo_agents.policies.policy import Truncation
 from eapo_env.endpoints import Endpoint
@@ -50,7 +50,7 @@ def results(case):
     settings = BenchmarkSettings(**case["settings"], truncation=truncation)
     model = get_model("mockllm/model", custom_outputs=reply, memoize=False)
     policy = helped(model, settings) if case.get("helped") else model
-    fields = Served(url, "echo").sampling_fields(settings.temperature, truncation)
+    fields = ServedModel(url, "echo").sampling_fields(settings.temperature, truncation)
     found = evaluate_model(policy, settings, folder, grader=model, fields=fields)
     return [asdict(one) for one in found]
 
@@ -59,7 +59,7 @@ def helped(model, settings):
     # Two experts who echo the whole question are asked after a replica who does.
     endpoint = Endpoint(base_url=url, models=("echo",))
     experts = ExpertSettings(kind="openai", endpoints=(endpoint,))
-    served = Served(url, "echo")
+    served = ServedModel(url, "echo")
     inner = BenchmarkExperts(experts=experts, num_replies=2).before(model, served, settings)
     return BenchmarkExperts(num_replies=1).before(inner, served, settings)
 
@@ -74,7 +74,7 @@ def output_to(prompt, answers):
 
 
 cases = json.loads((folder / "cases.json").read_text())
-replicas = BenchmarkExperts()._pool(Served(url, "echo"), BenchmarkSettings())
+replicas = BenchmarkExperts()._pool(ServedModel(url, "echo"), BenchmarkSettings())
 deadline_s = replicas.model.endpoint.call_timeout_s
 print(json.dumps([[results(case) for case in cases], asked, deadline_s]))
 """
@@ -226,7 +226,7 @@ def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
 
 def test_transformers_is_told_to_sample() -> None:
     """Unless a request says so, it takes the likeliest token always."""
-    served = Served("http://here/v1", "m", "transformers")
+    served = ServedModel("http://here/v1", "m", "transformers")
     fields = served.sampling_fields(0.5, Truncation(top_p=0.9, top_k=5))
     assert list(fields) == ["generation_config"]
     assert json.loads(str(fields["generation_config"])) == {
@@ -252,7 +252,7 @@ def test_a_served_model_samples_and_a_truncation_reaches_it(tiny_model: Path) ->
             asked = (Message(role="user", content="p1"),)
             return {asyncio.run(policy.write(asked, sampling, seed)).text for seed in range(8)}
 
-        assert len(answers(WHOLE_IDS)) > 1
+        assert len(answers(NO_TRUNCATION)) > 1
         assert len(answers(Truncation(top_k=1))) == 1
 
 

@@ -17,9 +17,9 @@ from hypothesis import given, settings, strategies as st
 from eapo_agents.methods.decisions import (
     FEATURES,
     DecisionVectorEnv,
+    DemonstratorWriter,
     ModelWriter,
     ScheduledRules,
-    StudentWriter,
     always,
     play,
 )
@@ -27,12 +27,12 @@ from eapo_agents.policies.characters import char_tokenizer
 from eapo_agents.policies.chat_model import PolicyChat
 from eapo_agents.policies.policy import Sampling, ScriptedPolicy
 from eapo_env.annealing import Annealing
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.env import EAPOMathEnv
 from eapo_env.event_loop import run
 from eapo_env.experts import MeaninglessExperts
 from eapo_env.prompts import Prompts
 from eapo_env.reward import RewardRule
-from eapo_env.student import Student
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import Problem, Rules
 from eapo_env.verifier import Verifier
@@ -47,7 +47,7 @@ def envs(verifier: Verifier) -> DecisionVectorEnv:
 
 def make(verifier: Verifier, num_envs: int = 3, **changes: Any) -> DecisionVectorEnv:
     chosen = {"problems": synthetic_problems(8), "rules": HALF, "verifier": verifier}
-    return DecisionVectorEnv(num_envs, writer=StudentWriter(), **(chosen | changes))
+    return DecisionVectorEnv(num_envs, writer=DemonstratorWriter(), **(chosen | changes))
 
 
 def played(env: Any, seed: int, steps: Sequence[Sequence[int]]) -> list[Any]:
@@ -96,7 +96,7 @@ def test_the_episodes_are_those_of_the_text_environment(
 
 
 def test_the_student_asks_about_what_it_misses_and_uses_what_it_is_told(verifier: Verifier) -> None:
-    flawed = StudentWriter(student=Student(slip=1.0))
+    flawed = DemonstratorWriter(student=NoisyDemonstrator(slip=1.0))
     rules = Rules(turn_budget=3)
     env = DecisionVectorEnv(
         2, writer=flawed, problems=synthetic_problems(2), rules=rules, verifier=verifier
@@ -231,7 +231,7 @@ def test_long_episodes_have_no_smaller_share_of_a_fractional_budget(verifier: Ve
 def test_a_score_counts_the_same_episodes_of_every_sub_environment(verifier: Verifier) -> None:
     env = DecisionVectorEnv(
         4,
-        writer=StudentWriter(student=Student(slip=1.0)),
+        writer=DemonstratorWriter(student=NoisyDemonstrator(slip=1.0)),
         problems=synthetic_problems(8),
         reward=RewardRule(consultation_penalty=0.1),
         verifier=verifier,

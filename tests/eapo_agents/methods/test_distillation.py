@@ -23,11 +23,11 @@ from eapo_agents.training.presets import distilled, embedded
 from eapo_agents.training.run import Run
 from eapo_agents.training.settings import DistillationSettings, ExpertSettings
 from eapo_agents.training.trainer import Trainer
+from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint
 from eapo_env.openai_experts import read_with_reasoning
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts
-from eapo_env.student import worked_solution
 from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.verifier import Verifier

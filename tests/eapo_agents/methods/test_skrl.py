@@ -14,15 +14,15 @@ from skrl import config
 
 from eapo_agents.methods.decisions import (
     DecisionVectorEnv,
+    DemonstratorWriter,
     ScheduledRules,
     Score,
-    StudentWriter,
     always,
     play,
 )
 from eapo_agents.methods.skrl import MakeAgent, dqn, greedy, ppo, train
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.reward import RewardRule
-from eapo_env.student import Student
 from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import Rules
 from eapo_env.verifier import Verifier
@@ -34,7 +34,7 @@ RULES = (Rules(acceptance_rate=1.0), Rules(acceptance_rate=0.0))
 def make(verifier: Verifier, num_envs: int = 16) -> DecisionVectorEnv:
     return DecisionVectorEnv(
         num_envs,
-        writer=StudentWriter(student=Student(slip=0.3)),
+        writer=DemonstratorWriter(student=NoisyDemonstrator(slip=0.3)),
         problems=synthetic_problems(64),
         reward=RewardRule(consultation_penalty=0.1),
         verifier=verifier,

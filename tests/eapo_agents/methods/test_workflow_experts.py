@@ -92,7 +92,7 @@ def test_an_evaluation_waits_for_a_free_call_and_training_does_not(server: Any) 
     endpoint = Endpoint(base_url=server.url, models=("delay:0.3",), max_live_calls=1)
     settings = ExpertSettings(kind="openai", endpoints=(endpoint,), batch_timeout_s=1.0)
     queries = [Query(text=f"question {n}") for n in range(6)]
-    for pool in (settings.unhurried(), settings.solvers(max_tokens=9, timeout_s=60.0)):
+    for pool in (settings.without_batch_deadline(), settings.solvers(max_tokens=9, timeout_s=60.0)):
         replies = asyncio.run(pool.ask(queries))
         assert replies == [Reply("delay:0.3", f"echo: question {n}") for n in range(6)]
     late = asyncio.run(settings.pool().ask(queries))

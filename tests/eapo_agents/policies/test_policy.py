@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.policy import WHOLE, Completion, Sampling, ScriptedPolicy, check_policy
+from eapo_agents.policies.policy import (
+    NO_TRUNCATION,
+    Completion,
+    Sampling,
+    ScriptedPolicy,
+    check_policy,
+)
 
 TOKENIZER = char_tokenizer()
 PROMPT = TOKENIZER.encode("2 + 3")
@@ -113,7 +119,9 @@ class Broken(ScriptedPolicy):
                 completion = await super().complete(prompt_ids, sampling, seed)
                 return replace(completion, logprobs=(0.5,) * len(completion.token_ids))
             case "narrow":
-                return await super().complete(prompt_ids, replace(sampling, truncation=WHOLE), seed)
+                return await super().complete(
+                    prompt_ids, replace(sampling, truncation=NO_TRUNCATION), seed
+                )
             case "greedy" if sampling.temperature == 0:
                 warm = replace(sampling, temperature=1.0)
                 return await super().complete(prompt_ids, warm, seed)

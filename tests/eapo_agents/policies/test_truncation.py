@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 from eapo_agents.policies.decoding import Truncations, draw, truncated
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.models import load_model
-from eapo_agents.policies.policy import WHOLE, Sampling, Truncation
+from eapo_agents.policies.policy import NO_TRUNCATION, Sampling, Truncation
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.run import Run
 from eapo_agents.training.trainer import Trainer
@@ -79,7 +79,7 @@ def test_the_likeliest_stay_and_share_what_there_is(
     if truncation.top_k != -1:
         assert allowed.sum() <= truncation.top_k
     assert (p[allowed] >= (truncation.min_p - 1e-6) * p.max()).all()
-    if truncation == replace(WHOLE, top_p=truncation.top_p):  # no fewer would reach top-p
+    if truncation == replace(NO_TRUNCATION, top_p=truncation.top_p):  # no fewer would reach top-p
         assert p[allowed].sum() >= truncation.top_p - 1e-6
         assert p[allowed].sum() - p[allowed].min() < truncation.top_p + 1e-6
 
@@ -92,7 +92,7 @@ def test_only_what_is_left_is_drawn(
     logits_BV, uniforms = torch.tensor([logits, logits]), torch.full((2,), uniform).double()
     uniforms = uniforms.clamp(max=math.nextafter(1, 0))
     temperatures = torch.full((2,), temperature).double()
-    ids, logprobs = draw(logits_BV, temperatures, uniforms, rows(truncation, WHOLE))
+    ids, logprobs = draw(logits_BV, temperatures, uniforms, rows(truncation, NO_TRUNCATION))
     alone = draw(logits_BV[1:], temperatures[1:], uniforms[1:])
     assert ids[1] == alone[0][0]
     torch.testing.assert_close(logprobs[1], alone[1][0])
@@ -135,7 +135,7 @@ def test_completions_of_different_truncations_share_a_batch(tiny_config: TrainCo
     """The likeliest id is the only one where one is left, and its log-probability is 0."""
     policy = HFPolicy(*load_model(tiny_config.model))
     prompt = policy.tokenizer.encode("p3 = ")
-    each = [Truncation(top_k=1), WHOLE, Truncation(top_p=1e-6), Truncation(min_p=1.0)]
+    each = [Truncation(top_k=1), NO_TRUNCATION, Truncation(top_p=1e-6), Truncation(min_p=1.0)]
     asked = [Sampling(max_tokens=20, truncation=one) for one in each]
     asked.append(Sampling(max_tokens=20, temperature=0.0))
 
@@ -174,4 +174,4 @@ def test_evaluations_have_their_own(tiny_config: TrainConfig) -> None:
     assert report.variance == 0
     free = Trainer.from_config(with_settings(config, ["evaluation.truncation.top_k=-1"]))
     assert asyncio.run(free.evaluate()).variance > 0
-    assert trainer.rollout.truncation == WHOLE
+    assert trainer.rollout.truncation == NO_TRUNCATION

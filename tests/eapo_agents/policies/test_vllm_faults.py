@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 from command import as_options, eapo, started
 from tiny_llama import saved, tiny_llama
 
-from eapo_agents.serving.policy import ServedPolicy
+from eapo_agents.serving.policy import PolicyServerProcess
 from eapo_agents.serving.process import free_port
 
 PATIENCE_S = 240.0
@@ -43,7 +43,9 @@ def checkpoints(folder: Path) -> list[str]:
 def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     llama: Path, settings_without_model: list[str], tmp_path: Path
 ) -> None:
-    server = ServedPolicy(model=str(llama), port=free_port(), dtype="float32", max_num_seqs=32)
+    server = PolicyServerProcess(
+        model=str(llama), port=free_port(), dtype="float32", max_num_seqs=32
+    )
     settings = [
         *settings_without_model,
         f"model.path={llama}",

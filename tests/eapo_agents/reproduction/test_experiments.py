@@ -54,7 +54,9 @@ def test_a_cell_differs_from_eapo_in_what_its_name_says(
 
 def test_one_query_or_three_a_turn_is_all_that_sequential_and_parallel_differ_in() -> None:
     assert experiments.SEQUENTIAL.base == experiments.PARALLEL.base == experiments.ASKING_EITHER_WAY
-    sequential, parallel = (cell.config(1, HERE) for cell in (experiments.SEQUENTIAL, experiments.PARALLEL))
+    sequential, parallel = (
+        cell.config(1, HERE) for cell in (experiments.SEQUENTIAL, experiments.PARALLEL)
+    )
     assert changed(sequential, parallel) == {"name", "annealing.queries_per_turn"}
     assert changed(experiments.EAPO.config(1, HERE), parallel) == {"name", "annealing.turn_budget"}
 

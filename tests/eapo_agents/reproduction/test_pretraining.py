@@ -19,9 +19,9 @@ from eapo_agents.policies.policy import ScriptedPolicy
 from eapo_agents.reproduction.pretraining import Pretraining
 from eapo_agents.rollouts.rollout import Rollout
 from eapo_agents.rollouts.trajectory import encode
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.episode import Episode
 from eapo_env.prompts import Prompts
-from eapo_env.student import Student
 from eapo_env.types import ExpertReply, Query
 from eapo_env.verifier import Verifier
 
@@ -49,7 +49,7 @@ def test_a_demonstration_is_laid_out_as_its_rollout(
 ) -> None:
     rng, compared = np.random.default_rng(0), 0
     for _ in range(60):
-        shown = Student().demonstrate(rng)
+        shown = NoisyDemonstrator().demonstrate(rng)
         accepted = [a for c in shown.consultations for a in c.accepted]
         rate = 1.0 if all(accepted) else 0.0  # the gate must decide as it did
         if not (all(accepted) or not any(accepted)):

@@ -135,7 +135,7 @@ def verifier() -> Iterator[Verifier]:
 
 
 @dataclass
-class Watched:
+class MonitoredExperts:
     """A pool that tells when somebody has been answered."""
 
     pool: OpenAIExperts
@@ -168,7 +168,7 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
         seed=0,
     )
 
-    watched = Watched(pool)
+    watched = MonitoredExperts(pool)
 
     def write(prompt: str, _rng: np.random.Generator) -> str:
         return r"\boxed{47}" if prompt.count("</consult>") > 5 else CONSULT

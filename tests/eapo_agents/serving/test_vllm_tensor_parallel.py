@@ -23,7 +23,7 @@ from eapo_agents.learning.sync_probe import SyncProbe
 from eapo_agents.policies.policy import PolicyError, Sampling, check_policy
 from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings
 from eapo_agents.policies.vllm_server import VLLMServerPolicy
-from eapo_agents.serving.policy import ServedPolicy
+from eapo_agents.serving.policy import PolicyServerProcess
 from eapo_agents.serving.process import free_port
 from eapo_agents.training.config import TrainConfig, with_settings
 
@@ -89,7 +89,7 @@ def test_an_engine_of_two_workers(folder: str) -> None:
 
 @pytest.fixture
 def served(folder: str) -> Iterator[VLLMServerPolicy]:
-    server = ServedPolicy(
+    server = PolicyServerProcess(
         model=folder, port=free_port(), dtype="float32", max_num_seqs=16, tensor_parallel_size=2
     )
     with server.run():

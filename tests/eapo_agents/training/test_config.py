@@ -19,13 +19,13 @@ from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import embedded, r1_distill_qwen_7b, self_exploratory
 from eapo_agents.training.settings import ExpertSettings, ProblemSettings
 from eapo_env.breaker import Breaker
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts, SilentExperts
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
-from eapo_env.student import Student
 from eapo_env.synthetic import work_out_part
 
 PRESETS = [
@@ -187,7 +187,7 @@ def test_a_bad_file_is_an_error_that_names_it(text: str, message: str, tmp_path:
 
 def test_settings_change_any_value() -> None:
     changed = with_settings(Pretraining(), ["format_steps=3", "student.slip=0.1"])
-    assert changed == Pretraining(format_steps=3, student=Student(slip=0.1))
+    assert changed == Pretraining(format_steps=3, student=NoisyDemonstrator(slip=0.1))
     with pytest.raises(ValueError, match=r"did you mean 'student\.slip'"):
         with_settings(Pretraining(), ["student.sleep=1"])
 

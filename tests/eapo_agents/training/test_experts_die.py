@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from stub_server import StubServer
 
-from eapo_agents.rollouts.expert_watch import ExpertWatch
+from eapo_agents.rollouts.expert_monitor import ExpertMonitor
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.run import Run
 from eapo_agents.training.trainer import Trainer
@@ -53,7 +53,7 @@ def test_a_killed_server_is_missed_once_a_minute_and_used_again(
                     server.start()
 
         trainer = Trainer.from_config(config)
-        watch = ExpertWatch(clock=lambda: 0.0)
+        watch = ExpertMonitor(clock=lambda: 0.0)
         trainer = replace(trainer, rollout=replace(trainer.rollout, watch=watch))
         run = Run.create(config, tmp_path)
         assert trainer.train(run, on_step)

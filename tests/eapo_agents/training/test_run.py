@@ -239,7 +239,7 @@ def failed(run: Run, step: int, left: Callable[[Run], object]) -> str:
     """Leave something in a run, and fail; return what the error has to say beside itself."""
 
     def fail() -> None:
-        with closing(run), run.or_nothing(), run.naming(step):
+        with closing(run), run.removed_if_unused(), run.annotate_errors(step):
             left(run)
             raise ValueError("no such model")
 
@@ -270,6 +270,6 @@ def test_a_run_in_which_something_was_computed_stays(
 
 
 def test_what_ends_well_stays(run: Run) -> None:
-    with run.or_nothing():
+    with run.removed_if_unused():
         pass
     assert Run.open(run.folder).metrics == []

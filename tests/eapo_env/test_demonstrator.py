@@ -13,16 +13,16 @@ from hypothesis import given, settings, strategies as st
 from eapo_env.acceptance import replies_in_slots
 from eapo_env.actions import Answer, Consult, parse_action
 from eapo_env.answers import extract_answer
+from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.episode import Episode, act, begin, receive
 from eapo_env.prompts import Prompts
-from eapo_env.student import Student
 from eapo_env.synthetic import work_out
 from eapo_env.types import Query, Reply, Rules, StopReason
 
-CAREFUL = Student(slip=0.0)
+CAREFUL = NoisyDemonstrator(slip=0.0)
 
 
-def demonstrations(student: Student, count: int, seed: int = 0) -> list[Episode]:
+def demonstrations(student: NoisyDemonstrator, count: int, seed: int = 0) -> list[Episode]:
     rng = np.random.default_rng(seed)
     return [student.demonstrate(rng) for _ in range(count)]
 
@@ -40,7 +40,7 @@ def share(hits: list[bool], expected: float) -> bool:
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.35, 1.0]))
 @settings(deadline=None)
 def test_a_demonstration_is_an_episode_of_the_real_core(seed: int, slip: float) -> None:
-    episode = Student(slip=slip).demonstrate(np.random.default_rng(seed))
+    episode = NoisyDemonstrator(slip=slip).demonstrate(np.random.default_rng(seed))
     assert episode.stop_reason is StopReason.ANSWERED
     assert episode.prompts == Prompts.terse()
     assert all(isinstance(action, Consult | Answer) for action in episode.actions)
@@ -78,17 +78,17 @@ def test_a_right_answer_follows_from_the_lines_before_it() -> None:
 
 
 def test_slips_make_working_alone_unreliable_and_leave_experts_useful() -> None:
-    alone = Student(alone=1.0)
-    asking = Student(alone=0.0, consult=1.0, again=1.0)
+    alone = NoisyDemonstrator(alone=1.0)
+    asking = NoisyDemonstrator(alone=0.0, consult=1.0, again=1.0)
     by_itself = np.mean([is_correct(e) for e in demonstrations(alone, 400)])
     helped = [e for e in demonstrations(asking, 400) if e.rules.acceptance_rate > 0.9]
     assert 0.02 < by_itself < 0.5
     assert np.mean([is_correct(e) for e in helped]) > by_itself + 0.3
-    assert sum(map(is_correct, demonstrations(Student(alone=1.0, slip=1.0), 400))) < 40
+    assert sum(map(is_correct, demonstrations(NoisyDemonstrator(alone=1.0, slip=1.0), 400))) < 40
 
 
 def test_the_modes_have_their_shares() -> None:
-    student = Student()
+    student = NoisyDemonstrator()
     shown = demonstrations(student, 3000)
     assert share([e.rules.is_alone for e in shown], student.alone)
     with_experts = [e for e in shown if not e.rules.is_alone]
@@ -106,11 +106,11 @@ def test_the_modes_have_their_shares() -> None:
 
 
 def test_the_extreme_habits() -> None:
-    never = demonstrations(Student(alone=0.0, consult=0.0, again=0.0), 100)
+    never = demonstrations(NoisyDemonstrator(alone=0.0, consult=0.0, again=0.0), 100)
     assert not any(e.consultations for e in never)
-    always_alone = demonstrations(Student(alone=1.0), 100)
+    always_alone = demonstrations(NoisyDemonstrator(alone=1.0), 100)
     assert {e.rules for e in always_alone} == {Rules.alone()}
-    insists = Student(alone=0.0, consult=1.0, again=1.0, whole=0.0, max_brackets=3)
+    insists = NoisyDemonstrator(alone=0.0, consult=1.0, again=1.0, whole=0.0, max_brackets=3)
     for episode in demonstrations(insists, 200):
         first, *others = episode.consultations
         for before, after in pairwise((first, *others)):
@@ -122,7 +122,7 @@ def test_the_extreme_habits() -> None:
 
 
 def test_with_one_query_a_turn_the_parts_are_asked_about_one_after_another() -> None:
-    one_by_one = Student(alone=0.0, consult=1.0, again=0.0, whole=0.0, queries_per_turn=1)
+    one_by_one = NoisyDemonstrator(alone=0.0, consult=1.0, again=0.0, whole=0.0, queries_per_turn=1)
     shown = demonstrations(one_by_one, 200)
     assert {e.rules.queries_per_turn for e in shown} == {1}
     for episode in shown:
@@ -133,15 +133,19 @@ def test_with_one_query_a_turn_the_parts_are_asked_about_one_after_another() -> 
 
 
 def test_difficulty_is_bounded() -> None:
-    shown = demonstrations(Student(max_brackets=2, operations=3), 200)
+    shown = demonstrations(NoisyDemonstrator(max_brackets=2, operations=3), 200)
     statements = [e.problem.statement for e in shown]
     assert {s.count(":") for s in statements} == {1, 2}
     assert max(s.count("(") for s in statements) == 6
 
 
 def test_luck_is_the_generators_alone() -> None:
-    assert demonstrations(Student(), 20, seed=3) == demonstrations(Student(), 20, seed=3)
-    assert demonstrations(Student(), 20, seed=3) != demonstrations(Student(), 20, seed=4)
+    assert demonstrations(NoisyDemonstrator(), 20, seed=3) == demonstrations(
+        NoisyDemonstrator(), 20, seed=3
+    )
+    assert demonstrations(NoisyDemonstrator(), 20, seed=3) != demonstrations(
+        NoisyDemonstrator(), 20, seed=4
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,4 +160,4 @@ def test_luck_is_the_generators_alone() -> None:
 )
 def test_a_value_out_of_range_is_refused(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Student(**bad)
+        NoisyDemonstrator(**bad)

@@ -29,14 +29,15 @@ from eapo_env.synthetic import (
     work_out,
 )
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
+from eapo_env.validation import UserError
 
-WHOLE = ""
+TOTAL = ""
 
 _VALUE = re.compile(r"(?:([a-z])=)?([0-9]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Student:
+class NoisyDemonstrator:
     """How the demonstrations are drawn; every share is a probability.
 
     Args:
@@ -51,7 +52,7 @@ class Student:
         operations: of this many operations each.
 
     Raises:
-        ValueError: a share outside [0, 1], or a number below 1.
+        UserError: a share outside [0, 1], or a number below 1.
     """
 
     slip: float = 0.35
@@ -66,10 +67,10 @@ class Student:
     def __post_init__(self) -> None:
         for name in ("slip", "alone", "consult", "whole", "again"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+                raise UserError(f"{name} must be in [0, 1], not {getattr(self, name)}")
         for name in ("queries_per_turn", "max_brackets", "operations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def demonstrate(self, rng: np.random.Generator) -> Episode:
         """Return one finished episode of the student on a random problem."""
@@ -94,8 +95,8 @@ class Student:
     ) -> str:
         """Return the student's own solution of a problem; `known` is what experts told it."""
         known = known or {}
-        if WHOLE in known:
-            return f"\\boxed{{{known[WHOLE]:02}}}"
+        if TOTAL in known:
+            return f"\\boxed{{{known[TOTAL]:02}}}"
         lines, values = [], []
         for name, part in total.parts.items():
             steps, value = ([], known[name]) if name in known else _work(part, self.slip, rng)
@@ -116,7 +117,7 @@ class Student:
 
     def _completion(self, episode: Episode, total: BracketSum, rng: np.random.Generator) -> str:
         known = known_values(episode)
-        missing = [name for name in total.parts if name not in known and WHOLE not in known]
+        missing = [name for name in total.parts if name not in known and TOTAL not in known]
         questions = [f"{name}:{total.parts[name]}" for name in missing]
         asked = {query.text for past in episode.consultations for query in past.queries}
         fresh = [q for q in questions if not asked & {q, total.statement}]
@@ -151,14 +152,14 @@ def _added(values: list[int]) -> tuple[list[str], int]:
 
 
 def known_values(episode: Episode) -> dict[str, int]:
-    """Return the values that accepted replies gave, by the part they are of, or `WHOLE`; total."""
+    """Return the values that accepted replies gave, by the part they are of, or `TOTAL`; total."""
     values = [
         _VALUE.fullmatch(reply.text)
         for consultation in episode.consultations
         for accepted, reply in zip(consultation.accepted, consultation.replies, strict=True)
         if accepted and isinstance(reply, Reply)
     ]
-    return {value[1] or WHOLE: int(value[2]) for value in values if value}
+    return {value[1] or TOTAL: int(value[2]) for value in values if value}
 
 
 def _answers(episode: Episode) -> tuple[ExpertReply, ...]:
@@ -179,4 +180,8 @@ def worked_solution(query: Query) -> str | None:
     problem that is not procedural.
     """
     total = read_sum(query.statement)
-    return None if total is None else Student(slip=0.0).solve(total, np.random.default_rng(0))
+    return (
+        None
+        if total is None
+        else NoisyDemonstrator(slip=0.0).solve(total, np.random.default_rng(0))
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from eapo_agents.rollouts.expert_watch import ExpertWatch
+from eapo_agents.rollouts.expert_monitor import ExpertMonitor
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 
 
@@ -29,7 +29,7 @@ DEAD = Unavailable("connection refused", "bob")
 FINE = Reply("alice", "7")
 
 
-def ask(watch: ExpertWatch, pool: Moody, seconds: float, *replies: ExpertReply) -> None:
+def ask(watch: ExpertMonitor, pool: Moody, seconds: float, *replies: ExpertReply) -> None:
     pool.plan.append((seconds, replies))
     queries = [Query(text="?") for _ in replies]
     assert asyncio.run(watch.ask(pool, queries)) == replies
@@ -37,7 +37,7 @@ def ask(watch: ExpertWatch, pool: Moody, seconds: float, *replies: ExpertReply) 
 
 def test_latencies_and_failures_are_those_since_the_last_look() -> None:
     pool = Moody()
-    watch = ExpertWatch(clock=lambda: pool.now)
+    watch = ExpertMonitor(clock=lambda: pool.now)
     assert watch.metrics() == {}
     for seconds in (1.0, 2.0, 3.0):
         ask(watch, pool, seconds, FINE, FINE, DEAD)
@@ -53,7 +53,7 @@ def test_latencies_and_failures_are_those_since_the_last_look() -> None:
 
 def test_a_dead_pool_is_reported_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     pool = Moody()
-    watch = ExpertWatch(clock=lambda: pool.now)
+    watch = ExpertMonitor(clock=lambda: pool.now)
     for _ in range(150):  # two and a half minutes, a call a second
         ask(watch, pool, 1.0, DEAD, DEAD)
     assert len(caplog.records) == 3
@@ -67,7 +67,7 @@ def test_a_dead_pool_is_reported_once_a_minute(caplog: pytest.LogCaptureFixture)
 
 def test_a_reply_that_fails_now_and_then_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     pool = Moody()
-    watch = ExpertWatch(clock=lambda: pool.now)
+    watch = ExpertMonitor(clock=lambda: pool.now)
     for _ in range(50):
         ask(watch, pool, 9.0, DEAD, FINE)
     assert caplog.records == []

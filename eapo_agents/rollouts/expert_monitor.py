@@ -21,7 +21,7 @@ _RECENT = 8
 
 
 @dataclass(slots=True)
-class ExpertWatch:
+class ExpertMonitor:
     """Notes what happens between a rollout and its experts.
 
     Args:
@@ -80,11 +80,11 @@ class ExpertWatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class MonitoredExperts:
     """Experts whose failures are noted, and said."""
 
     inner: ExpertPool
-    watch: ExpertWatch = field(default_factory=ExpertWatch)
+    watch: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the experts' replies."""
