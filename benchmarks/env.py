@@ -1,4 +1,4 @@
-"""How long the environment itself takes: single steps, one vector step, and the import.
+"""Time of the environment itself: single steps, one vector step, and the import.
 
     python benchmarks/env.py
 
@@ -51,7 +51,7 @@ class BareEnv(gym.Env[str, str]):
 
 
 class ConstantEnv(BareEnv):
-    """Not even that: the cost of the call and of the wrappers of `gym.make`."""
+    """Replies without looking: the cost of the call and of `gym.make`'s wrappers."""
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, object]]:
         return "observation", 0.0, False, False, {}
@@ -59,7 +59,7 @@ class ConstantEnv(BareEnv):
 
 @dataclass(frozen=True, slots=True)
 class SlowExperts:
-    """Experts that answer every query after the same while, all at once."""
+    """Experts that answer all queries at once, after a fixed latency."""
 
     latency_s: float
 
@@ -84,7 +84,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def stepper(action: str, *, acceptance_rate: float) -> Callable[[], object]:
-    """Return a step of an episode with a long transcript, that starts from it every time."""
+    """Return a function that steps from the same episode, with a long transcript, every time."""
     env = gym.make(
         "EAPO-Math-v0",
         problems=[Problem(id="long", statement="x" * TRANSCRIPT_CHARS, answer="17")],
@@ -104,7 +104,7 @@ def stepper(action: str, *, acceptance_rate: float) -> Callable[[], object]:
 
 
 def bare_step(entry_point: Callable[[], gym.Env[str, str]]) -> float:
-    gym.register(id="Bare-v0", entry_point=entry_point)
+    gym.register(id="Bare-v0", entry_point=lambda **_: entry_point())
     env = gym.make("Bare-v0")
     env.reset()
     duration = microseconds(lambda: env.step(MALFORMED), number=20_000)

@@ -1,4 +1,4 @@
-"""What a vector step's worth of expert calls costs beside the experts' own latency.
+"""Overhead of a vector step's expert calls over the experts' own latency.
 
 256 sub-environments with 3 queries each, every expert 50 ms away: the floor is 50 ms, because all
 768 calls can be under way at once. In process, and over loopback HTTP to a stub server in another
@@ -38,7 +38,7 @@ QUERIES = [
 
 @dataclass(frozen=True)
 class Colleagues:
-    """Experts in process, each of whom thinks for 50 ms."""
+    """Experts in process with a latency of 50 ms."""
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         return await asyncio.gather(*(self._think(query) for query in queries))
@@ -57,7 +57,7 @@ class Cost:
 
 
 async def cost_of(batch: Callable[[], Awaitable[object]]) -> Cost:
-    """Return what a batch costs; the first one, which connects, does not count."""
+    """Return the cost of a batch; the first one, which connects, does not count."""
     walls, cpus = [], []
     for _ in range(1 + ROUNDS):
         wall, cpu = time.perf_counter(), time.process_time()

@@ -14,6 +14,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from completions import Work, endless_tokenizer, ragged_work
 from shapes import SHAPES
 from transformers import PreTrainedModel
 
-from eapo_agents.policies import HFPolicy, Sampling
+from eapo_agents.policies import HFPolicy, Sampling, with_fast_linears
 
 
 def equal_work(num_rows: int, rng: np.random.Generator) -> Work:
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, rng = SHAPES["1M"].model().eval(), np.random.default_rng(0)
+    model, rng = with_fast_linears(SHAPES["1M"].model().eval()), np.random.default_rng(0)
     policy = HFPolicy(model, endless_tokenizer())
     cases = {
         "16 equal": equal_work(16, rng),
@@ -91,10 +92,8 @@ def main() -> None:
     print(f"{args.threads} threads, torch {torch.__version__}")
     print("| tokens/s | HFPolicy | generate | ratio |\n|---|---|---|---|")
     for name, work in cases.items():
-        ours = tokens_per_second(lambda work=work: run_policy(policy, work), work, args.repeats)
-        theirs = tokens_per_second(
-            lambda work=work: run_generate(model, work, 256), work, args.repeats
-        )
+        ours = tokens_per_second(partial(run_policy, policy, work), work, args.repeats)
+        theirs = tokens_per_second(partial(run_generate, model, work, 256), work, args.repeats)
         print(f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.1f} |", flush=True)
 
 

@@ -22,9 +22,9 @@ RESIZED_BYTES = 1 << 20
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is entered, `live` bytes are in tensors made since, at most `peak` so far.
+    """Context that counts the bytes of tensors made inside it: `live` now, `peak` at most.
 
-    Tensors made before count from the beginning if they are given.
+    Tensors made before count if they are given.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor] = ()) -> None:

@@ -16,7 +16,7 @@ What is assumed, term by term:
 - FSDP2 gathers a layer at a time in float32, and embedding and head together: `fully_shard` itself
   runs, as one of `--world` processes, with a process group that moves nothing;
 - not counted: CUDA's context, its libraries' workspaces and the allocator's fragments (leave some
-  5%), and a policy on the same GPU (it is on others: `model.engine=vllm-server`).
+  5%), and a policy on the same GPU (it is on others: `engine=vllm-server`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import argparse
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -45,24 +46,24 @@ from eapo_agents.learning import (
 )
 
 GIB = 1 << 30
-MOMENTS = {"adamw": 2, "sgd": 0}
+MOMENTS: dict[Literal["adamw", "adafactor", "sgd"], int] = {"adamw": 2, "sgd": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Bytes of one process: of weights, gradients and moments, and the most there were."""
+    """Bytes of one process: of weights, gradients and moments, and the peak."""
 
     constant: int
     peak: int
 
 
 def counted(shape: Shape, settings: LearnerSettings, length: int, mesh: DeviceMesh | None) -> Count:
-    """Return what the update of one sequence of `length` ids takes, without computing it."""
+    """Return the bytes of an update on one sequence of `length` ids, without computing it."""
     [batch] = make_batches(
         [Row(record=record) for record in sequences(1, length, shape.vocabulary)], max_tokens=length
     )
     # Without data no mask can be looked up: all columns are the policy's anyway.
-    inputs = replace(padded(batch), mask_RK=slice(None))
+    inputs = replace(padded(batch), mask_RK=cast(Any, slice(None)))
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = shape.model()
         if settings.gradient_checkpointing:
@@ -90,7 +91,7 @@ def longest(
 ) -> tuple[Count, float, int]:
     """Return the count at the longest length that fits, the bytes of a further token, the length.
 
-    From a certain length on the peak is a line; two counts on it find the length, a third checks.
+    Beyond some length the peak is linear: two counts give the length, a third checks it.
     """
     low, high = 8192, 16384
     for _ in range(3):
@@ -129,13 +130,13 @@ def print_table(shape: Shape, gpu_bytes: int, world: int) -> None:
 
 
 def measured(shape: Shape, settings: LearnerSettings, length: int) -> int:
-    """Return the most bytes in a real update of the same."""
+    """Return the peak bytes of a real update of the same."""
     with LiveBytes() as counter:
         learner = Learner(shape.model(), settings=settings)
         learner.sft_update(sequences(1, 2, shape.vocabulary))
         counter.peak = 0
         learner.sft_update(sequences(2, length, shape.vocabulary))
-    return counter.peak
+    return int(counter.peak)
 
 
 def print_check() -> None:

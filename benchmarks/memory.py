@@ -40,7 +40,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the learner reads: its settings, and transformers' name for an attention."""
+    """The learner's settings, and transformers' name for an attention."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ WAYS = [
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What the update of `number` sequences of `length` ids in a micro-batch took."""
+    """Memory of an update on `number` sequences of `length` ids per micro-batch."""
 
     number: int
     length: int

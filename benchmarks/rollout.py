@@ -1,4 +1,4 @@
-"""Print what the rollout costs the policy: ids per second in the loop beside the engine's own.
+"""Overhead of the rollout: ids per second in the loop, beside the engine's own.
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/rollout.py [--engine vllm]
 
@@ -32,7 +32,14 @@ from completions import endless_tokenizer
 from shapes import SHAPES
 from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.policies import Completion, HFPolicy, Policy, Sampling, char_tokenizer
+from eapo_agents.policies import (
+    Completion,
+    HFPolicy,
+    Policy,
+    Sampling,
+    char_tokenizer,
+    with_fast_linears,
+)
 from eapo_agents.rollouts import Rollout, TokenLimits, derive_seed, gather
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import query_rng
@@ -48,7 +55,7 @@ Call = tuple[list[int], int, int]  # prompt ids, how many ids to sample, seed
 
 @dataclass
 class Shaped:
-    """A policy whose ids an engine samples, at the length and with the text that we draw."""
+    """A policy whose ids an engine samples, with lengths and texts drawn here."""
 
     engine: Policy
     lengths: tuple[int, int]
@@ -83,7 +90,7 @@ class Shaped:
 
 @dataclass
 class Slow:
-    """Experts that take lognormal time, a function of the query; notes who waited how long."""
+    """Experts that take lognormal time, a function of the query; records how long each waited."""
 
     median_s: float
     sigma: float
@@ -163,12 +170,12 @@ class Case:
 def engine_of(kind: str, folder: Path, max_batch: int, context: int) -> Policy:
     model, tokenizer = SHAPES["1M"].model().eval(), endless_tokenizer()
     if kind == "hf":
-        return HFPolicy(model, tokenizer, max_batch=max_batch)
-    from eapo_agents.policies import VLLMPolicy, VLLMSettings
+        return HFPolicy(with_fast_linears(model), tokenizer, max_batch=max_batch)
+    from eapo_agents.policies import VLLMEngine, VLLMPolicy
 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    settings = VLLMSettings(dtype="float32", max_batch=max_batch, max_context_tokens=context)
+    settings = VLLMEngine(dtype="float32", max_batch=max_batch, max_context_tokens=context)
     return VLLMPolicy(folder, settings)
 
 

@@ -1,4 +1,4 @@
-"""Models to measure on, from their dimensions, and sequences for them. Not a benchmark."""
+"""Models of given dimensions, and sequences for them. Not a benchmark."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 
 def sequences(number: int, length: int, vocabulary: int) -> list[Demonstration]:
-    """Return sequences of random ids, of which all but the first are to be learned."""
-    luck = np.random.default_rng(0)
+    """Return sequences of random ids, of which all but the first are trained on."""
+    rng = np.random.default_rng(0)
     mask = np.arange(length) > 0
     return [
-        Demonstration(token_ids=luck.integers(1, vocabulary, length), mask=mask)
+        Demonstration(token_ids=rng.integers(1, vocabulary, length, np.int32), mask=mask)
         for _ in range(number)
     ]

@@ -1,6 +1,6 @@
 """One training step, rollout and update, beside that of TRL's GRPOTrainer in the same process.
 
-TRL is no dependency of this project; it lives well in an environment of its own:
+TRL is not a dependency of this project; install it in a separate environment:
 
     python3 -m venv .venv-trl && .venv-trl/bin/pip install -e ".[train]" "trl==1.16.*"
     OMP_WAIT_POLICY=PASSIVE .venv-trl/bin/python benchmarks/step.py
@@ -10,12 +10,11 @@ environment is that of docs/vllm.md with `pip install --no-deps "trl==1.16.*"`.
 
 16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh model of a
 million parameters in float32 on the CPU, or what `--shape`, `--precision` and `--device` say.
-Both sides start from the same weights, read the same
-prompts and use the same reward, which costs nothing; ours goes through `Rollout`, so its time holds
-the environment and the verifier. They take turns, a step of one and then a step of the other, so
-that whoever else uses the machine disturbs both alike; on such a machine read the CPU seconds.
-TRL generates until it calls its reward function, and updates after that. Medians over the steps; a
-ratio is our time over theirs.
+Both sides start from the same weights, read the same prompts and use the same reward, which costs
+nothing; ours goes through `Rollout`, so its time includes the environment and the verifier. Steps
+alternate, so that other load on the machine affects both alike; on such a machine read the CPU
+seconds. TRL generates until it calls its reward function, and updates after that. Medians over the
+steps; a ratio is our time over theirs.
 """
 
 from __future__ import annotations
@@ -38,7 +37,14 @@ from shapes import SHAPES, Shape
 from transformers import PreTrainedTokenizerBase
 
 from eapo_agents.learning import LAYOUTS, Learner, LearnerSettings
-from eapo_agents.policies import Chat, HFPolicy, VLLMPolicy, VLLMSettings, char_tokenizer
+from eapo_agents.policies import (
+    Chat,
+    HFPolicy,
+    VLLMEngine,
+    VLLMPolicy,
+    char_tokenizer,
+    with_fast_linears,
+)
 from eapo_agents.rollouts import Group, Rollout, TokenLimits, Trajectory, derive_seed, gather
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
@@ -58,7 +64,7 @@ RULES, PROMPTS = Rules.alone(), Prompts.terse()
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """A moment or a time: by the clock on the wall, and of this process on the CPU."""
+    """A moment or a duration, in wall-clock seconds and in CPU seconds of this process."""
 
     wall: float
     cpu: float
@@ -108,7 +114,8 @@ class Work:
         with tempfile.TemporaryDirectory() as folder:
             learner.model.save_pretrained(folder)
             self.tokenizer().save_pretrained(folder)
-            settings = VLLMSettings(dtype=self.settings.precision, max_context_tokens=128)
+            assert self.settings.precision != "float64"
+            settings = VLLMEngine(dtype=self.settings.precision, max_context_tokens=128)
             return VLLMPolicy(folder, settings)
 
 
@@ -125,8 +132,8 @@ def reward(token_ids: Sequence[int]) -> float:
 
 
 def our_steps(work: Work) -> Iterator[Step]:
-    """Yield one step after the other, each taken when it is asked for."""
-    learner = Learner(work.model(), settings=work.settings)
+    """Yield the measured steps; each runs on demand."""
+    learner = Learner(with_fast_linears(work.model()), settings=work.settings)
     policy = work.policy(learner)
     rollout = Rollout(
         policy=policy,
@@ -158,7 +165,7 @@ def scored(trajectory: Trajectory) -> Trajectory:
 
 
 class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
-    """Times TRL's steps, and has one of ours taken after each."""
+    """Times TRL's steps, with one of ours after each."""
 
     def __init__(self, our_steps: Iterator[Step]) -> None:
         self.theirs: list[Step] = []

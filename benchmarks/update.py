@@ -1,11 +1,11 @@
-"""Time one update of a model of some size: tokens per second, and the share of the peak it reaches.
+"""Time one update of a model of a given size: tokens per second, and MFU.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/update.py
     python benchmarks/update.py --device cuda --shape 500M --precision bfloat16 --number 64 \
         --length 4096 --batch-tokens 32768 --attention flash_attention_2 --peak-tflops 989
 
 Sequences of random ids between a quarter of `--length` and all of it, with a prompt of an eighth.
-Padding and recomputation are time and no work: tokens are those of the sequences, and the
+Padding and recomputation count as time, not as work: tokens are those of the sequences, and the
 operations are the model's own (`Shape.update_flops`). MFU is their share of the peak, which is
 `--peak-tflops`, or the speed of a large product of two matrices in the same run. Least of the
 repeats, after one update to warm up; the peak of memory is known on a GPU only.
@@ -18,20 +18,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from shapes import SHAPES, Shape
 
 from eapo_agents.learning import Learner, LearnerSettings
+from eapo_agents.policies import with_fast_linears
 from eapo_agents.rollouts import Demonstration
 
 
 def ragged(shape: Shape, number: int, length: int) -> list[Demonstration]:
-    luck = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     return [
-        Demonstration(token_ids=luck.integers(1, shape.vocabulary, n), mask=np.arange(n) >= n // 8)
-        for n in luck.integers(length // 4, length + 1, number)
+        Demonstration(token_ids=rng.integers(1, shape.vocabulary, n), mask=np.arange(n) >= n // 8)
+        for n in rng.integers(length // 4, length + 1, number)
     ]
 
 
@@ -100,11 +102,12 @@ def main() -> None:
     print("| layout | checkpointing | s | tokens/s | TFLOP/s | MFU | padding | peak GiB |")
     print("|---|---|---|---|---|---|---|---|")
     for settings in settings_of(options):
-        learner = Learner(shape.model(options.attention), settings=settings)
+        model = with_fast_linears(shape.model(options.attention))
+        learner = Learner(model, settings=settings)
         padding = learner.sft_update(records)["padding_rate"]
         if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        took = seconds(lambda learner=learner: learner.sft_update(records), options.repeats)
+        took = seconds(partial(learner.sft_update, records), options.repeats)
         memory = torch.cuda.max_memory_allocated() / 2**30 if options.device == "cuda" else None
         print(
             f"| {settings.layout} | {'yes' if settings.gradient_checkpointing else 'no'} "

@@ -1,4 +1,4 @@
-"""The verifier in figures: right on graded cases, quick on hostile ones, fast on integers.
+"""The verifier's accuracy on graded cases, time on hostile ones, and speed on integers.
 
     python benchmarks/verifier.py [--cases FILE.jsonl]
 

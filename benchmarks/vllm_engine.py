@@ -1,13 +1,13 @@
-"""Print what decides how to hold vLLM: its engine in a thread, in the event loop, or in a process.
+"""Three ways to run vLLM, compared: its engine in a thread, in the event loop, or in a process.
 
     python benchmarks/vllm_engine.py
 
 For each: seconds to start, tokens per second (and per second of processor time, which other work on
 the machine disturbs less) over ragged episodes (prompts of 16-200 and completions of 4-256 ids, all
-asked for at once, per-request seeds, log-probabilities), how long the event loop was kept waiting
-meanwhile (an expert's reply waits as long), and milliseconds for new weights. `thread` is
+asked for at once, per-request seeds, log-probabilities), how long the event loop was blocked (an
+expert's reply waits as long), and milliseconds for new weights. `thread` is
 `VLLMPolicy`; `loop` steps the same engine inside the event loop; `process` is vLLM's `AsyncLLM`.
-Each runs in an interpreter of its own. The model is small and fresh, in float32.
+Each runs in a separate interpreter. The model is small and fresh, in float32.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ from shapes import SHAPES
 from transformers import Qwen2ForCausalLM
 
 from eapo_agents.policies import Sampling
-from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings, _parameters
+from eapo_agents.policies.vllm import VLLMEngine, VLLMPolicy, _parameters
 
-SETTINGS = VLLMSettings(dtype="float32", max_batch=256, max_context_tokens=512)
+SETTINGS = VLLMEngine(dtype="float32", max_batch=256, max_context_tokens=512)
 PERIOD_S = 0.02
 
 
@@ -66,7 +67,8 @@ class InLoop:
         name = str(seed)
         params = _parameters(Sampling(max_tokens=length), length, seed)
         self.engine.add_request(name, tokens_input(prompt), params)
-        future = self.futures[name] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.futures[name] = future
         if self.driver is None or self.driver.done():
             self.driver = asyncio.create_task(self._drive())
         return await future
@@ -115,12 +117,12 @@ class InProcess:
         self.engine.shutdown()
 
 
-KINDS = {"thread": InThread, "loop": InLoop, "process": InProcess}
+KINDS: dict[str, Callable[[Path], Any]] = {"thread": InThread, "loop": InLoop, "process": InProcess}
 
 
 @asynccontextmanager
 async def stalls_s() -> AsyncIterator[list[float]]:
-    """Yield a list that fills with how much later than asked the event loop woke a sleeper."""
+    """Yield a list that collects the event loop's wake-up delays, in seconds."""
     found: list[float] = []
 
     async def watch() -> None:

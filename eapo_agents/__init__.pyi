@@ -2,11 +2,12 @@ from .evaluation import Report as Report, evaluate as evaluate
 from .learning import (
     CISPO as CISPO,
     DAPO as DAPO,
-    DR_GRPO as DR_GRPO,
     GRPO as GRPO,
     GSPO as GSPO,
     RLOO as RLOO,
     Algorithm as Algorithm,
+    CustomAlgorithm as CustomAlgorithm,
+    DrGRPO as DrGRPO,
     Learner as Learner,
     LearnerSettings as LearnerSettings,
 )
@@ -26,4 +27,11 @@ from .rollouts import (
     TokenLimits as TokenLimits,
     Trajectory as Trajectory,
 )
-from .training import Run as Run, TrainConfig as TrainConfig, Trainer as Trainer, presets as presets
+from .training import (
+    Run as Run,
+    TrainConfig as TrainConfig,
+    Trainer as Trainer,
+    lead as lead,
+    presets as presets,
+    with_settings as with_settings,
+)

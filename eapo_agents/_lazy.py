@@ -7,20 +7,25 @@ from typing import Any, Final
 
 import lazy_loader
 
-_EXTRAS: Final = {
+_TRAIN: Final = (
+    *("accelerate", "datasets", "huggingface_hub", "matplotlib", "peft", "pydantic", "rich"),
+    *("safetensors", "tensorboard", "tokenizers", "torch", "transformers"),
+)
+_EXTRAS: Final = dict.fromkeys(_TRAIN, "train") | {
+    "skrl": "skrl",
     "vllm": "vllm",
     "wandb": "wandb",
-    "mlflow": "mlflow",
+    "trackio": "trackio",
     "inspect_ai": "benchmarks",
     "inspect_evals": "benchmarks",
     "fastapi": "benchmarks",
     "uvicorn": "benchmarks",
 }
-"""The extra that installs a module; of all others it is `train`."""
+"""The extra that installs a module."""
 
 
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` of a package whose public names stand in its `.pyi`.
+    """Return `__getattr__` and `__dir__` of a package whose public names are listed in its `.pyi`.
 
     Raises:
         ModuleNotFoundError: on use of a name that needs a package that is not installed; the extra
@@ -32,16 +37,17 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         try:
             return load(name)
         except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if not missing or missing.startswith("eapo"):
+            command = install_command(error)
+            if command is None:
                 raise
             raise ModuleNotFoundError(
-                f"{package}.{name} needs {missing}: {install_command(missing)}", name=error.name
+                f"{package}.{name} needs {error.name}: {command}", name=error.name
             ) from error
 
     return get, names
 
 
-def install_command(module: str) -> str:
-    """Return the command that installs a missing module, as a part of the extra it belongs to."""
-    return f"pip install 'eapo[{_EXTRAS.get(module, 'train')}]'"
+def install_command(error: ModuleNotFoundError) -> str | None:
+    """Return the command that installs a missing module of an extra; None if it is of none."""
+    extra = _EXTRAS.get((error.name or "").partition(".")[0])
+    return extra and f"pip install 'eapo[{extra}]'"

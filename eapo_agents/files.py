@@ -1,6 +1,6 @@
-"""[edge] Files and folders that are whole or not there, whenever the machine stops.
+"""[edge] Files and folders that are whole or absent, and journals that a computation resumes from.
 
-They are written beside their place, under a hidden name, and moved there in one stroke.
+A file or folder is written beside its place, under a hidden name, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -8,48 +8,75 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from eapo_env.json_lines import JsonLines, json_line
 from eapo_env.validation import UserError
 
+T = TypeVar("T")
+
 _UNFINISHED = ".unfinished-"
+_NOT_WRITTEN = ("inline_container.cc", "I/O error")
+"""What errors of torch and safetensors say on a full disk; they are not of type `OSError`."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of a path; turn what fails in writing it into a `UserError`.
+
+    Raises:
+        UserError: it cannot be written; the path and the reason are named.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, and the folder it is in; what UTF-8 cannot hold becomes "?"."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _hidden(path)
-    beside.write_text(text, encoding="utf-8", errors="replace")
-    beside.replace(path)
+    """Write a text file and make its folder; characters that UTF-8 cannot hold become "?".
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path):
+        beside = _hidden(path)
+        beside.write_text(text, encoding="utf-8", errors="replace")
+        beside.replace(path)
 
 
 def write_folder(place: Path, write: Callable[[Path], None], *, mode: int) -> None:
-    """Make a new folder that `write` fills, and give its files a mode.
+    """Make a new folder that `write` fills, and set the mode of its files.
 
-    What an earlier attempt left beside it is removed.
+    Leftovers of interrupted attempts beside it are removed.
 
     Raises:
-        OSError: it cannot be written; nothing stands in its place.
+        UserError: it cannot be written; `place` does not exist then.
     """
-    for leftover in place.parent.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(leftover)
-    unfinished = _hidden(place)
-    unfinished.mkdir(parents=True)
-    try:
-        write(unfinished)
+    with writing(place):
+        for leftover in place.parent.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        unfinished = _hidden(place)
+        unfinished.mkdir(parents=True)
+        try:
+            write(unfinished)
+        except Exception as error:
+            if any(text in str(error) for text in _NOT_WRITTEN):
+                raise UserError(f"cannot write {place}: {error}") from error
+            raise
         _settle(unfinished, mode)
-    except Exception as error:  # each library has its own for a full disk
-        raise OSError(f"cannot write {place}: {error}") from error
-    unfinished.rename(place)
-    _flush(place.parent)
+        unfinished.rename(place)
+        _flush(place.parent)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder; no part of it is ever seen in its place."""
+    """Remove a folder; it is never seen with a part of its files."""
     shutil.rmtree(folder.rename(_hidden(folder)))
 
 
@@ -73,30 +100,38 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def json_lines(path: Path) -> list[Any]:
-    """Return what the lines of a file hold; nothing if it is not there.
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON-lines file by one with these rows; do not append meanwhile."""
+    write_text(path, "".join(map(json_line, rows)))
 
-    A last line that a crash cut short is left out.
+
+def resume_journal(journal: JsonLines, subject: Mapping[str, Any], kind: type[T]) -> list[T]:
+    """Return the finished parts of a computation from its journal, which is started if need be.
+
+    The journal's first line is the subject: what is computed, and with which settings. Each later
+    line is a part.
 
     Raises:
-        UserError: a line that is not JSON, before the last.
+        UserError: the journal is of another subject, or a line of it is invalid.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
-    return rows
+    subject = json.loads(json.dumps(subject))
+    rows = journal.read_with_places()
+    if not rows:
+        with writing(journal.path):
+            journal.append(subject)
+    elif rows[0][1] != subject:
+        raise UserError(
+            f"{journal.path} holds results of another model, settings or problems; delete it to"
+            " start over"
+        )
+    return [validated(row, kind, place) for place, row in rows[1:]]
 
 
 def validated(tree: object, kind: type[Any], place: Path | str) -> Any:
-    """Return the value of a kind that a JSON tree describes.
+    """Return the value of type `kind` that a JSON tree describes.
 
     Raises:
-        UserError: it describes none; the place, the part and its value are named.
+        UserError: it does not fit the type; `place`, the part and its value are named.
     """
     try:
         return TypeAdapter(kind).validate_python(tree)

@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from eapo_env.acceptance import draw_acceptance, queries_to_ask, replies_in_slots
+from eapo_env.acceptance import draw_acceptance
 from eapo_env.actions import Action, Answer, Consult, Malformed, parse_action, render_consult
 from eapo_env.annealing import Annealing
 from eapo_env.answers import extract_answer
+from eapo_env.driver import grade, play_episode
 from eapo_env.endpoints import Endpoint
 from eapo_env.env import EAPOMathEnv, Turn
-from eapo_env.episode import Episode, act, begin, receive, truncate
+from eapo_env.episode import (
+    Episode,
+    act,
+    begin,
+    pairs_to_grade,
+    queries_to_send,
+    receive,
+    receive_replies,
+    take_turn,
+    truncate,
+)
 from eapo_env.experts import (
     ErroneousExperts,
     ExpertPool,
     MeaninglessExperts,
     ScriptedExperts,
     SilentExperts,
-    check_expert_pool,
 )
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.problems import Columns, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts, ReplayExperts
-from eapo_env.reward import Overlong, RewardRule
+from eapo_env.reward import Overlong, Reward, RewardRule
 from eapo_env.spaces import UnicodeText
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import (
@@ -43,7 +53,7 @@ from eapo_env.types import (
 )
 from eapo_env.validation import UserError
 from eapo_env.vector_env import EAPOMathVectorEnv
-from eapo_env.verifier import Status, Verdict, Verifier
+from eapo_env.verifier import Grader, Status, Verdict, Verifier
 
 __all__ = [
     "Action",
@@ -59,6 +69,7 @@ __all__ = [
     "ErroneousExperts",
     "ExpertPool",
     "ExpertReply",
+    "Grader",
     "Malformed",
     "MeaninglessExperts",
     "Message",
@@ -70,6 +81,7 @@ __all__ = [
     "RecordingExperts",
     "ReplayExperts",
     "Reply",
+    "Reward",
     "RewardRule",
     "Rules",
     "ScriptedExperts",
@@ -84,17 +96,20 @@ __all__ = [
     "Verifier",
     "act",
     "begin",
-    "check_expert_pool",
     "draw_acceptance",
     "extract_answer",
+    "grade",
     "load_problems",
+    "pairs_to_grade",
     "parse_action",
-    "queries_to_ask",
+    "play_episode",
+    "queries_to_send",
     "receive",
+    "receive_replies",
     "render_consult",
-    "replies_in_slots",
     "synthetic_experts",
     "synthetic_problems",
+    "take_turn",
     "truncate",
 ]
 

@@ -1,4 +1,4 @@
-"""The gate: which expert replies are written into the history (paper 2.3).
+"""The acceptance gate: which expert replies are written into the history (paper 2.3).
 
 The decision is one uniform draw per query slot, in query order, made before anything is asked:
 neither the order in which replies arrive nor a lost reply can shift a later draw. `"pre"` never

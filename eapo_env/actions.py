@@ -1,4 +1,4 @@
-"""The action grammar: what a completion does. Parsing is total; rendering is its inverse.
+"""The action grammar: parse a completion into consult, answer or malformed; never an error.
 
     <consult>
     <query>first question</query>
@@ -22,21 +22,21 @@ QUERY_OPEN, QUERY_CLOSE = "<query>", "</query>"
 
 @dataclass(frozen=True, slots=True)
 class Consult:
-    """Ask experts these questions, in this order; none is empty."""
+    """The action of asking experts: the questions in order, none of them empty."""
 
     queries: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Commit to this answer."""
+    """The action of giving a final answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Neither consult nor answer; the turn is used."""
+    """A completion that is neither; it uses up the turn."""
 
     reason: str
 
@@ -45,12 +45,16 @@ Action = Consult | Answer | Malformed
 
 
 def parse_action(completion: str, *, experts: bool = True) -> Action:
-    """Return what a completion does; total, never raises.
+    """Return the action of a completion; never raises.
 
-    The first complete consult block decides, wherever it stands, because it ends the turn: the
-    policies stop there, and whatever follows is dropped. Without one, the final answer decides,
-    unless a consult block was opened after the reasoning and never closed. `experts=False` reads
-    consult tags as mere text (turn budget 1, or rules without experts).
+    The first complete consult block decides, wherever it is, because it ends the turn: policies
+    stop there, and the rest is dropped. Without one, the final answer decides, unless a consult
+    block was opened after the reasoning and never closed.
+
+    Args:
+        completion: what the policy wrote.
+        experts: whether experts can be consulted; False reads consult tags as plain text (turn
+            budget 1, or rules without experts).
     """
     if experts and CONSULT_OPEN in completion:
         block = _first_block(completion)
@@ -63,7 +67,7 @@ def parse_action(completion: str, *, experts: bool = True) -> Action:
 
 
 def render_consult(action: Consult) -> str:
-    """Return the block that `parse_action` reads back as this action."""
+    """Return the consult block that `parse_action` parses into this action."""
     queries = "".join(f"{QUERY_OPEN}{query}{QUERY_CLOSE}\n" for query in action.queries)
     return f"{CONSULT_OPEN}\n{queries}{CONSULT_CLOSE}"
 

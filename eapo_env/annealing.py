@@ -1,4 +1,4 @@
-"""Withdraw the experts: training step -> rules (paper 2.3 and Appendix H)."""
+"""Annealing, the withdrawal of the experts: training step -> rules (paper 2.3, Appendix H)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from eapo_env.types import Rules
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least
 
 Schedule = Literal["linear", "slow", "fast", "constant"]
 
@@ -26,25 +26,26 @@ class Annealing:
     `constant` it falls linearly. Past `steps`, an episode is played alone.
 
     Args:
-        steps: S, the number of training steps over which the experts are withdrawn.
+        steps: S, the number of training steps over which the experts are withdrawn; None in a
+            config: all its training steps (`TrainConfig.schedule`).
         schedule: the shape.
         turn_budget: the initial turn budget.
-        queries_per_turn: M of the rules.
-        initial_acceptance_rate: p at step 0; every schedule but `constant` is scaled by it.
+        queries_per_turn: M, the maximum number of queries of a turn.
+        initial_acceptance_rate: factor on the acceptance rate of every schedule.
 
     Raises:
         UserError: a value out of its range.
     """
 
-    steps: int
+    steps: int | None = None
     schedule: Schedule = "linear"
     turn_budget: int = 4
     queries_per_turn: int = 3
     initial_acceptance_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, not {self.steps}")
+        if self.steps is not None:
+            at_least(1, self, "steps")
         if self.schedule not in ("linear", "slow", "fast", "constant"):
             raise UserError(
                 f"schedule must be linear, slow, fast or constant, not {self.schedule!r}"
@@ -53,12 +54,12 @@ class Annealing:
             raise UserError(
                 f"initial_acceptance_rate must be in [0, 1], not {self.initial_acceptance_rate}"
             )
-        self.rules_at(0)
+        Rules(turn_budget=self.turn_budget, queries_per_turn=self.queries_per_turn)
 
     def acceptance_rate_at(self, step: int) -> float:
-        """Return p_s, in [0, 1] and never rising with the step."""
+        """Return p_s, in [0, 1] and non-increasing in the step."""
         if self.schedule == "constant":
-            rate = 0.5 if step < self.steps else 0.0
+            rate = 0.5 if step < self._num_steps else 0.0
         else:
             rate = self._remaining(step)
         return rate * self.initial_acceptance_rate
@@ -72,7 +73,7 @@ class Annealing:
 
         `draw`, uniform on [0, 1), rounds a fractional turn budget at random, so that a growing
         share of the episodes is played alone, under the prompt of evaluation, before all are;
-        the default rounds to the nearest.
+        the default rounds to the nearest integer.
 
         Raises:
             UserError: a negative step, or a draw outside [0, 1).
@@ -88,8 +89,14 @@ class Annealing:
             queries_per_turn=self.queries_per_turn,
         )
 
+    @property
+    def _num_steps(self) -> int:
+        if self.steps is None:
+            raise UserError("annealing.steps is not set")
+        return self.steps
+
     def _remaining(self, step: int) -> float:
-        x = min(step / self.steps, 1.0)
+        x = min(step / self._num_steps, 1.0)
         match self.schedule:
             case "linear" | "constant":
                 return 1.0 - x

@@ -1,4 +1,4 @@
-r"""The final answer a text commits to: the last complete `\boxed{...}`, or its `Answer:` line.
+r"""Extraction of the final answer: the last complete `\boxed{...}`, or the `Answer:` line.
 
 Three forms count, in this order:
 
@@ -6,7 +6,7 @@ Three forms count, in this order:
    closes is no answer. Boxes joined only by `,`, `;`, `and`, `or` are one list;
 2. the last line `Answer: ...` (`Final answer:`, bold, `$...$`, the value on the next line);
 3. an explicit `the answer is ...` in the last sentence, when a number, a box of bold or a formula
-   follows it directly. A number that merely occurs in prose is not an answer.
+   follows it directly. Any other number in prose is not an answer.
 
 Text up to the last `</think>` never counts, nor does what follows a `<think>` that stays open;
 only the last 20,000 characters are read. Every pattern here is anchored or has bounded repeats,
@@ -78,7 +78,7 @@ _WRAPPERS = (("**", "**"), ("`", "`"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\
 
 
 def extract_answer(response: str) -> str | None:
-    r"""Return the final answer `response` commits to, or None when it commits to none.
+    r"""Return the final answer of a response, or None if it gives none.
 
     The text is returned as written, without its box, `$` or emphasis: `\boxed{\frac12}` gives
     `\frac12`. Never raises, whatever the text; linear in its length.
@@ -94,7 +94,7 @@ def extract_answer(response: str) -> str | None:
 
 
 def final_text(response: str) -> str:
-    """Return the part of `response` in which an answer counts: its end, outside reasoning tags."""
+    """Return the part of a response in which answers count: its end, outside reasoning tags."""
     end = response.rfind("</think>")
     text = response if end < 0 else response[end + len("</think>") :]
     opened = text.find("<think>")
@@ -104,12 +104,12 @@ def final_text(response: str) -> str:
 
 
 def closing_claim(response: str) -> str | None:
-    """Return what the last sentence of a response without a stated answer amounts to, or None.
+    """Return the answer implied by the last sentence of a response that states none, or None.
 
     Wider than `extract_answer`, for checking a response that is known to be final: the only
-    formula of the last sentence, the number it ends with after `is`, `=` or the like, or a
-    response that is nothing but one short formula. A sentence with a negation or a hedge
-    (`not`, `or`, `maybe`, ...) claims nothing.
+    formula of the last sentence, the number it ends with after `is`, `=` or similar, or a response
+    that is only one short formula. A sentence with a negation or a hedge (`not`, `or`, `maybe`,
+    ...) gives None.
     """
     text = final_text(response)
     text = text[: _closing_start(text)].strip()
@@ -128,7 +128,7 @@ def closing_claim(response: str) -> str | None:
     formulas = [*_FORMULA.finditer(sentence)]
     if len(formulas) == 1 and _AFTER_FORMULA.fullmatch(sentence, formulas[0].end()):
         unit = sentence[formulas[0].end() :].strip(" .!")
-        return f"{unwrapped(formulas[0][0])} {unit}".strip()
+        return f"{unwrapped(formulas[0][0])} {unit}".strip() or None
     number = _CLOSING_NUMBER.search(sentence) if not formulas else None
     return number[1] if number else None
 
@@ -205,7 +205,7 @@ def _stated(text: str) -> str | None:
 
 
 def _closing_start(text: str) -> int:
-    """Return where the courtesies and special tokens at the end of `text` begin."""
+    """Return where closing phrases and special tokens at the end of `text` begin."""
     end = text[-40:].rstrip()
     if not end.endswith(("correct.", "correct", "|>", "|>user", "|>assistant")):
         return len(text)

@@ -1,4 +1,4 @@
-"""A circuit breaker as a value: when to stop calling an endpoint, and when to try it again.
+"""A circuit breaker: when to stop calling an endpoint that fails, and when to try it again.
 
     Closed -(max_failures in a row)-> Open -(cooldown_s)-> Probing -> Closed or Open
 
@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eapo_env.validation import at_least
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Calls pass; this many failed in a row."""
+    """Calls pass; `failures` of them failed in a row."""
 
     failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Calls are refused until a moment, then the next one probes."""
+    """Calls are refused until a time, then the next one probes."""
 
     until_s: float
 
@@ -35,24 +37,22 @@ Circuit = Closed | Open | Probing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """When a circuit opens, and for how long.
+    """The settings of a circuit breaker: when a circuit opens, and for how long.
 
     Args:
-        max_failures: so many failures in a row open the circuit, at least 1.
+        max_failures: this number of failures in a row opens the circuit, at least 1.
         cooldown_s: how long it stays open before a call probes it.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
     """
 
     max_failures: int = 5
     cooldown_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.max_failures < 1:
-            raise ValueError(f"max_failures must be at least 1, not {self.max_failures}")
-        if not self.cooldown_s >= 0:
-            raise ValueError(f"cooldown_s must be at least 0, not {self.cooldown_s}")
+        at_least(1, self, "max_failures")
+        at_least(0, self, "cooldown_s")
 
     def admits(self, circuit: Circuit, now_s: float) -> bool:
         """Return whether a call may be sent now; a call that is sent must be told to `sent`."""
@@ -69,13 +69,13 @@ class Breaker:
         return Probing() if isinstance(circuit, Open) else circuit
 
     def answered(self) -> Circuit:
-        """Return the circuit after the endpoint answered, whoever asked."""
+        """Return the circuit after the endpoint answered any call."""
         return Closed()
 
     def failed(self, circuit: Circuit, now_s: float) -> Circuit:
         """Return the circuit after a call failed.
 
-        Calls that were under way when the circuit opened do not keep it open longer.
+        Calls that were sent before the circuit opened do not keep it open longer.
         """
         match circuit:
             case Closed(failures) if failures + 1 < self.max_failures:

@@ -1,8 +1,8 @@
-"""The supervised cold start of the embedded model: demonstrations by a careless student.
+"""Demonstrations for the supervised cold start of the embedded model, with errors in the steps.
 
-The student knows the format perfectly (solve step by step, consult about the whole or about the
-parts, use what comes back, go on where nothing does, answer), but each step of its own work on a
-part goes wrong with probability `slip`; adding up the parts does not. A model that imitates it
+The demonstrator knows the format perfectly (solve step by step, consult about the whole or about
+the parts, use the replies, continue without them, answer), but each step of its own work on a part
+is wrong with probability `step_error_rate`; adding up the parts is right. A model that imitates it
 starts reinforcement learning able to use experts and weak at working alone, with rewards that are
 rare but not absent.
 """
@@ -29,33 +29,37 @@ from eapo_env.synthetic import (
     work_out,
 )
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
-from eapo_env.validation import UserError
+from eapo_env.validation import at_least, probability
 
 TOTAL = ""
+"""The key of the value of the whole problem, beside the names of its parts."""
 
 _VALUE = re.compile(r"(?:([a-z])=)?([0-9]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyDemonstrator:
-    """How the demonstrations are drawn; every share is a probability.
+    """A scripted policy on the procedural problems: right format, random errors in the steps.
 
     Args:
-        slip: the result of a step within a part is replaced by a random one.
-        alone: the episode is played under the evaluation prompt.
-        consult: otherwise, the first turn consults rather than solves.
-        whole: a consultation asks one question about the whole rather than one about each part.
-        again: parts that no expert answered are asked about once more while turns remain.
-        queries_per_turn: what the rules of its episodes allow; where that is fewer than the parts,
-            it asks about the next ones in its next turn.
-        max_brackets: problems have 1 to this many brackets.
-        operations: of this many operations each.
+        step_error_rate: probability that the result of a step within a part is replaced by a
+            random one.
+        alone: probability that an episode is played under the evaluation prompt.
+        consult: probability that otherwise the first turn consults rather than solves.
+        whole: probability that a consultation asks one question about the whole problem rather
+            than one about each part.
+        again: probability that parts that no expert answered are asked about once more while turns
+            remain.
+        queries_per_turn: of the rules of its episodes; where that is fewer than the parts, it asks
+            about the next ones in its next turn.
+        max_brackets: the number of brackets of a problem is uniform on 1 to `max_brackets`.
+        operations: of each bracket.
 
     Raises:
-        UserError: a share outside [0, 1], or a number below 1.
+        UserError: a probability outside [0, 1], or a number below 1.
     """
 
-    slip: float = 0.35
+    step_error_rate: float = 0.35
     alone: float = 0.5
     consult: float = 0.95
     whole: float = 0.1
@@ -65,15 +69,11 @@ class NoisyDemonstrator:
     operations: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("slip", "alone", "consult", "whole", "again"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in ("queries_per_turn", "max_brackets", "operations"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        probability(self, "step_error_rate", "alone", "consult", "whole", "again")
+        at_least(1, self, "queries_per_turn", "max_brackets", "operations")
 
     def demonstrate(self, rng: np.random.Generator) -> Episode:
-        """Return one finished episode of the student on a random problem."""
+        """Return one finished episode on a random problem."""
         total = random_sum(
             rng,
             brackets=int(rng.integers(1, self.max_brackets + 1)),
@@ -93,13 +93,15 @@ class NoisyDemonstrator:
         rng: np.random.Generator,
         known: Mapping[str, int] | None = None,
     ) -> str:
-        """Return the student's own solution of a problem; `known` is what experts told it."""
+        """Return a written solution of a problem; `known` holds values from experts' replies."""
         known = known or {}
         if TOTAL in known:
             return f"\\boxed{{{known[TOTAL]:02}}}"
         lines, values = [], []
         for name, part in total.parts.items():
-            steps, value = ([], known[name]) if name in known else _work(part, self.slip, rng)
+            steps, value = (
+                ([], known[name]) if name in known else _work(part, self.step_error_rate, rng)
+            )
             values.append(value)
             lines.append(",".join([*steps, f"{name}={value:02}"]))
         steps, value = _added(values)
@@ -129,12 +131,12 @@ class NoisyDemonstrator:
         return self.solve(total, rng, known)
 
 
-def _work(part: Bracket, slip: float, rng: np.random.Generator) -> tuple[list[str], int]:
+def _work(part: Bracket, error_rate: float, rng: np.random.Generator) -> tuple[list[str], int]:
     """Return the written steps of a chain and the value they end in."""
     value, steps = part.start, []
     for operation, operand in part.steps:
         result = apply(operation, value, operand)
-        if rng.random() < slip:
+        if rng.random() < error_rate:
             result = int(rng.integers(MODULUS))
         steps.append(f"{value:02}{operation}{operand}={result:02}")
         value = result
@@ -152,7 +154,7 @@ def _added(values: list[int]) -> tuple[list[str], int]:
 
 
 def known_values(episode: Episode) -> dict[str, int]:
-    """Return the values that accepted replies gave, by the part they are of, or `TOTAL`; total."""
+    """Return the values in accepted replies, by the name of the part or `TOTAL`; never raises."""
     values = [
         _VALUE.fullmatch(reply.text)
         for consultation in episode.consultations
@@ -174,7 +176,7 @@ def _answer(query: Query) -> ExpertReply:
 
 
 def worked_solution(query: Query) -> str | None:
-    """Return the flawless solution of the query's problem, as the student writes it.
+    """Return the demonstrator's solution of the query's problem, without errors.
 
     This is the expert whose trajectories the embedded model is distilled from. None for a
     problem that is not procedural.
@@ -183,5 +185,5 @@ def worked_solution(query: Query) -> str | None:
     return (
         None
         if total is None
-        else NoisyDemonstrator(slip=0.0).solve(total, np.random.default_rng(0))
+        else NoisyDemonstrator(step_error_rate=0.0).solve(total, np.random.default_rng(0))
     )

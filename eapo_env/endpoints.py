@@ -1,8 +1,8 @@
-"""An OpenAI-compatible server as experts use it: its address, its limits and its circuit.
+"""Connections to OpenAI-compatible servers, with a limit on calls, time-outs and a circuit breaker.
 
-A `Line` is what stands between this process and one endpoint: a client, the limit on live calls,
-the state of the breaker. Lines belong to the running event loop. They are opened at the first use,
-shared by everything in the loop that names the same endpoint, and closed when the loop shuts down.
+A `Connection` holds the client of one endpoint, the limit on live calls and the state of the
+breaker. It belongs to the running event loop: opened at the first use, shared by everything in the
+loop that names the same endpoint, and closed when the loop shuts down.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from eapo_env.breaker import Breaker, Circuit, Closed
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, positive
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -35,9 +35,9 @@ class Endpoint:
         base_url: up to and including `/v1`.
         models: the names under which the server serves the experts.
         api_key_env: the environment variable that holds the key, read when the first connection is
-            opened and stored nowhere else; None for a server that wants no key.
-        max_live_calls: the most calls under way at a time in one event loop, at most 1000.
-        call_timeout_s: how long one call may take once it is sent, retries included.
+            opened and stored nowhere else; None for a server without a key.
+        max_live_calls: the most concurrent calls in one event loop, at most 1000.
+        call_timeout_s: timeout of one call once it is sent, retries included.
         max_retries: how often the client repeats a call that was refused with 408, 409, 429 or 5xx
             or lost its connection; it waits as Retry-After says, else 0.5 s, doubled each time.
         breaker: when calls to a dead server stop, and when it is tried again.
@@ -64,41 +64,39 @@ class Endpoint:
             raise UserError(
                 f"max_live_calls must be in [1, {_MOST_LIVE_CALLS}], not {self.max_live_calls}"
             )
-        if not self.call_timeout_s > 0:
-            raise UserError(f"call_timeout_s must be positive, not {self.call_timeout_s}")
-        if self.max_retries < 0:
-            raise UserError(f"max_retries must be at least 0, not {self.max_retries}")
+        positive(self, "call_timeout_s")
+        at_least(0, self, "max_retries")
 
     def check_key(self) -> None:
-        """Raise a `UserError` if a key is wanted and its environment variable holds none."""
+        """Raise a `UserError` if the environment variable of the key is not set or empty."""
         if self.api_key_env is not None and not _api_key(self):
             raise UserError(f"the environment variable {self.api_key_env} holds no key")
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What an endpoint answered: decoded JSON of any shape, or a text that is none."""
+    """An endpoint's answer: decoded JSON of any shape, or a text that is not JSON."""
 
     content: object
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an endpoint did not answer a call that was sent."""
+    """A call that was sent and not answered, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The call was not sent, because the circuit is open."""
+class CircuitOpen:
+    """A call that was not sent, because the circuit is open."""
 
 
-Outcome = Payload | Failure | Refused
+CallResult = Payload | Failure | CircuitOpen
 
 
-class Line:
-    """The way to one endpoint from one event loop; `open_line` returns the loop's."""
+class Connection:
+    """The connection of an event loop to an endpoint; `open_connection` returns it."""
 
     def __init__(self, endpoint: Endpoint, client: AsyncOpenAI) -> None:
         self.endpoint = endpoint
@@ -107,14 +105,17 @@ class Line:
         self._slots = asyncio.Semaphore(endpoint.max_live_calls)
         self._heard_s = float("-inf")
 
-    async def call(self, body: Mapping[str, object]) -> Outcome:
-        """Return what the endpoint answers to a chat completion request; never raises."""
+    async def call(self, body: Mapping[str, object]) -> CallResult:
+        """Return the endpoint's answer to a chat completion request, or why there is none.
+
+        Never raises.
+        """
         if not self._admits():
-            return Refused()
+            return CircuitOpen()
         async with self._slots:
-            # Those that waited in the queue while the endpoint died are refused here.
+            # Calls that waited in the queue while the endpoint died are refused here.
             if not self._admits():
-                return Refused()
+                return CircuitOpen()
             self.circuit = self.endpoint.breaker.sent(self.circuit)
             return await self._send(body)
 
@@ -137,7 +138,7 @@ class Line:
         except Exception as error:
             if _is_an_answer(error):
                 self._answered()
-                self._say_if_unwelcome(error)
+                self._log_if_refused(error)
             else:
                 self._failed()
             return Failure(self._reason(error))
@@ -154,25 +155,25 @@ class Line:
     def _failed(self) -> None:
         self.circuit = self.endpoint.breaker.failed(self.circuit, _now_s())
 
-    def _say_if_unwelcome(self, error: Exception) -> None:
-        """Log a refused key: every further call will be refused as well."""
+    def _log_if_refused(self, error: Exception) -> None:
+        """Log a refused key, since every further call will be refused as well."""
         if getattr(error, "status_code", None) in (401, 403):
-            _say_once(f"{self.endpoint.base_url} does not let us in: {self._reason(error)}")
+            _log_once(f"{self.endpoint.base_url} refuses the key: {self._reason(error)}")
 
     def _silent_since(self, sent_s: float) -> bool:
         return self._heard_s <= sent_s
 
     def _reason(self, error: Exception) -> str:
-        # Servers quote the key they were given.
-        told = f"{type(error).__name__}: {error}"
+        # Error messages of servers can quote the key.
+        text = f"{type(error).__name__}: {error}"
         if self.endpoint.api_key_env is not None:
-            told = told.replace(self._client.api_key, "[key]")
-        return told[:_MAX_REASON_CHARS]
+            text = text.replace(self._client.api_key, "[key]")
+        return text[:_MAX_REASON_CHARS]
 
 
 @cache
-def _say_once(text: str) -> None:
-    """Log what makes a whole run go without an expert; once, however many queries meet it."""
+def _log_once(text: str) -> None:
+    """Log why a whole run does without an expert; once, not at every query."""
     _LOG.warning(text)
 
 
@@ -185,44 +186,44 @@ def _is_an_answer(error: Exception) -> bool:
     return isinstance(error, ValueError) if status is None else int(status) < 500
 
 
-_Lifetime = AsyncGenerator[Line, None]
-_lines: dict[asyncio.AbstractEventLoop, dict[Endpoint, tuple[Line, _Lifetime]]] = {}
+_Lifetime = AsyncGenerator[Connection, None]
+_connections: dict[asyncio.AbstractEventLoop, dict[Endpoint, tuple[Connection, _Lifetime]]] = {}
 
 
-async def open_line(endpoint: Endpoint) -> Line | None:
-    """Return the running loop's line to an endpoint; None while the key's variable is not set."""
-    lines = _lines_of_this_loop()
-    if endpoint not in lines:
+async def open_connection(endpoint: Endpoint) -> Connection | None:
+    """Return the running loop's connection to an endpoint; None while the key is not set."""
+    connections = _connections_of_this_loop()
+    if endpoint not in connections:
         api_key = _api_key(endpoint)
         if not api_key:
-            _say_once(
+            _log_once(
                 f"{endpoint.base_url} is never asked: the variable {endpoint.api_key_env}"
                 " holds no key"
             )
             return None
         # Nothing suspends up to the generator's yield, so no two callers can both get here.
         lifetime = _lifetime(endpoint, api_key)
-        lines[endpoint] = await anext(lifetime), lifetime
-    return lines[endpoint][0]
+        connections[endpoint] = await anext(lifetime), lifetime
+    return connections[endpoint][0]
 
 
-async def close_line(endpoint: Endpoint) -> None:
-    """Close the running loop's line to an endpoint, if it is open."""
-    if opened := _lines_of_this_loop().pop(endpoint, None):
+async def close_connection(endpoint: Endpoint) -> None:
+    """Close the running loop's connection to an endpoint, if it is open."""
+    if opened := _connections_of_this_loop().pop(endpoint, None):
         await opened[1].aclose()
 
 
-def _lines_of_this_loop() -> dict[Endpoint, tuple[Line, _Lifetime]]:
+def _connections_of_this_loop() -> dict[Endpoint, tuple[Connection, _Lifetime]]:
     loop = asyncio.get_running_loop()
-    if loop not in _lines:
-        for closed in [other for other in tuple(_lines) if other.is_closed()]:
-            _lines.pop(closed, None)
-    return _lines.setdefault(loop, {})
+    if loop not in _connections:
+        for closed in [other for other in tuple(_connections) if other.is_closed()]:
+            _connections.pop(closed, None)
+    return _connections.setdefault(loop, {})
 
 
 async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
-    # As an asynchronous generator, because a loop that shuts down closes those itself: the
-    # connections end with the loop, without a call that a user could forget.
+    # An asynchronous generator, because a loop that shuts down closes those itself: the connection
+    # ends with the loop, without a call that a user could forget.
     from openai import AsyncOpenAI, DefaultAioHttpClient, Timeout
 
     timeout = Timeout(endpoint.call_timeout_s, connect=_CONNECT_TIMEOUT_S)
@@ -234,7 +235,7 @@ async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
         http_client=DefaultAioHttpClient(timeout=timeout),
     )
     try:
-        yield Line(endpoint, client)
+        yield Connection(endpoint, client)
     finally:
         await client.close()
 

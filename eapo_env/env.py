@@ -1,9 +1,9 @@
-"""EAPO-Math-v0: one episode behind Gymnasium's interface.
+"""EAPO-Math-v0: one episode at a time behind Gymnasium's interface.
 
-The rules of the game are pure and stand in `episode.py`; this file adds the two streams of luck,
-the reset options, and the waiting: for experts and for the verifier. Whoever waits differently
-(the vector environment, a learner's own loop) drives `begin_turn` and `end_turn`, the halves of
-`step` before and after the waiting.
+The rules of the game are pure functions in `episode.py`; this file adds two random streams, the
+reset options, and the waiting for experts and for the verifier. `begin_turn` and `end_turn` are the
+halves of `step` before and after the waiting, for a caller that waits for many environments at once
+(the vector environment does).
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from eapo_env.acceptance import queries_to_ask, replies_in_slots
-from eapo_env.episode import Episode, act, begin, receive
+from eapo_env.episode import (
+    Episode,
+    act,
+    begin,
+    pairs_to_grade,
+    queries_to_send,
+    receive_replies,
+)
 from eapo_env.event_loop import run
 from eapo_env.experts import ExpertPool, SilentExperts
 from eapo_env.options import (
@@ -29,11 +35,12 @@ from eapo_env.options import (
     read_options,
 )
 from eapo_env.prompts import Prompts
-from eapo_env.reward import RewardRule
+from eapo_env.reward import Reward, RewardRule
 from eapo_env.spaces import UnicodeText
 from eapo_env.synthetic import synthetic_experts
-from eapo_env.types import ExpertReply, Gate, Problem, Query, Rules, StopReason
-from eapo_env.verifier import Verdict, Verifier
+from eapo_env.types import ExpertReply, Gate, Problem, Query, Rules
+from eapo_env.validation import UserError
+from eapo_env.verifier import Grader, Verdict, Verifier
 
 Observation = Literal["transcript", "delta"]
 Info = dict[str, str | int | float | bool | None]
@@ -42,12 +49,12 @@ StepResult = tuple[str, float, bool, bool, Info]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn whose completion is written and whose waiting is still to do.
+    """A step half done: the completion is parsed, experts and verifier are still to be asked.
 
     Args:
         start: the episode before it.
         episode: the episode after the completion, before any reply.
-        queries: what to ask the experts, in this order; often nothing.
+        queries: what to ask the experts, in this order; often empty.
         pairs: what to ask the verifier: one (response, gold answer), or nothing.
     """
 
@@ -58,23 +65,37 @@ class Turn:
 
 
 class EAPOMathEnv(gym.Env[str, str]):
-    """A mathematical problem, turns to solve it in, and experts who may be consulted.
+    """A mathematical problem to solve within a turn budget, with experts that may be consulted.
 
-    The action is one completion of the policy; the observation is what it reads next. `info` has
-    the same flat keys after every call: `problem_id`, `turn`, `turns_left`, `queries` and
-    `accepted` (both so far), `correct`, `verdict` (None until an answer is verified) and
-    `stop_reason` (None while the episode goes on).
+    ## Action space
+    Text: one completion of the policy. It answers (`\\boxed{...}`), consults
+    (`<consult><query>...</query></consult>`), or is malformed, which uses up a turn.
 
-    `rules` may be set at any time and hold from the next reset on. `episode` is the structured
-    history.
+    ## Observation space
+    Text: the transcript so far, or what the environment wrote since the last action.
+
+    ## Starting state
+    The opening prompt: the statement of a problem and, if experts may be asked, how.
+
+    ## Rewards
+    0 until the episode ends, then what `reward` gives: by default 1 for a correct answer, else 0.
+
+    ## Episode end
+    Terminated by an answer, or when the turn budget is used up; never truncated.
+
+    ## Information
+    The same keys after every call: `problem_id`, `turn`, `turns_left`, `queries` and `accepted`
+    (both so far), `correct`, `verdict` (None until an answer is verified) and `stop_reason` (None
+    until the end). The attribute `episode` is the structured history; `rules` may be set at any
+    time and hold from the next reset on.
 
     Args:
         problems: problems, a source name or a path (`load_problems`); procedural ones by default.
-        experts: who is consulted. The default is the calculator of the procedural problems, and
-            nobody for other problems.
+        experts: the pool that is consulted; by default the calculator of the procedural problems,
+            and no experts for other problems.
         rules: what an episode allows, unless the reset options say otherwise.
-        reward: what an episode earns. There are no tokens here, so `overlong` never applies.
-        verifier: who grades; one made here is closed with the environment.
+        reward: what an episode earns. Tokens are unknown here, so `overlong` never applies.
+        verifier: the grader; one made here is closed with the environment.
         observation: `"transcript"`, the whole history, or `"delta"`, what the environment wrote
             since the last action.
         gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all.
@@ -83,7 +104,7 @@ class EAPOMathEnv(gym.Env[str, str]):
             as it grows).
 
     Raises:
-        ValueError: no problem, two with the same id, or an unknown value of an argument.
+        UserError: no problem, two with the same id, or an invalid argument.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # type: ignore[misc]
@@ -94,22 +115,22 @@ class EAPOMathEnv(gym.Env[str, str]):
         problems: ProblemSource = "synthetic",
         experts: ExpertPool | None = None,
         rules: Rules | None = None,
-        reward: RewardRule | None = None,
-        verifier: Verifier | None = None,
+        reward: Reward | None = None,
+        verifier: Grader | None = None,
         observation: Observation = "transcript",
         gate: Gate = "pre",
         prompts: Prompts | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_parts(experts, rules)
+        check_parts(experts=experts, rules=rules, reward=reward, verifier=verifier)
         check_choice("observation", observation, get_args(Observation))
         check_choice("gate", gate, get_args(Gate))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.problems = problems_of(problems)
         self.experts = experts or _default_experts(self.problems)
         self.rules = rules or Rules()
-        self.reward = reward or RewardRule()
-        self.verifier = verifier or Verifier()
+        self.reward: Reward = reward or RewardRule()
+        self.verifier: Grader = verifier or Verifier()
         self.observation = observation
         self.gate: Gate = gate
         self.prompts = prompts or Prompts()
@@ -140,17 +161,17 @@ class EAPOMathEnv(gym.Env[str, str]):
     ) -> tuple[str, Info]:
         """Return the observation and info of a fresh episode.
 
-        A seed starts two independent streams, which go on over later resets without one: the
-        problems drawn, and the episodes' own seeds, each of which starts that episode's gate. So
-        a group can share a problem (`problem_id`) and still have independent gates.
+        A seed starts two independent random streams, which later resets without a seed continue:
+        the problems drawn, and the seeds of the episodes, each of which seeds that episode's gate.
+        So a group can share a problem (`problem_id`) and still have independent gates.
 
         Args:
-            seed: starts both streams anew; None goes on with them.
+            seed: restarts both streams; None continues them.
             options: `problem_id` (one of this environment's) or `problem` (any), and any field of
                 `Rules`, for this episode only.
 
         Raises:
-            ValueError: an unknown option, or a bad value.
+            UserError: an unknown option, or an invalid value.
         """
         problem, rules = read_options(options or {}, self.rules, self._by_id)
         super().reset(seed=seed)
@@ -173,7 +194,7 @@ class EAPOMathEnv(gym.Env[str, str]):
 
         Raises:
             ResetNeeded: there is no episode, or it is over.
-            ValueError: the action is no string; the episode stays as it was.
+            UserError: the action is not a string; the episode stays as it was.
         """
         turn = self.begin_turn(action)
         replies = run(self.experts.ask(turn.queries)) if turn.queries else ()
@@ -184,7 +205,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         """Return what `step` returns, without blocking the event loop.
 
         Raises:
-            RuntimeError: the episode was reset or stepped meanwhile; this turn is lost.
+            RuntimeError: the episode was reset or stepped in the meantime; this turn is lost.
         """
         turn = self.begin_turn(action)
         replies = await self.experts.ask(turn.queries) if turn.queries else ()
@@ -195,24 +216,16 @@ class EAPOMathEnv(gym.Env[str, str]):
         """Return the turn that this completion makes; the episode does not change yet.
 
         Raises:
-            ResetNeeded, ValueError: as `step`.
+            ResetNeeded, UserError: as `step`.
         """
         if not isinstance(action, str):
-            raise ValueError(f"an action must be a string, not {action!r:.200}")
+            raise UserError(f"an action must be a string, not {action!r:.200}")
         start = self.episode
         if start.stop_reason is not None:
             raise ResetNeeded(f"the episode is over ({start.stop_reason}): call reset() first")
         assert self._gate_rng is not None, "reset makes the gate's generator with the episode"
         episode = act(start, action, self._gate_rng)
-        pending = episode.pending
-        return Turn(
-            start,
-            episode,
-            queries_to_ask(pending, self.gate) if pending else (),
-            ((episode.response, episode.problem.answer),)
-            if episode.stop_reason is StopReason.ANSWERED
-            else (),
-        )
+        return Turn(start, episode, queries_to_send(episode, self.gate), pairs_to_grade(episode))
 
     def end_turn(
         self, turn: Turn, replies: Sequence[ExpertReply], verdicts: Sequence[Verdict]
@@ -225,15 +238,12 @@ class EAPOMathEnv(gym.Env[str, str]):
         """
         if turn.start is not self._episode:
             raise RuntimeError("the episode was reset or stepped while this turn was under way")
-        episode = turn.episode
-        pending = episode.pending
-        if pending:
-            episode = receive(episode, replies_in_slots(pending, self.gate, replies))
+        episode = receive_replies(turn.episode, self.gate, replies)
         self._episode = episode
         self._verdict = verdicts[0] if verdicts else None
         self._show()
         over = episode.stop_reason is not None
-        reward = self.reward.reward(episode, self._correct) if over else 0.0
+        reward = float(self.reward.reward(episode, self._correct, 0)) if over else 0.0
         return self.observe(), reward, over, False, self.inform()
 
     def observe(self) -> str:

@@ -1,25 +1,28 @@
-"""One attempt at one problem, as a frozen value advanced by pure functions.
+"""An episode as a frozen value, advanced by pure functions: the rules of the game.
 
     begin -> act -> receive -> act -> ... -> act (a stop reason is set)
 
 `act` takes a completion of the policy. If it consults, the episode then waits for replies
-(`pending`), which `receive` writes into the history. Nothing here asks, waits or verifies: the
-environments and the rollout do, and all drive this same core.
+(`pending`), which `receive` writes into the history. Nothing here asks, waits or verifies.
+`driver.py` plays whole episodes; the environments play single turns. Both ask `queries_to_send`,
+write `receive_replies`, and grade `pairs_to_grade`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 
-from eapo_env.acceptance import draw_acceptance
+from eapo_env.acceptance import draw_acceptance, queries_to_ask, replies_in_slots
 from eapo_env.actions import Action, Answer, Consult, Malformed, end_of_turn, parse_action
 from eapo_env.prompts import Prompts, encodable
 from eapo_env.types import (
     Consultation,
     ExpertReply,
+    Gate,
     Message,
     Problem,
     Query,
@@ -36,11 +39,11 @@ class Episode:
         problem: what is being solved.
         rules: what the episode allows; fixed while it lasts.
         prompts: the wording of the environment's messages.
-        seed: identifies the episode to experts whose luck depends on it.
+        seed: part of every query, so that an expert's randomness can be a function of it.
         messages: the history; it only grows.
         actions: what each turn did, in order.
         consultations: those whose replies were received, and last the pending one, if any.
-        stop_reason: why the episode ended; None while it goes on.
+        stop_reason: why the episode ended; None until then.
     """
 
     problem: Problem
@@ -133,6 +136,52 @@ def act(episode: Episode, completion: str, rng: np.random.Generator) -> Episode:
         consultations=consultations,
         stop_reason=stop_reason,
     )
+
+
+class TurnText(Protocol):
+    """What the policy wrote in one turn, and whether it came to an end."""
+
+    @property
+    def text(self) -> str:
+        """The completion, as the environment reads it."""
+
+    @property
+    def finish(self) -> Literal["stop", "length"]:
+        """ "length" when a token limit cut the completion off, else "stop"."""
+
+
+def take_turn(episode: Episode, turn: TurnText, rng: np.random.Generator) -> Episode:
+    """Return the episode after a turn that a token limit may have cut off.
+
+    As `act`, except that a completion that was cut off before it answered or consulted truncates
+    the episode: the policy had no chance to finish it.
+    """
+    after = act(episode, turn.text, rng)
+    if turn.finish == "length" and isinstance(after.actions[-1], Malformed):
+        return truncate(episode, StopReason.LENGTH, turn.text)
+    return after
+
+
+def queries_to_send(episode: Episode, gate: Gate) -> tuple[Query, ...]:
+    """Return the queries that go to the experts now, in order; empty unless replies are awaited."""
+    return queries_to_ask(episode.pending, gate) if episode.pending else ()
+
+
+def receive_replies(episode: Episode, gate: Gate, replies: Sequence[ExpertReply]) -> Episode:
+    """Return the episode after the replies to `queries_to_send`; as it is if none are awaited.
+
+    Raises:
+        ValueError: the pool returned more or fewer replies than queries, or something else.
+    """
+    pending = episode.pending
+    return receive(episode, replies_in_slots(pending, gate, replies)) if pending else episode
+
+
+def pairs_to_grade(episode: Episode) -> tuple[tuple[str, str], ...]:
+    """Return what a grader must check: one (response, gold answer) if there is an answer."""
+    if episode.stop_reason is not StopReason.ANSWERED:
+        return ()
+    return ((episode.response, episode.problem.answer),)
 
 
 def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:

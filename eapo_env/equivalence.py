@@ -1,10 +1,10 @@
-r"""Exact equality of plain numbers, without sympy: what decides nearly every integer answer.
+r"""Exact equality of plain numbers, without sympy: it decides nearly every integer answer.
 
 `canonical` rewrites an answer into plain ASCII LaTeX; `number` reads integers, decimals,
 fractions, mixed numbers, scientific notation, thousands separators, percent, degrees, currency and
 unit words into an exact `Fraction`. All patterns are anchored, with bounded repeats. Characters
-outside ASCII that the replacement table does not name (`４３`, `٤٣`, Cyrillic letters) stay as they
-are, so such a text is never a number.
+outside ASCII that are not in the replacement table (`４３`, `٤٣`, Cyrillic letters) are kept, so a
+text with them is never a number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-MAX_CHARS = 2_000
 _NUMBER_CHARS = 400
 
 _UNICODE = str.maketrans(
@@ -54,10 +53,10 @@ _WRAPPED = re.compile(r"\A\{([^{}]{0,2000})\}\Z")
 
 @lru_cache(maxsize=1024)
 def canonical(text: str) -> str:
-    r"""Return `text` as plain LaTeX: one notation for what is written in many ways.
+    r"""Return `text` in one canonical LaTeX notation.
 
-    `\text{...}` becomes its words with a space on either side. At most 2,000 characters are meant
-    to come here: longer answers are refused before (`limits.py`).
+    `\text{...}` becomes its words with a space on either side. `text` should have at most 2,000
+    characters: longer answers are refused before (`limits.py`).
     """
     if not text.isascii():
         text = text.translate(_UNICODE)
@@ -82,7 +81,7 @@ def canonical(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact number as written: its value, and what its notation says beside the value."""
+    """An exact number: its value, and its percent sign, unit and decimal places as written."""
 
     value: Fraction
     percent: bool = False
@@ -133,7 +132,7 @@ _KNOWN = frozenset(_MEASURES.values())
 
 @lru_cache(maxsize=1024)
 def number(text: str) -> Number | None:
-    """Return the exact number a canonical `text` writes, or None when it writes anything else."""
+    """Return the exact number that a canonical `text` denotes, or None if it is anything else."""
     if len(text) > _NUMBER_CHARS or not text.isascii():
         return None
     match = _NUMBER.fullmatch(text)
@@ -166,7 +165,7 @@ def same_number(answer: Number, gold: Number) -> bool:
 
 
 def is_rounding(decimal: Number, exact: Fraction) -> bool:
-    """Return whether a decimal with six significant digits or more is `exact`, rounded."""
+    """Return whether a decimal with at least six significant digits is `exact`, rounded."""
     if decimal.decimals is None:
         return False
     scale = Fraction(10) ** decimal.decimals
@@ -182,7 +181,7 @@ def _terminates(value: Fraction) -> bool:
 
 
 def _suffix(suffix: str) -> tuple[bool, str] | None:
-    """Return (is a percentage, unit), or None when the suffix is no mere unit."""
+    """Return (is a percentage, unit), or None if the suffix is more than a unit."""
     word = suffix.strip().removesuffix(".").rstrip()
     if word in ("", "%", "percent", "percentage", "pct"):
         return word != "", ""

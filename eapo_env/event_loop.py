@@ -1,8 +1,8 @@
 """One background event loop per process, for synchronous code that asks asynchronous experts.
 
 `run` works from any thread, also from one that is itself running an event loop (Jupyter), because
-the coroutine runs in a thread of its own. The thread is a daemon, started at the first use; a
-forked child starts another; at exit the loop is wound up, so that whatever was opened in it closes.
+the coroutine runs in a separate thread. The thread is a daemon, started at the first use; a forked
+child starts another; at exit the loop shuts down, so that everything opened in it closes.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class _BackgroundLoop:
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return the result of a coroutine, run on this process's background event loop.
 
-    Blocks the calling thread only. What the coroutine raises is raised here; an interruption of
-    the wait (Ctrl-C) cancels the coroutine.
+    Blocks the calling thread only. Exceptions of the coroutine are raised here; interrupting the
+    wait (Ctrl-C) cancels the coroutine.
 
     Raises:
         RuntimeError: called from a coroutine that already runs on the background loop: await there.

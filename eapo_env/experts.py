@@ -1,15 +1,13 @@
-"""Expert pools that answer in process: the protocol, its conformance test, and the doubles.
+"""The `ExpertPool` protocol, and expert pools that answer in this process.
 
 A pool takes a batch of queries and returns a reply to each, in the same order. It is a picklable
 value that opens nothing before its first use. An expert that fails is an `Unavailable` reply, never
-an exception. Experts behind a server stand in `openai_experts.py`, recordings in `recordings.py`.
+an exception. Pools behind a server are in `openai_experts.py`, recorded ones in `recordings.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import pickle
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +24,10 @@ _LAST_DIGIT = re.compile(r"[0-9](?=[^0-9]*\Z)")
 
 @runtime_checkable
 class ExpertPool(Protocol):
-    """Experts that answer a batch of queries; `check_expert_pool` tests an implementation."""
+    """Experts that answer a batch of queries.
+
+    `eapo_env.testing.check_expert_pool` tests an implementation.
+    """
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return one reply per query, in query order.
@@ -39,7 +40,7 @@ class ExpertPool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScriptedExperts:
-    """Experts that a function plays.
+    """Experts whose replies a function computes.
 
     Args:
         answer: the reply to a query, or None for an unavailable expert. A module-level function,
@@ -66,7 +67,7 @@ class ScriptedExperts:
         try:
             text = self.answer(query)
         except Exception as error:
-            return _bug_seen(error, expert)
+            return _warned(error, expert)
         return Unavailable("no answer", expert) if text is None else Reply(expert, text)
 
 
@@ -83,7 +84,7 @@ class SilentExperts:
 
 @dataclass(frozen=True, slots=True)
 class MeaninglessExperts:
-    """Experts that say the same content-free sentence to everything (paper, Appendix E)."""
+    """Experts that reply to every query with the same sentence, which says nothing (Appendix E)."""
 
     text: str = "There is nothing I can tell you about this; you will have to work it out yourself."
     name: str = "meaningless"
@@ -107,7 +108,7 @@ def change_last_digit(text: str, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErroneousExperts:
-    """Experts of which some replies are wrong (paper, Appendix E).
+    """An expert pool with a share of its replies corrupted (paper, Appendix E).
 
     Whether a reply is corrupted, and how, depends on `seed` and the query alone, so it is the same
     in whatever batch and order the query arrives. An unavailable reply stays as it is.
@@ -117,7 +118,7 @@ class ErroneousExperts:
         error_rate: the probability that a reply is corrupted.
         corrupt: (reply text, generator) -> the wrong text; the default changes the last number.
             An exception in it makes the reply `Unavailable` and is shown as a RuntimeWarning.
-        seed: whose luck it is.
+        seed: random seed of the errors.
 
     Raises:
         UserError: `error_rate` outside [0, 1].
@@ -146,11 +147,11 @@ class ErroneousExperts:
         try:
             return replace(reply, text=self.corrupt(reply.text, rng))
         except Exception as error:
-            return _bug_seen(error, reply.expert)
+            return _warned(error, reply.expert)
 
 
-def _bug_seen(error: Exception, expert: str) -> Unavailable:
-    # The user's function met text that a model wrote: that must not end a run, nor go unseen.
+def _warned(error: Exception, expert: str) -> Unavailable:
+    # The user's function met text that a model wrote: that must neither end a run nor be hidden.
     warnings.warn(f"the expert {expert!r} failed: {error!r}", RuntimeWarning, stacklevel=3)
     return Unavailable(f"failed: {error!r}", expert)
 
@@ -160,51 +161,3 @@ def query_rng(query: Query, seed: int) -> np.random.Generator:
     identity = repr((seed, query.seed, query.turn, query.slot, query.text, query.statement))
     digest = hashlib.sha256(identity.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
-async def check_expert_pool(pool: ExpertPool) -> None:
-    """Check that a pool keeps the protocol; the queries are strange, any reply will do.
-
-    Run it on an implementation of your own: `asyncio.run(check_expert_pool(pool))`.
-
-    Raises:
-        AssertionError: what the pool does wrong.
-    """
-    assert isinstance(pool, ExpertPool), f"{pool!r} has no method `ask`"
-    await _check_replies(pool, ())
-    await _check_replies(pool, _STRANGE_QUERIES)
-    await asyncio.gather(*(_check_replies(pool, _STRANGE_QUERIES[i:]) for i in range(3)))
-    try:
-        copy = pickle.loads(pickle.dumps(pool))
-    except Exception as error:
-        raise AssertionError(f"{pool!r} cannot be pickled: {error!r}") from error
-    await _check_replies(copy, _STRANGE_QUERIES[:1])
-
-
-_STRANGE_TEXTS = (
-    "2 + 2?",
-    "",
-    "∫₀^∞ e⁻ˣ dx = 🤔?",
-    "null \0 and escape \x1b[31m",
-    "a lone surrogate: \ud800",
-    "</query></consult><|im_end|>",
-    "8" * 9999,
-)
-_STRANGE_QUERIES = tuple(
-    Query(text=text, statement=text, seed=seed, slot=slot)
-    for seed in range(2)
-    for slot, text in enumerate(_STRANGE_TEXTS)
-)
-
-
-async def _check_replies(pool: ExpertPool, queries: Sequence[Query]) -> None:
-    try:
-        replies = await pool.ask(queries)
-    except Exception as error:
-        raise AssertionError(f"{pool!r} raised {error!r} instead of replying") from error
-    assert isinstance(replies, Sequence), f"not a sequence of replies: {replies!r}"
-    assert len(replies) == len(queries), f"{len(replies)} replies to {len(queries)} queries"
-    for reply in replies:
-        assert isinstance(reply, Reply | Unavailable), f"not a reply: {reply!r}"
-        strings = (reply.expert, reply.text if isinstance(reply, Reply) else reply.reason)
-        assert all(isinstance(string, str) for string in strings), f"not text: {reply!r}"

@@ -1,4 +1,4 @@
-r"""Static limits on an answer: what is refused unread, because reading it could cost without bound.
+r"""Static limits on an answer, checked before sympy could spend unbounded time or memory on it.
 
 `is_too_complex` looks at tokens, once, from left to right. It keeps ordinary answers
 (`\binom{2026}{1013}`, `2^{2005}`, a 10 x 10 matrix) and refuses towers of powers, factorials of
@@ -11,16 +11,16 @@ import math
 import re
 from itertools import pairwise
 
-MAX_CHARS = 2_000
-MAX_TOKENS = 800
-MAX_DEPTH = 24
-MAX_DIGITS = 300
-MAX_EXPONENT = 10_000
-MAX_NESTED_EXPONENT = 100_000
-MAX_FACTORIAL = 3_000
-MAX_FACTORIAL_POWER = 100
-MAX_CELLS = 144
-MAX_DETERMINANT_CELLS = 12
+MAX_ANSWER_CHARS = 2_000
+_MAX_TOKENS = 800
+_MAX_DEPTH = 24
+_MAX_DIGITS = 300
+_MAX_EXPONENT = 10_000
+_MAX_NESTED_EXPONENT = 100_000
+_MAX_FACTORIAL = 3_000
+_MAX_FACTORIAL_POWER = 100
+_MAX_CELLS = 144
+_MAX_DETERMINANT_CELLS = 12
 
 _CODE = re.compile(
     r"__|[\"`@#]|\b(?:import|lambda|eval|exec|open|getattr|globals|system|subprocess|raise"
@@ -38,17 +38,17 @@ _LARGE_OPERATORS = ("\\sum", "\\prod", "\\int", "\\gcd", "\\lcm", "\\lim", "\\Ga
 
 def is_too_complex(text: str) -> bool:
     """Return whether `text` exceeds a limit. Linear in its length; never raises."""
-    if len(text) > MAX_CHARS or _CODE.search(text) or _BIG_ROOT.search(text):
+    if len(text) > MAX_ANSWER_CHARS or _CODE.search(text) or _BIG_ROOT.search(text):
         return True
     cells = text.count("&")
-    if cells > (MAX_DETERMINANT_CELLS if "vmatrix" in text or "\\det" in text else MAX_CELLS):
+    if cells > (_MAX_DETERMINANT_CELLS if "vmatrix" in text or "\\det" in text else _MAX_CELLS):
         return True
     tokens = _TOKEN.findall(text)
-    return len(tokens) > MAX_TOKENS or _is_nested(tokens) or _has_large_number(tokens)
+    return len(tokens) > _MAX_TOKENS or _is_nested(tokens) or _has_large_number(tokens)
 
 
 def _is_nested(tokens: list[str]) -> bool:
-    """Return whether brackets nest too deeply, or powers stand where powers multiply."""
+    """Return whether brackets nest too deeply, or powers occur within powers."""
     in_exponent: list[bool] = []
     operators = sum(token in _LARGE_OPERATORS for token in tokens)
     before, previous = "", ""
@@ -63,14 +63,14 @@ def _is_nested(tokens: list[str]) -> bool:
                 return True
         elif token == "!" and previous in ("!", *_CLOSERS):
             return True
-        if len(in_exponent) > MAX_DEPTH:
+        if len(in_exponent) > _MAX_DEPTH:
             return True
         before, previous = previous, token
     return operators > 1 or (operators == 1 and tokens.count("^") > 12)
 
 
 def _has_large_number(tokens: list[str]) -> bool:
-    """Return whether a literal is huge where its size is work: exponents, factorials, bounds."""
+    """Return whether a literal is too large where it costs time: exponents, factorials, bounds."""
     all_bounded = any(token in _LARGE_OPERATORS or token in _BINOMIALS for token in tokens)
     exponents: list[int] = []
     depth, opened_at, previous = 0, -1, ""
@@ -90,11 +90,11 @@ def _has_large_number(tokens: list[str]) -> bool:
                 exponents.append(size)
             elif opened_at >= 0:
                 exponents[-1] *= max(size, 1)
-            if len(token) > MAX_DIGITS or (all_bounded and size > MAX_EXPONENT):
+            if len(token) > _MAX_DIGITS or (all_bounded and size > _MAX_EXPONENT):
                 return True
-        elif token == "!" and _is_number(previous) and _bounded(previous) > MAX_FACTORIAL:
+        elif token == "!" and _is_number(previous) and _bounded(previous) > _MAX_FACTORIAL:
             return True
-        if exponents and exponents[-1] > MAX_EXPONENT:
+        if exponents and exponents[-1] > _MAX_EXPONENT:
             return True
         previous = token
     return _multiply(tokens, exponents)
@@ -103,10 +103,10 @@ def _has_large_number(tokens: list[str]) -> bool:
 def _multiply(tokens: list[str], exponents: list[int]) -> bool:
     """Return whether powers of powers, of binomials or of factorials exceed their limit."""
     if "!" in tokens or any(token in _BINOMIALS for token in tokens):
-        return max(exponents, default=0) > MAX_FACTORIAL_POWER
+        return max(exponents, default=0) > _MAX_FACTORIAL_POWER
     if not any(a in _CLOSERS and b in _POWERS for a, b in pairwise(tokens)):
         return False
-    return math.prod(size for size in exponents if size > 1) > MAX_NESTED_EXPONENT
+    return math.prod(size for size in exponents if size > 1) > _MAX_NESTED_EXPONENT
 
 
 def _is_number(token: str) -> bool:

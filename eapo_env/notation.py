@@ -1,7 +1,7 @@
-r"""Taking a canonical answer apart: bare lists, sets, tuples, relations, intervals, matrices.
+r"""Parsing a canonical answer into parts: lists, sets, tuples, relations, intervals, matrices.
 
-Every function here reads text and returns its parts; nothing is compared. Linear in the length of
-the text, which is at most 2,000 characters.
+Every function takes text and returns its parts; nothing is compared. Linear in the length of the
+text, which is at most 2,000 characters.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FUNCTION_WORDS = frozenset(
 
 
 def items_of(text: str) -> Sequence[str]:
-    """Return the items of a bare list, a set, or plus-minus; one item for anything else."""
+    """Return the items of a list without brackets, a set, or plus-minus; else the text alone."""
     text = _MEMBER.sub("", text).strip()
     groups = _split(text, ";")
     if len(groups) > 1 and all(len(_split(group, ",")) > 1 for group in groups):
@@ -83,14 +83,14 @@ def _set_body(text: str) -> str | None:
 
 
 def union_parts(items: Sequence[str]) -> Sequence[str]:
-    """Return the parts of a lone union, else the items as they are."""
+    """Return the parts of a union if it is the only item, else the items unchanged."""
     return union_of(items[0]) if len(items) == 1 else items
 
 
 def names_of(items: Sequence[str]) -> list[str]:
-    """Return the names of a list of assignments to different names (`a=1, b=2`), else nothing.
+    """Return the names of a list of assignments to different names (`a=1, b=2`), else [].
 
-    Indexed names (`x_1, x_2`) are one: they number the solutions of an equation.
+    Indexed names (`x_1, x_2`) count as one: they number the solutions of an equation.
     """
     relations = [relation_of(item) for item in items]
     names = [
@@ -100,7 +100,7 @@ def names_of(items: Sequence[str]) -> list[str]:
 
 
 def relation_of(text: str) -> tuple[str, str, str] | None:
-    """Return (left, sign, right) of a text with one relation, or with a chain's ends for `=`."""
+    """Return (left, sign, right) of the last relation of a text, or None without a relation."""
     found = [m for m in RELATION.finditer(text) if _balanced(text[: m.start()])]
     if not found or text.rfind("\\end") > found[-1].start():
         return None
@@ -111,7 +111,10 @@ def relation_of(text: str) -> tuple[str, str, str] | None:
 
 
 def value_of(text: str) -> str:
-    """Return the right side of an equation whose left side names it or is a closed form."""
+    """Return the right side of an equation whose left side is a name or a closed form.
+
+    Any other text is returned unchanged.
+    """
     relation = relation_of(text)
     if relation is None or relation[1] not in ("=", "\\approx"):
         return text
@@ -124,7 +127,7 @@ def value_of(text: str) -> str:
 
 
 def unnamed(text: str) -> str:
-    """Return the right side of `name = value`, else the text as it is."""
+    """Return the right side of `name = value`, else the text unchanged."""
     relation = relation_of(text)
     if relation and relation[1] == "=" and IS_NAME.match(relation[0]):
         return relation[2]
@@ -137,14 +140,14 @@ def _has_variables(text: str) -> bool:
 
 
 def union_of(text: str) -> list[str]:
-    """Return the parts of a union; one part for anything else."""
+    """Return the parts of a union; [text] for anything else."""
     return [part.strip() for part in re.split(r"\\cup(?![A-Za-z])", text)]
 
 
 def as_interval(text: str, other: str) -> str:
-    r"""Return the interval a one-variable inequality with constant bounds describes.
+    r"""Return a one-variable inequality as an interval: `x \ge 5` as `[5,\infty)`.
 
-    Only when the other side is an interval: `x \ge 5` is `[5,\infty)`.
+    Only if `other` is an interval or a double inequality; any other text is returned unchanged.
     """
     if not bracketed(other) and len(RELATION.findall(other)) != 2:
         return text
@@ -187,7 +190,7 @@ def bracketed(text: str) -> tuple[str, list[str]] | None:
 
 
 def cells_of(text: str) -> list[list[str]] | None:
-    """Return the rows of cells of a matrix, or None; determinants are no matrices."""
+    """Return the rows of cells of a matrix; None for anything else, determinants included."""
     match = _ENVIRONMENT.match(text)
     if match is None or match["kind"] in ("vmatrix", "Vmatrix"):
         return None

@@ -1,9 +1,8 @@
-"""Experts behind OpenAI-compatible servers (vLLM, any provider): a pool that survives them.
+"""A pool of experts behind OpenAI-compatible servers (vLLM, any provider) that survives failures.
 
 Whatever a server does (refuse, fail, hang, hang up, answer nonsense), the reply is `Unavailable`
 with a reason, in time. The pool itself is a plain value: connections, the limit on live calls and
-the circuit of an endpoint belong to the running event loop, are opened at the first use, shared by
-every pool that names the same endpoint, and closed when the loop shuts down.
+the circuit of an endpoint belong to the running event loop (`endpoints.py`).
 """
 
 from __future__ import annotations
@@ -13,11 +12,19 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eapo_env.endpoints import Endpoint, Failure, Line, Payload, Refused, close_line, open_line
+from eapo_env.endpoints import (
+    CircuitOpen,
+    Connection,
+    Endpoint,
+    Failure,
+    Payload,
+    close_connection,
+    open_connection,
+)
 from eapo_env.experts import query_rng
 from eapo_env.prompts import encodable
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, positive
 
 SYSTEM_PROMPT = (
     "You are an expert whom a colleague consults on a question that came up in a larger problem."
@@ -27,7 +34,7 @@ SYSTEM_PROMPT = (
 
 
 def read_reply(content: object, model: str) -> ExpertReply:
-    """Return the reply in a decoded chat completion; total, whatever the server sent."""
+    """Return the reply in a decoded chat completion, without reasoning; never raises."""
     match _read_message(content, model):
         case Unavailable() as unavailable:
             return unavailable
@@ -37,9 +44,9 @@ def read_reply(content: object, model: str) -> ExpertReply:
 
 
 def read_with_reasoning(content: object, model: str) -> ExpertReply:
-    """Return the reply with the reasoning before it, as a reasoning model writes both; total.
+    """Return the reply in a decoded chat completion, after its reasoning; never raises.
 
-    Servers send the reasoning within the text, or apart as `reasoning` or `reasoning_content`.
+    Servers send the reasoning within the text, or as `reasoning` or `reasoning_content`.
     """
     match _read_message(content, model):
         case Unavailable() as unavailable:
@@ -52,15 +59,15 @@ def read_with_reasoning(content: object, model: str) -> ExpertReply:
 
 
 def _read_message(content: object, model: str) -> tuple[str, str] | Unavailable:
-    """Return the reasoning that was sent apart, or "", and the text of a chat completion."""
+    """Return the reasoning field of a chat completion, or "", and its text."""
     match content:
         case {
             "choices": [{"message": {"content": str(text)}, "finish_reason": "abort" | "error"}, *_]
         }:
             return Unavailable(f"cut off by the server after {len(text)} characters", model)
         case {"choices": [{"message": {"content": str(text), **rest}}, *_]}:
-            apart = [rest.get(name) for name in ("reasoning", "reasoning_content")]
-            return next((part for part in apart if isinstance(part, str)), ""), text
+            fields = [rest.get(name) for name in ("reasoning", "reasoning_content")]
+            return next((part for part in fields if isinstance(part, str)), ""), text
         case _:
             return Unavailable(f"not a chat completion: {reprlib.repr(content)}", model)
 
@@ -71,36 +78,42 @@ def without_reasoning(text: str) -> str:
 
 
 def by_slot(query: Query, num_experts: int) -> int:
-    """Return the expert of a slot, in turn: parallel queries meet different experts."""
+    """Return the index of an expert by slot (0, 1, ...): parallel queries ask different experts."""
     return query.slot % num_experts
 
 
 def by_question(query: Query, num_experts: int) -> int:
-    """Return an expert such that slots, turns and episodes spread evenly over all of them."""
+    """Return the index of an expert by seed, turn and slot: the load is even over the experts.
+
+    With `by_slot`, a policy that mostly asks one question a turn mostly asks the first expert.
+    """
     return (query.seed + query.turn + query.slot) % num_experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIExperts:
-    """Expert models behind one or several OpenAI-compatible endpoints.
+    """A pool of expert models behind one or several OpenAI-compatible endpoints.
 
     The experts are the models of the endpoints, in order. When the circuit of an expert's endpoint
     is open, the query goes to the next endpoint that serves the same model; an expert is never
-    replaced by another model, which would change the experiment.
+    replaced by another model, which would change the experiment. Connections close when the event
+    loop shuts down; `aclose` closes them earlier.
 
     Args:
-        endpoints: where the experts are.
-        system_prompt: what every expert is told first; empty for none.
+        endpoints: the servers.
+        system_prompt: of every request; "" for none.
         temperature: the experts' sampling temperature.
-        top_p: the experts' nucleus.
+        top_p: the experts' nucleus sampling threshold.
         max_tokens: the most tokens of one reply, reasoning included.
         extra_body: further fields of the request, or other values for these; a field whose value
             is None is not sent.
         seed: derives a sampling seed for each query, sent to the server; None sends no seed.
-        batch_timeout_s: replies that are not there by then are unavailable, and their calls
-            cancelled; those that are there are kept.
-        route: (query, number of experts) -> the index of the expert to ask.
-        read: (decoded chat completion, model) -> the reply in it.
+        batch_timeout_s: timeout of a batch of queries: later replies are unavailable, and their
+            calls cancelled; the others are kept.
+        route: (query, number of experts) -> index of the expert to ask: `by_slot`, `by_question` or
+            a custom function.
+        read: (decoded chat completion, model) -> the reply in it: `read_reply`,
+            `read_with_reasoning` or a custom function.
 
     Raises:
         UserError: no endpoint, or a value out of its range.
@@ -121,15 +134,14 @@ class OpenAIExperts:
         object.__setattr__(self, "endpoints", tuple(self.endpoints))
         if not self.endpoints:
             raise UserError("a pool needs at least one endpoint, not ()")
-        if not self.batch_timeout_s > 0:
-            raise UserError(f"batch_timeout_s must be positive, not {self.batch_timeout_s}")
+        positive(self, "batch_timeout_s")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        """Return the experts' replies in query order; asked in parallel, nothing is raised."""
+        """Return the experts' replies in query order; they are asked in parallel; never raises."""
         if not queries:
             return []
-        lines = {endpoint: await open_line(endpoint) for endpoint in self.endpoints}
-        tasks = [asyncio.create_task(self._ask_one(query, lines)) for query in queries]
+        opened = {endpoint: await open_connection(endpoint) for endpoint in self.endpoints}
+        tasks = [asyncio.create_task(self._ask_one(query, opened)) for query in queries]
         try:
             await asyncio.wait(tasks, timeout=self.batch_timeout_s)
         finally:
@@ -140,9 +152,11 @@ class OpenAIExperts:
     async def aclose(self) -> None:
         """Close the running loop's connections to the endpoints; the next use opens new ones."""
         for endpoint in self.endpoints:
-            await close_line(endpoint)
+            await close_connection(endpoint)
 
-    async def _ask_one(self, query: Query, lines: Mapping[Endpoint, Line | None]) -> ExpertReply:
+    async def _ask_one(
+        self, query: Query, opened: Mapping[Endpoint, Connection | None]
+    ) -> ExpertReply:
         experts = [(model, endpoint) for endpoint in self.endpoints for model in endpoint.models]
         chosen = self.route(query, len(experts)) % len(experts)
         model = experts[chosen][0]
@@ -150,17 +164,17 @@ class OpenAIExperts:
         for name, endpoint in experts[chosen:] + experts[:chosen]:
             if name != model:
                 continue
-            line = lines[endpoint]
-            if line is None:
+            connection = opened[endpoint]
+            if connection is None:
                 return Unavailable(
                     f"the variable {endpoint.api_key_env} is not set or empty", model
                 )
-            match await line.call(body):
+            match await connection.call(body):
                 case Payload(content):
                     return self.read(content, model)
                 case Failure(reason):
                     return Unavailable(reason, model)
-                case Refused():
+                case CircuitOpen():
                     continue
         return Unavailable("the circuit is open: the endpoint did not answer lately", model)
 

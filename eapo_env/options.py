@@ -1,4 +1,4 @@
-"""What users hand to an environment, checked: problems, choices, and the options of a reset."""
+"""Checks of an environment's arguments: problems, choices, and the options of a reset."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from os import PathLike
 from typing import Any
 
 from eapo_env.problems import load_problems
+from eapo_env.reward import Reward
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
+from eapo_env.verifier import Grader
 
 ProblemSource = Sequence[Problem] | str | PathLike[str]
 
@@ -18,24 +20,28 @@ _OPTIONS = ("problem", "problem_id", *_RULES)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise ValueError when the value of an argument is none of the choices."""
+    """Raise a `UserError` if the value of an argument is not among the choices."""
     if value not in choices:
         raise UserError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
-def check_parts(experts: object, rules: object) -> None:
-    """Raise ValueError for experts that cannot be asked, or rules that are none."""
+def check_parts(*, experts: object, rules: object, reward: object, verifier: object) -> None:
+    """Raise UserError for a part of an environment that lacks its protocol's methods."""
     if experts is not None and not hasattr(experts, "ask"):
         raise UserError(f"experts must be a pool with the method ask, not {experts!r:.200}")
     if rules is not None and not isinstance(rules, Rules):
         raise UserError(f"rules must be a Rules value, not {rules!r:.200}")
+    if reward is not None and not isinstance(reward, Reward):
+        raise UserError(f"reward must have the method reward, not be {reward!r:.200}")
+    if verifier is not None and not isinstance(verifier, Grader):
+        raise UserError(f"verifier must have verify, averify and close, not be {verifier!r:.200}")
 
 
 def problems_of(source: ProblemSource) -> tuple[Problem, ...]:
     """Return the problems of a source name, a path or a sequence.
 
     Raises:
-        UserError: no problem, something else among them, or whatever `load_problems` refuses.
+        UserError: no problem, a value that is not a `Problem`, or as `load_problems`.
     """
     if isinstance(source, str | PathLike):
         return load_problems(source)
@@ -49,7 +55,7 @@ def problems_of(source: ProblemSource) -> tuple[Problem, ...]:
 
 
 def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
-    """Return the problems under their ids.
+    """Return the problems by id.
 
     Raises:
         UserError: two have the same id.
@@ -65,12 +71,12 @@ def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
 def read_options(
     options: Mapping[str, Any], rules: Rules, problems: Mapping[str, Problem]
 ) -> tuple[Problem | None, Rules]:
-    """Return the problem that the options of a reset choose, if any, and the episode's rules.
+    """Return the problem that the options of a reset choose, or None, and the episode's rules.
 
     Args:
-        options: `problem_id` or `problem` (None chooses none), and any field of `Rules`.
-        rules: what holds where the options say nothing.
-        problems: what `problem_id` can name.
+        options: `problem_id` or `problem` (None is the default), and any field of `Rules`.
+        rules: the defaults.
+        problems: by id, for `problem_id`.
 
     Raises:
         UserError: an unknown option, or a bad value.

@@ -1,13 +1,14 @@
-"""Problems from named sources, from files, and from hub data sets.
+"""Problems from named sources, files, folders and hub data sets.
 
-Every gold answer is checked here, once: one that the verifier could never confirm is an error now,
-not a reward of 0 for ever. How rows are read, and how their errors name file, line and column,
-stands in `rows.py`.
+Every gold answer is checked when it is loaded: one that the verifier could never confirm is an
+error now, not a reward of 0 throughout training. Rows are read by `rows.py`, whose errors name
+file, line and column.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from os import PathLike
 from pathlib import Path
 
 from eapo_env.answers import extract_answer
-from eapo_env.rows import Row, cell, read_rows
+from eapo_env.rows import PlacedRow, cell, read_rows
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import check_gold
 
-_Found = tuple[str, Problem]  # where it stands, and what was read there
+_Found = tuple[str, Problem]  # its place, for error messages, and the problem
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -42,7 +43,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """A named source: where it is, how it is laid out, and what its text must be freed of."""
+    """A named source: its location, its columns, and how its text is cleaned."""
 
     name: str
     location: str
@@ -91,7 +92,7 @@ _NAMED = (
 )
 _SOURCES = {source.name: source for source in _NAMED}
 SOURCES = (*_SOURCES, "synthetic")
-"""The names `load_problems` knows."""
+"""The named sources of `load_problems`."""
 
 
 def load_problems(
@@ -101,8 +102,9 @@ def load_problems(
     columns: Columns | None = None,
     split: str | None = None,
     subset: str | None = None,
+    limit: int | None = None,
 ) -> tuple[Problem, ...]:
-    """Return the problems of a source, in the order of its rows, with the ids that stand there.
+    """Return the problems of a named source, a file, a folder or a hub data set, in row order.
 
     - a name of `SOURCES`: `"dapo-math-17k"`, `"aime-2024"` and `"aime-2025"` come from the hub,
       `"aimo-2025"` is Kaggle's `reference.csv` and needs `path`, `"sample"` and `"synthetic"`
@@ -117,32 +119,48 @@ def load_problems(
     Args:
         source: a name, a file, a folder, or a hub id.
         path: a local copy of a named source: a file or folder in the same layout.
-        columns: where the problems stand in the rows; those of the named source by default.
-        split: the split of a hub data set or folder; that of the named source, or `"train"`.
-        subset: the configuration of a hub data set that has several.
+        columns: which columns hold the problems; by default those of the named source, else
+            `Columns()`.
+        split: the split of a hub data set or folder; by default that of the named source, else
+            `"train"`.
+        subset: the configuration of a hub data set or folder that has several.
+        limit: keep the first `limit` problems; None keeps all.
 
     Raises:
-        UserError: an unknown source (naming a known one that is alike); a malformed row, an empty
-            or repeated id, or a gold answer that cannot be verified (naming file, line and
-            column); no problem at all.
-        ImportError: `datasets` is needed and not installed.
+        UserError: an unknown source (naming a known one that is alike); a data set, split or subset
+            that cannot be loaded, or a split or subset of a single file; a malformed row, an empty
+            or repeated id, or a gold answer that cannot be verified (naming file, line and column);
+            no problem at all; `datasets` is needed and not installed.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be at least 1, not {limit}")
     if source == "synthetic" and path is None:
+        _refuse("the procedural problems have", columns=columns, split=split, subset=subset)
         from eapo_env.synthetic import synthetic_problems
 
-        return tuple(synthetic_problems())
+        return tuple(synthetic_problems())[:limit]
     layout = _layout(source, path)
+    if Path(layout.location).is_file():
+        _refuse(f"{layout.location} is one file: it has", split=split, subset=subset)
     columns = columns or layout.columns
     rows = read_rows(layout.location, split or layout.split, subset)
     found = _parse(rows, layout, columns)
-    problems = tuple(_checked(_unrepeated(found) if layout.repeats else found, columns))
+    checked = _checked(_unrepeated(found) if layout.repeats else found, columns)
+    problems = tuple(itertools.islice(checked, limit))
     if not problems:
         raise UserError(f"{layout.location} holds no problems")
     return problems
 
 
+def _refuse(where: str, **given: object) -> None:
+    """Raise a `UserError` that names an argument which the source has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"{where} no {name}, and {value!r} was asked for")
+
+
 def _layout(source: str | PathLike[str], path: str | PathLike[str] | None) -> _Source:
-    """Return how to read a source, its location filled in."""
+    """Return the layout of a source, with its location."""
     named = _SOURCES.get(source) if isinstance(source, str) else None
     if named is None:
         if path is not None:
@@ -162,7 +180,7 @@ def _existing(source: str | PathLike[str]) -> str:
     """Return the location of an unnamed source: a file, a folder or a hub id.
 
     Raises:
-        UserError: it is none of them.
+        UserError: it is neither.
     """
     path = Path(source)
     if source and path.exists():
@@ -179,8 +197,8 @@ def _existing(source: str | PathLike[str]) -> str:
     )
 
 
-def _parse(rows: Iterable[Row], layout: _Source, columns: Columns) -> Iterator[_Found]:
-    """Yield every row's problem and where it stands."""
+def _parse(rows: Iterable[PlacedRow], layout: _Source, columns: Columns) -> Iterator[_Found]:
+    """Yield the problem of every row, with its place."""
     for number, (where, row) in enumerate(rows):
         text = {
             "statement": layout.clean_statement(cell(where, row, columns.statement)),
@@ -202,7 +220,7 @@ def _parse(rows: Iterable[Row], layout: _Source, columns: Columns) -> Iterator[_
 
 
 def _unrepeated(found: Iterable[_Found]) -> Iterator[_Found]:
-    """Yield the first problem of each statement, and none of a statement with two answers."""
+    """Yield each statement's first problem; drop statements that have two answers."""
     first: dict[str, _Found] = {}
     contradicted: set[str] = set()
     for where, problem in found:
@@ -213,7 +231,7 @@ def _unrepeated(found: Iterable[_Found]) -> Iterator[_Found]:
 
 
 def _checked(found: Iterable[_Found], columns: Columns) -> Iterator[Problem]:
-    """Yield the problems, their ids found unique and their gold answers verifiable."""
+    """Yield the problems; check that ids are unique and gold answers verifiable."""
     places: dict[str, str] = {}
     for where, problem in found:
         if problem.id in places:

@@ -1,7 +1,7 @@
-"""Every sentence the policy reads: opening prompts, relayed replies, notices (paper Appendix G).
+"""All text that the policy reads in an episode: prompts, relayed replies, notices (Appendix G).
 
-Expert text is data: the grammar's tags inside it are neutralised, so that no reply can close its
-own tag, open a consultation, or speak as the environment; its length is capped with a mark.
+Expert text is data: the grammar's tags inside it are escaped, so that no reply can close its own
+tag, open a consultation, or imitate the environment; a reply that is too long is cut, with a mark.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNENCODABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """The wording, as `str.format` templates; the default is the paper's regime in full sentences.
+    """The prompts, as `str.format` templates; the default is the paper's regime in full sentences.
 
     `training` and `alone` open an episode and see `statement`, `turn_budget`, `queries_per_turn`;
     `reply` sees `slot` (from 1), `expert`, `text`; `unavailable` sees `slot`, and reads the same
@@ -28,7 +28,7 @@ class Prompts:
     `queries_per_turn`; `turns_left` sees `turns_left`; `malformed` and `last_turn` see nothing.
 
     Raises:
-        UserError: a template that asks for anything else.
+        UserError: a template with any other field.
     """
 
     training: str = (
@@ -85,7 +85,7 @@ class Prompts:
         )
 
     def opening(self, problem: Problem, rules: Rules) -> Message:
-        """Return the first message: the evaluation prompt when the rules leave the policy alone."""
+        """Return the opening: the training prompt, or without experts the evaluation prompt."""
         template = self.alone if rules.is_alone else self.training
         return Message(
             "user",
@@ -128,12 +128,12 @@ class Prompts:
 
 
 def neutralise(text: str) -> str:
-    """Return expert text as data: none of the grammar's tags, no null bytes, no lone surrogates."""
+    """Return text with the grammar's tags escaped, without null bytes and lone surrogates."""
     return _UNENCODABLE.sub("\ufffd", _TAG.sub("&lt;", text))
 
 
 def encodable(text: str) -> str:
-    """Return the text with every lone surrogate replaced by U+FFFD, so that UTF-8 can hold it."""
+    """Return text with lone surrogates replaced by U+FFFD, so that UTF-8 can encode it."""
     if text.isascii():
         return text
     return LONE_SURROGATE.sub("\ufffd", text)

@@ -1,49 +1,45 @@
-"""Expert replies in a JSONL file: record them as they come, and replay them later.
+"""Expert replies in a JSON-lines file: recorded as they come, and replayed later.
 
 One line per reply: what was asked (`text`, `statement`, `seed`, `turn`, `slot`), who answered
-(`expert`), and `reply`, or `unavailable` with the reason. Lines are only ever appended; one that
-a crash cut short is dropped.
+(`expert`), and `reply`, or `unavailable` with the reason.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from eapo_env.experts import ExpertPool, query_rng
+from eapo_env.json_lines import JsonLines
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 
-_TAIL_BYTES = 1 << 16
 _Key = tuple[str, str]
 _Recorded = tuple[Query, ExpertReply]
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingExperts:
-    """Experts whose replies are appended to a JSONL file before they are handed on.
+    """Experts whose replies are appended to a JSON-lines file before they are returned.
 
     Several pools, threads and processes may share a file: each batch is one write to its end.
-    A later run goes on with the same file.
+    A later run appends to the same file.
 
     Raises:
-        OSError: from `ask`, when the file cannot be written.
+        UserError: from `ask`, when the file cannot be written.
     """
 
     inner: ExpertPool
     path: str | Path
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        """Return the inner pool's replies, once they are written down."""
+        """Return the inner pool's replies, once they are in the file."""
         replies = await self.inner.ask(queries)
-        lines = [_line(query, reply) for query, reply in zip(queries, replies, strict=True)]
-        _append(Path(self.path), "".join(lines).encode())
+        rows = [_row(query, reply) for query, reply in zip(queries, replies, strict=True)]
+        JsonLines(Path(self.path)).append(*rows)
         return replies
 
 
@@ -56,8 +52,8 @@ class ReplayExperts:
     order of the lines never matters. A query that was never asked is unavailable.
 
     Raises:
-        OSError: from `ask`, when the file cannot be read.
-        UserError: from `ask`, for a line that is no recorded reply; names the file and the line.
+        UserError: from `ask`, for a file that cannot be read, or an invalid line (file and line
+            are named).
     """
 
     path: str | Path
@@ -91,65 +87,28 @@ def _replayed(query: Query, recorded: Sequence[_Recorded]) -> ExpertReply:
     return candidates[int(query_rng(query, 0).integers(len(candidates)))]
 
 
-def _line(query: Query, reply: ExpertReply) -> str:
+def _row(query: Query, reply: ExpertReply) -> dict[str, Any]:
     match reply:
         case Reply():
             answer = {"expert": reply.expert, "reply": reply.text}
         case Unavailable():
             answer = {"expert": reply.expert, "unavailable": reply.reason}
-    return json.dumps({**asdict(query), **answer}) + "\n"
-
-
-def _append(path: Path, lines: bytes) -> None:
-    # One unbuffered write under a lock, so that no two writers mix, or mend the same end.
-    with path.open("ab+", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        whole = _mended(file)
-        if file.write(whole + lines) != len(whole + lines):
-            raise OSError(f"{path}: the disk took only a part of a recording")
-
-
-def _mended(file: FileIO) -> bytes:
-    """Return what a new line needs before it; drop a last line that a crash cut short."""
-    end = start = file.seek(0, os.SEEK_END)
-    tail = b""
-    while start and b"\n" not in tail:
-        size = min(_TAIL_BYTES, start)
-        start -= size
-        file.seek(start)
-        tail = file.read(size) + tail
-    torn = tail.rpartition(b"\n")[2]
-    if torn and _is_torn(torn):
-        file.truncate(end - len(torn))
-        return b""
-    return b"\n" if torn else b""
+    return {**asdict(query), **answer}
 
 
 def _read(path: Path) -> dict[_Key, list[_Recorded]]:
+    if not path.exists():
+        raise UserError(f"there is no recording {path}")
     recording: dict[_Key, list[_Recorded]] = {}
-    *lines, torn = path.read_bytes().split(b"\n")  # a last line without its end was cut short
-    for number, line in enumerate(lines if _is_torn(torn) else [*lines, torn], start=1):
-        if not line.strip():
-            continue
+    for place, row in JsonLines(path).read_with_places():
         try:
-            query, reply = _parse(json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            shown = line[:200].decode("utf-8", "replace")
-            raise UserError(
-                f"{path}, line {number}: not a recorded reply ({error!r}): {shown}"
-            ) from None
+            query, reply = _parse(row)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{place}: not a recorded reply ({error!r}): {row!r:.200}") from None
         recording.setdefault(_key(query), []).append((query, reply))
     for recorded in recording.values():
         recorded.sort(key=lambda pair: (_identity(pair[0]), repr(pair[1])))
     return recording
-
-
-def _is_torn(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return True
-    return False
 
 
 def _parse(row: dict[str, object]) -> _Recorded:

@@ -1,14 +1,28 @@
-"""(episode, correct) -> reward (paper 2.1; the consultation penalty is from its introduction)."""
+"""What a finished episode earns (paper 2.1; the consultation penalty is from its introduction)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from eapo_env.episode import Episode
 from eapo_env.validation import UserError
 
 LARGEST_PENALTY = 0.5
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A reward function; `eapo_env.testing.check_reward` tests an implementation."""
+
+    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
+        """Return what a finished episode earns: finite, and a function of the arguments alone.
+
+        A correct answer never earns less than a wrong one in the same episode. Where no tokens
+        are known, as in `EAPOMathEnv`, `num_policy_tokens` is 0.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +33,8 @@ class Overlong:
     Only tokens that the policy wrote count; an expert's words cost nothing.
 
     Args:
-        limit: where the punishment is full.
-        cushion: so many tokens before the limit it begins.
+        limit: from how many tokens on the punishment is full.
+        cushion: width of the ramp below `limit`, in tokens.
         factor: the full punishment; a correct answer earns 1.
 
     Raises:
@@ -45,7 +59,7 @@ class Overlong:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardRule:
-    """What an episode earns: 1 for a correct answer, 0 otherwise, minus penalties.
+    """The paper's reward: 1 for a correct answer, 0 otherwise, minus penalties.
 
     Args:
         consultation_penalty: taken off per query, at most 0.5 in all, so that a correct answer

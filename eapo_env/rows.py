@@ -1,8 +1,8 @@
-"""Rows of problem files and data sets, each with the place where it stands.
+"""Rows of problem files and data sets, each with its place (file and line) for error messages.
 
-JSONL and CSV are read with the standard library, because a malformed row must be an error that
-names its file, line and column; Parquet files and hub data sets go through `datasets`, imported
-on use, and their errors name the row.
+JSONL and CSV are read with the standard library, because the error of a malformed row must name its
+file, line and column; Parquet files and hub data sets are read with `datasets`, imported on use,
+and their errors name the row.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pathlib import Path
 from eapo_env.types import LONE_SURROGATE
 from eapo_env.validation import UserError
 
-Row = tuple[str, Mapping[str, object]]
-"""Where a row stands ("file.csv, line 7"), and its values by column."""
+PlacedRow = tuple[str, Mapping[str, object]]
+"""The place of a row ("file.csv, line 7"), and its values by column."""
 
 _ABSENT = object()
 
 
-def read_rows(location: str, split: str, subset: str | None = None) -> Iterator[Row]:
+def read_rows(location: str, split: str, subset: str | None = None) -> Iterator[PlacedRow]:
     """Yield the rows of a .jsonl, .csv or .parquet file, of a folder, or of a hub data set.
 
     Args:
         location: the file, the folder (laid out like a hub data set), or the hub id.
-        split: which split of a folder or hub data set.
-        subset: which configuration of a hub data set that has several.
+        split: of a folder or hub data set.
+        subset: configuration of a folder or hub data set that has several.
 
     Raises:
-        UserError: a malformed row, or a file of another kind.
-        ImportError: `datasets` is needed and not installed.
+        UserError: a malformed row, a file of another kind, a data set that cannot be loaded, or
+            `datasets` is needed and not installed.
     """
     path = Path(location)
     match path.suffix:
@@ -61,7 +61,7 @@ def _lines(path: Path) -> Iterator[str]:
                 ) from None
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path) -> Iterator[PlacedRow]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
@@ -78,8 +78,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         yield f"{path}, line {number}", row
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a CSV file with the line each one starts on; a cell may span lines."""
+def _csv_rows(path: Path) -> Iterator[PlacedRow]:
+    """Yield the rows of a CSV file with the line on which each starts; a cell may span lines."""
     reader = csv.reader(_lines(path), strict=True)
     header: list[str] = []
     while True:
@@ -106,12 +106,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _dataset_rows(
     location: str, split: str, subset: str | None, builder: str | None = None
-) -> Iterator[Row]:
+) -> Iterator[PlacedRow]:
     """Yield the rows of a hub data set, of a folder like one, or of a file read by `builder`."""
     try:
         import datasets
     except ImportError:
-        raise ImportError(
+        raise UserError(
             f"reading {location!r} needs the datasets package: pip install datasets"
         ) from None
     try:
@@ -119,7 +119,7 @@ def _dataset_rows(
             data = datasets.load_dataset(builder, data_files=location, split=split)
         else:
             data = datasets.load_dataset(location, subset, split=split)
-    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise UserError(f"{location}: {error}") from error
     numbers = itertools.count(1)
     for batch in data.iter(batch_size=1000):
@@ -131,7 +131,7 @@ def cell(where: str, row: Mapping[str, object], column: str) -> str:
     """Return the text of a column of a row; dots lead into nested values (`prompt.0.content`).
 
     Raises:
-        UserError: no such column, or neither text that UTF-8 can hold nor a finite number.
+        UserError: no such column, or neither text that UTF-8 can encode nor a finite number.
     """
     value = _nested(row, column)
     if value is _ABSENT:

@@ -1,9 +1,9 @@
-"""UnicodeText: the space of all strings that UTF-8 can hold, for observations and actions.
+"""`UnicodeText`: the Gymnasium space of all strings that UTF-8 can encode.
 
-Gymnasium's `Text` knows only a fixed alphabet, reads every character in a Python loop, and under
-`AsyncVectorEnv`'s shared memory returns the character "0" for ever without an error. Here
-membership is a matter of type, length and encoding; text never flattens to numbers; and shared
-memory is refused aloud.
+Gymnasium's `Text` has a fixed alphabet, checks every character in a Python loop, and under
+`AsyncVectorEnv`'s shared memory returns the character "0" for every string, without an error. Here
+membership depends on type, length and encoding; text never flattens to numbers; and shared memory
+is refused with an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gymnasium.spaces import Text
 from gymnasium.spaces.utils import flatdim, flatten, flatten_space, unflatten
 from gymnasium.vector.utils import batch_differing_spaces, create_shared_memory
 
-MAX_CHARS = 2**31 - 1
+_MAX_LENGTH = 2**31 - 1
 SAMPLE_CHARS = 64
 SAMPLE_ALPHABET = "abcdefghijklmnopqrstuvwxyz 0123456789\n+-*/=<>(){}\\$.,?éαπ∑√≤∞ℝ𝔽😀"
 
@@ -24,21 +24,21 @@ _Choice = tuple[int | None, Any] | None  # gymnasium's mask: a length, and weigh
 
 
 class UnicodeText(Text):
-    """The strings of `min_length` to `max_length` characters that UTF-8 can encode.
+    """The space of strings of `min_length` to `max_length` characters that UTF-8 can encode.
 
-    Every character counts, but for lone surrogates. Two such spaces are equal when their lengths
+    All characters are allowed except lone surrogates. Two such spaces are equal if their lengths
     are. `sample` draws short strings from `SAMPLE_ALPHABET`: a uniform length up to `max_length`
     would be gigabytes.
 
     Args:
         max_length: the most characters.
         min_length: the fewest characters.
-        seed: the seed, or the generator, of `sample`.
+        seed: random seed or generator of `sample`.
     """
 
     def __init__(
         self,
-        max_length: int = MAX_CHARS,
+        max_length: int = _MAX_LENGTH,
         *,
         min_length: int = 0,
         seed: int | np.random.Generator | None = None,

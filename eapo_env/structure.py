@@ -1,11 +1,12 @@
-r"""Equality of answers by their structure: lists, sets, tuples, intervals, matrices, relations.
+r"""Equality of answers by structure: lists, sets, tuples, intervals, matrices, relations.
 
-`equivalent` takes two canonical texts apart and compares what they are made of. How two scalars
-compare is an argument: with `exact_scalar` (no sympy) the caller's process decides most answers;
-a worker passes one that also proves symbolic equality. None means undecided by those means.
+`equivalent` parses two canonical texts and compares their parts. The comparison of two scalars is
+an argument: with `exact_scalar` (no sympy) the caller's process decides most answers; a worker
+passes one that also proves symbolic equality. None means that this comparison cannot decide.
 
-A bare list (`1, 2`), joined by commas, `and` or `or`, has no order, nor has a set; a tuple, an
-interval and a matrix have. `x = 5` is its value where the left side merely names it.
+A list without brackets (`1, 2`), joined by commas, `and` or `or`, is unordered, like a set; a
+tuple, an interval and a matrix are ordered. `x = 5` is compared by its value if the left side is a
+mere name.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from eapo_env.notation import (
 
 Factor = Literal["one", "positive", "any"]
 Scalar = Callable[[str, str, Factor], bool | None]
-"""Compares (answer, gold), equal up to a constant factor: 1, any positive, any but zero."""
+"""(answer, gold, factor) -> whether they are equal up to a factor: 1, positive, or non-zero."""
 
 _WORDS = re.compile(r"\A[A-Za-z][A-Za-z' .()-]{0,80}\Z")
 _CHOICE = re.compile(r"\A[(\[]? ?([A-Ja-j]) ?[)\]]?\.?\Z")
@@ -47,7 +48,7 @@ _SUBSCRIPT = re.compile(r"_\{(\w)\}")
 
 
 def exact_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | None:
-    """Return whether two plain numbers are equal, or None when either is not a plain number."""
+    """Return whether two plain numbers are equal; None if either is not a plain number."""
     if factor != "one":
         return None
     a, g = number(answer), number(gold)
@@ -57,7 +58,7 @@ def exact_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | None:
 
 
 def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
-    """Return whether two canonical texts are the same answer; None when `scalar` cannot tell."""
+    """Return whether two canonical texts are the same answer; None if `scalar` cannot decide."""
     if _same_text(answer, gold):
         return _says_something(gold)
     exact = exact_scalar(answer, gold)
@@ -70,7 +71,7 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
 
 
 def _same_text(answer: str, gold: str) -> bool:
-    """Return whether two texts differ at most in spaces that separate nothing."""
+    """Return whether two texts are equal up to spaces without meaning."""
     return answer == gold or _without_spaces(answer) == _without_spaces(gold)
 
 

@@ -1,4 +1,4 @@
-r"""Equality of two scalar expressions by sympy, for use inside a killable worker only.
+r"""Equality of two scalar expressions by sympy, only for use inside a killable worker.
 
 math-verify parses; equality is then decided here, independently: two constants must agree to 50
 digits, two expressions at several points. Nothing here limits time or memory, and nothing evaluates
@@ -66,10 +66,11 @@ def symbolic_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | No
 
 
 def _is_unevaluated(answer: str, gold: str) -> bool:
-    """Return whether the answer leaves to be computed what the gold answer has computed.
+    """Return whether the answer leaves a computation undone that the gold answer has done.
 
-    A sum, limit, integral, binomial and the like for a gold constant without one; for an integer
-    also a power or factorial of numbers. Accepting these would reward restating the problem.
+    For a gold constant, that is a sum, limit, integral, binomial or similar which the constant does
+    not have; for an integer also a power or factorial of numbers. Accepting these would reward
+    restating the problem.
     """
     if _VARIABLE.search(_bare(gold)) or _OPERATOR.search(gold):
         return False

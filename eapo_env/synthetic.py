@@ -1,4 +1,4 @@
-"""Procedural problems and their expert: the embedded default, complete without any download.
+"""Procedural problems and an expert that solves them: the default, without any download.
 
 A problem is a sum of brackets modulo 100, `a:((47+8)*6) b:((12*9)-5) a+b mod 100`: every bracket
 is a chain of single steps, and the brackets can be worked out, or asked about, independently. So
@@ -66,7 +66,7 @@ class BracketSum:
 
     @property
     def parts(self) -> dict[str, Bracket]:
-        """The brackets by their names: a, b, c, ..."""
+        """The brackets by name: a, b, c, ..."""
         return dict(zip(string.ascii_lowercase, self.brackets, strict=False))
 
     @property
@@ -77,7 +77,7 @@ class BracketSum:
 
     @property
     def value(self) -> int:
-        """The answer."""
+        """The answer, modulo 100."""
         return sum(bracket.value for bracket in self.brackets) % MODULUS
 
 
@@ -93,7 +93,7 @@ def random_sum(rng: np.random.Generator, *, brackets: int, operations: int) -> B
 
 
 def read_sum(statement: str) -> BracketSum | None:
-    """Return the problem that a statement states, or None where it states none; total."""
+    """Return the problem of a statement, or None if it is not a procedural one; never raises."""
     parts = [_WRITTEN_BRACKET.fullmatch(part) for part in statement.split(" ")[:-2]]
     brackets = [_read_bracket(part[1]) for part in parts if part]
     found = BracketSum(tuple(brackets[:MOST_BRACKETS]))
@@ -106,10 +106,10 @@ def synthetic_problems(
     """Return distinct procedural problems; the same arguments give the same problems.
 
     Args:
-        num_problems: how many.
+        num_problems: the number of problems.
         brackets: independent parts of each problem, at least 1; each can be asked about.
         operations: steps in each part, at least 1.
-        seed: which problems.
+        seed: random seed of the problems.
 
     Raises:
         UserError: a number below 1, more brackets than there are letters to name them, or more
@@ -146,10 +146,13 @@ def synthetic_problems(
 def synthetic_experts(
     error_rate: float = 0.0, *, seed: int = 0, parts_only: bool = False
 ) -> ExpertPool:
-    """Return the expert of these problems: it works out whole problems and parts alike.
+    """Return the expert on these problems, which solves whole problems and parts.
 
-    With an `error_rate` above 0, each reply is wrong with that probability. With `parts_only` it
-    answers no question but one about a single bracket, so that nobody can hand it a whole problem.
+    Args:
+        error_rate: probability that a reply is wrong.
+        seed: random seed of the errors.
+        parts_only: answer only questions about a single bracket, so that the policy cannot
+            delegate a whole problem.
     """
     expert = ScriptedExperts(work_out_part if parts_only else work_out, names=("calculator",))
     if not error_rate:
@@ -158,7 +161,7 @@ def synthetic_experts(
 
 
 def work_out(query: Query) -> str | None:
-    """Return the value modulo 100 of what the question asks for last; None without an expression.
+    """Return the value modulo 100 of the last expression in a question; None without one.
 
     Parts may be named and used: `a:(2+3) b:(4*5) a*b` is answered `00`, and `b:(4*5)` alone
     `b=20`. Values have two digits, as residues modulo 100 do.
@@ -167,7 +170,7 @@ def work_out(query: Query) -> str | None:
     answer = None
     text = _MODULO.sub("", query.text[:_LONGEST_QUESTION])
     for name, expression in _QUESTION.findall(text):
-        value = evaluate(expression.strip(), known)
+        value = evaluate_expression(expression.strip(), known)
         if value is not None:
             answer = f"{name}={value:02}" if name else f"{value:02}"
             known |= {name: value}
@@ -175,15 +178,15 @@ def work_out(query: Query) -> str | None:
 
 
 def work_out_part(query: Query) -> str | None:
-    """Return what `work_out` does if the question is one chain of operations, like a bracket."""
+    """Return the value like `work_out` if the question is a single bracket, else None."""
     found = _QUESTION.findall(_MODULO.sub("", query.text[:_LONGEST_QUESTION]))
     if len(found) != 1 or not _is_chain(found[0][1].strip()):
         return None
     return work_out(query)
 
 
-def evaluate(expression: str, known: Mapping[str, int] | None = None) -> int | None:
-    """Return the value modulo 100 of an expression in `+-*`, or None when it is none; never raises.
+def evaluate_expression(expression: str, known: Mapping[str, int] | None = None) -> int | None:
+    """Return the value modulo 100 of an expression in `+-*`; None if it is invalid; never raises.
 
     `known` holds the values of the names that may occur in it.
     """
@@ -197,7 +200,7 @@ def evaluate(expression: str, known: Mapping[str, int] | None = None) -> int | N
 
 def _is_chain(expression: str) -> bool:
     """Return whether every operation of an expression has a single number on its right."""
-    if evaluate(expression) is None:
+    if evaluate_expression(expression) is None:
         return False
     node = ast.parse(_LEADING_ZEROS.sub("", expression), mode="eval").body
     while isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant):
@@ -233,4 +236,4 @@ def _value(node: ast.expr, known: Mapping[str, int]) -> int:
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _value(left, known) * _value(right, known) % MODULUS
         case _:
-            raise UserError("not an expression in + - *")
+            raise ValueError("not an expression in + - *")

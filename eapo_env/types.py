@@ -1,6 +1,6 @@
-"""The nouns of the environment: problems, messages, queries, replies, consultations, rules.
+"""The data types of the environment: problems, messages, queries, replies, consultations, rules.
 
-Every value here is frozen and compares by content. What an episode does with them stands in
+Every value here is frozen and compares by content. What an episode does with them is defined in
 `episode.py`; the words are those of `docs/glossary.md`.
 """
 
@@ -12,17 +12,17 @@ from enum import StrEnum
 from numbers import Integral
 from typing import Literal
 
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, probability
 
 Role = Literal["user", "assistant"]
 Gate = Literal["pre", "post"]
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""What a Python string can hold and UTF-8 cannot."""
+"""A character that a Python string can hold and UTF-8 cannot."""
 
 
 class StopReason(StrEnum):
-    """Why an episode ended; exactly one for every finished episode."""
+    """The reason why an episode ended; every finished episode has exactly one."""
 
     ANSWERED = "answered"
     """The policy committed to an answer."""
@@ -63,7 +63,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the history: who wrote it, and its text."""
+    """One message of the history: the role of its author, and its text."""
 
     role: Role
     content: str
@@ -74,8 +74,8 @@ class Query:
     """One question to one expert.
 
     `text` is what the policy wrote; `statement` is the problem it is working on, for experts that
-    want the context. `seed`, `turn` and `slot` name the question uniquely within a run, so that an
-    expert's luck can be a function of the question alone, whatever batch it arrives in.
+    want the context. `seed`, `turn` and `slot` identify the question within a run: an expert that
+    derives its random seed from them gives the same reply in whatever batch the question arrives.
     """
 
     text: str
@@ -87,7 +87,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an expert answered, and the expert's name."""
+    """An expert's answer, and the expert's name."""
 
     expert: str
     text: str
@@ -95,7 +95,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """A reply that never came. The reason is for the records; the policy never reads it."""
+    """A query without an answer. The reason is for the records; the policy never reads it."""
 
     reason: str
     expert: str = ""
@@ -106,7 +106,7 @@ ExpertReply = Reply | Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Consultation:
-    """The queries of one turn, which of them the gate accepts, and (once received) the replies.
+    """The queries of one turn, the gate's decisions on them, and (once received) the replies.
 
     `accepted` is drawn before anything is asked, one decision per query, in query order.
     `replies` is empty while the consultation is pending, else one per query.
@@ -119,13 +119,13 @@ class Consultation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What one episode allows; fixed while it lasts, and recorded with it.
+    """The rules of one episode: turns, experts, acceptance rate, length of replies.
 
     Args:
         turn_budget: the most turns the episode may take, at least 1 (paper 2.3: initial value 4).
         acceptance_rate: p_s, the probability that an expert reply enters the history (2.3).
         queries_per_turn: M, the most experts asked in parallel (2.3: 3); 0 means no experts.
-        max_reply_chars: a longer reply is cut there, visibly.
+        max_reply_chars: a longer reply is cut there, with a mark.
 
     Raises:
         UserError: a value out of its range.
@@ -141,14 +141,9 @@ class Rules:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise UserError(f"{name} must be a whole number, not {value!r}")
-        if self.turn_budget < 1:
-            raise UserError(f"turn_budget must be at least 1, not {self.turn_budget}")
-        if not 0.0 <= self.acceptance_rate <= 1.0:
-            raise UserError(f"acceptance_rate must be in [0, 1], not {self.acceptance_rate}")
-        if self.queries_per_turn < 0:
-            raise UserError(f"queries_per_turn must be at least 0, not {self.queries_per_turn}")
-        if self.max_reply_chars < 1:
-            raise UserError(f"max_reply_chars must be at least 1, not {self.max_reply_chars}")
+        at_least(1, self, "turn_budget", "max_reply_chars")
+        at_least(0, self, "queries_per_turn")
+        probability(self, "acceptance_rate")
 
     @classmethod
     def alone(cls) -> Rules:

@@ -2,8 +2,8 @@
 
 In a step every sub-environment's completion is parsed first, then the queries of all go to the
 experts as one batch, then the answers of all go to the verifier as one batch, and the outcomes
-are applied in index order. Lock-step is what the interface asks for; a learner that wants nobody
-to wait for the slowest uses `step_one` and `reset_one` instead.
+are applied in index order. The interface demands lock-step; for episodes at their own pace, play
+each in a coroutine with `play_episode` (`driver.py`) or `EAPOMathEnv.step_async`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from eapo_env.env import EAPOMathEnv, Info, StepResult, Turn
+from eapo_env.env import EAPOMathEnv, StepResult, Turn
 from eapo_env.event_loop import run
 from eapo_env.types import Rules
+from eapo_env.validation import UserError
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -30,7 +31,7 @@ Seeds = int | Sequence[int | None] | None
 
 
 class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt.NDArray[Any]]):
-    """`num_envs` episodes of `EAPOMathEnv`, value for value what a `SyncVectorEnv` of them gives.
+    """`num_envs` copies of `EAPOMathEnv` that step together, with the values of a `SyncVectorEnv`.
 
     Args:
         num_envs: the number of sub-environments.
@@ -41,7 +42,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         settings: the arguments of `EAPOMathEnv`, shared by all.
 
     Raises:
-        ValueError: no sub-environment, or a bad value.
+        UserError: no sub-environment, or an invalid argument.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -57,7 +58,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         **settings: Any,
     ) -> None:
         if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, not {num_envs}")
+            raise UserError(f"num_envs must be at least 1, not {num_envs}")
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
@@ -82,7 +83,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
                 sub-environment (None draws one); `reset_mask`, a boolean array of those to reset.
 
         Raises:
-            ValueError: an unknown option, or a bad value.
+            UserError: an unknown option, or an invalid value.
         """
         shared = dict(options or {})
         mask = self._mask(shared.pop("reset_mask", None))
@@ -102,7 +103,8 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
 
         Raises:
             ResetNeeded: an episode is missing, or is over and this mode does not reset it here.
-            ValueError: not one string per sub-environment. Nothing has changed then.
+            UserError: not one string per sub-environment. Nothing has changed then.
+            ValueError: the expert pool broke its protocol.
         """
         turns = self._begin_turns(actions)
         results = self._wait_for(turns)
@@ -119,23 +121,6 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
                 _, info = env.reset()
             infos = self._add_info(infos, info, index)
         return self._observations(), rewards, terminations, truncations, infos
-
-    async def step_one(self, index: int, action: str) -> StepResult:
-        """Return what sub-environment `index` alone makes of a completion.
-
-        Nothing resets by itself here: `reset_one` does. So each episode can be a coroutine of its
-        own, and neither a slow nor a finished sub-environment costs the policy a call.
-
-        Raises:
-            ResetNeeded, ValueError, RuntimeError: as `EAPOMathEnv.step_async`.
-        """
-        return await self.envs[index].step_async(action)
-
-    def reset_one(
-        self, index: int, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[str, Info]:
-        """Return the observation and info of a fresh episode in sub-environment `index`."""
-        return self.envs[index].reset(seed=seed, options=options)
 
     @property
     def rules(self) -> tuple[Rules, ...]:
@@ -167,10 +152,10 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
     def _begin_turns(self, actions: Sequence[str]) -> list[Turn | None]:
         """Return every live sub-environment's turn, None for those that this step resets."""
         if isinstance(actions, str) or len(actions) != self.num_envs:
-            raise ValueError(f"{self.num_envs} actions are needed, not {actions!r:.200}")
+            raise UserError(f"{self.num_envs} actions are needed, not {actions!r:.200}")
         for action in actions:
             if not isinstance(action, str):
-                raise ValueError(f"every action must be a string, not {action!r:.200}")
+                raise UserError(f"every action must be a string, not {action!r:.200}")
         over = [env.episode.stop_reason is not None for env in self.envs]
         if any(over) and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"these episodes are over: {[i for i, o in enumerate(over) if o]}")
@@ -213,7 +198,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         if values is None:
             return [None] * self.num_envs
         if isinstance(values, str) or len(values) != self.num_envs:
-            raise ValueError(f"{name} must hold {self.num_envs} values, not {values!r:.200}")
+            raise UserError(f"{name} must hold {self.num_envs} values, not {values!r:.200}")
         return values
 
     def _mask(self, mask: object) -> Bools:
@@ -225,7 +210,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
             or mask.dtype != np.bool_
             or not mask.any()
         ):
-            raise ValueError(
+            raise UserError(
                 f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in"
                 f" it, not {mask!r}"
             )

@@ -1,10 +1,10 @@
-r"""Is this response right? The one place that decides, in this process or in a killable worker.
+r"""Grading: whether a response's final answer equals the gold answer.
 
 A check goes through: extraction of the final answer, identical text, exact numbers and structure
 (`equivalence.py`, `structure.py`; microseconds, no sympy), static limits (`limits.py`), and only
 then sympy in a helper process (`worker_pool.py`), under limits of time and memory.
 
-Policies: answers inside `<think>` do not count; for an integer gold an unevaluated closed form
+Conventions: answers inside `<think>` do not count; for an integer gold an unevaluated closed form
 (`2^{10}`, `\sum_{k=1}^{100} k^2`) is wrong, since it may only restate the problem; a hedge
 (`42 \text{ or } 43`) is a list and so equals no single number.
 """
@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache, partial
+from typing import Protocol, runtime_checkable
 
 from eapo_env.answers import closing_claim, extract_answer
 from eapo_env.equivalence import canonical
-from eapo_env.limits import MAX_CHARS, is_too_complex
+from eapo_env.limits import MAX_ANSWER_CHARS, is_too_complex
 from eapo_env.structure import equivalent, exact_scalar
 from eapo_env.validation import UserError
 from eapo_env.worker_pool import WorkerPool
@@ -57,11 +58,29 @@ _CORRECT, _WRONG = _VERDICTS[Status.CORRECT], _VERDICTS[Status.WRONG]
 _NO_ANSWER, _TOO_COMPLEX = _VERDICTS[Status.NO_ANSWER], _VERDICTS[Status.TOO_COMPLEX]
 
 Pairs = Sequence[tuple[str, str]]
+"""(response, gold answer) pairs."""
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """What grades responses; `eapo_env.testing.check_grader` tests an implementation."""
+
+    def verify(self, pairs: Pairs) -> Sequence[Verdict]:
+        """Return one verdict per (response, gold answer) pair, in order; no text raises."""
+        ...
+
+    async def averify(self, pairs: Pairs) -> Sequence[Verdict]:
+        """Return what `verify` returns, without blocking the event loop; any number at a time."""
+        ...
+
+    def close(self) -> None:
+        """Free what the grader holds; may be called twice."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verifier:
-    """Checks responses against gold answers.
+    """The grader of mathematical answers: exact numbers at once, the rest by computer algebra.
 
     A cheap value: it compares by its settings, and copies or pickles without its workers, which
     start on the first check that needs one. Any thread, event loop or forked process may use it.
@@ -96,30 +115,30 @@ class Verifier:
 
         No text raises. A RuntimeError says that the helper process cannot be started at all.
         """
-        verdicts = [_response_verdict(response, gold) for response, gold in pairs]
-        answers = [(final_answer(r), g) for (r, g), v in zip(pairs, verdicts, strict=True) if not v]
-        return self._completed(verdicts, answers)
+        answers = _answers(pairs)
+        return self._completed(answers, _quick_verdicts(answers))
 
     async def averify(self, pairs: Pairs) -> list[Verdict]:
         """Return what `verify` returns, without blocking the event loop."""
-        verdicts = [_response_verdict(response, gold) for response, gold in pairs]
+        answers = _answers(pairs)
+        verdicts = _quick_verdicts(answers)
         if None not in verdicts:
             return [verdict for verdict in verdicts if verdict]
-        return await asyncio.to_thread(self.verify, pairs)
+        return await asyncio.to_thread(self._completed, answers, verdicts)
 
     def equivalent(self, pairs: Pairs) -> list[Verdict]:
         r"""Return one verdict per (answer, gold) pair of bare answers, as if each were boxed."""
-        verdicts = [_answer_verdict(answer, gold) for answer, gold in pairs]
-        answers = [(a, g) for (a, g), v in zip(pairs, verdicts, strict=True) if v is None]
-        return self._completed(verdicts, answers)
+        return self._completed(pairs, _quick_verdicts(pairs))
 
-    def _completed(
-        self, verdicts: list[Verdict | None], answers: Sequence[tuple[str | None, str]]
-    ) -> list[Verdict]:
-        if not answers:
-            return [verdict for verdict in verdicts if verdict]
-        slow = iter(self._pool.check([(answer or "", gold) for answer, gold in answers]))
-        return [verdict or _VERDICTS[Status(next(slow))] for verdict in verdicts]
+    def _completed(self, answers: _Answers, verdicts: Sequence[Verdict | None]) -> list[Verdict]:
+        """Return the verdicts, those that are None filled in by a worker."""
+        slow = [
+            (answer or "", gold)
+            for (answer, gold), verdict in zip(answers, verdicts, strict=True)
+            if verdict is None
+        ]
+        outcomes = iter(self._pool.check(slow) if slow else ())
+        return [verdict or _VERDICTS[Status(next(outcomes))] for verdict in verdicts]
 
     def close(self) -> None:
         """Stop the workers; a later check starts new ones."""
@@ -153,7 +172,7 @@ def check_gold(answer: str) -> None:
     Raises:
         UserError: an empty answer, one beyond the static limits, or unbalanced brackets.
     """
-    text = canonical(answer) if len(answer) <= MAX_CHARS else ""
+    text = canonical(answer) if len(answer) <= MAX_ANSWER_CHARS else ""
     if not any(character.isalnum() for character in text):
         raise UserError(f"no answer can be read in {answer[:200]!r}")
     if exact_scalar(text, text) is None and is_too_complex(text):
@@ -162,16 +181,25 @@ def check_gold(answer: str) -> None:
         raise UserError(f"unbalanced braces in the answer {answer[:200]!r}")
 
 
-def _response_verdict(response: str, gold: str) -> Verdict | None:
-    answer = final_answer(response)
-    return _NO_ANSWER if answer is None else _answer_verdict(answer, gold)
+_Answers = Sequence[tuple[str | None, str]]
+"""(final answer, gold answer) pairs; None for a response without an answer."""
 
 
-def _answer_verdict(answer: str, gold: str) -> Verdict | None:
-    """Return the verdict this process can give; None when it takes sympy."""
+def _answers(pairs: Pairs) -> _Answers:
+    return [(final_answer(response), gold) for response, gold in pairs]
+
+
+def _quick_verdicts(answers: _Answers) -> list[Verdict | None]:
+    """Return the verdicts that this process can give; None where it takes sympy."""
+    return [
+        _NO_ANSWER if answer is None else _quick_verdict(answer, gold) for answer, gold in answers
+    ]
+
+
+def _quick_verdict(answer: str, gold: str) -> Verdict | None:
     if gold.isdigit() and gold.isascii() and answer.isdigit() and answer.isascii():
         return _CORRECT if answer.lstrip("0") == gold.lstrip("0") else _WRONG
-    if len(answer) > MAX_CHARS:
+    if len(answer) > MAX_ANSWER_CHARS:
         return _CORRECT if answer.strip() == gold.strip() else _TOO_COMPLEX
     return _settled(answer, gold)
 

@@ -2,8 +2,8 @@
 
 Run by path as a program (`verifier.py` does); never imported by the package. A line of JSON on
 standard input, `[answer, gold]`, is acknowledged at once and answered by one line with a status.
-The child that does the work may use so much CPU time and address space, twice that in wall time,
-and no file; it dies with this process, and this process with its parent.
+The child that does the work has limits on CPU time, address space and wall time (twice the CPU
+time), and may open no file; it dies with this process, and this process with its parent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WARM_UP = (
 )
 
 
-def serve(check: Check, *, cpu_s: float, memory_bytes: int, channel: int) -> None:
+def answer_requests(check: Check, *, cpu_s: float, memory_bytes: int, channel: int) -> None:
     """Answer requests from standard input on `channel` until the parent closes it or is gone."""
     parent = os.getppid()
     os.write(channel, READY)
@@ -105,7 +105,7 @@ def _outcome(child: int, reader: int, wall_s: float) -> str:
 
 
 def _confine(cpu_s: float, memory_bytes: int) -> None:
-    """Limit this process; the default action of the timer's signal ends it, whatever it runs."""
+    """Limit this process; the default action of the timer's signal ends it."""
     _die_with_parent()
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
@@ -155,7 +155,7 @@ def _main() -> None:
     ctypes.CDLL(None)
     gc.collect()
     gc.freeze()
-    serve(check, cpu_s=cpu_s, memory_bytes=memory_bytes, channel=channel)
+    answer_requests(check, cpu_s=cpu_s, memory_bytes=memory_bytes, channel=channel)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Killable helper processes that check answers: started on first use, replaced when they fail.
 
 The pool is shared by all threads of a process. A helper is leased for one check at a time, and a
-batch is spread over the helpers that are free. A helper that died or does not acknowledge a
-request is replaced and the check repeated, so that its fate changes no verdict. After a fork the
-child starts helpers of its own.
+batch is spread over the free helpers. A helper that died or does not acknowledge a request is
+replaced and the check repeated, so that a lost helper changes no verdict. After a fork the child
+starts its own helpers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 
 class _HelperError(Exception):
-    """A helper died, hung, or could not start; the check itself is not to blame."""
+    """A helper died, hung, or could not start, for a reason other than its check."""
 
 
 class _Helper:
@@ -75,7 +75,7 @@ class _Helper:
         return READY not in self.waiting_for
 
     def read(self) -> str | None:
-        """Take in what the helper wrote; return the status once it is complete."""
+        """Read the helper's output; return the status once it is complete."""
         received = os.read(self.replies.fileno(), 4096)
         if not received:
             raise _HelperError
@@ -105,7 +105,7 @@ class _Helper:
 
 
 class WorkerPool:
-    """At most `num_workers` helpers, and the threads that wait for one."""
+    """A pool of at most `num_workers` helper processes, shared by threads."""
 
     def __init__(self, *, cpu_s: float, memory_bytes: int, num_workers: int) -> None:
         self._cpu_s, self._memory_bytes, self._num_workers = cpu_s, memory_bytes, num_workers
@@ -153,7 +153,7 @@ class WorkerPool:
         return statuses
 
     def close(self) -> None:
-        """Stop every helper; checks that are under way go on with new ones."""
+        """Stop every helper; running checks continue with new ones."""
         with self._free:
             idle, self._idle = self._idle, []
             leased = self._helpers.difference(idle)
@@ -164,7 +164,7 @@ class WorkerPool:
             helper.process.kill()
 
     def forget(self) -> None:
-        """Drop what was inherited by fork: the helpers, and locks that other threads held."""
+        """Drop what a fork inherited: the helpers, and locks that other threads held."""
         for helper in list(self._helpers):
             helper.forget()
         self._finalizer.detach()

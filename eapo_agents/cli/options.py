@@ -1,4 +1,4 @@
-"""What the commands have in common: options, presets, the table of finished runs."""
+"""What several commands share: options, presets, the run that a command trains."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eapo_env.validation import UserError
+from eapo_agents import methods, training
 
 if TYPE_CHECKING:
-    from eapo_agents.training import Run, TrainConfig
-
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-PRESET_HELP = "whose settings to take for a model; a run has its own"
+INTERRUPTED = 130
+"""The exit status of a command that was interrupted and has saved its work: 128 + SIGINT."""
+
+MODEL_HELP = 'a run folder, a model folder or hub id, or "embedded"'
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="change a setting; may be repeated; eapo settings lists all",
+    )
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Add `--preset`."""
+    parser.add_argument(
+        "--preset",
+        default="embedded",
+        help="whose settings to take for a model; a run has its own",
     )
 
 
@@ -40,6 +50,18 @@ def add_problems(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_report_file(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+
+
+def add_experts(parser: argparse.ArgumentParser) -> None:
+    """Add what names experts: `--preset`, `--pool` and `--set`."""
+    add_preset(parser)
+    parser.add_argument("--pool", help="which served experts: 7B+14B+32B, or 32B x3")
+    add_settings(parser)
+
+
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add `--runs`."""
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
@@ -47,60 +69,46 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def add_resume(parser: argparse.ArgumentParser) -> None:
     """Add `--resume`."""
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to go on with")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to resume")
 
 
-def resumed(options: argparse.Namespace) -> Run | None:
-    """Return the run of `--resume`; None without it.
+def preset_config(preset: str, settings: Sequence[str]) -> training.TrainConfig:
+    """Return a preset with `--set` applied."""
+    return training.with_settings(training.presets.preset_named(preset), settings)
 
-    Raises:
-        UserError: `--set` beside it.
-    """
-    from eapo_agents.training import Run
 
-    if not options.resume:
-        return None
-    if getattr(options, "preset", None):
-        raise UserError(f"--resume takes the run's own settings; not {options.preset}")
-    if options.set:
-        raise UserError(f"--resume takes the run's own settings; not --set {options.set}")
-    return Run.open(options.resume)
+def model_config(options: argparse.Namespace) -> training.TrainConfig:
+    """Return the settings of MODEL: a run's own or those of `--preset`, with `--set` applied."""
+    config = training.model_config(options.model, preset_config(options.preset, ()))
+    return training.with_settings(config, options.set)
+
+
+def with_pool(config: training.TrainConfig, pool: str | None) -> training.TrainConfig:
+    """Return the config with the experts of `--pool`; unchanged without it."""
+    return config if pool is None else methods.with_pool(config, pool)
 
 
 @contextmanager
-def begun(options: argparse.Namespace, config: Callable[[], TrainConfig]) -> Iterator[Run]:
+def new_or_resumed_run(
+    options: argparse.Namespace, config: Callable[[], training.TrainConfig]
+) -> Iterator[training.Run]:
     """Yield the run of `--resume`, or a new one of a config.
 
     A new one that fails before anything was computed leaves no folder.
     """
-    from eapo_agents.training import Run
-
-    run = resumed(options)
-    if run is not None:
-        yield run
+    if options.resume:
+        yield _resumed(options)
         return
-    run = Run.create(config(), options.runs)
+    run = training.Run.create(config(), options.runs)
     with run.removed_if_unused():
         yield run
 
 
-def ended(*, finished: bool) -> None:
-    """Raise a `KeyboardInterrupt` for work that was interrupted and has saved where it is."""
-    if not finished:
-        raise KeyboardInterrupt
+def _resumed(options: argparse.Namespace) -> training.Run:
+    from eapo_env.validation import UserError
 
-
-def preset_config(preset: str, settings: Sequence[str]) -> TrainConfig:
-    """Return a preset with `--set` applied."""
-    from eapo_agents.training import with_settings
-    from eapo_agents.training.presets import preset_named
-
-    return with_settings(preset_named(preset), settings)
-
-
-def show(runs: Sequence[Run], folder: Path | None = None) -> int:
-    """Print and draw runs, and write their report; return the exit status 0."""
-    from eapo_agents.cli.train import show_report
-
-    show_report(runs, folder)
-    return 0
+    if options.preset:
+        raise UserError(f"--resume takes the run's own settings; not {options.preset}")
+    if options.set:
+        raise UserError(f"--resume takes the run's own settings; not --set {options.set}")
+    return training.Run.open(options.resume)

@@ -1,48 +1,68 @@
-"""Play in the terminal: a person is the policy, or watches a model."""
+"""`eapo play`: be the policy yourself in the terminal, or watch a model."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-import gymnasium as gym
-from rich.console import Console
-from rich.panel import Panel
-
-from eapo_env import EAPOMathEnv
-from eapo_env.prompts import Prompts
-from eapo_env.types import Rules
+from eapo_agents import policies, training
+from eapo_agents.cli.console import new_console
+from eapo_agents.cli.options import add_preset, preset_config
 
 if TYPE_CHECKING:
-    from eapo_agents.training import TrainConfig
+    from rich.console import Console
+
+    from eapo_agents.cli.options import Commands
+    from eapo_env import EAPOMathEnv
+    from eapo_env.types import Rules
 
 Write = Callable[[str], str]
-"""What a policy writes after it has read an observation."""
+"""From an observation to what the policy writes after it."""
 
 
-def play(
-    source: str, rules: Rules, config: TrainConfig | None, episodes: int, seed: int | None
-) -> None:
-    """Play episodes in the environment and print what happens.
+def add(commands: Commands) -> None:
+    """Add the command."""
+    play = commands.add_parser("play", help="be the policy yourself, or watch a model play")
+    play.add_argument("--model", help="watch this model or run; without it, you play")
+    add_preset(play)
+    play.add_argument("--problems", default="synthetic", help="a source of problems")
+    play.add_argument("--turns", type=int, default=4, help="the turn budget")
+    play.add_argument("--acceptance-rate", type=float, default=1.0, help="default: 1")
+    play.add_argument("--episodes", type=int, default=1, help="default: 1")
+    play.add_argument("--seed", type=int, help="of the problems; default: drawn")
+    play.set_defaults(command=_play)
 
-    The config's model plays; without one, the person at the terminal, who ends it with Ctrl-D.
 
-    Raises:
-        ValueError: a source or a model that does not exist.
-    """
-    console = Console()
+def _play(options: argparse.Namespace) -> int:
+    """Play episodes and print what happens; the person at the terminal ends it with Ctrl-D."""
+    from eapo_env.types import Rules
+
+    rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
+    preset = preset_config(options.preset, ())
+    config = training.model_config(options.model, preset) if options.model else None
+    console, env = new_console(), _environment(options.problems, rules, config)
+    write = _model(config, env) if config else _person(console)
+    with suppress(EOFError), closing(env):
+        for number in range(options.episodes):
+            _episode(env, write, console, options.seed if number == 0 else None)
+    return 0
+
+
+def _environment(source: str, rules: Rules, config: training.TrainConfig | None) -> EAPOMathEnv:
+    import gymnasium as gym
+
+    from eapo_env import EAPOMathEnv, Prompts
+
     prompts = config.rollout.prompts if config else Prompts()
     made = gym.make(
         "EAPO-Math-v0", problems=source, rules=rules, observation="delta", prompts=prompts
     )
     env = made.unwrapped
     assert isinstance(env, EAPOMathEnv)
-    write = _model(config, env) if config else _person(console)
-    with suppress(EOFError), closing(env):
-        for number in range(episodes):
-            _episode(env, write, console, seed if number == 0 else None)
+    return env
 
 
 def _episode(env: EAPOMathEnv, write: Write, console: Console, seed: int | None) -> None:
@@ -60,6 +80,8 @@ def _episode(env: EAPOMathEnv, write: Write, console: Console, seed: int | None)
 
 
 def _panel(console: Console, title: str, text: str) -> None:
+    from rich.panel import Panel
+
     console.print(Panel(text, title=title, title_align="left"), markup=False, highlight=False)
 
 
@@ -83,23 +105,21 @@ def _person(console: Console) -> Write:
     return write
 
 
-def _model(config: TrainConfig, env: EAPOMathEnv) -> Write:
-    from eapo_agents.policies import Chat, Sampling, TokenHistory
-    from eapo_agents.training import policy_of
+def _model(config: training.TrainConfig, env: EAPOMathEnv) -> Write:
     from eapo_env.actions import CONSULT_CLOSE
 
-    policy = policy_of(config)
-    chat = Chat(policy.tokenizer)
-    history: list[TokenHistory] = []
+    policy = training.policy_of(config)
+    chat = policies.Chat(policy.tokenizer)
+    history: list[policies.TokenHistory] = []
 
     def write(_: str) -> str:
         messages = env.episode.messages
         if len(messages) == 1:
-            history[:] = [TokenHistory.open(messages, chat)]
+            history[:] = [policies.TokenHistory.open(messages, chat)]
         else:
             history.append(history[-1].extend(messages[-1], chat))
         ids = history[-1].token_ids
-        sampling = Sampling(
+        sampling = policies.Sampling(
             max_tokens=config.rollout.limits.max_response_tokens,
             temperature=config.rollout.temperature,
             truncation=config.evaluation.truncation,

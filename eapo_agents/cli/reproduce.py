@@ -1,75 +1,92 @@
-"""What a person sees of the miniature reproduction: a line a job, and where the report is."""
+"""`eapo reproduce`: the paper's comparisons in miniature, and their report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import os
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from eapo_agents import reproduction
+from eapo_agents.cli.console import new_console, progress_bars
+from eapo_agents.cli.options import INTERRUPTED, add_settings
 
-from eapo_agents.cli.train import CONSOLE
-from eapo_agents.reproduction import (
-    ENDED,
-    Job,
-    cells_of,
-    check_at_once,
-    make_bases,
-    open_jobs,
-    run_jobs,
-    write_report,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from eapo_agents.cli.options import Commands
 
 
-def reproduce(
-    *,
-    key: str | None,
-    num_seeds: int | None,
-    folder: Path,
-    docs: Path,
-    at_once: int,
-    settings: Sequence[str],
-) -> bool:
-    """Run what is missing of a table, or of all, and write the report; return whether it is all.
-
-    Raises:
-        ValueError: bad input, or runs that failed.
-    """
-    check_at_once(at_once)
-    results = docs / "results"
-    jobs = open_jobs(
-        cells_of(key), num_seeds=num_seeds, folder=folder, results=results, settings=settings
+def add(commands: Commands) -> None:
+    """Add the command."""
+    reproduce = commands.add_parser("reproduce", help="the paper's comparisons in miniature")
+    reproduce.add_argument(
+        "--table", choices=["1", "2", "3", "9", "E", "beyond"], help="default: all"
     )
-    CONSOLE.print(f"{len(jobs)} runs to go, {at_once} at once, in {folder}")
-    with CONSOLE.status("base models") as status:
-        make_bases(jobs, lambda base: status.update(f"base model {base.name}"))
+    reproduce.add_argument(
+        "--seeds", type=int, metavar="N", help="instead of each experiment's own number"
+    )
+    reproduce.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/reproduction"),
+        help="of everything that is written: runs, results, report; default: runs/reproduction",
+    )
+    reproduce.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="how many runs in parallel"
+    )
+    reproduce.add_argument(
+        "--report", action="store_true", help="run nothing, write the report on FOLDER/results"
+    )
+    reproduce.add_argument(
+        "--template", type=Path, metavar="FILE", help="a custom Markdown template of the report"
+    )
+    add_settings(reproduce)
+    reproduce.set_defaults(command=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    console = new_console()
+    template = reproduction.read_template(options.template)
+    if options.report:
+        _show_report(console, options.folder, template)
+        return 0
+    reproduction.check_at_once(options.jobs)
+    jobs = reproduction.open_jobs(
+        reproduction.experiments_of(options.table),
+        num_seeds=options.seeds,
+        folder=options.folder,
+        settings=options.set,
+    )
+    console.print(f"{len(jobs)} runs to go, {options.jobs} in parallel, in {options.folder}")
+    with console.status("base models") as status:
+        reproduction.make_base_models(
+            jobs, lambda base_model: status.update(f"base model {base_model.name}")
+        )
     try:
-        with _progress() as progress:
-            on_step = partial(_show, progress, progress.add_task("all", total=len(jobs)), {})
-            finished = run_jobs(jobs, at_once=at_once, on_step=on_step)
+        with progress_bars(console) as progress:
+            on_step = partial(_show_step, progress, progress.add_task("all", total=len(jobs)), {})
+            finished = reproduction.run_jobs(jobs, at_once=options.jobs, on_step=on_step)
     finally:
-        if any(results.glob("*/seed-*.json")):
-            show_results(docs)
+        if any((options.folder / "results").glob("*/seed-*.json")):
+            _show_report(console, options.folder, template)
     if not finished:
-        CONSOLE.print("interrupted; the same command goes on")
-    return finished
+        console.print("interrupted; the same command resumes")
+    return 0 if finished else INTERRUPTED
 
 
-def show_results(docs: Path) -> None:
-    """Write the report from the results in a folder of documents."""
-    CONSOLE.print(f"report: {write_report(docs)}")
+def _show_report(console: Console, folder: Path, template: str) -> None:
+    """Write the report on the results in a folder, and print its path."""
+    console.print(f"report: {reproduction.write_report(folder, template)}")
 
 
-def _show(progress: Progress, total: TaskID, lines: dict[str, TaskID], job: Job, step: int) -> None:
-    """Show a job's step, on a line that is there while it runs."""
-    if step == ENDED:
+def _show_step(
+    progress: Progress, total: TaskID, lines: dict[str, TaskID], job: reproduction.Job, step: int
+) -> None:
+    """Show a job's step, on a bar that is there while the job runs."""
+    if step == reproduction.ENDED:
         if job.name in lines:
             progress.remove_task(lines.pop(job.name))
         progress.advance(total, int(job.is_done))
@@ -77,13 +94,3 @@ def _show(progress: Progress, total: TaskID, lines: dict[str, TaskID], job: Job,
     if job.name not in lines:
         lines[job.name] = progress.add_task(job.name, total=job.config.steps)
     progress.update(lines[job.name], completed=step)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=CONSOLE,
-    )

@@ -1,37 +1,82 @@
-"""What a person sees while the commands work: progress bars, tables, where the files are.
-
-Whatever needs transformers, whose import takes seconds, is imported on use.
-"""
+"""`eapo train`, `eapo demo` and `eapo pretrain`: trainings, each with a progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Mapping
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from eapo_agents.learning import SINGLE_PROCESS, Processes
-from eapo_agents.training import Run, TrainConfig, methods_of, sheets, write_report
+from eapo_agents import learning, reproduction, training
+from eapo_agents.cli.console import new_console, progress_bars
+from eapo_agents.cli.options import (
+    INTERRUPTED,
+    add_resume,
+    add_runs,
+    add_settings,
+    new_or_resumed_run,
+    preset_config,
+)
+from eapo_agents.cli.report import show_report
 
 if TYPE_CHECKING:
-    from eapo_agents.reproduction import Pretraining
-
-CONSOLE = Console()
+    from eapo_agents.cli.options import Commands
 
 
-def train_run(run: Run, processes: Processes = SINGLE_PROCESS) -> bool:
-    """Train a run to its end, with a progress bar; return whether it got there."""
-    from eapo_agents.training import Trainer
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    train = commands.add_parser("train", help="train a policy, or resume a run")
+    train.add_argument("preset", nargs="?", help="embedded (the default), r1_distill_qwen_7b, ...")
+    add_resume(train)
+    add_settings(train)
+    add_runs(train)
+    train.set_defaults(command=_train)
 
-    config = run.config
-    CONSOLE.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
+    demo = commands.add_parser("demo", help="train with and without experts; compare")
+    add_settings(demo)
+    add_runs(demo)
+    demo.set_defaults(command=_demo)
+
+    pretrain = commands.add_parser("pretrain", help="make the embedded model from scratch")
+    pretrain.add_argument("folder", type=Path)
+    add_settings(pretrain)
+    pretrain.set_defaults(command=_pretrain)
+
+
+def _train(options: argparse.Namespace) -> int:
+    def main(processes: learning.Processes) -> tuple[training.Run, bool]:
+        with new_or_resumed_run(
+            options, lambda: preset_config(options.preset or "embedded", options.set)
+        ) as run:
+            return run, _trained(run, processes)
+
+    outcome = training.lead_or_follow(main)
+    if outcome is None:
+        return 0
+    run, finished = outcome
+    return show_report([run]) if finished else INTERRUPTED
+
+
+def _demo(options: argparse.Namespace) -> int:
+    eapo = preset_config("embedded", ["name=eapo", *options.set])
+    runs = []
+    for config in (eapo, training.presets.self_exploratory(eapo)):
+        run = training.Run.create(config, options.runs)
+        with run.removed_if_unused():
+            if not _trained(run, learning.SINGLE_PROCESS):
+                return INTERRUPTED
+        runs.append(run)
+    return show_report(runs)
+
+
+def _trained(run: training.Run, processes: learning.Processes) -> bool:
+    """Train a run to its end; return whether it got there."""
+    config, console = run.config, new_console()
+    console.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
     with (
-        closing(Trainer.from_config(config, processes)) as trainer,
-        _progress("{task.fields[metrics]}") as progress,
+        closing(training.Trainer.from_config(config, processes=processes)) as trainer,
+        progress_bars(console, "{task.fields[metrics]}") as progress,
     ):
         bar = progress.add_task(run.name, total=config.steps, metrics="")
 
@@ -40,85 +85,8 @@ def train_run(run: Run, processes: Processes = SINGLE_PROCESS) -> bool:
 
         finished = trainer.train(run, on_step)
     if not finished:
-        CONSOLE.print(f"interrupted; go on with: eapo train --resume {run.folder}")
+        console.print(f"interrupted; resume with: eapo train --resume {run.folder}")
     return finished
-
-
-def distill_run(run: Run) -> bool:
-    """Distil a run to its end, with a progress bar each for solutions and updates."""
-    from eapo_agents.methods import distill
-
-    CONSOLE.print(f"[bold]{run.name}[/bold]: {run.config.steps} updates, run folder {run.folder}")
-    with _progress("{task.fields[metrics]}") as progress:
-        asked = progress.add_task("problems solved by experts", total=None, metrics="")
-        bar = progress.add_task("updates", total=run.config.steps, metrics="")
-
-        def on_problem(done: int, total: int) -> None:
-            progress.update(asked, completed=done, total=total)
-
-        def on_step(step: int, metrics: Mapping[str, float]) -> None:
-            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
-
-        try:
-            finished = distill(run, on_problem=on_problem, on_step=on_step)
-        except KeyboardInterrupt:  # while the experts were asked
-            finished = False
-    if not finished:
-        CONSOLE.print(f"interrupted; go on with: eapo distill --resume {run.folder}")
-    return finished
-
-
-def evaluate_model(
-    config: TrainConfig, json_file: Path | None = None, sources: Sequence[str] = ()
-) -> None:
-    """Evaluate the config's model alone; print the report, and write all of it to a file.
-
-    On the config's held-out problems, or on the sets that the sources name.
-    """
-    from eapo_agents.cli.evaluate import EvaluationMethod, problem_sets, show_evaluation
-    from eapo_agents.methods import player_of
-    from eapo_agents.training import evaluate_alone
-
-    sets = problem_sets(config, sources)
-    with player_of(config) as player:
-        alone = EvaluationMethod(name="alone", evaluator=partial(evaluate_alone, config, player))
-        show_evaluation(CONSOLE, config, alone, sets, json_file)
-
-
-def show_report(runs: Sequence[Run], folder: Path | None) -> None:
-    """Print the tables of some runs; write their report, beside the first run by default.
-
-    Raises:
-        ValueError: none of the runs has metrics, or one of their files is damaged.
-    """
-    methods = methods_of(runs)
-    outcomes = [method.outcome() for method in methods]
-    for sheet in sheets(methods, outcomes):
-        CONSOLE.print(sheet.rich())
-    name = "report" if len(runs) == 1 else "comparison"
-    path = write_report(methods, outcomes, folder or runs[0].folder / name)
-    CONSOLE.print(f"report: {path}")
-    for run in runs:
-        CONSOLE.print(f"run folder: {run.folder}")
-
-
-def show_pretraining(pretraining: Pretraining, folder: Path) -> None:
-    """Make the embedded model in a folder, with a progress bar."""
-    with _progress("loss {task.fields[loss]:.3f}") as progress:
-        bar = progress.add_task("pretraining", total=pretraining.steps, loss=float("nan"))
-        pretraining.run(folder, lambda loss: progress.update(bar, advance=1, loss=loss))
-    CONSOLE.print(f"model: {folder}")
-
-
-def _progress(last_column: str) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn(last_column),
-        console=CONSOLE,
-    )
 
 
 def _in_brief(metrics: Mapping[str, float]) -> str:
@@ -126,3 +94,13 @@ def _in_brief(metrics: Mapping[str, float]) -> str:
         f"accuracy {metrics['accuracy']:.2f}  calls {metrics['call_rate']:.2f}"
         f"  accepted {metrics['acceptance_rate']:.2f}  turns {metrics['turn_budget']:.1f}"
     )
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    pretraining = training.with_settings(reproduction.Pretraining(), options.set)
+    console = new_console()
+    with progress_bars(console, "loss {task.fields[loss]:.3f}") as progress:
+        bar = progress.add_task("pretraining", total=pretraining.steps, loss=float("nan"))
+        pretraining.run(options.folder, lambda loss: progress.update(bar, advance=1, loss=loss))
+    console.print(f"model: {options.folder}")
+    return 0

@@ -32,8 +32,9 @@ from .metrics import (
     pass_at_k as pass_at_k,
     variance as variance,
 )
+from .sets import evaluate_sets as evaluate_sets
 from .tables import (
-    Sheet as Sheet,
+    Table as Table,
     difference_cells as difference_cells,
     escaped as escaped,
     fenced as fenced,

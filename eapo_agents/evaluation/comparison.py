@@ -1,11 +1,11 @@
 """Comparing policies over problems, sets of problems and training seeds: pure numpy.
 
 `values_SP` holds one value (say mean@k) per training seed s and problem p; every seed is evaluated
-on the same problems. Few seeds are drawn from many, and problems from many: an interval that is to
-hold for other seeds and other problems must count both.
+on the same problems. Seeds and problems are both samples: an interval that is to hold for other
+seeds and other problems must count the variance of both.
 
-Resampling three or five seeds gives intervals that are far too narrow (percentiles of three values
-cannot leave their range), so seeds are treated with Student's t.
+Bootstrap intervals over three or five seeds are far too narrow (percentiles of three values cannot
+leave their range), so seeds are treated with Student's t.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def seeds_difference(
 
         d = a.. - b..,    V = var(a_s.) / S_a + var(b_s.) / S_b + var(a_.p - b_.p) / P
 
-    Problems are paired, seeds are not: after some updates two trainings with one seed share no
-    luck, and the methods may have different numbers of seeds. Interval and two-sided p-value are
-    Student's, with Satterthwaite's degrees of freedom as in `seeds_interval`.
+    Problems are paired, seeds are not: after some updates, two trainings with the same seed have no
+    randomness in common, and the methods may have different numbers of seeds. Interval and
+    two-sided p-value are Student's, with Satterthwaite's degrees of freedom as in `seeds_interval`.
 
     Raises:
         UserError: as `seeds_interval`, or different numbers of problems.
@@ -78,7 +78,7 @@ def sets_difference(
     *,
     num_resamples: int = 10_000,
 ) -> PairedDifference:
-    """Return the difference a - b averaged over sets of problems, each set counting the same.
+    """Return the difference a - b averaged over sets of problems, each with the same weight.
 
     This is the paper's "Avg." column for two policies: problems are resampled, and signs flipped,
     within their sets. One set gives `metrics.paired_difference`.
@@ -158,7 +158,7 @@ def _p_value(mean: float, parts: Sequence[tuple[float, int]]) -> float:
 def _difference(a_P: npt.ArrayLike, b_P: npt.ArrayLike) -> Floats:
     a, b = (np.asarray(values, dtype=np.float64) for values in (a_P, b_P))
     if a.shape != b.shape or a.ndim != 1 or not a.size:
-        raise UserError(f"values of shapes {a.shape} and {b.shape} are no pairs")
+        raise UserError(f"values of shapes {a.shape} and {b.shape} cannot be paired")
     return a - b
 
 

@@ -1,4 +1,4 @@
-"""Play every problem k times, alone, and report (paper 3.1).
+"""Evaluate a policy: k episodes of every problem, without experts by default (paper 3.1).
 
 Every number of a report is a mean over problems of the same number for one problem, so that one
 bootstrap over problems gives all the intervals.
@@ -35,38 +35,38 @@ class Graded(Protocol):
 
     @property
     def episode(self) -> Episode:
-        """All that was said."""
+        """The conversation."""
 
     @property
     def correct(self) -> bool:
-        """Whether the answer was right."""
+        """Whether the answer is correct."""
 
     @property
     def num_policy_tokens(self) -> int:
-        """How many tokens the policy sampled."""
+        """The number of tokens that the policy sampled."""
 
 
 class Player(Protocol):
     """What plays episodes: `Rollout` in tokens, `TextRollout` in messages."""
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Graded:
-        """Return one finished episode; the seed decides its luck."""
+        """Return one finished episode; `seed` decides everything random in it."""
 
 
 Attempts = Callable[[Problem, int], Awaitable[Sequence[Graded]]]
-"""What makes the k attempts at a problem; the number decides their luck."""
+"""From a problem and a seed to its k attempts; the seed decides everything random in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemResult:
-    """What k samples of one problem came to; one value a sample.
+    """The results of the k samples of one problem; one value per sample.
 
     Args:
-        answers: as they were written; None for a sample that gave none.
-        consulted: whether an expert was asked.
-        truncated: whether an outside limit cut the sample off.
-        asked: queries that went to experts.
-        unanswered: how many of them no expert answered.
+        answers: as the policy wrote them; None for a sample without an answer.
+        consulted: whether it consulted an expert.
+        truncated: whether an outside limit cut it off.
+        asked: the number of queries that went to experts.
+        unanswered: the number of these that no expert answered.
     """
 
     problem_id: str
@@ -96,7 +96,7 @@ class ProblemResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an evaluation found; shares in [0, 1].
+    """The metrics of an evaluation; shares in [0, 1].
 
     Args:
         mean_at_k: the mean over problems of the mean correctness of k samples; the paper prints
@@ -104,14 +104,14 @@ class Report:
         interval: its 95% confidence interval, by bootstrap over problems.
         variance: the paper's Var.
         pass_at_k: the share of problems that at least one of k samples solves, unbiased.
-        majority_at_k: the share of problems whose most frequent answer is right.
-        call_rate: the share of episodes that consulted; 0 when the rules leave the policy alone.
-        response_tokens: mean policy tokens an episode.
+        majority_at_k: the share of problems whose most frequent answer is correct.
+        call_rate: the share of episodes that consulted; 0 under rules without experts.
+        response_tokens: mean number of policy tokens per episode.
         truncation_rate: the share of episodes cut off by an outside limit.
-        unanswered_rate: the share of a problem's queries that no expert answered, 0 if there were
-            none: a server that failed, not a choice of the policy's.
-        correct_PK: correctness of every sample, problems in order.
-        problem_ids: which problems, in the same order.
+        unanswered_rate: the share of a problem's queries that no expert answered, because a server
+            failed say; 0 if there were no queries.
+        correct_PK: correctness of every sample [problems, k].
+        problem_ids: the problems, in the same order.
         pass_at: true pass@n for n = 1, 2, 4, ... and k.
         intervals: the 95% interval of every metric, by its name; `pass_at_4` is that of pass@4.
     """
@@ -133,7 +133,7 @@ class Report:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers, without the single samples, for a run's metrics."""
+        """Return the numbers without the single samples, for the metrics of a run."""
         numbers = asdict(self)
         low, high = numbers.pop("interval")
         for name in ("correct_PK", "problem_ids", "pass_at", "intervals"):
@@ -142,7 +142,7 @@ class Report:
 
 
 class Evaluator(Protocol):
-    """What makes a report on problems."""
+    """Evaluates a policy on problems, as `partial(evaluate, player)` does."""
 
     async def __call__(
         self,
@@ -164,15 +164,16 @@ async def evaluate(
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
-    """Return the report on `samples_per_problem` episodes of each problem, alone by default.
+    """Return the metrics of `samples_per_problem` episodes of each problem, by default alone.
 
     Args:
         player: the policy and what its episodes meet.
-        problems: which problems; a problem's luck depends on the seed and its place.
+        problems: what is evaluated on; the random seed of a problem derives from `seed` and its
+            index.
         samples_per_problem: k.
         rules: of every episode.
         seed: of everything drawn at random.
-        done: results of an evaluation that was interrupted: these problems are not played again.
+        done: results of an interrupted evaluation; these problems are not played again.
         on_result: called with each new result when its problem is finished.
 
     Raises:
@@ -199,7 +200,7 @@ async def evaluate_each(
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
-    """Return the report on equally many attempts at each problem; see `evaluate`."""
+    """Return the report on the same number of attempts at each problem; see `evaluate`."""
     known = {result.problem_id: result for result in done}
 
     async def result_of(number: int, problem: Problem) -> ProblemResult:
@@ -215,7 +216,7 @@ async def evaluate_each(
 
 
 def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
-    """Return what the attempts at one problem came to."""
+    """Return the results of the attempts at one problem."""
     episodes = [attempt.episode for attempt in attempts]
     replies = [_replies(episode) for episode in episodes]
     return ProblemResult(
@@ -231,11 +232,11 @@ def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
 
 
 def report_on_results(results: Sequence[ProblemResult]) -> Report:
-    """Return the report on the results of problems with equally many samples."""
+    """Return the metrics of problems that have the same number of samples."""
     numbers = [result.numbers() for result in results]
     names = list(numbers[0])
     values_PM = np.array([[row[name] for name in names] for row in numbers])
-    means = dict(zip(names, values_PM.mean(axis=0).tolist(), strict=True))
+    mean = dict(zip(names, values_PM.mean(axis=0).tolist(), strict=True))
     resampled_RM = resampled_means(values_PM, np.random.default_rng(0), NUM_RESAMPLES)
     bounds = np.quantile(resampled_RM, [0.025, 0.975], axis=0).T.tolist()
     intervals = {name: Interval(*bound) for name, bound in zip(names, bounds, strict=True)}
@@ -243,12 +244,19 @@ def report_on_results(results: Sequence[ProblemResult]) -> Report:
     return Report(
         samples_per_problem=k,
         num_problems=len(results),
+        mean_at_k=mean["mean_at_k"],
         interval=intervals["mean_at_k"],
+        variance=mean["variance"],
+        pass_at_k=mean["pass_at_k"],
+        majority_at_k=mean["majority_at_k"],
+        call_rate=mean["call_rate"],
+        response_tokens=mean["response_tokens"],
+        truncation_rate=mean["truncation_rate"],
         correct_PK=tuple(result.correct for result in results),
+        unanswered_rate=mean["unanswered_rate"],
         problem_ids=tuple(result.problem_id for result in results),
-        pass_at={n: means.pop(f"pass_at_{n}") for n in _powers(k)},
+        pass_at={n: mean[f"pass_at_{n}"] for n in _powers(k)},
         intervals=intervals,
-        **means,
     )
 
 
@@ -258,7 +266,7 @@ def _powers(k: int) -> list[int]:
 
 
 def _replies(episode: Episode) -> list[ExpertReply]:
-    """Return what came back to the queries that the gate let through."""
+    """Return the replies to the queries that the gate accepted."""
     return [
         reply
         for consultation in episode.consultations
@@ -267,7 +275,7 @@ def _replies(episode: Episode) -> list[ExpertReply]:
 
 
 def _answers(episodes: Sequence[Episode]) -> list[str | None]:
-    """Return each episode's answer as it was written; None for those that gave none."""
+    """Return each episode's answer as it was written; None for episodes without one."""
     last = [episode.actions[-1:] for episode in episodes]
     return [
         action[0].text.strip() if action and isinstance(action[0], Answer) else None

@@ -1,9 +1,9 @@
-"""One policy on several sets of problems: a JSON file, and a journal to go on from.
+"""One policy on several sets of problems: a JSON file, and a journal to resume from.
 
     RESULT.json            the reports, set by set, with every sample's verdict
-    RESULT.json.partial    while it lasts: what is evaluated, then one line a finished problem
+    RESULT.json.partial    until it ends: what is evaluated, then one line per finished problem
 
-The journal is removed when the command that wrote it has all of its results.
+The command that writes the journal removes it when all of its results are there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from eapo_agents.evaluation.evaluator import NUM_RESAMPLES, ProblemResult, Report
 from eapo_agents.evaluation.metrics import Interval, resampled_means
-from eapo_agents.files import json_lines, validated, write_text
+from eapo_agents.files import resume_journal, validated, write_text
+from eapo_env.json_lines import JsonLines
 from eapo_env.validation import UserError
 
 Means = npt.NDArray[np.float64]
@@ -28,11 +29,11 @@ Means = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The reports of one policy, by the names of the sets of problems.
+    """The reports on one policy, by the names of the sets of problems.
 
     Args:
-        wrong_replies: the share of the experts' replies that were wrong, by the same names, where
-            they were drawn from a recording.
+        wrong_replies: the share of incorrect replies of the experts, by the same names, where they
+            were drawn from a recording.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Evaluation:
     def average(self) -> tuple[float, Interval]:
         """Return mean@k averaged over the sets, as the paper's "Avg.", and its 95% interval.
 
-        Problems are resampled within their sets; each set counts the same.
+        Problems are resampled within their sets; each set has the same weight.
         """
         rng = np.random.default_rng(0)
         means_P = [np.mean(report.correct_PK, axis=1) for report in self.reports.values()]
@@ -51,7 +52,7 @@ class Evaluation:
         return float(np.mean([m.mean() for m in means_P])), Interval(low, high)
 
     def to_json(self) -> str:
-        """Return the evaluation as JSON that `read_evaluation` reads back."""
+        """Return the evaluation as JSON that `evaluation_in` reads back."""
         mean, interval = self.average()
         tree = {
             "name": self.name,
@@ -65,47 +66,36 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """The results of an evaluation that is not finished.
+    """The finished problems of an evaluation, in a file from which it resumes.
 
     Args:
-        path: where they stand.
-        subject: what is evaluated and how, JSON-ready; results of another subject are refused.
+        file: its first line is what is evaluated and how, each later one a finished problem.
+        results: the problems that were finished when it was opened, by the name of their set.
     """
 
-    path: Path
-    subject: Mapping[str, Any]
+    file: JsonLines
     results: dict[str, list[ProblemResult]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, subject: Mapping[str, Any]) -> Journal:
         """Return the journal in a file, which is made if it is not there.
 
-        A last line that a crash cut short is dropped.
+        Args:
+            path: the file.
+            subject: what is evaluated and how, JSON-ready; results of another subject are refused.
 
         Raises:
-            UserError: the file holds results of something else, or a line that is no result; a
-                last line that is not JSON is none.
+            UserError: the file holds results of something else, or an invalid line; a last line
+                cut short by a crash is left out.
         """
-        subject = json.loads(json.dumps(subject))
-        journal = cls(path=path, subject=subject)
-        rows = json_lines(path)
-        if rows and rows[0] != subject:
-            raise UserError(
-                f"{path} holds results of another model, settings or problems; delete it to start"
-                " anew"
-            )
-        for number, row in enumerate(rows[1:], start=2):
-            found = validated(row, _Result, f"{path}, line {number}")
+        journal = cls(file=JsonLines(path))
+        for found in resume_journal(journal.file, subject, _Result):
             journal.results.setdefault(found.set, []).append(found.result)
-        lines = [json.dumps(row) + "\n" for row in (rows or [subject])]
-        write_text(path, "".join(lines))
         return journal
 
     def append(self, set_name: str, result: ProblemResult) -> None:
         """Add a finished problem."""
-        row = {"set": set_name, "result": asdict(result)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self.file.append({"set": set_name, "result": asdict(result)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +136,7 @@ def _means(report: Report) -> dict[str, float]:
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """Write an evaluation's JSON file in one stroke."""
+    """Write an evaluation into a JSON file, atomically."""
     write_text(path, evaluation.to_json())
 
 

@@ -1,7 +1,7 @@
 """The statistics of evaluation and training reports: pure numpy, each a formula.
 
-`correct_PK` says whether sample k of problem p is right: k independent samples of each problem. The
-paper prints the mean of these as "Pass@32"; true pass@k is something else, and both stand here.
+`correct_PK` says whether sample k of problem p is correct: k independent samples of each problem.
+The paper prints the mean of these as "Pass@32"; true pass@k is another metric, and both are here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PairedDifference:
     Args:
         mean: of a - b over problems.
         interval: its 95% interval, by bootstrap over problems.
-        p_value: two-sided, that signs this uneven come by chance (sign-flip permutation test).
+        p_value: two-sided, of the sign-flip permutation test.
     """
 
     mean: float
@@ -66,7 +66,7 @@ def variance(correct_PK: npt.ArrayLike) -> float:
 
 
 def pass_at_k(correct_PK: npt.ArrayLike, k: int) -> float:
-    """Return the unbiased chance that k samples hold a right one, averaged over problems.
+    """Return the unbiased probability that one of k samples is correct, averaged over problems.
 
         1/P sum_p 1 - C(n - c_p, k) / C(n, k),    n samples, c_p of them right
 
@@ -86,10 +86,10 @@ def pass_at_k(correct_PK: npt.ArrayLike, k: int) -> float:
 
 
 def majority_at_k(answers_PK: Sequence[Sequence[str | None]], correct_PK: npt.ArrayLike) -> float:
-    """Return the share of problems whose most frequent answer is right.
+    """Return the share of problems whose most frequent answer is correct.
 
-    Equal texts are one answer; None (no answer given) has no vote. Of several answers that are
-    equally frequent each counts its share, so that no order of the samples is favoured.
+    Equal texts are one answer; None (no answer) has no vote. Answers that are equally frequent
+    count in equal shares, so that the order of the samples does not matter.
 
     Raises:
         ValueError: answers and correctness of different shapes.
@@ -110,9 +110,9 @@ def bootstrap_interval(
     level: float = 0.95,
     num_resamples: int = 10_000,
 ) -> Interval:
-    """Return the percentile bootstrap interval of the mean of one value a problem.
+    """Return the percentile bootstrap interval of the mean of one value per problem.
 
-    Problems are drawn with replacement: the interval says how far the mean would move with other
+    Problems are drawn with replacement: the interval covers the variation of the mean over other
     problems of the same kind. Source: Efron 1979.
 
     Raises:
@@ -137,8 +137,8 @@ def paired_difference(
 
         p = (1 + #{|mean(+-d)| >= |mean(d)|}) / (1 + num_resamples),    random signs
 
-    The interval is the bootstrap's, the test does not assume a distribution, only that under no
-    difference a and b of a problem could be swapped. Source: Fisher 1935; Phipson & Smyth 2010
+    The interval is the bootstrap's. The test assumes no distribution, only that a and b of a
+    problem are exchangeable under the null hypothesis. Source: Fisher 1935; Phipson & Smyth 2010
     for the two ones.
 
     Raises:
@@ -200,9 +200,9 @@ def call_rates(consultations_E: npt.ArrayLike, turns_E: npt.ArrayLike) -> CallRa
 
 
 def _majority(answers: Sequence[str | None], correct: npt.NDArray[np.float64]) -> float:
-    """Return the share of the most frequent answers that is right; 0 when nobody answered.
+    """Return the share of the most frequent answers that are correct; 0 without any answer.
 
-    An answer is right if any of its samples is: a verdict that timed out says nothing about it.
+    An answer is correct if any of its samples is: a verdict that timed out says nothing about it.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
@@ -223,5 +223,5 @@ def _matrix(correct_PK: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def _vector(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     vector = np.asarray(values, dtype=np.float64)
     if vector.ndim != 1 or not vector.size:
-        raise ValueError(f"one value an item is needed, not shape {vector.shape}")
+        raise ValueError(f"one value per item is needed, not shape {vector.shape}")
     return vector

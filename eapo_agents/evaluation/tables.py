@@ -1,4 +1,4 @@
-"""Tables as values, for the console and for Markdown; any text shown safely in either."""
+"""Tables as values, for the console and for Markdown; texts escaped for either."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from eapo_agents.evaluation.metrics import PairedDifference
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 _MARKS = re.compile(r"([\\`*_\[\]<>|&~#!$])")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
-    """A table: a title, a header, and rows as long as the header."""
+class Table:
+    """A title, a header, and rows of as many cells as the header."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def rich(self) -> Table:
-        """Return it for the console; the first column is on the left."""
-        drawn = Table(title=escape(visible(self.title)))
+    def rich(self) -> RichTable:
+        """Return the table for a rich console; the first column is aligned left."""
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        drawn = RichTable(title=escape(visible(self.title)))
         for number, name in enumerate(self.header):
             drawn.add_column(escape(visible(name)), justify="right" if number else "left")
         for row in self.rows:
@@ -34,14 +38,14 @@ class Sheet:
         return drawn
 
     def markdown(self) -> str:
-        """Return it as a Markdown table under its title."""
+        """Return the table in Markdown, under its title."""
         bars = ["---", *["--:"] * (len(self.header) - 1)]
         lines = [map(escaped, self.header), bars, *(map(escaped, row) for row in self.rows)]
         return f"{self.title}:\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def first_distinct(*namings: Sequence[str]) -> Sequence[str]:
-    """Return the first naming under which no two things are called the same, or the last one."""
+    """Return the first of several lists of names that has no duplicates, or else the last."""
     return next((one for one in namings if len(set(one)) == len(one)), namings[-1])
 
 
@@ -53,9 +57,9 @@ def difference_cells(found: PairedDifference) -> tuple[str, str, str]:
 
 
 def visible(text: str) -> str:
-    """Return a text with everything that does not show as itself written as an escape.
+    """Return a text with its invisible characters written as escapes.
 
-    Control characters, which a terminal obeys, and the marks that reorder or hide text, become
+    Control characters, which a terminal executes, and marks that reorder or hide text become
     `\\x1b` or `\\u202e`; tabs and line ends stay.
     """
     return "".join(
@@ -65,12 +69,12 @@ def visible(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text as one line of Markdown that shows it and does nothing else."""
+    """Return a text as one line of Markdown without any markup in effect."""
     return _MARKS.sub(r"\\\1", " ".join(visible(text).split()))
 
 
 def fenced(text: str) -> str:
-    """Return a text as a Markdown code block that nothing in it can end."""
+    """Return a text as a Markdown code block, whose fence is longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{visible(text)}\n{fence}\n"

@@ -1,19 +1,20 @@
 from .advantages import (
     Advantages as Advantages,
+    Rewards as Rewards,
     centred_advantages as centred_advantages,
     group_advantages as group_advantages,
     leave_one_out_advantages as leave_one_out_advantages,
 )
 from .algorithms import (
-    ALGORITHMS as ALGORITHMS,
     CISPO as CISPO,
     DAPO as DAPO,
-    DR_GRPO as DR_GRPO,
     GRPO as GRPO,
     GSPO as GSPO,
     RLOO as RLOO,
     Algorithm as Algorithm,
-    DapoSettings as DapoSettings,
+    AlgorithmSettings as AlgorithmSettings,
+    CustomAlgorithm as CustomAlgorithm,
+    DrGRPO as DrGRPO,
 )
 from .batches import (
     LAYOUTS as LAYOUTS,
@@ -24,18 +25,21 @@ from .batches import (
 )
 from .distributed import (
     SINGLE_PROCESS as SINGLE_PROCESS,
+    AnyInterrupted as AnyInterrupted,
     End as End,
-    Order as Order,
     Processes as Processes,
-    Question as Question,
+    Refused as Refused,
     SeveralProcesses as SeveralProcesses,
+    check_all_joined as check_all_joined,
+    check_leads as check_leads,
+    end_process as end_process,
     joined as joined,
-    leaving as leaving,
+    num_launched as num_launched,
     shard_over as shard_over,
 )
-from .learner import Learner as Learner
+from .learner import Learner as Learner, NonFiniteUpdateError as NonFiniteUpdateError
 from .logprobs import token_logprobs as token_logprobs
-from .lora import Adapters as Adapters
+from .lora import Adapters as Adapters, LoRA as LoRA
 from .losses import (
     Loss as Loss,
     LossInputs as LossInputs,
@@ -53,5 +57,15 @@ from .losses import (
     sequence_mean as sequence_mean,
     sft_loss as sft_loss,
 )
+from .process_commands import (
+    Command as Command,
+    ComputeLogprobs as ComputeLogprobs,
+    GatherState as GatherState,
+    GatherWeights as GatherWeights,
+    Imitate as Imitate,
+    LoadState as LoadState,
+    Update as Update,
+)
 from .settings import LearnerSettings as LearnerSettings
+from .spec import Begin as Begin, LearnerSpec as LearnerSpec
 from .sync_probe import SyncProbe as SyncProbe

@@ -1,8 +1,8 @@
-"""The advantage of each trajectory of a group, from the group's rewards: pure numpy.
+"""Advantages: the weight of each trajectory of a group, from the group's rewards, in pure numpy.
 
 An advantage function takes `rewards_G`, the float rewards of one group, and returns `advantages_G`,
-the weight of each trajectory's policy tokens. One's own function plugs in the same way. For every
-function here a constant group, one of a single trajectory included, gives exact zeros.
+the weight of each trajectory's policy tokens. A custom function plugs in the same way. Every
+function here gives exact zeros for a constant group, one of a single trajectory included.
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ def leave_one_out_advantages(rewards_G: Rewards) -> Rewards:
 
 
 def _is_constant(rewards_G: Rewards) -> bool:
-    """Tell whether every reward is the same: the mean of equal floats need not equal them."""
+    """Return whether all rewards are equal; their mean may differ from them by rounding."""
     return bool((rewards_G == rewards_G[0]).all())

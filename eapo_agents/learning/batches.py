@@ -1,39 +1,38 @@
-"""Groups -> micro-batches under a token limit, and the layouts a model can read them in.
+"""Micro-batches of groups under a token limit, and the layouts in which a model can read them.
 
-Sequences are sorted by length, so that a batch holds sequences of about the same length and little
-padding. Padding stands on the right, where causal attention never looks: no attention mask needed.
+Sequences are sorted by length, so that those of a batch have about the same length and little is
+padded. Padding is on the right, where causal attention never looks: no attention mask is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from eapo_agents.learning.advantages import Advantages
 from eapo_agents.learning.losses import LossInputs
-from eapo_agents.rollouts import Demonstration, Floats, Group, Trajectory
-
-Layout = Literal["padded", "shared", "packed"]
+from eapo_agents.learning.settings import Layout
+from eapo_agents.rollouts import Demonstration, Group, Logprobs, Trajectory
 
 PAD_ID = 0
-"""Any valid id will do: padding is neither attended to nor in the loss."""
+"""Any valid token id: padding is neither attended to nor in the loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One sequence of a batch: a record, and what the loss knows of it beyond the record."""
+    """One sequence of a batch: a record, its advantage, and the policy tokens of its group."""
 
     record: Trajectory | Demonstration
     advantage: float = 1.0
     num_group_tokens: int = 0
 
     @property
-    def logprobs(self) -> Floats | None:
-        """The sampler's log-probabilities; None for what no sampler wrote."""
+    def logprobs(self) -> Logprobs | None:
+        """The sampler's log-probabilities; None of a demonstration."""
         return self.record.logprobs if isinstance(self.record, Trajectory) else None
 
 
@@ -70,7 +69,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiniBatch:
-    """What one optimiser step learns from, cut into micro-batches, and the whole's counts."""
+    """The micro-batches of one optimiser step, and the counts that its loss is normalised by."""
 
     batches: Sequence[Batch]
     num_tokens: float
@@ -84,7 +83,7 @@ class MiniBatch:
         return 1.0 - real / sum(batch.ids_BT.numel() for batch in self.batches)
 
     def loss_inputs(self, batch: Batch, logp_BT: Tensor, logp_old_BT: Tensor) -> LossInputs:
-        """Return what the loss of one of the micro-batches looks at."""
+        """Return the inputs of the loss for one of the micro-batches."""
         return LossInputs(
             logp_BT=logp_BT,
             logp_old_BT=logp_old_BT,
@@ -100,7 +99,7 @@ class MiniBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
-    """What stands before the rows: P different beginnings of W tokens, and which one is whose."""
+    """What comes before the rows: P different prefixes of W tokens, and the one of each row."""
 
     ids_PW: Tensor
     of_row_R: Tensor
@@ -112,8 +111,8 @@ class ModelInputs:
 
     Args:
         ids_RS: token ids, after those of the prefix.
-        positions_RS: the position of each token in its sequence; None means that they go on where
-            the prefix ends.
+        positions_RS: the position of each token in its sequence; None means that they continue
+            where the prefix ends.
         columns_K: the columns whose next token is the policy's in some row: only there are logits
             computed, which matters with large vocabularies.
         targets_RK: the next token of each of these columns.
@@ -161,8 +160,8 @@ def mini_batch(rows: Sequence[Row], *, max_tokens: int, num_groups: int) -> Mini
 def make_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
     """Return micro-batches that hold each row exactly once, the longest sequences first.
 
-    A batch has at most `max_tokens` tokens, padding included; a sequence longer than that has a
-    batch of its own. The same rows always give the same batches.
+    A batch has at most `max_tokens` tokens, padding included; a longer sequence gets a batch for
+    itself. The same rows always give the same batches.
     """
     order = sorted(range(len(rows)), key=lambda i: -rows[i].record.num_tokens)
     chunks: list[list[int]] = []
@@ -176,7 +175,7 @@ def make_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
 
 
 def padded(batch: Batch) -> ModelInputs:
-    """Return the batch as it stands: a row a sequence, padding on the right."""
+    """Return the batch unchanged: one row per sequence, padding on the right."""
     columns_K = batch.mask_BT.any(0).nonzero()[:, 0]
     return ModelInputs(
         ids_RS=batch.ids_BT[:, :-1],
@@ -188,7 +187,7 @@ def padded(batch: Batch) -> ModelInputs:
 
 
 def shared(batch: Batch) -> ModelInputs:
-    """Return `padded`, with what precedes any policy token read once by rows that agree in it.
+    """Return `padded`, with the prefix before any policy token read once for rows that share it.
 
     A group's prompt is most of that; where no two rows of the batch agree, this is `padded`.
     """

@@ -1,4 +1,4 @@
-"""The log-probabilities of a batch's policy tokens under a causal language model.
+"""Log-probabilities of a batch's policy tokens under a causal language model.
 
 Logits are asked for only in the columns that predict a policy token (`logits_to_keep`), through
 the model's own forward, so that whatever it does to its logits (soft-capping, scaling) is kept.
@@ -102,7 +102,7 @@ class _Chosen(torch.autograd.Function):
 
 
 def _statistics(scaled_RCV: Tensor, targets_RC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each column's log of the sum of exp, its target's logit, and its entropy."""
+    """Return each column's log-sum-exp, its target's logit, and its entropy."""
     total_RC1 = scaled_RCV.logsumexp(-1, keepdim=True)
     expected_RC = ((scaled_RCV - total_RC1).exp_() * scaled_RCV).sum(-1)
     chosen_RC = scaled_RCV.gather(-1, targets_RC[..., None])[..., 0]

@@ -1,8 +1,8 @@
-"""The losses of policy optimisation and of imitation: torch, pure, each an equation.
+"""Losses of policy optimisation and of imitation, each one equation in pure torch.
 
 A loss takes the `LossInputs` of one micro-batch and returns its *share* of the loss of the whole
 optimiser step: the normalising counts are those of the whole step, so shares and their gradients
-add up, however the step is cut. One's own function of the same signature plugs in; to change a
+add up, however the step is split. A custom function of the same signature plugs in; to change a
 setting of one of these, `functools.partial(dapo_loss, clip_high=0.2)`.
 
 Below, r_t = pi(y_t) / pi_old(y_t), A is the sequence's advantage, and w_t the truncated importance
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 MAX_LOG_RATIO = 20.0
-"""Log-ratios are cut off here, so that exp() stays finite (as in verl)."""
+"""Log-ratios are clamped to this, so that exp() stays finite (as in verl)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:
-    """What a loss may look at: one micro-batch, and the counts of its whole optimiser step.
+    """The inputs of a loss: one micro-batch, and the counts of its whole optimiser step.
 
     Column t holds the probability of token t given those before it. Off the mask all
     log-probabilities are 0.
@@ -33,7 +33,7 @@ class LossInputs:
         logp_old_BT: the same before the step's first update; equal in value to `logp_BT` when
             there is one update a step.
         logp_sampler_BT: the same as the sampler reported them.
-        advantage_B: one advantage a sequence.
+        advantage_B: one advantage per sequence.
         mask_BT: True on the policy's own tokens.
         num_group_tokens_B: policy tokens in the whole group of each sequence.
         num_tokens: policy tokens of the whole optimiser step, over all processes.
@@ -54,7 +54,7 @@ class LossInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossOutput:
-    """A micro-batch's share of the loss, and what is worth knowing about it.
+    """A micro-batch's share of the loss, with diagnostics.
 
     Args:
         loss: a scalar to differentiate.
@@ -70,7 +70,7 @@ class LossOutput:
 
 Loss = Callable[[LossInputs], LossOutput]
 Normalisation = Callable[[LossInputs], Tensor]
-"""Gives weight_B, what one token of each sequence counts in the step's loss."""
+"""Returns weight_B, the weight of a token of each sequence in the step's loss."""
 
 
 def batch_mean(inputs: LossInputs) -> Tensor:
@@ -89,7 +89,7 @@ def sequence_mean(inputs: LossInputs) -> Tensor:
 
 
 def constant_mean(inputs: LossInputs, *, max_tokens: float) -> Tensor:
-    """Return 1 / (sequences x max_tokens): a token counts the same whatever the lengths."""
+    """Return 1 / (sequences x max_tokens): a token counts the same at any sequence length."""
     return torch.full_like(inputs.advantage_B, 1.0 / (inputs.num_sequences * max_tokens))
 
 
@@ -179,7 +179,7 @@ def gspo_loss(
     clip_high: float = 4e-4,
     importance_cap: float | None = 2.0,
 ) -> LossOutput:
-    """Return GSPO's loss: one length-normalised ratio a sequence, clipped as a whole.
+    """Return GSPO's loss: one length-normalised ratio per sequence, clipped as a whole.
 
         s_i = exp(1/|y_i| sum_t log r_t)
         L   = 1/S sum_i w_i max(-A s_i, -A clip(s_i, 1 - clip_low, 1 + clip_high))
@@ -239,7 +239,7 @@ def rloo_loss(inputs: LossInputs, *, importance_cap: float | None = 2.0) -> Loss
 
 
 def sft_loss(inputs: LossInputs) -> LossOutput:
-    """Return the cross-entropy of the masked tokens, in nats a token.
+    """Return the cross-entropy of the masked tokens, in nats per token.
 
     L = -sum_t log pi(y_t) / N
     """
@@ -260,7 +260,7 @@ def importance_weights(inputs: LossInputs, *, cap: float | None) -> Tensor:
 
 @torch.no_grad()
 def mismatch(inputs: LossInputs) -> LossOutput:
-    """Return how far learner and sampler disagree, as diagnostics with a loss of 0.
+    """Return diagnostics of how far learner and sampler disagree, with a loss of 0.
 
     `mismatch_kl` sums d - log(d) - 1 with d = pi_old / pi_sampler, which estimates
     KL(sampler || learner) and is never negative; `mismatch_ratio` is the largest ratio, in

@@ -1,4 +1,4 @@
-"""How the learner updates the model: every knob of `learner.py`, and what follows from them."""
+"""The learner's settings: optimiser, batches, precision."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import nn
-
-from eapo_agents.learning.batches import Layout
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, positive
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
     from transformers import PreTrainedModel
+
+Layout = Literal["padded", "packed", "shared"]
+"""How a model reads a micro-batch; see `batches.py`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSettings:
-    """How the learner updates the model; defaults as in the paper's Table 5 where it says.
+    """Optimiser, batches and precision of the learner; defaults from the paper's Table 5 if there.
 
     Args:
-        learning_rate: the optimiser's, after the warm-up (Table 5: 1e-6).
-        warmup_steps: updates over which it grows linearly from 1/warmup_steps of it (Table 5: 10).
+        learning_rate: learning rate after the warm-up (Table 5: 1e-6).
+        warmup_steps: updates of linear warm-up from learning_rate / warmup_steps (Table 5: 10).
         weight_decay: the optimiser's (inferred from the DAPO recipe).
-        max_grad_norm: gradients are scaled down to this norm; `inf` never scales (inferred).
+        max_grad_norm: gradients are clipped to this norm; `inf` never clips (inferred).
         max_batch_tokens: tokens of a micro-batch, padding included: memory and speed, not results.
-        mini_batches: updates the groups of one call are split into, whole groups in their order.
-        epochs: passes over them. With more than one update in all, `logp_old` is computed once
+        mini_batches: number of updates per call, each on whole groups in their order.
+        epochs: passes over the groups. With several updates in all, `logp_old` is computed once
             before the first, and the ratio is 1 only in the first.
-        temperature: of the sampler: log-probabilities are those of logits / temperature.
-            A training run wants `rollout.temperature` here.
-        device: where the model lives; "auto" takes an accelerator if there is one.
-        precision: "bfloat16" is autocast with float32 weights; the others are the weights' type.
-        layout: how a model reads a batch; "padded" suits all, "packed" wants flash attention,
-            "shared" reads a prompt once for all of its group in a batch, through a key-value cache.
-        optimizer: "adamw"; "adafactor", which holds almost no state; "sgd", which holds none.
-        fused: one kernel for all weights, in the optimisers that have it (the first and the last).
-        compile: read batches through `torch.compile` with this backend; "inductor" needs a C++
-            compiler (on a GPU, Triton) and a minute at first, "aot_eager" only traces.
+        device: the model's device; "auto" is an accelerator if there is one.
+        precision: "bfloat16" is autocast with float32 weights; the others are the weights' dtype.
+        layout: of a batch; "padded" suits every model, "packed" is for flash attention, "shared"
+            computes a prompt once for its group in a batch, through a key-value cache.
+        optimizer: "adamw"; "adafactor", with almost no state; "sgd", with none.
+        fused: use the fused kernels of "adamw" and "sgd".
+        compile: backend of `torch.compile`; "inductor" needs a C++ compiler (on a GPU, Triton) and
+            a minute at the start, "aot_eager" only traces.
         gradient_checkpointing: recompute activations in the backward pass, to save memory. This
             needs the model's training mode and so its dropout, if it has any.
 
@@ -53,7 +52,6 @@ class LearnerSettings:
     max_batch_tokens: int = 4096
     mini_batches: int = 1
     epochs: int = 1
-    temperature: float = 1.0
     device: str = "auto"
     precision: Literal["float64", "float32", "bfloat16"] = "float32"
     layout: Layout = "padded"
@@ -63,15 +61,9 @@ class LearnerSettings:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_grad_norm", "temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("max_batch_tokens", "mini_batches", "epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "warmup_steps", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
+        positive(self, "max_grad_norm")
+        at_least(1, self, "max_batch_tokens", "mini_batches", "epochs")
+        at_least(0, self, "learning_rate", "warmup_steps", "weight_decay")
         if self.layout == "shared" and self.gradient_checkpointing:
             raise UserError("the layout 'shared' excludes gradient checkpointing")
 
@@ -80,7 +72,9 @@ class LearnerSettings:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
     def optimizer_of(self, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the chosen optimiser of these weights."""
+        """Return the optimiser of these weights."""
+        import torch
+
         rate, decay = self.learning_rate, self.weight_decay
         match self.optimizer:
             case "adamw":
@@ -91,17 +85,21 @@ class LearnerSettings:
                 return torch.optim.SGD(weights, lr=rate, weight_decay=decay, fused=self.fused)
 
     def reader_of(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Return what reads batches: the model, or compiled code beside it on its weights."""
+        """Return the model, or its compiled version on the same weights, for forward passes."""
         if self.compile == "none":
             return model
+        import torch
+
         return torch.compile(model, backend=self.compile)
 
     def autocast(self) -> torch.autocast:
-        """Return the context that a batch is read in.
+        """Return the autocast context of a forward pass.
 
-        Its cache of weights in bfloat16 would keep all of them to its end; where activations are
-        recomputed, nothing else does.
+        Its cache would hold all weights in bfloat16 until the end, which gradient checkpointing
+        otherwise avoids.
         """
+        import torch
+
         return torch.autocast(
             self.torch_device.type,
             torch.bfloat16,
@@ -111,12 +109,16 @@ class LearnerSettings:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device meant."""
+        """The device, with "auto" resolved."""
+        import torch
+
         if self.device != "auto":
             return torch.device(self.device)
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """The type of weights, gradients and optimiser state."""
+        """The dtype of weights, gradients and optimiser state."""
+        import torch
+
         return torch.float64 if self.precision == "float64" else torch.float32

@@ -1,9 +1,9 @@
-"""Does the policy sample from the learner's weights? A probe after every hand-over.
+"""A check that the policy samples from the learner's weights, run after every hand-over of them.
 
-A hand-over that goes wrong in silence is the most expensive fault there is: nothing fails, and the
-learner's work never reaches the policy, or in part. So the policy completes one fixed prompt, and
-the learner says how likely it finds what was sampled. The prompt stays the same and is longer than
-the blocks of a prefix cache, so that keys and values of old weights are caught as well.
+A hand-over that fails silently is the most expensive fault there is: training goes on, and the
+policy never gets the updates, or only a part of them. So the policy completes one fixed prompt, and
+the learner computes the log-probabilities of what was sampled. The prompt stays the same and is
+longer than the blocks of a prefix cache, so that keys and values of old weights are caught as well.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eapo_agents.learning.learner import Learner
 from eapo_agents.policies import Completion, Policy, PolicyError, Sampling, plain_ids
 from eapo_agents.rollouts import Demonstration
-from eapo_env.validation import UserError
+from eapo_env.validation import at_least, positive
+
+if TYPE_CHECKING:
+    from eapo_agents.learning.learner import Learner
 
 _TEXT = "What is 6 * 7? Six times seven is forty-two. "
 _PROMPT_TOKENS = 100
@@ -25,14 +28,14 @@ _PROMPT_TOKENS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncProbe:
-    """How closely policy and learner must agree, and on how much that is looked at.
+    """How closely the log-probabilities of policy and learner must agree, and on how many tokens.
 
     Args:
-        tolerance: the largest difference of their log-probabilities of one token, in nats, that
-            may be rounding. In float32 differences are below 1e-5; a sampler in bfloat16 reaches
-            1e-2 on small models and several times that on large ones.
-        num_completions: of the fixed prompt.
-        max_tokens: the most tokens of each.
+        tolerance: the largest difference of a token's log-probabilities, in nats, that counts as
+            rounding. In float32 differences are below 1e-5; a sampler in bfloat16 reaches 1e-2 on
+            small models and several times that on large ones.
+        num_completions: completions of the fixed prompt.
+        max_tokens: the most tokens of each completion.
 
     Raises:
         UserError: a value out of its range.
@@ -43,20 +46,17 @@ class SyncProbe:
     max_tokens: int = 16
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise UserError(f"tolerance must be positive, not {self.tolerance}")
-        for name in ("num_completions", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        positive(self, "tolerance")
+        at_least(1, self, "num_completions", "max_tokens")
 
     async def check(self, policy: Policy, learner: Learner) -> float:
         """Return the largest difference of log-probabilities on the probe's tokens, in nats.
 
         Raises:
-            PolicyError: it is beyond the tolerance, or not a number.
+            PolicyError: it is beyond the tolerance, or NaN.
         """
         prompt_ids = self._prompt_ids(policy)
-        sampling = Sampling(max_tokens=self.max_tokens, temperature=learner.settings.temperature)
+        sampling = Sampling(max_tokens=self.max_tokens, temperature=learner.temperature)
         completions = await asyncio.gather(
             *(policy.complete(prompt_ids, sampling, n) for n in range(self.num_completions))
         )

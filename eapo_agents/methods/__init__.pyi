@@ -1,3 +1,8 @@
+from .benchmarks.run import (
+    BenchmarkExperts as BenchmarkExperts,
+    BenchmarkSettings as BenchmarkSettings,
+    run_benchmarks as run_benchmarks,
+)
 from .build import chat_model_of as chat_model_of, leap_of as leap_of, player_of as player_of
 from .decisions import (
     Decide as Decide,
@@ -10,11 +15,15 @@ from .decisions import (
     always as always,
     play as play,
 )
-from .distillation import distill as distill
+from .distillation import (
+    ImitationStep as ImitationStep,
+    distill as distill,
+    distillation_trainer as distillation_trainer,
+)
 from .leap import Leap as Leap, LeapSettings as LeapSettings
 from .solutions import (
-    Collection as Collection,
     Solution as Solution,
+    SolutionCollector as SolutionCollector,
     forget_unavailable as forget_unavailable,
     read_solutions as read_solutions,
 )

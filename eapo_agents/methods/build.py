@@ -1,4 +1,4 @@
-"""[edge] The chat model, player and LeaP that a config names: a served model, or a policy."""
+"""[edge] What a config's model becomes: a chat model, a rollout for evaluation, or LeaP."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from dataclasses import replace
 from functools import partial
 
 from eapo_agents.evaluation import Player
-from eapo_agents.methods.leap import Leap, LeapSettings, LeapWords, MessagePath, Path, TokenPath
-from eapo_agents.policies import ChatModel, PolicyChat
+from eapo_agents.methods.leap import (
+    Leap,
+    LeapSettings,
+    LeapWords,
+    MessagePath,
+    ReasoningPath,
+    TokenPath,
+)
+from eapo_agents.policies import ChatModel, OpenAIEngine, PolicyChat
 from eapo_agents.rollouts import TextRollout
 from eapo_agents.training import TrainConfig, make_rollout, policy_of
 from eapo_env.experts import ExpertPool, SilentExperts
 from eapo_env.types import Message
-from eapo_env.verifier import Verifier
 
 
 @contextmanager
 def chat_model_of(config: TrainConfig) -> Iterator[ChatModel]:
-    """Yield the config's model as a chat model: behind a server, or any engine's policy.
+    """Yield the config's model as a chat model: one behind a server, or any engine's policy.
 
     Raises:
-        ValueError: no model can be loaded, or its key is not in the environment.
+        UserError: no model can be loaded, or the server's key is not in the environment.
     """
-    if config.model.api.base_url:
-        yield config.model.api.policy(config.model.path)
+    if isinstance(config.engine, OpenAIEngine):
+        yield config.engine.build(config.model)
         return
     with closing(policy_of(config)) as policy:
         yield PolicyChat(policy)
@@ -33,13 +39,13 @@ def chat_model_of(config: TrainConfig) -> Iterator[ChatModel]:
 
 @contextmanager
 def player_of(config: TrainConfig) -> Iterator[Player]:
-    """Yield what plays the config's episodes, in tokens where the model gives them.
+    """Yield the rollout that evaluates the config's model: in tokens if its engine gives them.
 
     Raises:
-        ValueError: as `chat_model_of`.
+        UserError: as `chat_model_of`.
     """
-    if config.model.api.base_url:
-        yield text_rollout(config, config.model.api.policy(config.model.path), SilentExperts())
+    if isinstance(config.engine, OpenAIEngine):
+        yield text_rollout(config, config.engine.build(config.model), SilentExperts())
         return
     with closing(policy_of(config)) as policy:
         yield replace(make_rollout(config, policy), truncation=config.evaluation.truncation)
@@ -47,14 +53,15 @@ def player_of(config: TrainConfig) -> Iterator[Player]:
 
 @contextmanager
 def leap_of(config: TrainConfig, settings: LeapSettings) -> Iterator[Leap]:
-    """Yield LeaP with the config's model, in tokens where its paths can be spoken to in their turn.
+    """Yield LeaP with the config's model.
 
-    The embedded model has only ever been spoken to between its turns.
+    Peers are inserted within the model's turn; behind a server, and for the embedded model, which
+    was trained to read replies only between its turns, as messages.
 
     Raises:
-        ValueError: as `chat_model_of`.
+        UserError: as `chat_model_of`.
     """
-    served = bool(config.model.api.base_url)
+    served = isinstance(config.engine, OpenAIEngine)
     if served or config.rollout.wording == "terse":
         words = LeapWords.chat() if served else LeapWords.terse()
         with chat_model_of(config) as model:
@@ -68,11 +75,11 @@ def _leap(
     config: TrainConfig,
     settings: LeapSettings,
     words: LeapWords,
-    open_path: Callable[[Sequence[Message]], Path],
+    open_path: Callable[[Sequence[Message]], ReasoningPath],
 ) -> Leap:
     return Leap(
         open_path=open_path,
-        verifier=Verifier(),
+        verifier=config.verifier.build(),
         prompts=config.rollout.prompts,
         words=words,
         settings=settings,
@@ -89,7 +96,7 @@ def text_rollout(
     return TextRollout(
         model=model,
         experts=experts,
-        verifier=Verifier(),
+        verifier=config.verifier.build(),
         prompts=config.rollout.prompts,
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,

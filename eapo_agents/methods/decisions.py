@@ -1,8 +1,11 @@
-"""The decisions of an episode, for agents that cannot read or write text: pure.
+"""Consultation as a discrete decision, for reinforcement-learning agents that handle no text.
 
-A decision is a number: 0 answers, k consults k experts. Owns what such an agent observes of an
-episode (`FEATURES`), which decisions mean something there, and the text of a turn that carries a
-decision out. Who finds the words stands in `decision_writers.py`.
+A decision is a number: 0 answers, k consults k experts. `DecisionVectorEnv` is an environment of
+`Discrete` actions and `Box` observations, in which a `Writer` turns decisions into text.
+
+In this order: what an agent observes of an episode (`features`), and the turn that a decision
+makes, both pure; the writers; the environment, and the wrapper that schedules its rules; and the
+score of any decision rule (`play`).
 """
 
 from __future__ import annotations
@@ -32,6 +35,11 @@ from eapo_env.validation import UserError
 from eapo_env.vector_env import Bools, EAPOMathVectorEnv, Floats, Seeds
 
 Features = npt.NDArray[np.float32]
+Decisions = npt.NDArray[np.integer[Any]]
+Decide = Callable[[Features], Decisions]
+"""A decision rule: from observations [num_envs, features] to decisions [num_envs]."""
+RulesAt = Callable[[int, float], Rules]
+"""A schedule: from (training step, draw in (0, 1)) to the rules of an episode."""
 
 ANSWER = 0
 
@@ -44,14 +52,13 @@ FEATURES = (
     "agreement",
     "length",
 )
-"""What is observed, each in [0, 1]: 1/n with n turns left (0 when it is over); the acceptance rate
-of the rules; the consultations so far, the replies received, the queries without one, each as
-n/(n+1); the largest share of the replies that say the same; the statement's length as n/(n+100)
-characters."""
+"""The observation, each in [0, 1]: 1/n with n turns left (0 at the end); the acceptance rate of the
+rules; the numbers of consultations, of replies and of queries without a reply, each as n/(n+1); the
+largest share of the replies that agree; the statement's length in characters, as n/(n+100)."""
 
 
 def features(episode: Episode) -> Features:
-    """Return what an agent observes of an episode: a number in [0, 1] for each of `FEATURES`."""
+    """Return the observation of an episode: float32 [len(FEATURES)], each in [0, 1]."""
     replies = replies_received(episode)
     values = (
         1 / episode.turns_left if episode.turns_left else 0.0,
@@ -78,17 +85,17 @@ def replies_received(episode: Episode) -> list[str]:
 def agreement(replies: Sequence[str]) -> float:
     """Return the largest share of the replies with the same final answer; 0 without replies.
 
-    A reply that commits to no answer stands for itself, as a text.
+    A reply without an answer is compared as text.
     """
     said = Counter(extract_answer(reply) or reply.strip() for reply in replies)
     return max(said.values(), default=0) / max(len(replies), 1)
 
 
-def meaningful(decision: int, episode: Episode) -> int:
-    """Return the decision, or the nearest one that means something in this episode now.
+def legal(decision: int, episode: Episode) -> int:
+    """Return the decision, or the nearest one that is legal in this episode now.
 
     No more experts are consulted than the rules allow, and none where their replies could not be
-    used: alone, and in the last turn.
+    used: without experts, and in the last turn.
     """
     if episode.rules.is_alone or episode.turns_left <= 1:
         return ANSWER
@@ -98,15 +105,15 @@ def meaningful(decision: int, episode: Episode) -> int:
 def consulting(questions: Sequence[str], count: int, episode: Episode) -> str:
     """Return the turn that asks the first `count` questions.
 
-    Tags inside them are neutralised, and empty ones dropped; when none is left, `count` experts
-    are asked the whole problem.
+    Tags inside them are neutralised, and empty questions dropped; if none is left, `count` experts
+    are asked about the whole problem.
     """
     texts = [neutralise(question) for question in questions if question.strip()][:count]
     return render_consult(Consult(tuple(texts or [neutralise(episode.problem.statement)] * count)))
 
 
 def answering(text: str) -> str:
-    """Return the turn that answers with a text; if it consults, its tags become mere text."""
+    """Return the turn that answers with a text; if it would consult, its tags are neutralised."""
     return neutralise(text) if isinstance(parse_action(text), Consult) else text
 
 
@@ -114,28 +121,101 @@ def _saturating(count: float) -> float:
     return count / (count + 1)
 
 
-Decisions = npt.NDArray[np.integer[Any]]
-Decide = Callable[[Features], Decisions]
-"""From a batch of observations to a decision for each."""
-RulesAt = Callable[[int, float], Rules]
+class Writer(Protocol):
+    """Writes the text of a turn for many episodes at once; its caller makes any text legal."""
+
+    async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
+        """Return up to `count` questions; if there are none, the whole problem is asked instead."""
+        ...
+
+    async def answer(self, episode: Episode, seed: int) -> str:
+        """Return the text that answers the problem, for instance with `\\boxed{...}`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelWriter:
+    """A language model writes the answers; every expert is asked about the whole problem.
+
+    In any turn it answers under the prompt of evaluation, which mentions no experts, followed by
+    the queries and replies so far.
+
+    Args:
+        model: the chat model; `eapo_agents.policies.PolicyChat` makes one of a token policy.
+        sampling: how an answer is sampled.
+    """
+
+    model: ChatModel
+    sampling: Sampling = Sampling(max_tokens=4096)
+
+    async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
+        """Return the problem's statement, `count` times."""
+        return [episode.problem.statement] * count
+
+    async def answer(self, episode: Episode, seed: int) -> str:
+        """Return the model's turn.
+
+        Raises:
+            PolicyError: the model cannot be reached.
+        """
+        opening = episode.prompts.opening(episode.problem, Rules.alone())
+        messages = (opening, *episode.messages[1:])
+        return (await self.model.write(messages, self.sampling, seed)).text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemonstratorWriter:
+    """A scripted solver of procedural problems writes the answers, and asks about single parts.
+
+    Args:
+        demonstrator: the solver, with its `step_error_rate`.
+    """
+
+    demonstrator: NoisyDemonstrator = NoisyDemonstrator(step_error_rate=0.1)
+
+    async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
+        """Return the first `count` parts whose value no reply has given."""
+        known = known_values(episode)
+        if TOTAL in known:
+            return ()
+        parts = _sum_of(episode.problem).parts.items()
+        return [f"{name}:{part}" for name, part in parts if name not in known][:count]
+
+    async def answer(self, episode: Episode, seed: int) -> str:
+        """Return the demonstrator's solution, which uses the values in the replies.
+
+        Raises:
+            UserError: the problem is not a procedural one.
+        """
+        known, rng = known_values(episode), np.random.default_rng(seed)
+        return self.demonstrator.solve(_sum_of(episode.problem), rng, known)
+
+
+def _sum_of(problem: Problem) -> BracketSum:
+    total = read_sum(problem.statement)
+    if total is None:
+        raise UserError(
+            f"the demonstrator solves procedural problems only: {problem.statement!r:.200}"
+        )
+    return total
 
 
 class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
-    """`num_envs` episodes whose turns are decisions: 0 answers, k consults k experts.
+    """A vector environment whose actions are decisions: 0 answers, k consults k experts.
 
-    The observation is `eapo_agents.methods.decisions.FEATURES`. A decision that means nothing in an
-    episode is read as the nearest one that does. An episode that is over is reset in the same
-    step, its end in the infos as `final_obs` and `final_info`; infos hold the keys of
-    `eapo_env.env.EAPOMathEnv`.
+    Observations are `FEATURES`, float32 [num_envs, 7]. A decision that is illegal in an episode is
+    replaced by the nearest legal one (`legal`). Finished episodes are reset in the same step, with
+    their end in the infos as `final_obs` and `final_info`; infos have the keys of
+    `eapo_env.EAPOMathEnv`.
 
     Args:
         num_envs: the number of sub-environments.
-        writer: who finds the words.
-        settings: the arguments of `EAPOMathEnv`, shared by all. There are as many decisions as
-            their rules allow queries a turn, and one more.
+        writer: writes the texts.
+        settings: the arguments of `EAPOMathEnv`, shared by all. There are 1 + `queries_per_turn`
+            decisions.
 
     Raises:
-        UserError: no sub-environment, or a bad value.
+        UserError: no sub-environment, or an invalid argument.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -180,7 +260,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
         Raises:
             ResetNeeded: nothing has been reset yet.
             UserError: not one decision per sub-environment. Nothing has changed then.
-            OSError: the writer's model cannot be reached. Nothing has changed then.
+            PolicyError: the writer's model cannot be reached. Nothing has changed then.
         """
         decisions = self._checked(actions)
         texts = run(gather(map(self._write, self.episodes, decisions)))
@@ -203,7 +283,7 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
         self.texts.close()
 
     async def _write(self, episode: Episode, decision: int) -> str:
-        count = meaningful(decision, episode)
+        count = legal(decision, episode)
         seed = derive_seed(episode.seed, 1, episode.turn)
         if count == ANSWER:
             return answering(await self.writer.answer(episode, seed))
@@ -221,16 +301,16 @@ class DecisionVectorEnv(VectorEnv[Features, Decisions, npt.NDArray[Any]]):
 
 
 class ScheduledRules(VectorWrapper[Features, Decisions, npt.NDArray[Any]]):
-    """Changes the rules as an agent trains: a step of this wrapper is a training step.
+    """Schedules the rules over training: each step of this wrapper is a training step.
 
-    Episodes that begin in a step have its rules.
+    An episode has the rules of the step in which it begins.
 
     Args:
         env: the environment whose rules are set.
-        rules_at: (step, draw) -> rules, as `eapo_env.annealing.Annealing.rules_at`. There are as
-            many draws as sub-environments, evenly spaced over (0, 1). A sub-environment begins at
-            one of its own and takes the next with each episode that it begins, so that all draws
-            have the same share of its episodes, however long these are.
+        rules_at: (step, draw) -> rules, as `eapo_env.Annealing.rules_at`. The draws are `num_envs`
+            values evenly spaced over (0, 1). Each sub-environment starts at a different one and
+            takes the next with each episode, so that all draws get the same share of episodes,
+            whatever their length.
     """
 
     env: DecisionVectorEnv
@@ -268,12 +348,12 @@ class ScheduledRules(VectorWrapper[Features, Decisions, npt.NDArray[Any]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How well decisions did: means over episodes.
+    """Means over episodes.
 
     Args:
-        reward: penalties included.
-        accuracy: the share of right answers.
-        queries: the number put to the gate.
+        reward: per episode, penalties included.
+        accuracy: the share of correct answers.
+        queries: per episode, accepted or not.
         call_rate: the share of episodes with a consultation.
     """
 
@@ -286,10 +366,10 @@ class Score:
 def play(
     env: DecisionVectorEnv, decide: Decide, rules: Rules, *, rounds: int = 16, seed: int = 0
 ) -> Score:
-    """Return the score of `rounds` episodes of each sub-environment, under these rules.
+    """Return the score of a decision rule over `rounds` episodes of each sub-environment.
 
-    Every sub-environment's first episodes count, so short ones do not count more. The environment's
-    own rules are as before afterwards, even if the decisions or a model raise.
+    The first `rounds` episodes of each count, so that short ones are not over-represented. The
+    environment's rules are restored afterwards, also after an error.
 
     Raises:
         UserError: fewer than one round.
@@ -313,7 +393,7 @@ def play(
 def _ends(
     env: DecisionVectorEnv, decide: Decide, rounds: int, seed: int
 ) -> list[list[tuple[float, bool, int]]]:
-    """Return reward, verdict and queries of each sub-environment's episodes, so many or more."""
+    """Return (reward, correct, queries) of at least `rounds` episodes of each sub-environment."""
     ends: list[list[tuple[float, bool, int]]] = [[] for _ in range(env.num_envs)]
     observations, _ = env.reset(seed=seed)
     while min(map(len, ends)) < rounds:
@@ -326,86 +406,6 @@ def _ends(
 
 
 def always(decision: int) -> Decide:
-    """Return the baseline that consults so many experts in an episode's first turn, or none.
-
-    It answers in the second.
-    """
+    """Return the baseline that takes this decision in the first turn, and answers after that."""
     asked = FEATURES.index("consultations")
     return lambda observations: np.where(observations[:, asked] > 0, ANSWER, decision)
-
-
-class Writer(Protocol):
-    """Writes the texts of many episodes at once; what it writes is made legal by the caller."""
-
-    async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
-        """Return up to `count` questions; with none, the whole problem is asked instead."""
-        ...
-
-    async def answer(self, episode: Episode, seed: int) -> str:
-        """Return the text that answers the problem, in the words of the grammar."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelWriter:
-    """A language model answers; its questions are the whole problem, once to each expert.
-
-    Whatever the turn, it answers under the prompt of evaluation, which mentions no experts,
-    followed by what was asked and what came back.
-
-    Args:
-        model: who writes; `eapo_agents.policies.chat_model.PolicyChat` makes one of any token policy.
-        sampling: how.
-    """
-
-    model: ChatModel
-    sampling: Sampling = Sampling(max_tokens=4096)
-
-    async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
-        """Return the problem's statement, `count` times."""
-        return [episode.problem.statement] * count
-
-    async def answer(self, episode: Episode, seed: int) -> str:
-        """Return the model's turn.
-
-        Raises:
-            OSError: the model cannot be reached.
-        """
-        opening = episode.prompts.opening(episode.problem, Rules.alone())
-        messages = (opening, *episode.messages[1:])
-        return (await self.model.write(messages, self.sampling, seed)).text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemonstratorWriter:
-    """The careless student works procedural problems out, and asks about the parts it misses.
-
-    Args:
-        student: how careless it is: `NoisyDemonstrator.slip`.
-    """
-
-    student: NoisyDemonstrator = NoisyDemonstrator(slip=0.1)
-
-    async def questions(self, episode: Episode, count: int, seed: int) -> Sequence[str]:
-        """Return the first `count` parts whose value no expert has told."""
-        known = known_values(episode)
-        if TOTAL in known:
-            return ()
-        parts = _sum_of(episode.problem).parts.items()
-        return [f"{name}:{part}" for name, part in parts if name not in known][:count]
-
-    async def answer(self, episode: Episode, seed: int) -> str:
-        """Return the student's solution, with the values that experts told.
-
-        Raises:
-            UserError: the problem is not a procedural one.
-        """
-        known, rng = known_values(episode), np.random.default_rng(seed)
-        return self.student.solve(_sum_of(episode.problem), rng, known)
-
-
-def _sum_of(problem: Problem) -> BracketSum:
-    total = read_sum(problem.statement)
-    if total is None:
-        raise UserError(f"the student solves procedural problems only: {problem.statement!r:.200}")
-    return total

@@ -1,8 +1,8 @@
-"""Distillation: the experts' right solutions, imitated (the baseline of the paper's section 3.1).
+"""Distillation: imitation of the experts' right solutions, the baseline of the paper's section 3.1.
 
 Experts solve the training problems, the verifier filters their solutions, and the policy learns
-them by cross-entropy, under the prompt that it will be evaluated with: all parameters, or LoRA
-adapters that are merged into every checkpoint. A run folder like a training's is what it leaves.
+them by cross-entropy, under the prompt that it is evaluated with: all parameters, or LoRA adapters
+that are merged into every checkpoint. The loop and the run folder are those of `training`.
 """
 
 from __future__ import annotations
@@ -11,146 +11,208 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from eapo_agents.learning import Adapters, Learner, SyncProbe
-from eapo_agents.methods.solutions import Collection, Solution, forget_unavailable, right_solutions
+from eapo_agents.learning import (
+    DAPO,
+    SINGLE_PROCESS,
+    Learner,
+    LearnerSpec,
+    LoRA,
+    Processes,
+    SyncProbe,
+    check_leads,
+)
+from eapo_agents.methods.solutions import (
+    Solution,
+    SolutionCollector,
+    forget_unavailable,
+    right_solutions,
+)
 from eapo_agents.policies import Chat, load_model
 from eapo_agents.rollouts import Demonstration, Rollout, encode
 from eapo_agents.training import (
     DistillationSettings,
+    OnStep,
+    Progress,
     Run,
+    StepResult,
+    Tracker,
     TrainConfig,
-    evaluate_alone,
-    interruption,
+    Trainer,
+    hand_over,
     make_rollout,
     probe_of,
     training_policy,
     without,
 )
 from eapo_env.episode import act, begin
+from eapo_env.experts import ExpertPool
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
+from eapo_env.verifier import Grader
 
-OnStep = Callable[[int, Mapping[str, float]], None]
 OnProblem = Callable[[int, int], None]
 
 
-def _nothing(*_: object) -> None:
-    """Tell nobody."""
+def _do_nothing(*_: object) -> None:
+    """Default callback."""
 
 
-def distill(run: Run, *, on_problem: OnProblem = _nothing, on_step: OnStep = _nothing) -> bool:
-    """Distil as the run's config says, from where its folder is; return whether it got to the end.
+def distill(
+    run: Run,
+    *,
+    on_problem: OnProblem = _do_nothing,
+    on_step: OnStep = _do_nothing,
+    processes: Processes = SINGLE_PROCESS,
+) -> bool:
+    """Distil as the run's config says, from its newest checkpoint; return whether it was completed.
 
-    `on_problem` is told how many problems the experts have solved, of how many; `on_step` the
-    metrics of each update.
+    Args:
+        on_problem: called with the number of problems that the experts have solved, and of all.
+        on_step: called with the step and the metrics of each update.
+        processes: those that share the updates.
 
     Raises:
-        UserError: a run that is none of distillation, or no right solution of any problem.
+        UserError: as `distillation_trainer`, or no right solution of any problem.
     """
-    with closing(Distillation.from_config(run.config)) as distillation:
-        return distillation.run(run, on_problem, on_step)
+    trainer = distillation_trainer(run.config, on_problem=on_problem, processes=processes)
+    with closing(trainer):
+        return trainer.train(run, on_step)
+
+
+def distillation_trainer(
+    config: TrainConfig,
+    *,
+    experts: ExpertPool | None = None,
+    verifier: Grader | None = None,
+    problems: Sequence[Problem] | None = None,
+    held_out: Sequence[Problem] | None = None,
+    trackers: Sequence[Tracker] | None = None,
+    on_problem: OnProblem = _do_nothing,
+    processes: Processes = SINGLE_PROCESS,
+) -> Trainer:
+    """Return the trainer of the distillation that a config describes.
+
+    Args:
+        experts, verifier, problems, held_out, trackers: each replaces the part of the config; the
+            experts are asked for whole solutions.
+        on_problem, processes: as of `distill`.
+
+    Raises:
+        UserError: a config without the section distillation, another bad setting, or problems that
+            cannot be read.
+    """
+    check_leads(processes)
+    settings = config.distillation
+    if settings is None:
+        raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")
+    if held_out is None:
+        held_out = config.evaluation.problems.load()
+    problems = without(held_out, config.problems.load() if problems is None else problems)
+    if experts is None:
+        max_tokens = config.rollout.limits.max_response_tokens
+        experts = config.experts.solvers(max_tokens=max_tokens, timeout_s=settings.timeout_s)
+    model, tokenizer = load_model(config.model)
+    policy = training_policy(config, model, tokenizer, processes)
+    rollout = make_rollout(config, policy, experts=experts, verifier=verifier)
+    step = ImitationStep(
+        settings=settings,
+        seed=config.seed,
+        learner=_spec(config, settings).start(processes, model=model),
+        rollout=rollout,
+        collection=SolutionCollector(
+            solvers=experts,
+            verifier=rollout.verifier,
+            prompts=rollout.prompts,
+            settings=settings,
+            seed=config.seed,
+        ),
+        problems=problems[: settings.max_problems],
+        on_problem=on_problem,
+        probe=probe_of(config, processes),
+    )
+    return Trainer(config=config, step=step, held_out=held_out, trackers=trackers)
+
+
+def _spec(config: TrainConfig, settings: DistillationSettings) -> LearnerSpec:
+    lora = None
+    if settings.lora_rank:
+        lora = LoRA(rank=settings.lora_rank, alpha=settings.lora_alpha, seed=config.seed)
+    return LearnerSpec(
+        model=config.model,
+        algorithm=DAPO(),  # of the updates by rewards, of which there are none
+        settings=replace(config.learner, learning_rate=settings.learning_rate),
+        lora=lora,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """A policy, its learner, and the experts it learns from; `from_config` makes all of it."""
+class ImitationStep:
+    """A step of imitation: one update by cross-entropy on right solutions of the experts.
 
-    config: TrainConfig
+    Args:
+        collection: asks the experts, and keeps their solutions in the run folder.
+        on_problem: called as in `distill`.
+        lessons: the right solutions, as the policy would have written them; set by `prepared`.
+        probe: checks each hand-over of weights; None where the policy samples from the learner's
+            own module.
+    """
+
     settings: DistillationSettings
+    seed: int
     learner: Learner
-    adapters: Adapters | None
     rollout: Rollout
-    collection: Collection
+    collection: SolutionCollector
     problems: Sequence[Problem]
-    held_out: Sequence[Problem]
+    on_problem: OnProblem = _do_nothing
+    lessons: Sequence[Demonstration] = ()
     probe: SyncProbe | None = None
 
-    @classmethod
-    def from_config(cls, config: TrainConfig) -> Distillation:
-        """Return the distillation that a config describes.
+    def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
+        """Return the step with its lessons; ask the experts for solutions the run folder lacks.
 
         Raises:
-            UserError: a config without the section distillation, a setting that names nothing,
-                problems that cannot be read.
+            UserError: no right solution fits the token limits.
         """
-        settings = config.distillation
-        if settings is None:
-            raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")
-        held_out = config.evaluation.problems.load()
-        problems = without(held_out, config.problems.load())[: settings.max_problems]
-        model, tokenizer = load_model(config.model)
-        policy = training_policy(config, model, tokenizer)
-        adapters = None
-        if settings.lora_rank:
-            adapters = Adapters.attach(
-                model,
-                config.model,
-                rank=settings.lora_rank,
-                alpha=settings.lora_alpha,
-                seed=config.seed,
-            )
-        learner_settings = replace(
-            config.learner, learning_rate=settings.learning_rate, temperature=1.0
-        )
-        rollout = replace(make_rollout(config, policy), truncation=config.evaluation.truncation)
-        max_tokens = config.rollout.limits.max_response_tokens
-        return cls(
-            config=config,
-            settings=settings,
-            learner=Learner(model, settings=learner_settings),
-            adapters=adapters,
-            rollout=rollout,
-            collection=Collection(
-                solvers=config.experts.solvers(max_tokens=max_tokens, timeout_s=settings.timeout_s),
-                verifier=rollout.verifier,
-                prompts=rollout.prompts,
-                settings=settings,
-                seed=config.seed,
-            ),
-            problems=problems,
-            held_out=held_out,
-            probe=probe_of(config),
-        )
+        path = run.folder / "solutions.jsonl"
+        if progress.step == 0:  # later, other lessons would make another training of it
+            forget_unavailable(path)
+        found = runner.run(self.collection.collect(self.problems, path, self.on_problem))
+        return replace(self, lessons=self._lessons(found))
 
-    def run(self, run: Run, on_problem: OnProblem, on_step: OnStep) -> bool:
-        """Collect solutions, then learn them; return whether the last update was reached.
+    def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
+        """Take one step."""
+        metrics = self.learner.sft_update(self._batch(progress.step))
+        return StepResult(metrics=metrics, progress=replace(progress, step=progress.step + 1))
 
-        Both go on from what the run folder holds. While it learns, the first Ctrl-C ends the
-        current step, writes a checkpoint and returns False; a second one stops at once.
+    def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Hand the weights over to a policy that has its own."""
+        return hand_over(runner, self.learner, self.rollout.policy, self.probe)
+
+    def write_progress(self, folder: Path, progress: Progress) -> None:
+        """Write the number of steps."""
+        (folder / "state.json").write_text(json.dumps({"step": progress.step}), encoding="utf-8")
+
+    def read_progress(self, folder: Path) -> Progress:
+        """Return the progress in a checkpoint.
+
+        Raises:
+            UserError: its file is missing or damaged.
         """
-        step = self._restore(run)
-        with closing(run), asyncio.Runner() as runner:
-            path = run.folder / "solutions.jsonl"
-            if step == 0:  # later, other lessons would be another training
-                forget_unavailable(path)
-            found = runner.run(self.collection.collect(self.problems, path, on_problem))
-            lessons = self._lessons(found)
-            stopping = False
-            with interruption() as interrupted:
-                while step < self.config.steps and not stopping:
-                    with run.annotate_errors(step + 1):
-                        metrics = self.learner.sft_update(self._batch(lessons, step))
-                        step += 1
-                        metrics |= self._evaluation(runner, run, step)
-                        run.record(step, metrics)
-                        on_step(step, metrics)
-                        stopping = interrupted() or step == self.config.steps
-                        if stopping or step % self.config.checkpoint_every == 0:
-                            self._save(run, step)
-        return step >= self.config.steps
-
-    def close(self) -> None:
-        """Free what the policy holds, such as an engine."""
-        self.rollout.policy.close()
+        path = folder / "state.json"
+        try:
+            return Progress(step=int(json.loads(path.read_text(encoding="utf-8"))["step"]))
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: {error!r}") from error
 
     def _lessons(self, found: Mapping[str, Sequence[Solution]]) -> list[Demonstration]:
-        """Return what is learned: the right solutions that fit the limits, as the policy's own."""
+        """Return the right solutions that fit the limits, as demonstrations."""
         policy, limits = self.rollout.policy, self.rollout.limits
         chat = Chat(policy.tokenizer)
         lessons = [
@@ -172,58 +234,16 @@ class Distillation:
             )
         return fitting
 
-    def _batch(self, lessons: Sequence[Demonstration], step: int) -> list[Demonstration]:
-        """Return the lessons of an update, from an endless sequence of permutations of them all."""
+    def _batch(self, step: int) -> list[Demonstration]:
+        """Return the lessons of a step, from an endless sequence of permutations of all lessons."""
         first = step * self.settings.batch_size
         numbers = range(first, first + self.settings.batch_size)
+        count = len(self.lessons)
         orders = {
-            epoch: np.random.default_rng([self.config.seed, epoch]).permutation(len(lessons))
-            for epoch in {number // len(lessons) for number in numbers}
+            epoch: np.random.default_rng([self.seed, epoch]).permutation(count)
+            for epoch in {number // count for number in numbers}
         }
-        return [lessons[orders[n // len(lessons)][n % len(lessons)]] for n in numbers]
-
-    def _evaluation(self, runner: asyncio.Runner, run: Run, step: int) -> dict[str, float]:
-        every = self.config.evaluation.every
-        if not (step == self.config.steps or (every and step % every == 0)):
-            return {}
-        handed_over = self._hand_over(runner)
-        report = runner.run(evaluate_alone(self.config, self.rollout, self.held_out))
-        run.record_evaluation(step, asdict(report))
-        alone = {f"alone/{name}": number for name, number in report.metrics().items()}
-        return alone | handed_over
-
-    def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
-        """Give the weights to a policy that has its own; return how far the two then disagree."""
-        if self.probe is None:
-            return {}
-        model = self.learner.model
-        weights = self.adapters.merged() if self.adapters else model.state_dict()
-        self.rollout.policy.load_weights(weights)
-        return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
-
-    def _save(self, run: Run, step: int) -> None:
-        def write(folder: Path) -> None:
-            if self.adapters:
-                self.adapters.save(self.learner, folder)
-            else:
-                self.learner.save(folder)
-            self.rollout.policy.tokenizer.save_pretrained(folder)
-            (folder / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
-
-        run.save(step, write)
-
-    def _restore(self, run: Run) -> int:
-        step = 0
-        if run.checkpoints:
-            newest = run.checkpoints[-1]
-            if self.adapters:
-                self.adapters.load(self.learner, newest)
-            else:
-                self.learner.load(newest)
-            state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-            step = int(state["step"])
-        run.rewind(step)
-        return step
+        return [self.lessons[orders[n // count][n % count]] for n in numbers]
 
 
 def encode_solution(problem: Problem, text: str, chat: Chat, prompts: Prompts) -> Demonstration:

@@ -1,9 +1,12 @@
-"""LeaP, learning from peers (arXiv 2505.07787; a baseline of 3.1): parallel paths that talk.
+"""LeaP, learning from peers (arXiv 2505.07787; a baseline of 3.1): reasoning paths that exchange.
 
     write T tokens -> summarise -> route -> reflect -> write T tokens -> ...
 
-Every T tokens each path that is still reasoning sums up where it is, reads the summaries of some of
-its peers, and goes on. A path that has ended, or closed its reasoning, is left alone.
+Every T tokens, each path that is still reasoning summarises its state, reads the summaries of some
+of its peers, and continues. A path that has ended, or closed its reasoning, is not interrupted.
+
+In this order: the settings and the wording; `ReasoningPath`, in tokens and in messages; `Leap`,
+which runs the paths; and the routing of summaries.
 """
 
 from __future__ import annotations
@@ -20,76 +23,36 @@ from eapo_agents.policies import (
     NO_TRUNCATION,
     Chat,
     ChatModel,
+    ChatTurn,
     Policy,
     Sampling,
     Truncation,
-    Turn,
     plain_ids,
 )
-from eapo_agents.rollouts import Attempt, derive_seed, gather
-from eapo_env.actions import Malformed
-from eapo_env.episode import act, begin, truncate
+from eapo_agents.rollouts import CHARS_A_TOKEN, Attempt, derive_seed, gather
+from eapo_env.episode import begin, take_turn
 from eapo_env.prompts import Prompts, cut, neutralise
-from eapo_env.types import Message, Problem, Rules, StopReason
+from eapo_env.types import Message, Problem, Rules
 from eapo_env.validation import UserError
-from eapo_env.verifier import Status, Verifier
+from eapo_env.verifier import Grader
 
 SUMMARY_CLOSE = "</summary>"
-_CHARS_A_TOKEN = 4
+GO_ON = Message("user", "Go on.")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeapWords:
-    """What is said between two blocks; the default stands within the path's own reasoning.
-
-    Args:
-        summarise: asks for a summary, which ends at `</summary>`; empty asks for none.
-        quoted: what of a path's own words is its summary then, for models that follow no
-            instructions: the last match of this regular expression.
-        peer: one peer's summary; sees `number` (from 1) and `summary`.
-        reflect: around the peers' summaries; sees `peers`.
-    """
-
-    summarise: str = "\n\nBefore I go on, where I am, in a few sentences for my peers: <summary>"
-    quoted: str = r"\S.*"
-    peer: str = "Peer {number}: {summary}\n"
-    reflect: str = (
-        "\n\n<peers>\n{peers}</peers>\n\nI check these against my own work, take what holds, and"
-        " go on. "
-    )
-
-    @classmethod
-    def chat(cls) -> LeapWords:
-        """Return the wording for models that are spoken to in messages."""
-        return cls(
-            summarise="Sum up where you are, in a few sentences for peers who work on the same"
-            " problem: your approach, what you found, what is open.",
-            reflect="Your peers are here:\n<peers>\n{peers}</peers>\nCheck this against your own"
-            " work, take what holds, and go on with the problem.",
-        )
-
-    @classmethod
-    def terse(cls) -> LeapWords:
-        """Return the wording for the embedded model: peers' values of brackets, like experts'."""
-        return cls(
-            summarise="",
-            quoted="[a-z]=[0-9]{2}",
-            peer="<reply>{summary}</reply>\n",
-            reflect="{peers}turns 1",
-        )
+Router = Literal["dispersed", "clustered", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeapSettings:
-    """How the paths talk.
+    """The sizes of LeaP, and its router.
 
     Args:
-        paths: how many reason side by side.
-        block_tokens: T, what a path writes between two exchanges.
+        paths: the number of parallel paths.
+        block_tokens: T, the number of tokens a path writes between two exchanges.
         summary_tokens: the most tokens of a summary.
-        peers: k, how many summaries a path reads.
-        router: whose: the "dispersed" least similar, the "clustered" most similar, or a "hybrid"
-            of half and half.
+        peers: k, the number of summaries a path reads.
+        router: which ones: the least similar ("dispersed"), the most similar ("clustered"), or half
+            of each ("hybrid").
 
     Raises:
         UserError: a number below 1, or more peers than a path has.
@@ -110,191 +73,60 @@ class LeapSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A path and what its model has written on it.
+class LeapWords:
+    """The texts inserted between two blocks; the default ones continue the path's own reasoning.
 
     Args:
-        path: all that its model reads.
-        seed: of what is sampled on it.
-        text: the reasoning, without summaries and whatever peers said: this is graded.
-        num_tokens: sampled so far, summaries included.
-        stopped: whether the model ended its turn.
-        exchanges: how often it has heard from peers.
+        summarise: asks for a summary, which ends at `</summary>`; empty asks for none.
+        quoted: for models that follow no instructions: the summary is then the last match of this
+            regular expression in the path's own text.
+        peer: one peer's summary; sees `number` (from 1) and `summary`.
+        reflect: around the peers' summaries; sees `peers`.
     """
 
-    path: Path
-    seed: int
-    text: str = ""
-    num_tokens: int = 0
-    stopped: bool = False
-    exchanges: int = 0
+    summarise: str = "\n\nBefore I go on, where I am, in a few sentences for my peers: <summary>"
+    quoted: str = r"\S.*"
+    peer: str = "Peer {number}: {summary}\n"
+    reflect: str = (
+        "\n\n<peers>\n{peers}</peers>\n\nI check these against my own work, take what holds, and"
+        " go on. "
+    )
 
-    @property
-    def talks(self) -> bool:
-        """Whether it is still reasoning, and so takes part in an exchange."""
-        return not self.stopped and "</think>" not in self.text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leap:
-    """Everything that paths meet besides their problem and their luck.
-
-    Args:
-        open_path: the path at the start of a turn, from the messages before it.
-        max_response_tokens: what one path may sample in all.
-    """
-
-    open_path: Callable[[Sequence[Message]], Path]
-    verifier: Verifier
-    prompts: Prompts = Prompts()
-    words: LeapWords = LeapWords()
-    settings: LeapSettings = field(default_factory=LeapSettings)
-    max_response_tokens: int = 20_480
-    temperature: float = 1.0
-    truncation: Truncation = NO_TRUNCATION
-
-    async def evaluate(
-        self,
-        problems: Sequence[Problem],
-        *,
-        samples_per_problem: int,
-        seed: int,
-        done: Sequence[ProblemResult] = (),
-        on_result: Callable[[ProblemResult], None] = lambda result: None,
-    ) -> Report:
-        """Return the report on every path of each problem; a sample is a path's answer.
-
-        Paths talk within groups of `settings.paths`. `done` and `on_result` are those of
-        `eapo_agents.evaluation.evaluator.evaluate`.
-        """
-
-        async def attempts(problem: Problem, seed: int) -> list[Attempt]:
-            size = self.settings.paths
-            starts = range(0, samples_per_problem, size)
-            groups = await gather(
-                self.solve(problem, min(size, samples_per_problem - i), derive_seed(seed, i))
-                for i in starts
-            )
-            return [attempt for group in groups for attempt in group]
-
-        return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
-
-    async def solve(self, problem: Problem, num_paths: int, seed: int) -> list[Attempt]:
-        """Return the attempts of some paths that talk to each other about a problem."""
-        opening = (self.prompts.opening(problem, Rules.alone()),)
-        lines = [
-            Line(path=self.open_path(opening), seed=derive_seed(seed, number))
-            for number in range(num_paths)
-        ]
-        while any(map(self._goes_on, lines)):
-            lines = await gather(self._block(line) for line in lines)
-            lines = await self._exchange(lines)
-        return await gather(self._graded(problem, line) for line in lines)
-
-    def _goes_on(self, line: Line) -> bool:
-        return not line.stopped and line.num_tokens < self.max_response_tokens
-
-    async def _block(self, line: Line) -> Line:
-        """Return a line after the next T tokens, or to its end where nobody interrupts it."""
-        if not self._goes_on(line):
-            return line
-        room = self.max_response_tokens - line.num_tokens
-        wanted = min(room, self.settings.block_tokens) if line.talks else room
-        path, turn = await line.path.write(
-            Sampling(max_tokens=wanted, temperature=self.temperature, truncation=self.truncation),
-            derive_seed(line.seed, line.num_tokens),
-        )
-        full = turn.num_tokens == 0  # the context is: nothing more can come
-        return replace(
-            line,
-            path=path,
-            text=line.text + turn.text,
-            num_tokens=self.max_response_tokens if full else line.num_tokens + turn.num_tokens,
-            stopped=turn.finish == "stop",
+    @classmethod
+    def chat(cls) -> LeapWords:
+        """Return the wording for chat models, to which it is a user's message."""
+        return cls(
+            summarise="Sum up where you are, in a few sentences for peers who work on the same"
+            " problem: your approach, what you found, what is open.",
+            reflect="Your peers are here:\n<peers>\n{peers}</peers>\nCheck this against your own"
+            " work, take what holds, and go on with the problem.",
         )
 
-    async def _exchange(self, lines: Sequence[Line]) -> list[Line]:
-        """Return the lines after those that talk have summed up and heard from their peers."""
-        places = [i for i, line in enumerate(lines) if line.talks and self._goes_on(line)]
-        if len(places) < 2:
-            return list(lines)
-        summed = await gather(self._summarised(lines[i]) for i in places)
-        summaries = [summary for _, summary in summed]
-        after = list(lines)
-        for place, (line, _), peers in zip(
-            places, summed, route(summaries, self.settings.router, self.settings.peers), strict=True
-        ):
-            after[place] = self._reflecting(line, [summaries[peer] for peer in peers])
-        return after
-
-    async def _summarised(self, line: Line) -> tuple[Line, str]:
-        if not self.words.summarise:
-            return line, _last(self.words.quoted, line.text)
-        room = self.max_response_tokens - line.num_tokens
-        asked = line.path.insert(self.words.summarise)
-        _, turn = await asked.write(
-            Sampling(
-                max_tokens=min(room, self.settings.summary_tokens),
-                temperature=self.temperature,
-                truncation=self.truncation,
-                stop=(SUMMARY_CLOSE,),
-            ),
-            derive_seed(line.seed, line.num_tokens, 1),
-        )
-        summary = _summary(turn, self.settings.summary_tokens)
-        path = asked.said(f"{summary} {SUMMARY_CLOSE}")
-        return replace(line, path=path, num_tokens=line.num_tokens + turn.num_tokens), summary
-
-    def _reflecting(self, line: Line, summaries: Sequence[str]) -> Line:
-        limit = _CHARS_A_TOKEN * self.settings.summary_tokens
-        peers = "".join(
-            self.words.peer.format(number=number, summary=neutralise(cut(summary, limit)))
-            for number, summary in enumerate(summaries, start=1)
-        )
-        path = line.path.insert(self.words.reflect.format(peers=peers))
-        return replace(line, path=path, exchanges=line.exchanges + 1)
-
-    async def _graded(self, problem: Problem, line: Line) -> Attempt:
-        episode = begin(problem, Rules.alone(), self.prompts, seed=line.seed)
-        after = act(episode, line.text, np.random.default_rng(line.seed))
-        status = Status.NO_ANSWER
-        if not line.stopped and isinstance(after.actions[-1], Malformed):
-            after = truncate(episode, StopReason.LENGTH, line.text)
-        elif after.stop_reason is StopReason.ANSWERED:
-            status = (await self.verifier.averify([(after.response, problem.answer)]))[0].status
-        return Attempt(
-            episode=after,
-            status=str(status),
-            correct=status is Status.CORRECT,
-            num_policy_tokens=line.num_tokens,
+    @classmethod
+    def terse(cls) -> LeapWords:
+        """Return the wording for the embedded model: peers' values look like experts' replies."""
+        return cls(
+            summarise="",
+            quoted="[a-z]=[0-9]{2}",
+            peer="<reply>{summary}</reply>\n",
+            reflect="{peers}turns 1",
         )
 
 
-def _last(pattern: str, text: str) -> str:
-    found = re.findall(pattern, text)
-    return str(found[-1]) if found else "-"
-
-
-def _summary(turn: Turn, max_tokens: int) -> str:
-    text = turn.text.partition(SUMMARY_CLOSE)[0].replace("</think>", "")
-    return cut(text.strip(), _CHARS_A_TOKEN * max_tokens)
-
-
-GO_ON = Message("user", "Go on.")
-
-
-class Path(Protocol):
+class ReasoningPath(Protocol):
     """A conversation in which the model is in the middle of its turn."""
 
-    async def write(self, sampling: Sampling, seed: int) -> tuple[Self, Turn]:
-        """Return the path after what the model writes next, and that; empty without room.
+    async def write(self, sampling: Sampling, seed: int) -> tuple[Self, ChatTurn]:
+        """Return the path after what the model writes next, and what it wrote.
+
+        Without room in the context, an empty turn that is finished by length.
 
         Raises:
-            OSError: the model cannot be reached.
+            PolicyError: the model cannot be reached.
         """
 
     def insert(self, text: str) -> Self:
-        """Return the path after a text of somebody else's."""
+        """Return the path after a text that the model did not write."""
 
     def said(self, text: str) -> Self:
         """Return the path after a text as if the model had written it."""
@@ -305,24 +137,27 @@ class TokenPath:
     """A path of a token policy: the ids so far."""
 
     policy: Policy
+    chat: Chat
     token_ids: tuple[int, ...]
 
     @classmethod
     def open(cls, policy: Policy, messages: Sequence[Message]) -> TokenPath:
         """Return the path at the start of the policy's first turn."""
-        return cls(policy, tuple(Chat(policy.tokenizer).opening(messages)))
+        chat = Chat(policy.tokenizer)
+        return cls(policy, chat, tuple(chat.opening(messages)))
 
-    async def write(self, sampling: Sampling, seed: int) -> tuple[TokenPath, Turn]:
+    async def write(self, sampling: Sampling, seed: int) -> tuple[TokenPath, ChatTurn]:
         """Return the path with the sampled ids, exactly, and their text."""
         room = self.policy.max_context_tokens - len(self.token_ids)
         if room < 1:
-            return self, Turn(text="", num_tokens=0, finish="length")
+            return self, ChatTurn(text="", num_tokens=0, finish="length")
         within = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         completion = await self.policy.complete(self.token_ids, within, seed)
-        text = self.policy.tokenizer.decode(
-            list(completion.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        turn = ChatTurn(
+            text=self.chat.text(completion.token_ids),
+            num_tokens=len(completion.token_ids),
+            finish=completion.finish,
         )
-        turn = Turn(text=str(text), num_tokens=len(completion.token_ids), finish=completion.finish)
         return replace(self, token_ids=self.token_ids + completion.token_ids), turn
 
     def insert(self, text: str) -> TokenPath:
@@ -347,8 +182,8 @@ class MessagePath:
         """Return the path at the start of the model's first turn."""
         return cls(model, tuple(messages))
 
-    async def write(self, sampling: Sampling, seed: int) -> tuple[MessagePath, Turn]:
-        """Return the path after the model's next message; it is told to go on if it spoke last."""
+    async def write(self, sampling: Sampling, seed: int) -> tuple[MessagePath, ChatTurn]:
+        """Return the path after the model's next message; after its own, `GO_ON` comes first."""
         path = self if self.messages[-1].role == "user" else self._with(GO_ON)
         turn = await self.model.write(path.messages, sampling, seed)
         return path.said(turn.text), turn
@@ -365,19 +200,186 @@ class MessagePath:
         return replace(self, messages=(*self.messages, message))
 
 
-Router = Literal["dispersed", "clustered", "hybrid"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathState:
+    """A path and what its model has written on it.
+
+    Args:
+        path: the conversation that the model reads.
+        seed: of what is sampled on it.
+        text: the reasoning without summaries and peers' texts: this is graded.
+        num_tokens: the number of tokens sampled so far, summaries included.
+        stopped: whether the model ended its turn.
+    """
+
+    path: ReasoningPath
+    seed: int
+    text: str = ""
+    num_tokens: int = 0
+    stopped: bool = False
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether its reasoning is still open, so that it takes part in exchanges."""
+        return not self.stopped and "</think>" not in self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leap:
+    """Solves problems by parallel paths that exchange summaries.
+
+    Args:
+        open_path: from the messages before a turn to the path at the turn's start.
+        verifier: the grader.
+        prompts: the wording of the opening prompt.
+        words: the texts inserted between two blocks.
+        settings: the sizes, and the router.
+        max_response_tokens: the most tokens sampled on one path.
+        temperature, truncation: how they are sampled.
+    """
+
+    open_path: Callable[[Sequence[Message]], ReasoningPath]
+    verifier: Grader
+    prompts: Prompts = Prompts()
+    words: LeapWords = LeapWords()
+    settings: LeapSettings = field(default_factory=LeapSettings)
+    max_response_tokens: int = 20_480
+    temperature: float = 1.0
+    truncation: Truncation = NO_TRUNCATION
+
+    async def evaluate(
+        self,
+        problems: Sequence[Problem],
+        *,
+        samples_per_problem: int,
+        seed: int,
+        done: Sequence[ProblemResult] = (),
+        on_result: Callable[[ProblemResult], None] = lambda result: None,
+    ) -> Report:
+        """Return the report on every path of each problem; a sample is a path's answer.
+
+        Paths exchange within groups of `settings.paths`. `done` and `on_result` are as in
+        `eapo_agents.evaluate`.
+        """
+
+        async def attempts(problem: Problem, seed: int) -> list[Attempt]:
+            size = self.settings.paths
+            starts = range(0, samples_per_problem, size)
+            groups = await gather(
+                self.solve(problem, min(size, samples_per_problem - i), derive_seed(seed, i))
+                for i in starts
+            )
+            return [attempt for group in groups for attempt in group]
+
+        return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
+
+    async def solve(self, problem: Problem, num_paths: int, seed: int) -> list[Attempt]:
+        """Return the attempts of `num_paths` paths at a problem, which exchange summaries."""
+        opening = (self.prompts.opening(problem, Rules.alone()),)
+        states = [
+            PathState(path=self.open_path(opening), seed=derive_seed(seed, number))
+            for number in range(num_paths)
+        ]
+        while any(map(self._goes_on, states)):
+            states = await gather(self._block(state) for state in states)
+            states = await self._exchange(states)
+        return await gather(self._attempt(problem, state) for state in states)
+
+    def _goes_on(self, state: PathState) -> bool:
+        return not state.stopped and state.num_tokens < self.max_response_tokens
+
+    async def _block(self, state: PathState) -> PathState:
+        """Return a path after its next T tokens, or after all the rest if it does not exchange."""
+        if not self._goes_on(state):
+            return state
+        room = self.max_response_tokens - state.num_tokens
+        wanted = min(room, self.settings.block_tokens) if state.is_reasoning else room
+        path, turn = await state.path.write(
+            self._sampling(wanted), derive_seed(state.seed, state.num_tokens)
+        )
+        context_full = turn.num_tokens == 0
+        num_tokens = state.num_tokens + turn.num_tokens
+        return replace(
+            state,
+            path=path,
+            text=state.text + turn.text,
+            num_tokens=self.max_response_tokens if context_full else num_tokens,
+            stopped=turn.finish == "stop",
+        )
+
+    async def _exchange(self, states: Sequence[PathState]) -> list[PathState]:
+        """Return the paths after those that reason have read summaries of their peers."""
+        places = [i for i, one in enumerate(states) if one.is_reasoning and self._goes_on(one)]
+        if len(places) < 2:
+            return list(states)
+        summed = await gather(self._summarised(states[i]) for i in places)
+        summaries = [summary for _, summary in summed]
+        routed = route(summaries, self.settings.router, self.settings.peers)
+        after = list(states)
+        for place, (state, _), peers in zip(places, summed, routed, strict=True):
+            after[place] = self._reflecting(state, [summaries[peer] for peer in peers])
+        return after
+
+    async def _summarised(self, state: PathState) -> tuple[PathState, str]:
+        """Return a path after its summary, and the summary."""
+        if not self.words.summarise:
+            return state, _last(self.words.quoted, state.text)
+        room = self.max_response_tokens - state.num_tokens
+        asked = state.path.insert(self.words.summarise)
+        sampling = self._sampling(min(room, self.settings.summary_tokens))
+        _, turn = await asked.write(
+            replace(sampling, stop=(SUMMARY_CLOSE,)),
+            derive_seed(state.seed, state.num_tokens, 1),
+        )
+        summary = _summary(turn, self.settings.summary_tokens)
+        path = asked.said(f"{summary} {SUMMARY_CLOSE}")
+        return replace(state, path=path, num_tokens=state.num_tokens + turn.num_tokens), summary
+
+    def _reflecting(self, state: PathState, summaries: Sequence[str]) -> PathState:
+        limit = CHARS_A_TOKEN * self.settings.summary_tokens
+        peers = "".join(
+            self.words.peer.format(number=number, summary=neutralise(cut(summary, limit)))
+            for number, summary in enumerate(summaries, start=1)
+        )
+        return replace(state, path=state.path.insert(self.words.reflect.format(peers=peers)))
+
+    def _sampling(self, max_tokens: int) -> Sampling:
+        return Sampling(
+            max_tokens=max_tokens, temperature=self.temperature, truncation=self.truncation
+        )
+
+    async def _attempt(self, problem: Problem, state: PathState) -> Attempt:
+        """Return the path's text as the only turn of an episode without experts, graded."""
+        turn = ChatTurn(
+            text=state.text,
+            num_tokens=state.num_tokens,
+            finish="stop" if state.stopped else "length",
+        )
+        episode = begin(problem, Rules.alone(), self.prompts, seed=state.seed)
+        episode = take_turn(episode, turn, np.random.default_rng(state.seed))
+        return await Attempt.graded(episode, self.verifier, state.num_tokens)
+
+
+def _last(pattern: str, text: str) -> str:
+    found = re.findall(pattern, text)
+    return str(found[-1]) if found else "-"
+
+
+def _summary(turn: ChatTurn, max_tokens: int) -> str:
+    text = turn.text.partition(SUMMARY_CLOSE)[0].replace("</think>", "")
+    return cut(text.strip(), CHARS_A_TOKEN * max_tokens)
 
 
 def route(summaries: Sequence[str], router: Router, peers: int) -> list[list[int]]:
-    """Return, for each path, whose summaries it reads, in order; never its own.
+    """Return, for each path, the indices of the peers whose summaries it reads; never its own.
 
-    Of equally similar peers the next ones count first, so that no path is favoured.
+    Ties in similarity go to the next paths in cyclic order, so that none is preferred.
     """
     return [_peers_of(i, summaries, router, peers) for i in range(len(summaries))]
 
 
 def similarity(one: str, other: str) -> float:
-    """Return the share of common words, |A & B| / |A | B|, in lower case; 1 for none."""
+    """Return the Jaccard similarity of the lower-cased words, |A & B| / |A | B|; of none, 1."""
     a, b = (set(text.lower().split()) for text in (one, other))
     return len(a & b) / len(a | b) if a | b else 1.0
 

@@ -1,40 +1,40 @@
-"""[edge] Expert trajectories: whole solutions of problems, asked for once, verified, written down.
+"""[edge] Expert trajectories: experts' whole solutions of problems, verified, in a JSON-lines file.
 
-A run folder keeps them in `solutions.jsonl`, one line a solution, right or wrong. What stands there
-is not asked for again, so an interrupted collection goes on where it was; what never came is, after
+A run folder keeps them in `solutions.jsonl`, one line a solution, right or wrong. Those in the file
+are not asked for again, so that an interrupted collection resumes; failed calls are, after
 `forget_unavailable`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from eapo_agents.files import validated
+from eapo_agents.files import validated, write_json_lines
 from eapo_agents.rollouts import derive_seed, gather
 from eapo_agents.training import DistillationSettings
 from eapo_env.experts import ExpertPool
+from eapo_env.json_lines import JsonLines
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Query, Reply, Rules
 from eapo_env.validation import UserError
-from eapo_env.verifier import Status, Verifier
+from eapo_env.verifier import Grader, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What an expert wrote about a problem, and the verifier's verdict on it.
+    """An expert's solution of a problem, and the verifier's verdict on it.
 
     Args:
         problem: the problem's id.
-        sample: which of its samples.
-        expert: the expert's name; empty if none answered.
-        text: the solution; empty if none came.
+        sample: index of the sample, from 0.
+        expert: the expert's name; "" if none answered.
+        text: the solution; "" if none answered.
         status: the verifier's status, or "unavailable".
-        statement: the problem's statement, since ids of two sets can be the same; "" where nobody
-            wrote it down.
+        statement: the problem's statement, since ids of two sets can be the same; "" if it is not
+            known.
     """
 
     problem: str
@@ -54,18 +54,19 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collection:
-    """How solutions are collected.
+class SolutionCollector:
+    """Collects experts' solutions of problems in a file.
 
     Args:
         solvers: the experts.
-        prompts: the wording; an expert reads what the policy reads when it is alone.
-        settings: how many.
-        seed: of the queries, and so of the experts' luck.
+        verifier: grades the solutions.
+        prompts: an expert reads what the policy reads when it is alone.
+        settings: number of samples per problem, and of problems at a time.
+        seed: random seed of the queries.
     """
 
     solvers: ExpertPool
-    verifier: Verifier
+    verifier: Grader
     prompts: Prompts
     settings: DistillationSettings
     seed: int = 0
@@ -75,16 +76,19 @@ class Collection:
     ) -> dict[str, list[Solution]]:
         """Return the solutions of each problem by its id; ask for those that the file lacks.
 
-        `on_problem` is told, after each problem, how many are done, and of how many.
+        Args:
+            problems: with distinct ids.
+            path: the file.
+            on_problem: called with (problems done, problems) at the start and after each problem.
 
         Raises:
-            UserError: a file that holds something else, or two problems of one id.
-            OSError: a file that cannot be read or written.
+            UserError: a file that holds something else, or cannot be read or written; two problems
+                with one id.
         """
         found = read_solutions(path)
         missing = [(n, p, self._missing(p, found.get(p.id, ()))) for n, p in enumerate(problems)]
         if len({problem.id for problem in problems}) < len(problems):
-            raise UserError("two problems have one id: record their sets in files of their own")
+            raise UserError("two problems have one id: record their sets in separate files")
         done = [not samples for _, _, samples in missing]
         on_problem(sum(done), len(problems))
         room = asyncio.Semaphore(self.settings.problems_at_once)
@@ -92,7 +96,7 @@ class Collection:
         async def one(number: int, problem: Problem, samples: Sequence[int]) -> None:
             async with room:
                 new = await self._solutions(number, problem, samples)
-                _append(path, new)
+                JsonLines(path).append(*map(asdict, new))
             found.setdefault(problem.id, []).extend(new)
             done[number] = True
             on_problem(sum(done), len(problems))
@@ -141,47 +145,25 @@ def right_solutions(solutions: Sequence[Solution]) -> list[str]:
 def read_solutions(path: Path) -> dict[str, list[Solution]]:
     """Return the solutions in a file by problem; empty without a file.
 
-    A last line that a crash cut short is removed from the file.
+    A last line that a crash cut short is left out.
 
     Raises:
-        UserError: a line that holds no solution; the file and the line are named.
+        UserError: an invalid line; the file and the line are named.
     """
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     found: dict[str, list[Solution]] = {}
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            solution: Solution = validated(json.loads(line), Solution, "it")
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not a solution ({error})") from None
+    for place, row in JsonLines(path).read_with_places():
+        solution: Solution = validated(row, Solution, place)
         found.setdefault(solution.problem, []).append(solution)
-    if lines[-1]:
-        _rewrite(path, found)
     return found
 
 
 def forget_unavailable(path: Path) -> None:
-    """Remove from a file what experts did not answer, so that they are asked again.
+    """Remove failed expert calls from a file of solutions, so that they are asked again.
 
     Raises:
         UserError: as `read_solutions`.
     """
-    found = read_solutions(path)
-    there = {id: [s for s in of if s.status != "unavailable"] for id, of in found.items()}
-    if there != found:
-        _rewrite(path, there)
-
-
-def _append(path: Path, solutions: Sequence[Solution]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_lines(solutions))
-
-
-def _rewrite(path: Path, found: Mapping[str, Sequence[Solution]]) -> None:
-    """Replace the file in one stroke: what experts worked out is never lost on the way."""
-    beside = path.with_name(f".unfinished-{path.name}")
-    beside.write_text("".join(map(_lines, found.values())), encoding="utf-8")
-    beside.replace(path)
-
-
-def _lines(solutions: Sequence[Solution]) -> str:
-    return "".join(json.dumps(asdict(solution)) + "\n" for solution in solutions)
+    found = [solution for of_one in read_solutions(path).values() for solution in of_one]
+    kept = [solution for solution in found if solution.status != "unavailable"]
+    if kept != found:
+        write_json_lines(path, map(asdict, kept))

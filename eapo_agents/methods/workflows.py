@@ -1,7 +1,10 @@
-"""Offline workflows: a policy with experts, without training (paper 3.1, Appendices C, E, I).
+"""Offline workflows: evaluate a policy with experts, without training (paper 3.1, App. C, E, I).
 
 By default the experts are asked about the whole problem before the policy's first turn, and the
-policy answers after it has read their replies; with a turn budget it consults as it likes.
+policy answers after it has read their replies; with a turn budget it consults as it decides.
+
+In this order: `Workflow`; the expert pools of its conditions; the recorded solutions they draw on;
+and the names of pools (`7B+14B+32B`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from eapo_agents.evaluation import ProblemResult, Report, evaluate
 from eapo_agents.methods.build import text_rollout
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.policies import ChatModel, Sampling
-from eapo_agents.rollouts import MonitoredExperts, derive_seed, gather
+from eapo_agents.rollouts import gather
 from eapo_agents.training import TrainConfig
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, query_rng
@@ -28,73 +31,27 @@ from eapo_env.validation import UserError
 from eapo_env.verifier import Status, final_answer
 
 Condition = Literal["alone", "self", "experts", "recorded", "erroneous", "meaningless"]
-"""The policy alone; with its own replicas; with the experts, live; with solutions of theirs drawn
-from a recording; with wrong ones drawn from it; with fixed sentences that say nothing."""
+"""The policy without experts; with copies of itself; with live experts; with recorded solutions of
+the experts; with wrong ones among these; with a fixed sentence that says nothing."""
 
 Solutions = Mapping[str, Sequence[Solution]]
+"""Recorded solutions by problem id."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Replicas:
-    """Experts that are the policy itself, alone with the question: self-collaboration.
-
-    Args:
-        model: the policy.
-        prompts: of the policy; a replica reads the one for working alone.
-        sampling: of a reply.
-        brief: reply with the final answer only.
-    """
-
-    model: ChatModel
-    prompts: Prompts
-    sampling: Sampling
-    brief: bool = False
-
-    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        """Return the replicas' replies, in query order.
-
-        Raises:
-            OSError: the policy cannot be reached.
-        """
-        return await gather(self._reply(query) for query in queries)
-
-    async def _reply(self, query: Query) -> ExpertReply:
-        problem = Problem(id="query", statement=query.text or "?", answer="?")
-        messages = (self.prompts.opening(problem, Rules.alone()),)
-        seed = int(query_rng(query, 0).integers(2**63))
-        turn = await self.model.write(messages, self.sampling, seed)
-        text = relayed(turn.text, brief=self.brief)
-        return Reply("replica", text) if text else Unavailable("an empty reply", "replica")
-
-
-@dataclass(frozen=True, slots=True)
-class GivenExperts:
-    """Experts whose replies to each problem were chosen before.
-
-    Args:
-        replies: by the problem's statement; slot i of a turn gets reply i mod n.
-    """
-
-    replies: Mapping[str, Sequence[ExpertReply]]
-
-    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        """Return the chosen replies; a problem without any has no expert."""
-        return [self._reply(query) for query in queries]
-
-    def _reply(self, query: Query) -> ExpertReply:
-        replies = self.replies.get(query.statement, ())
-        return replies[query.slot % len(replies)] if replies else Unavailable("none recorded")
+_PART = re.compile(r"\s*(.+?)(?:\s+x\s*([1-9][0-9]?))?\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """How the policy meets its experts.
+    """An evaluation of a policy with experts, and how it consults them.
 
     Args:
         num_replies: experts asked in parallel; 3 in the paper.
-        turn_budget: turns in which the policy may consult as it likes; None asks the experts about
-            the whole problem in its place, and leaves it one turn to answer.
-        solutions: the experts' recorded solutions by problem id, for conditions that draw on them.
+        turn_budget: turns in which the policy consults as it decides; None asks the experts about
+            the whole problem first, and leaves the policy one turn to answer.
+        solutions: the experts' recorded solutions, for the conditions that draw on them.
+
+    Raises:
+        UserError: no replies, or a turn budget below 2.
     """
 
     num_replies: int = 3
@@ -117,13 +74,13 @@ class Workflow:
         done: Sequence[ProblemResult] = (),
         on_result: Callable[[ProblemResult], None] = lambda result: None,
     ) -> Report:
-        """Return the report on the config's number of samples under a condition.
+        """Return the report on `evaluation.samples_per_problem` episodes of each problem.
 
         The seeds are those of `eapo evaluate`, so "alone" gives its report; `done` and `on_result`
-        are those of `eapo_agents.evaluation.evaluator.evaluate`.
+        are as in `eapo_agents.evaluate`.
 
         Raises:
-            UserError: a condition that wants recorded solutions, without them or some of them.
+            UserError: the condition needs recorded solutions, and some are missing.
         """
         asked = 0 if self.turn_budget or condition == "alone" else self.num_replies
         rollout = text_rollout(
@@ -134,14 +91,14 @@ class Workflow:
             problems,
             samples_per_problem=config.evaluation.samples_per_problem,
             rules=Rules.alone() if condition == "alone" else self.rules,
-            seed=derive_seed(config.seed, 2),
+            seed=config.evaluation_seed,
             done=done,
             on_result=on_result,
         )
 
     @property
     def rules(self) -> Rules:
-        """The rules of an episode with experts; the workflow's own consultation is a turn."""
+        """The rules of an episode with experts; a consultation by the workflow uses up a turn."""
         return Rules(turn_budget=self.turn_budget or 2, queries_per_turn=self.num_replies)
 
     def pool(
@@ -151,7 +108,11 @@ class Workflow:
         condition: Condition,
         problems: Sequence[Problem],
     ) -> ExpertPool:
-        """Return the experts of a condition."""
+        """Return the expert pool of a condition.
+
+        Raises:
+            UserError: as `evaluate`.
+        """
         brief = config.rollout.wording == "terse"
         match condition:
             case "alone":
@@ -165,7 +126,7 @@ class Workflow:
                 prompts = config.rollout.prompts
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)
             case "experts":
-                return MonitoredExperts(inner=config.experts.without_batch_deadline())
+                return config.experts.without_batch_deadline()
             case "recorded" | "erroneous":
                 chosen = self.chosen(condition, problems, seed=config.seed)
                 return GivenExperts(
@@ -180,14 +141,14 @@ class Workflow:
     def chosen(
         self, condition: Condition, problems: Sequence[Problem], *, seed: int
     ) -> list[list[Solution]]:
-        """Return the recorded solutions that stand in for the experts, for each problem.
+        """Return the recorded solutions that serve as replies, for each problem.
 
-        They are drawn once a problem, without replacement: of all solutions, or of the wrong ones
-        where there are enough of these ("if fewer than 3 are incorrect, we sample from all").
+        They are drawn once per problem, without replacement: from all solutions, or from the wrong
+        ones if there are enough ("if fewer than 3 are incorrect, we sample from all").
 
         Raises:
-            UserError: no recording, too few solutions of a problem in it, or those of another
-                problem of the same id.
+            UserError: no recording, too few solutions of a problem, or solutions of a different
+                problem under the same id.
         """
         for problem in problems:
             for solution in (self.solutions or {}).get(problem.id, ()):
@@ -204,6 +165,67 @@ class Workflow:
         ]
 
 
+def usual_replies(config: TrainConfig, turn_budget: int | None) -> int:
+    """Return the default number of replies: 3, as in the paper.
+
+    It is 1 for models of the terse wording that do not consult by themselves: they were trained to
+    read one reply to a whole problem.
+    """
+    return 1 if config.rollout.wording == "terse" and turn_budget is None else 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    """Copies of the policy as experts, each working alone on a query: self-collaboration.
+
+    Args:
+        model: the policy.
+        prompts: the policy's wording; a copy reads the prompt without experts.
+        sampling: how a reply is sampled.
+        brief: reply with the final answer only.
+    """
+
+    model: ChatModel
+    prompts: Prompts
+    sampling: Sampling
+    brief: bool = False
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return the copies' replies, in query order.
+
+        Raises:
+            PolicyError: the policy cannot be reached.
+        """
+        return await gather(self._reply(query) for query in queries)
+
+    async def _reply(self, query: Query) -> ExpertReply:
+        problem = Problem(id="query", statement=query.text or "?", answer="?")
+        messages = (self.prompts.opening(problem, Rules.alone()),)
+        seed = int(query_rng(query, 0).integers(2**63))
+        turn = await self.model.write(messages, self.sampling, seed)
+        text = relayed(turn.text, brief=self.brief)
+        return Reply("replica", text) if text else Unavailable("an empty reply", "replica")
+
+
+@dataclass(frozen=True, slots=True)
+class GivenExperts:
+    """Experts with fixed replies to each problem.
+
+    Args:
+        replies: by the problem's statement; slot i of a turn gets reply i mod n.
+    """
+
+    replies: Mapping[str, Sequence[ExpertReply]]
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return the fixed replies; unavailable ones to a problem that has none."""
+        return [self._reply(query) for query in queries]
+
+    def _reply(self, query: Query) -> ExpertReply:
+        replies = self.replies.get(query.statement, ())
+        return replies[query.slot % len(replies)] if replies else Unavailable("none recorded")
+
+
 def draw_solutions(
     solutions: Sequence[Solution],
     number: int,
@@ -212,50 +234,32 @@ def draw_solutions(
     wrong: bool,
     whose: str,
 ) -> list[Solution]:
-    """Return some of a problem's recorded solutions, wrong ones if wanted and there are enough.
+    """Return `number` of a problem's recorded solutions, drawn without replacement.
+
+    Args:
+        solutions: those of one problem; unavailable ones are never drawn.
+        number: how many.
+        rng: draws them.
+        wrong: draw from the wrong ones only, if there are enough.
+        whose: the problem's id, for the error.
 
     Raises:
-        UserError: fewer solutions than wanted; the problem is named.
+        UserError: fewer solutions than `number`.
     """
-    there = [solution for solution in solutions if solution.status != "unavailable"]
-    if len(there) < number:
+    available = [solution for solution in solutions if solution.status != "unavailable"]
+    if len(available) < number:
         raise UserError(
-            f"{len(there)} recorded solutions of problem {whose!r}, of {number} wanted: record them"
-            " with eapo record-experts, and name the file with --recording"
+            f"{len(available)} recorded solutions of problem {whose!r}, of {number} wanted: record"
+            " them with eapo record-experts, and name the file with --recording"
         )
-    bad = [solution for solution in there if solution.status != Status.CORRECT]
-    drawn_from = bad if wrong and len(bad) >= number else there
+    bad = [solution for solution in available if solution.status != Status.CORRECT]
+    drawn_from = bad if wrong and len(bad) >= number else available
     return [drawn_from[i] for i in rng.choice(len(drawn_from), number, replace=False)]
 
 
 def error_rate(chosen: Sequence[Sequence[Solution]]) -> float:
-    """Return the share of chosen solutions that are wrong."""
+    """Return the share of wrong ones among the solutions drawn for each problem."""
     return float(np.mean([one.status != Status.CORRECT for row in chosen for one in row]))
-
-
-def relayed(text: str, *, brief: bool) -> str:
-    """Return what the policy reads of a solution: without its reasoning, or its answer alone."""
-    return (final_answer(text) or "") if brief else without_reasoning(text)
-
-
-def usual_replies(config: TrainConfig, turn_budget: int | None) -> int:
-    """Return how many experts are asked unless somebody says otherwise: 3, as in the paper.
-
-    The models of the terse wording have learned to read one reply to a whole problem, and are lost
-    with more; where they consult as they like, they ask about its parts.
-    """
-    return 1 if config.rollout.wording == "terse" and turn_budget is None else 3
-
-
-def with_pool(config: TrainConfig, pool: str) -> TrainConfig:
-    """Return the config with served experts named like `7B+14B+32B` or `32B x3`.
-
-    Raises:
-        UserError: a name that fits none of the config's served models, or several.
-    """
-
-    endpoints = pool_endpoints(pool, config.experts.endpoints)
-    return replace(config, experts=replace(config.experts, kind="openai", endpoints=endpoints))
 
 
 def _as_reply(solution: Solution, *, brief: bool) -> ExpertReply:
@@ -263,19 +267,31 @@ def _as_reply(solution: Solution, *, brief: bool) -> ExpertReply:
     return Reply(solution.expert, text) if text else Unavailable("no answer", solution.expert)
 
 
-_PART = re.compile(r"\s*(.+?)(?:\s+x\s*([1-9][0-9]?))?\s*")
+def relayed(text: str, *, brief: bool) -> str:
+    """Return the part of a solution that the policy reads: no reasoning, or the answer alone."""
+    return (final_answer(text) or "") if brief else without_reasoning(text)
+
+
+def with_pool(config: TrainConfig, pool: str) -> TrainConfig:
+    """Return the config with the served experts that a pool's name lists, as `pool_endpoints`.
+
+    Raises:
+        UserError: a name that fits none of the config's served models, or several.
+    """
+    endpoints = pool_endpoints(pool, config.experts.endpoints)
+    return replace(config, experts=replace(config.experts, kind="openai", endpoints=endpoints))
 
 
 def pool_endpoints(pool: str, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """Return an endpoint per expert of a pool: parallel queries meet them in this order.
+    """Return one endpoint per expert of a pool, in the order of the slots of a consultation.
 
     Args:
-        pool: names of models joined by "+", each with " x3" behind it for three of them. A name is
-            a model's own, or a part of it that only one model has, in any case of letters.
+        pool: names of models, as in `7B+14B+32B` or `32B x3`. A name is a model's full name or a
+            part of it that no other model has, in upper or lower case.
         endpoints: which models are served where.
 
     Raises:
-        UserError: a name that fits no model, or several.
+        UserError: a malformed name, or one that fits no model or several.
     """
     experts: list[Endpoint] = []
     for part in pool.split("+"):

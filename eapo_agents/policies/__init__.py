@@ -1,4 +1,4 @@
-"""What samples: the `Policy` protocol and its engines (transformers, vLLM, servers); chat models."""
+"""What samples: the `Policy` protocol, its engines (transformers, vLLM, servers), chat models."""
 
 from eapo_agents._lazy import attach
 

@@ -5,7 +5,8 @@ from .chat import (
     cut_tokens as cut_tokens,
     plain_ids as plain_ids,
 )
-from .chat_model import ChatModel as ChatModel, PolicyChat as PolicyChat, Turn as Turn
+from .chat_model import ChatModel as ChatModel, ChatTurn as ChatTurn, PolicyChat as PolicyChat
+from .engines import Engine as Engine, HFEngine as HFEngine, PythonEngine as PythonEngine
 from .huggingface import HFPolicy as HFPolicy
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
@@ -14,7 +15,7 @@ from .models import (
     load_model as load_model,
     model_folder as model_folder,
 )
-from .openai import ApiSettings as ApiSettings, OpenAIPolicy as OpenAIPolicy
+from .openai import OpenAIEngine as OpenAIEngine, OpenAIPolicy as OpenAIPolicy
 from .policy import (
     NO_TRUNCATION as NO_TRUNCATION,
     Completion as Completion,
@@ -22,9 +23,8 @@ from .policy import (
     Policy as Policy,
     PolicyError as PolicyError,
     Sampling as Sampling,
-    ScriptedPolicy as ScriptedPolicy,
     Truncation as Truncation,
-    check_policy as check_policy,
+    completion_limit as completion_limit,
 )
-from .vllm import VLLMPolicy as VLLMPolicy, VLLMSettings as VLLMSettings
-from .vllm_server import PolicyServer as PolicyServer, VLLMServerPolicy as VLLMServerPolicy
+from .vllm import VLLMEngine as VLLMEngine, VLLMPolicy as VLLMPolicy
+from .vllm_server import VLLMServerEngine as VLLMServerEngine, VLLMServerPolicy as VLLMServerPolicy

@@ -1,6 +1,6 @@
 """The tokenizer of the embedded model: one id for each ASCII character and each tag of the grammar.
 
-At most 128 ids, so that a model of a million parameters spends none of them on a vocabulary.
+At most 128 ids, so that the embeddings of a model of a million parameters stay small.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _CHAT_TEMPLATE = (
 def char_tokenizer() -> PreTrainedTokenizerFast:
     """Return the character tokenizer, with its chat template.
 
-    Printable ASCII and the newline are one id each, and so is every tag of the grammar, whoever
-    writes it; any other character is `<unk>`. Only a chat template can produce `<|im_start|>` and
-    `<|im_end|>` when text is encoded with `split_special_tokens=True`.
+    Each printable ASCII character, the newline and each tag of the grammar is one id; any other
+    character is `<unk>`. In text encoded with `split_special_tokens=True`, only the chat template
+    produces `<|im_start|>` and `<|im_end|>`.
     """
     special = (PAD, UNKNOWN, START, END)
     vocabulary = {token: i for i, token in enumerate((*special, *CHARACTERS, *TAGS))}

@@ -1,10 +1,9 @@
-"""Messages to tokens, once: chat tokenisation, and a token history that only grows.
+"""Chat tokenisation without re-tokenising: a token history that only grows.
 
-What was sampled is never re-tokenised, and what the environment said is encoded once and appended:
-a chat template is not applied to earlier turns again (templates of reasoning models drop the
-reasoning of earlier turns). What a template writes between two messages is learned from the
-template itself, by rendering it around sentinels. The content of messages is plain text: a special
-token spelled out inside it never becomes one.
+Sampled ids are never re-tokenised, and a message of the environment is encoded once and appended:
+the chat template is not applied to earlier turns again (templates of reasoning models drop their
+reasoning). What a template writes between two messages is found by rendering it around sentinels.
+Message contents are plain text: a special token spelled out in one stays text.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING
 from eapo_agents.policies.policy import Completion
 from eapo_env.prompts import CUT_MARK, encodable
 from eapo_env.types import Message
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 class Chat:
-    """How one tokenizer writes a conversation down as ids.
+    """A tokenizer's chat template: messages to token ids.
 
     Raises:
         ValueError: the tokenizer has no chat template, or one that loses a message.
@@ -38,8 +38,8 @@ class Chat:
         frame = self._frame(probe)
         _, _, self._before_reply, self._after_reply = frame
         written = {token for gap in frame for token in self._added.findall(gap)}
-        # Some templates speak in added tokens that are not flagged special, which no option of a
-        # tokenizer keeps out of plain text: content is cut within them.
+        # Some templates use added tokens not flagged special, which tokenizers always recognise in
+        # plain text: contents are split inside them.
         loose = [token for token in written if not added[token].special]
         inside = [f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in loose]
         self._inside_loose = re.compile("|".join(inside) or "(?!)")
@@ -48,7 +48,7 @@ class Chat:
         )
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids of a prompt: the messages, then the template's start of the answer.
+        """Return the ids of a prompt: the messages, then the generation prompt.
 
         Raises:
             ValueError: the template refuses the messages.
@@ -58,17 +58,17 @@ class Chat:
         return self._encode(first, zip(contents, gaps, strict=True))
 
     def reply(self, message: Message, *, after: int) -> list[int]:
-        """Return the ids that follow a turn of the policy: its end, the message, the next start.
+        """Return the ids after a turn of the policy: end of turn, message, generation prompt.
 
-        `after` is the last sampled id. Where it already is the template's end of turn, the
-        template's own is left out; a turn that was cut off or stopped by a text gets one.
+        `after` is the last sampled id: a sampled end of turn is not repeated; a turn that ended by
+        a limit or a stop text gets one.
         """
         ids = self._encode(self._before_reply, [(message.content, self._after_reply)])
         ended = ids[:1] == [after] and after in self._control_ids
         return ids[1:] if ended else ids
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """Return what the policy wrote, as the environment reads it: without special tokens."""
+        """Return the text of sampled ids without special tokens, as the environment reads it."""
         text = self.tokenizer.decode(
             list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -87,7 +87,7 @@ class Chat:
         )
         frame = re.split("|".join(map(re.escape, sentinels)), rendered)
         if re.findall(r"EAPO-MESSAGE-\d+\.", rendered) != sentinels:
-            raise ValueError(f"the chat template does not write each message once: {rendered!r}")
+            raise UserError(f"the chat template does not write each message once: {rendered!r}")
         return frame
 
     def _encode(self, first: str, rest: Iterable[tuple[str, str]]) -> list[int]:
@@ -114,7 +114,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class TokenHistory:
-    """The ids of an episode so far; a step returns a longer one.
+    """The token ids of an episode so far; immutable, each step returns a longer one.
 
     Args:
         token_ids: prompt, turns of the policy and messages of the environment, in order.
@@ -157,7 +157,7 @@ class TokenHistory:
 
 
 def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of a text in which nothing is a special token; total in the text."""
+    """Return the ids of any text, without special tokens."""
     ids: list[int] = tokenizer.encode(
         encodable(text), add_special_tokens=False, split_special_tokens=True
     )
@@ -167,8 +167,7 @@ def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def cut_tokens(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
     """Return at most the first `max_tokens` tokens of a text, with a visible mark where it was cut.
 
-    A text of more than 64 characters a token on average is cut there, so that a hostile one costs
-    no time.
+    Only the first 64 * max_tokens characters are tokenised, so that a hostile text costs no time.
 
     Raises:
         ValueError: `max_tokens` is negative.

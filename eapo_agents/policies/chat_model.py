@@ -1,7 +1,8 @@
-"""A model as workflows and evaluations see it: messages in, the text of one turn out.
+"""Chat models: a conversation in, the text of the next turn out.
 
-Owns the `ChatModel` protocol and the adapter that makes one of any token `Policy`. Models behind an
-OpenAI-compatible server stand in `openai_policy.py`.
+For workflows and evaluations, which need no token ids. Holds the `ChatModel` protocol and the
+adapter that makes one of any token `Policy`; models behind an OpenAI-compatible server are in
+`openai.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from eapo_env.types import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What a model wrote in one turn.
+class ChatTurn:
+    """One turn of a model, as text.
 
     Args:
         text: without special tokens; a stop text that ended it is kept.
-        num_tokens: how many tokens the model sampled for it, hidden reasoning included.
-        finish: "length" when `max_tokens` or the context ran out before its end.
+        num_tokens: the number of tokens the model sampled for it, hidden reasoning included.
+        finish: "length" if `max_tokens` or the context ended it, else "stop".
     """
 
     text: str
@@ -32,15 +33,15 @@ class Turn:
 
 
 class ChatModel(Protocol):
-    """A model that goes on with a conversation; many coroutines may await turns at once."""
+    """A model that continues a conversation; many coroutines may await turns at once."""
 
-    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
+    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> ChatTurn:
         """Return the next turn of a conversation, which begins and ends with a user's message.
 
         A conversation that leaves no room in the context gives an empty turn, finished by length.
 
         Raises:
-            OSError: the model cannot be reached.
+            PolicyError: the model cannot be reached.
         """
 
 
@@ -48,21 +49,21 @@ class ChatModel(Protocol):
 class PolicyChat:
     """A token policy as a chat model.
 
-    The chat template opens the conversation, and each turn is appended to it as plain text; so the
-    ids of a first turn are those that a rollout sees. Later on, what was sampled is encoded again.
+    The chat template opens the conversation, and each later message is appended to it. So the first
+    prompt has the ids that a rollout sees; in later ones, the model's own turns are re-tokenised.
     """
 
     policy: Policy
 
-    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
+    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> ChatTurn:
         """Return the policy's completion of the conversation."""
         ids = self._ids(messages)
         room = self.policy.max_context_tokens - len(ids)
         if room < 1:
-            return Turn(text="", num_tokens=0, finish="length")
+            return ChatTurn(text="", num_tokens=0, finish="length")
         within = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         completion = await self.policy.complete(ids, within, seed)
-        return Turn(
+        return ChatTurn(
             text=self._chat.text(completion.token_ids),
             num_tokens=len(completion.token_ids),
             finish=completion.finish,

@@ -1,8 +1,8 @@
-"""Continuous batching over a transformers model: the rows that decode together.
+"""Continuous batching over a transformers model, with one preallocated key-value cache.
 
-Every row has a slot of one preallocated key-value cache and writes at its own length, so rows of
-any age share a forward pass, a finished row leaves by moving the last one into its slot, and a new
-one joins in any step. Knows nothing of coroutines; `hf_policy.py` does.
+Each row has its own cache slot and length, so rows of any age share a forward pass: a finished row
+leaves by moving the last one into its slot, and new ones join in any step. `huggingface.py` drives
+it from asyncio.
 
     prefill(prompt[:-1]) -> step -> step -> ...      a step feeds each row's last id, draws the next
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache
 
-from eapo_agents.policies.policy import Completion, Finish, Sampling
+from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,21 +31,21 @@ _PREFILL_TOKENS = 8192  # of one forward pass, padding included: bounds its memo
 _ROW = np.dtype(
     [
         ("last", "i8"),  # the id to feed next: the prompt's last, or the one drawn last
-        ("length", "i8"),  # of what the cache holds of the row: where `last` will be written
+        ("length", "i8"),  # cached positions; `last` is written after them
         ("count", "i8"),  # of ids drawn so far
         ("limit", "i8"),
         ("temperature", "f8"),
         ("top_p", "f8"),
         ("top_k", "i8"),
         ("min_p", "f8"),
-        ("stop", "i8"),  # the stop texts' number in the stop table
+        ("stop", "i8"),  # index into the stop table
     ]
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Request:
-    """A completion to be drawn: at most `limit` ids after the prompt. Compares by identity."""
+    """A completion to sample: at most `limit` ids after the prompt. Compares by identity."""
 
     prompt_ids: tuple[int, ...]
     sampling: Sampling
@@ -54,7 +54,7 @@ class Request:
 
 
 class Batch:
-    """The rows that decode together, and their key-value cache, which is kept between uses."""
+    """The rows that decode together, and their key-value cache, which is reused."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model = model
@@ -72,7 +72,7 @@ class Batch:
 
     @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> None:
-        """Let requests join the next step; equal prompts among them share one prefill."""
+        """Add requests to the next step; equal prompts share one prefill."""
         start = len(self.live)
         self._reserve(start + len(requests), max(request.limit for request in requests))
         slots: dict[tuple[int, ...], list[int]] = {}
@@ -86,10 +86,10 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Request, Completion]]:
-        """Draw one id for every row; return those that are finished, which leave.
+        """Sample one id for every row; remove and return the finished completions.
 
         Raises:
-            ValueError: the model's logits are not finite.
+            PolicyError: the model's logits are not finite.
         """
         rows, each = self._rows[: len(self.live)], np.arange(len(self.live))
         temperature_B = self._on_device(rows["temperature"])
@@ -97,7 +97,7 @@ class Batch:
         drawn = draw(self._logits(rows), temperature_B, uniforms_B, self._truncations(rows))
         ids_B, logprobs_B = (tensor.cpu().numpy() for tensor in drawn)
         if not np.isfinite(logprobs_B).all():
-            raise ValueError("the policy's logits are not finite: its weights are spoilt")
+            raise PolicyError("the policy's logits are not finite: its weights may have diverged")
         self._tokens[each, rows["count"]] = ids_B
         self._logprobs[each, rows["count"]] = logprobs_B
         rows["last"] = ids_B
@@ -113,7 +113,7 @@ class Batch:
 
     @torch.inference_mode()
     def drop(self, requests: Sequence[Request]) -> None:
-        """Let live requests leave unfinished."""
+        """Remove live requests unfinished."""
         self._remove(np.array([self.live.index(request) for request in requests], np.intp))
 
     def _take(self, slot: int, request: Request) -> None:
@@ -127,11 +127,11 @@ class Batch:
         row["top_p"], row["top_k"] = truncation.top_p, truncation.top_k
         row["min_p"] = truncation.min_p
         row["stop"] = self._stops.index(sampling.stop)
-        luck = np.random.default_rng(request.seed)
-        self._uniforms[slot, : request.limit] = luck.random(request.limit)
+        rng = np.random.default_rng(request.seed)
+        self._uniforms[slot, : request.limit] = rng.random(request.limit)
 
     def _truncations(self, rows: npt.NDArray[Any]) -> Truncations | None:
-        """Return each row's truncation; None where all ids may be drawn, which costs no sorting."""
+        """Return each row's truncation; None, which saves the sorting, if no row has one."""
         if all(request.sampling.truncation.keeps_all for request in self.live):
             return None
         return Truncations(*(self._on_device(rows[name]) for name in ("top_p", "top_k", "min_p")))
@@ -212,7 +212,7 @@ def _chunks(prompts: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]
 
 
 def _grown(array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return the array, or a larger one that begins with it, so that this shape fits in."""
+    """Return the array, zero-padded where it is smaller than `shape`."""
     if all(old >= new for old, new in zip(array.shape, shape, strict=True)):
         return array
     grown = np.zeros(
@@ -226,9 +226,9 @@ _ATTENTION = "eapo_grouped_sdpa"
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """A transformers cache in which every row has a length of its own.
+    """A transformers cache whose rows have different lengths.
 
-    `at_B` says where the next id of each row is written, and is set before each forward pass.
+    Call `write_at` before each forward pass.
     """
 
     def __init__(self, num_layers: int) -> None:
@@ -239,14 +239,14 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._width = 0
 
     def write_at(self, at_B: Tensor, width: int) -> None:
-        """Make the next forward pass write row r at position `at_B[r]` and read `width` ones."""
+        """Make the next forward pass write row r at `at_B[r]` and read `width` positions."""
         self._at_B, self._width = at_B, width
         self._each_B = torch.arange(len(at_B), device=at_B.device)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write one position of every row; return what the rows may read."""
+        """Write one position of every row; return the keys and values to attend to."""
         written = []
         for buffers, states in ((self._keys, key_states), (self._values, value_states)):
             buffer = self._reserve(buffers, layer_idx, states, len(states), self._width)
@@ -270,7 +270,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             buffer[target, :, :length] = buffer[source, :, :length]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return the number of positions before the one that is being written, at most."""
+        """Return the largest number of positions before the one being written."""
         return max(self._width - 1, 0)
 
     @staticmethod
@@ -293,7 +293,7 @@ class SlotCache(Cache):  # type: ignore[misc]
 
 @contextmanager
 def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend, while it decodes one id a row, without copying its key-value heads."""
+    """Decode one id per row inside this context without copying the key-value heads."""
     config = model.config.get_text_config()
     before = config._attn_implementation
     config._attn_implementation = _ATTENTION
@@ -313,7 +313,7 @@ def grouped_sdpa(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention of one position a row, [B, 1, heads, head size].
+    """Return attention of one position per row, [B, 1, heads, head size].
 
     The query heads that share a key-value head are taken as positions of one head: transformers'
     own sdpa repeats keys and values for each of them instead, which costs 2 to 5 times the step.
@@ -350,9 +350,8 @@ def draw(
 
         id = min{v : sum_{w <= v} p_w > u * sum_w p_w},    p = truncated(softmax(logits / t))
 
-    One uniform number u in [0, 1) draws one id, so a row's luck is its own. A row of t = 0
-    takes the likeliest id; its log-probability is that of temperature 1, with nothing truncated.
-    Without truncations no row has one.
+    One uniform number u in [0, 1) per row, so a row's id does not depend on the others. t = 0 is
+    greedy; its log-probability is that of temperature 1 without truncation.
     """
     greedy_B = temperature_B == 0
     divisor_B = torch.where(greedy_B, 1.0, temperature_B).float()
@@ -368,10 +367,10 @@ def draw(
 
 
 def truncated(logp_BV: Tensor, truncations: Truncations) -> Tensor:
-    """Return the log-probabilities of what may be drawn, summing to 1 again; -inf elsewhere.
+    """Return the truncated and renormalised log-probabilities; -inf for excluded ids.
 
-    In the order of vLLM: min-p, then top-k, then top-p of what is left. Of ids that are equally
-    likely the first ones are kept. The likeliest id always is.
+    In vLLM's order: min-p, then top-k, then top-p of the rest. Among equally likely ids the first
+    are kept, and the likeliest id always is.
     """
     top_p_B1, top_k_B1, min_p_B1 = (one_B[:, None] for one_B in truncations)
     sorted_BV, order_BV = logp_BV.sort(dim=-1, descending=True, stable=True)
@@ -388,7 +387,7 @@ def truncated(logp_BV: Tensor, truncations: Truncations) -> Tensor:
 
 
 class StopTable:
-    """Which ids end a turn, and which may complete a stop text: looked up for all rows at once."""
+    """Stop conditions, looked up for all rows at once: end-of-turn ids and stop texts."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -399,7 +398,7 @@ class StopTable:
         self._screens_SV: Bools = np.zeros((1, size), np.bool_)
 
     def index(self, stop: tuple[str, ...]) -> int:
-        """Return the number under which `hit` knows these stop texts."""
+        """Return the index of these stop texts, for `hit`."""
         if stop not in self._indices:
             self._indices[stop] = len(self._indices)
             screens = [self._screen(mark) for mark in stop]
@@ -432,7 +431,7 @@ class StopTable:
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that end a turn: the tokenizer's, and those the model was released with."""
+    """Return the ids that end a turn: the tokenizer's and the generation config's."""
     config = getattr(model, "generation_config", None)
     released = getattr(config, "eos_token_id", None)
     ends = released if isinstance(released, list) else [released]

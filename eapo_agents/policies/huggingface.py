@@ -1,9 +1,8 @@
-"""The embedded policy: a transformers model in this process, completing many prompts together.
+"""The transformers policy: continuous batching in this process, in the caller's event loop.
 
-There is no thread. While anything is wanted, one task of the caller's own event loop repeats: let
-waiting requests join the batch, draw one id for every row, give way to the other coroutines. What
-is computed together therefore depends only on the order of the requests, and a run can be repeated
-bit for bit. The batch itself is `hf_batch.py`.
+There is no thread. While completions are pending, one asyncio task repeats: add waiting requests to
+the batch, sample one id for every row, yield to the other coroutines. Batches therefore depend only
+on the order of the requests, and a run is reproducible bit for bit. The batch is in `decoding.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eapo_agents.policies.decoding import Batch, Request
-from eapo_agents.policies.linear import with_fast_linears
 from eapo_agents.policies.policy import Completion, Sampling, completion_limit
 from eapo_env.validation import UserError
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# A prefill costs about half a step, whoever joins: a few join together, but none waits for long.
+# A prefill costs about half a step whatever its size: requests join in groups; none waits long.
 _JOIN_SHARE = 16
 _JOIN_STEPS = 8
 
@@ -29,19 +27,19 @@ _JOIN_STEPS = 8
 class HFPolicy:
     """A policy that samples from a transformers causal language model.
 
-    The model is used where it is, and never copied: give it the learner's own module, and every
-    update is in the next completion without `load_weights`.
+    The model is not copied: on the learner's own module it samples from the updated weights
+    without `load_weights`.
 
     Args:
         model: a decoder with full attention in every layer and explicit positions (Llama, Qwen2,
             Qwen3, Mistral without a window, ...), in any precision, on one device.
         tokenizer: the model's tokenizer.
-        max_batch: the most completions that decode together; the rest wait.
-        max_context_tokens: the most ids of prompt and completion together; by default, the model's
-            number of positions.
+        max_batch: maximum number of completions that decode together; the rest wait.
+        max_context_tokens: maximum number of ids of prompt plus completion; by default, the
+            model's number of positions.
 
     Raises:
-        UserError: a limit out of range, or a model whose attention has a window.
+        UserError: a limit out of range, or a model with sliding-window attention.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class HFPolicy:
                 f"max_context_tokens must be in 2..{positions}, not {self.max_context_tokens}"
             )
         _check_full_attention(config, self.max_context_tokens)
-        self._model = with_fast_linears(model)
+        self._model = model
         self._max_batch = max_batch
         self._batch = Batch(model, tokenizer)
         self._waiting: list[Request] = []
@@ -77,8 +75,8 @@ class HFPolicy:
         """Return one completion of the prompt; see `Policy.complete`.
 
         Raises:
-            UserError: an empty prompt, one that leaves no room in the context, or a model that
-                yields logits that are not finite.
+            UserError: an empty prompt, or one that leaves no room in the context.
+            PolicyError: the model's logits are not finite.
         """
         request = Request(
             prompt_ids=tuple(int(token_id) for token_id in prompt_ids),
@@ -97,15 +95,15 @@ class HFPolicy:
             raise
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Copy weights into the model, in its own precision and on its own device.
+        """Copy weights into the model, keeping its dtype and device.
 
         Tied weights may be named once.
 
         Raises:
-            UserError: a name that is unknown or missing, or completions under way.
+            UserError: an unknown or missing name, or completions in progress.
         """
         if self._futures:
-            raise UserError(f"{len(self._futures)} completions under way would mix two policies")
+            raise UserError(f"cannot load weights: {len(self._futures)} completions in progress")
         own = self._model.state_dict()
         given = {own[name].data_ptr() for name in state_dict if name in own}
         unknown = [name for name in state_dict if name not in own]
@@ -115,7 +113,7 @@ class HFPolicy:
         self._model.load_state_dict(state_dict, strict=False)
 
     def close(self) -> None:
-        """Do nothing: the model is its owner's."""
+        """Do nothing: the caller owns the model."""
 
     def _start_engine(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,7 +147,7 @@ class HFPolicy:
             self._forget()
 
     def _admit(self) -> None:
-        """Let waiting requests join, if enough of them can, or one has waited for some steps."""
+        """Admit waiting requests if there are enough, or they have waited for some steps."""
         num_live = len(self._batch.live)
         num_ready = min(len(self._waiting), self._max_batch - num_live)
         self._steps_waited += num_ready > 0
@@ -167,7 +165,7 @@ class HFPolicy:
             self._batch.drop([request])
 
     def _forget(self) -> None:
-        """Drop whatever an ended loop left behind."""
+        """Drop what an ended loop left behind."""
         for future in self._futures.values():
             if not future.done() and not future.get_loop().is_closed():
                 future.cancel()

@@ -1,9 +1,9 @@
-"""Linear layers by oneDNN on a CPU, where torch would ask MKL.
+"""Linear layers computed by oneDNN on a CPU, where torch uses MKL.
 
-torch multiplies float32 matrices with MKL, which on processors not made by Intel reaches less than
-half the speed of the oneDNN that torch also carries (and uses itself for bfloat16 and in compiled
-code). The layers of a small model are most of its time, so they are worth a file. Results differ by
-rounding only. Other devices, types, autocast and compiled code get torch's own layer.
+torch multiplies float32 matrices with MKL, which on non-Intel processors reaches less than half the
+speed of oneDNN (which torch uses for bfloat16 and in compiled code). Linear layers take most of a
+small model's time. Results differ by rounding only. Other devices and dtypes, autocast and compiled
+code use torch's own layer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 
 def with_fast_linears(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model, its linear layers made `FastLinear` in place; parameters stay theirs."""
+    """Return the model, its linear layers turned into `FastLinear` in place; parameters are kept.
+
+    Only `load_model` calls it: `HFPolicy` and `Learner` leave a caller's layers as they are.
+    """
     if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         for module in model.modules():
-            if type(module) is nn.Linear:  # a subclass has a forward of its own
+            if type(module) is nn.Linear:  # a subclass may override forward
                 module.__class__ = FastLinear
     return model
 

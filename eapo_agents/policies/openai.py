@@ -1,8 +1,8 @@
-"""[edge] Any OpenAI-compatible model as the policy of workflows and evaluations.
+"""[edge] Models behind an OpenAI-compatible server, as policies of workflows and evaluations.
 
-Such a model speaks messages and gives no token ids, so it can be evaluated and not trained. It
-goes through the same lines as the experts do (`eapo_env.endpoints`): one client per server and
-event loop, a limit on live calls, a deadline, retries, and a key from the environment only.
+They give no token ids, so they can be evaluated and not trained. Requests take the same path as
+those to experts (`eapo_env.endpoints`): one client per server and event loop, a limit on concurrent
+calls, a timeout, retries, and a key from the environment only.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from eapo_agents.policies.chat_model import Turn
-from eapo_agents.policies.policy import Finish, Sampling, Truncation
-from eapo_env.endpoints import Endpoint, Failure, Payload, Refused, open_line
+from eapo_agents.policies.chat_model import ChatTurn
+from eapo_agents.policies.models import ModelSettings
+from eapo_agents.policies.policy import Finish, PolicyError, Sampling, Truncation
+from eapo_env.endpoints import CircuitOpen, Endpoint, Failure, Payload, open_connection
 from eapo_env.prompts import encodable
 from eapo_env.types import Message
+from eapo_env.validation import UserError
 
 _CONTEXT = re.compile(r"maximum context length is (\d+)")
 _PROMPT = re.compile(
     r"(\d+) (?:input tokens|in the messages|in (?:the|your) prompt)|messages resulted in (\d+)"
 )
-"""What OpenAI's servers and vLLM's say of a conversation that, with its reply, is too long."""
+"""From the error messages of OpenAI and vLLM when conversation and reply exceed the context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,38 +41,39 @@ class OpenAIPolicy:
     endpoint: Endpoint
     extra_body: Mapping[str, object] = field(default_factory=dict)
 
-    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Turn:
+    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> ChatTurn:
         """Return the model's next turn.
 
-        Where the server says that `max_tokens` does not fit beside the conversation, it is asked
-        once more for what does. A conversation that has outgrown the context gives an empty turn;
-        an opening that does not fit is an error like any other.
+        If the server says that `max_tokens` does not fit beside the conversation, the request is
+        repeated once with what fits. A conversation that has outgrown the context gives an empty
+        turn; a first message that does not fit is an error.
 
         Raises:
-            OSError: no key in the environment, or no completion after all retries: a failure is
-                no wrong answer, and must not be counted as one.
+            UserError: no key in the environment.
+            PolicyError: no completion after all retries: a failure is not a wrong answer, and must
+                not be counted as one.
         """
         where = f"{self._model} at {self.endpoint.base_url}"
-        line = await open_line(self.endpoint)
-        if line is None:
-            raise OSError(f"{where}: the variable {self.endpoint.api_key_env} holds no key")
+        connection = await open_connection(self.endpoint)
+        if connection is None:
+            raise UserError(f"{where}: the variable {self.endpoint.api_key_env} holds no key")
         body = self._request(messages, sampling, seed)
-        outcome = await line.call(body)
+        outcome = await connection.call(body)
         room = room_left(outcome.reason) if isinstance(outcome, Failure) else None
         if room is not None and room > 0:
-            outcome = await line.call(_with_limit(body, room))
+            outcome = await connection.call(_with_limit(body, room))
         match outcome:
             case Payload(content):
                 turn = read_turn(content, sampling.stop)
                 if turn is None:
-                    raise OSError(f"{where}: not a chat completion: {reprlib.repr(content)}")
+                    raise PolicyError(f"{where}: not a chat completion: {reprlib.repr(content)}")
                 return turn
             case Failure() if len(messages) > 1 and room is not None and room <= 0:
-                return Turn(text="", num_tokens=0, finish="length")
+                return ChatTurn(text="", num_tokens=0, finish="length")
             case Failure(reason):
-                raise OSError(f"{where}: {reason}")
-            case Refused():
-                raise OSError(f"{where}: it did not answer lately, and is not asked for a while")
+                raise PolicyError(f"{where}: {reason}")
+            case CircuitOpen():
+                raise PolicyError(f"{where}: not called, after several failures in a row")
 
     @property
     def _model(self) -> str:
@@ -92,9 +96,9 @@ class OpenAIPolicy:
 
 
 def room_left(reason: str) -> int | None:
-    """Return the tokens that a refused conversation leaves in the context, 0 or less for none.
+    """Return how many tokens of the context a refused conversation leaves; may be negative.
 
-    None for a refusal that does not say the length of the context and that of the conversation.
+    None if the refusal does not state the lengths of context and conversation.
     """
     context, prompt = _CONTEXT.search(reason), _PROMPT.search(reason)
     if context is None or prompt is None:
@@ -108,9 +112,9 @@ def _with_limit(body: Mapping[str, object], room: int) -> dict[str, object]:
 
 
 def _truncation(truncation: Truncation) -> dict[str, object]:
-    """Return the fields of a truncation; those that are not OpenAI's own only where they are set.
+    """Return the request's fields for a truncation; those unknown to OpenAI only if they are set.
 
-    Unset, a server's own default holds for these: vLLM takes the model folder's.
+    Otherwise the server's default applies: in vLLM, the model's generation_config.
     """
     return {
         "top_p": truncation.top_p,
@@ -119,12 +123,11 @@ def _truncation(truncation: Truncation) -> dict[str, object]:
     }
 
 
-def read_turn(content: object, stop: Sequence[str]) -> Turn | None:
-    """Return the turn in a decoded chat completion; None for anything else.
+def read_turn(content: object, stop: Sequence[str]) -> ChatTurn | None:
+    """Return the turn in a decoded chat completion; None for an invalid one.
 
-    Servers cut a stop text off. One that closes a tag (`</name>`) is put back where that tag was
-    left open. Text that was refused or filtered is an empty turn. Without `usage` a turn counts as
-    many tokens as it has words.
+    Servers remove the stop text; one that closes a tag (`</name>`) is put back if the tag is open.
+    Refused or filtered text is an empty turn. Without `usage`, words are counted as tokens.
     """
     match content:
         case {"choices": [{"message": {"content": str() | None as text}, **choice}, *_], **rest}:
@@ -136,9 +139,9 @@ def read_turn(content: object, stop: Sequence[str]) -> Turn | None:
         text += next((mark for mark in stop if _left_open(text, mark)), "")
     match rest.get("usage"):
         case {"completion_tokens": int(count)} if count >= 0:
-            return Turn(text=text, num_tokens=count, finish=finish)
+            return ChatTurn(text=text, num_tokens=count, finish=finish)
         case _:
-            return Turn(text=text, num_tokens=len(text.split()), finish=finish)
+            return ChatTurn(text=text, num_tokens=len(text.split()), finish=finish)
 
 
 def _left_open(text: str, mark: str) -> bool:
@@ -147,11 +150,11 @@ def _left_open(text: str, mark: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiSettings:
-    """Where a model is served that is evaluated and not trained.
+class OpenAIEngine:
+    """An OpenAI-compatible server; the model there can be evaluated, not trained.
 
     Args:
-        base_url: of an OpenAI-compatible server, up to and including `/v1`; empty for none.
+        base_url: of an OpenAI-compatible server, up to and including `/v1`.
         api_key_env: the environment variable that holds the key; None for a server without one.
         max_live_calls: the most calls under way at a time.
         call_timeout_s: how long one call may take, retries included.
@@ -159,14 +162,15 @@ class ApiSettings:
         extra_body: further fields of a request, or other values; null leaves one out.
     """
 
-    base_url: str = ""
+    kind: Literal["openai"] = "openai"
+    base_url: str = "http://127.0.0.1:8000/v1"
     api_key_env: str | None = None
     max_live_calls: int = 64
     call_timeout_s: float = 1800.0
     max_retries: int = 4
     extra_body: Mapping[str, object] = field(default_factory=dict)
 
-    def policy(self, model: str) -> OpenAIPolicy:
+    def build(self, model: ModelSettings) -> OpenAIPolicy:
         """Return the served model as a policy for workflows and evaluations.
 
         Raises:
@@ -174,7 +178,7 @@ class ApiSettings:
         """
         endpoint = Endpoint(
             base_url=self.base_url,
-            models=(model,),
+            models=(model.path,),
             api_key_env=self.api_key_env,
             max_live_calls=self.max_live_calls,
             call_timeout_s=self.call_timeout_s,

@@ -1,9 +1,9 @@
-"""[edge] The policy on vLLM, in this process: continuous batching, prefix caching, live weights.
+"""[edge] The vLLM policy in this process: continuous batching, prefix caching, weight updates.
 
-One thread makes the engine and is the only one ever to touch it. It steps the engine as long as any
-completion is wanted, and neither it nor the event loop waits for the other: requests go over by
-queues, completions come back as callbacks. Episodes join and leave a running batch, and experts are
-heard while the engine computes.
+One thread creates the engine and is the only one to touch it. It steps the engine while completions
+are pending, and neither it nor the event loop waits for the other: requests go through queues,
+completions come back as callbacks. Episodes join and leave a running batch, and expert calls
+proceed while the engine computes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from eapo_agents.policies.models import ModelSettings, model_folder
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
-from eapo_agents.serving import UNBOUND, weights_file
+from eapo_agents.serving import NO_CPU_BINDING, weights_file
 from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
@@ -35,33 +36,35 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.llm_engine import LLMEngine
 
+    from eapo_agents.policies.policy import Policy
+
 T = TypeVar("T")
 _Joining = tuple[str, list[int], "SamplingParams"]
 
 
 class VLLMPolicy:
-    """A policy that samples with vLLM, and takes the learner's weights while it runs.
+    """A policy that samples with vLLM in this process and takes new weights without a restart.
 
     Args:
         model: a folder or hub id with model and tokenizer; the engine starts from its weights.
-        settings: see `VLLMSettings`.
+        settings: see `VLLMEngine`.
 
     Raises:
-        UserError: what vLLM refuses, such as a cache too small for one episode.
+        UserError: vLLM refuses the model or a setting, such as a cache too small for one episode.
     """
 
-    def __init__(self, model: str | Path, settings: VLLMSettings | None = None) -> None:
+    def __init__(self, model: str | Path, settings: VLLMEngine | None = None) -> None:
         from transformers import AutoTokenizer
 
-        self._settings = settings or VLLMSettings()
+        self._settings = settings or VLLMEngine()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
         self._engine = self._thread.submit(self._settings.engine, str(model)).result()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.max_context_tokens: int = self._engine.model_config.max_model_len
         self.num_prompt_tokens = 0
-        """Ids of all prompts that were completed so far."""
+        """Number of prompt ids of all completions so far."""
         self.num_cached_tokens = 0
-        """How many of them the prefix cache held."""
+        """How many of them were in the prefix cache."""
         self._weight_names = weight_names(self._engine.model_config.hf_config)
         self._names = map(str, count())
         self._futures: dict[str, asyncio.Future[Completion]] = {}
@@ -93,16 +96,16 @@ class VLLMPolicy:
             raise
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Put weights into the running engine, in its own precision; cached prefixes are dropped.
+        """Load weights into the running engine, in its dtype, and drop the prefix cache.
 
         Tied weights may be named once.
 
         Raises:
-            UserError: a name that is unknown or missing, or completions under way.
+            UserError: an unknown or missing name, or completions in progress.
             PolicyError: the engine failed.
         """
         if self._futures:
-            raise UserError(f"{len(self._futures)} completions under way would mix two policies")
+            raise UserError(f"cannot load weights: {len(self._futures)} completions in progress")
         weights = with_tied(state_dict, self._weight_names)
         try:
             self._thread.submit(self._load, weights).result()
@@ -110,7 +113,7 @@ class VLLMPolicy:
             raise _failed(error) from error
 
     def close(self) -> None:
-        """End the engine and free its memory."""
+        """Shut down the engine and free its memory."""
         self._thread.submit(self._engine.engine_core.shutdown).result()
         self._thread.shutdown()
 
@@ -145,7 +148,7 @@ class VLLMPolicy:
             future.set_result(outcome)
 
     def _drop(self, names: Sequence[str]) -> None:
-        """Forget completions that nobody waits for; the thread will abort them."""
+        """Forget abandoned completions; the thread aborts them."""
         self._leaving.extend(name for name in names if self._futures.pop(name, None) is not None)
 
     # In the engine's thread from here on.
@@ -172,7 +175,7 @@ class VLLMPolicy:
         from vllm.inputs import tokens_input
 
         refused: list[tuple[str, ValueError]] = []
-        leaving = _drained(self._leaving)  # first: whoever leaves has joined before
+        leaving = _drained(self._leaving)  # first: a request joins before it leaves
         for name, prompt_ids, params in _drained(self._joining):
             try:
                 self._engine.add_request(name, tokens_input(prompt_ids), params)
@@ -200,11 +203,11 @@ class VLLMPolicy:
         if self._settings.tensor_parallel_size == 1:
             reload = {"weights_iterator": iter(weights.items())}
             self._engine.collective_rpc("reload_weights", kwargs=reload)
-        else:  # the workers are other processes, and tensors are no arguments of a call
+        else:  # the workers are other processes, which tensors reach by a file
             with weights_file(weights) as folder:
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         if not self._engine.reset_prefix_cache():
-            raise PolicyError("vLLM did not drop its prefix cache, which is of the old weights")
+            raise PolicyError("vLLM did not drop the prefix cache of the old weights")
 
 
 def _failed(error: Exception) -> PolicyError:
@@ -216,7 +219,7 @@ def _failed(error: Exception) -> PolicyError:
 
 
 def _drained(queue: deque[T]) -> list[T]:
-    """Return what is in a queue that another thread fills, and take it out."""
+    """Remove and return the items of a queue that another thread fills."""
     return [queue.popleft() for _ in range(len(queue))]
 
 
@@ -244,7 +247,7 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads, which no fork survives
-    **UNBOUND,
+    **NO_CPU_BINDING,
 }
 LEAST_TEMPERATURE = 0.01
 _CPU_CACHE_BYTES = 512 << 20
@@ -252,26 +255,27 @@ _CPU_BLOCK_TOKENS = 32  # by default 128: a turn of a short episode would never 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VLLMSettings:
-    """How vLLM holds a model.
+class VLLMEngine:
+    """vLLM in this process, on a copy of the learner's weights.
 
     Args:
-        dtype: of the weights in the engine, whatever the checkpoint's; log-probabilities come as
-            close to the learner's as the two precisions allow.
-        max_batch: the most completions that decode together; the rest wait.
-        max_context_tokens: the most ids of prompt and completion together; by default, the
+        dtype: of the engine's weights, by default the model's; log-probabilities agree with the
+            learner's as closely as the two precisions allow.
+        max_batch: maximum number of completions that decode together; the rest wait.
+        max_context_tokens: maximum number of ids of prompt plus completion; by default, the
             model's number of positions.
         cache_bytes: memory for keys and values; by default, what `gpu_memory_utilization` leaves
             on a GPU, 512 MiB on a CPU.
         gpu_memory_utilization: the share of each GPU's memory for weights, activations, keys and
             values; a learner on the same GPU needs the rest.
-        tensor_parallel_size: how many GPUs share the model; each has a process of its own.
+        tensor_parallel_size: number of GPUs that share the model, one process each.
 
     Raises:
         UserError: a value out of its range.
     """
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    kind: Literal["vllm"] = "vllm"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     max_batch: int = 256
     max_context_tokens: int | None = None
     cache_bytes: int | None = None
@@ -288,10 +292,22 @@ class VLLMSettings:
                 f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}"
             )
 
+    def build(self, model: ModelSettings, loaded: object = None) -> Policy:
+        """Return the policy; it starts from the weights in the model's folder.
+
+        Raises:
+            UserError: vLLM is not installed, or refuses the model or a setting.
+        """
+        try:
+            engine = replace(self, dtype=self.dtype or model.dtype)
+            return VLLMPolicy(model_folder(model.path), engine)
+        except ModuleNotFoundError as error:
+            raise UserError(f"engine=vllm needs vLLM (docs/vllm.md): {error}") from error
+
     def engine(self, model: str) -> LLMEngine:
-        """Return a fresh engine in this process; the process keeps its luck and its settings."""
+        """Return a new vLLM engine; the process's random state is preserved."""
         _prepare_environment()
-        with _process_as_it_was():
+        with _restored_process_state():
             from vllm.platforms import current_platform
 
             on_cpu = current_platform.is_cpu()
@@ -300,14 +316,14 @@ class VLLMSettings:
                 from vllm.v1.engine.llm_engine import LLMEngine
 
                 arguments = EngineArgs(**self.arguments(model, on_cpu=on_cpu))
-                with _deaf_to_interrupts():
+                with _interrupts_blocked():
                     return LLMEngine.from_engine_args(arguments)
 
     def arguments(self, model: str, *, on_cpu: bool) -> dict[str, Any]:
-        """Return the same as vLLM's own engine arguments."""
+        """Return the settings as vLLM's engine arguments."""
         arguments: dict[str, Any] = {
             "model": model,
-            "dtype": self.dtype,
+            "dtype": self.dtype or "auto",
             "max_num_seqs": self.max_batch,
             "max_model_len": self.max_context_tokens,
             "kv_cache_memory_bytes": self.cache_bytes,
@@ -337,7 +353,7 @@ class VLLMSettings:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise a `UserError` for a temperature that vLLM would change without a word."""
+    """Raise a `UserError` for a temperature that vLLM would silently change."""
     if 0 < temperature < LEAST_TEMPERATURE:
         raise UserError(
             f"vLLM samples at temperature 0 or at least {LEAST_TEMPERATURE}, not {temperature}"
@@ -359,9 +375,7 @@ def weight_names(config: Any) -> dict[str, str]:
 
 
 def with_tied(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return a weight for every name: where vLLM is given one of two tied weights, it keeps the
-    other as it was, without a word.
-    """
+    """Return a weight for every name; of two tied weights vLLM silently keeps the one not given."""
     given = {names[name]: weight for name, weight in state_dict.items() if name in names}
     unknown = [name for name in state_dict if name not in names]
     missing = [name for name, same in names.items() if same not in given]
@@ -371,15 +385,15 @@ def with_tied(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dic
 
 
 def _prepare_environment() -> None:
-    """Set what vLLM reads when it is imported or makes its configuration."""
+    """Set the environment variables that vLLM reads."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives in this process
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def _process_as_it_was() -> Iterator[None]:
-    """Undo what an engine in this process does to it: seeds set, a function of torch replaced."""
+def _restored_process_state() -> Iterator[None]:
+    """Restore the process state that vLLM changes: random seeds, a function of torch."""
     import torch
 
     set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()
@@ -392,11 +406,11 @@ def _process_as_it_was() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started meanwhile: a terminal sends it to all of them,
-    and the training step that it lets end needs its workers.
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in processes started inside this context: a terminal sends it to all of them,
+    and the training step that finishes first needs its workers.
     """
-    resource_tracker.ensure_running()  # which would lift the block when it starts later
+    resource_tracker.ensure_running()  # or it would lift the block when it starts later
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

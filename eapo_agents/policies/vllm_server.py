@@ -1,7 +1,7 @@
 """[edge] The policy on a vLLM server: token ids over HTTP, weights by vLLM's transfer API.
 
-The server is one of `eapo serve-policy`. Learner and sampler then have separate processes, and on a
-GPU machine separate GPUs.
+`eapo serve-policy` starts the server: learner and sampler have separate processes, and separate
+GPUs where there are some.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from eapo_agents.policies.models import ModelSettings, model_folder
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.policies.vllm import check_temperature, weight_names, with_tied
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
@@ -20,24 +21,27 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from torch import Tensor
 
+    from eapo_agents.policies.policy import Policy
+
 _Lifetime = AsyncGenerator["AsyncOpenAI", None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyServer:
-    """Where the policy's server is, and how it takes new weights.
+class VLLMServerEngine:
+    """A separate vLLM server (`eapo serve-policy`): its address, and how it gets new weights.
 
     Args:
-        base_url: of `eapo serve-policy`, without a path. Its control plane has no key: loopback,
-            or a network of one's own.
-        transfer: "file" by shared memory on one machine, "nccl" between GPUs.
-        trainer_address: of this machine as the server reaches it, for "nccl".
-        call_timeout_s: how long one completion may take.
+        base_url: of `eapo serve-policy`, without a path. Its control plane has no
+            authentication: use loopback or a private network.
+        transfer: "file" through shared memory on one machine, "nccl" between GPUs.
+        trainer_address: address at which the server reaches this machine, for "nccl".
+        call_timeout_s: timeout of one completion.
 
     Raises:
-        UserError: an address that is none, or a time that is not positive.
+        UserError: an invalid address or a non-positive timeout.
     """
 
+    kind: Literal["vllm-server"] = "vllm-server"
     base_url: str = "http://127.0.0.1:8100"
     transfer: Backend = "file"
     trainer_address: str = "127.0.0.1"
@@ -49,9 +53,17 @@ class PolicyServer:
         if not self.call_timeout_s > 0:
             raise UserError(f"call_timeout_s must be positive, not {self.call_timeout_s}")
 
+    def build(self, model: ModelSettings, loaded: object = None) -> Policy:
+        """Return the policy; the server has the weights it was sent last.
+
+        Raises:
+            UserError: the server does not answer, or serves another model.
+        """
+        return VLLMServerPolicy(model_folder(model.path), self)
+
     @property
     def weight_transfer(self) -> WeightTransfer:
-        """The way for new weights."""
+        """How new weights are sent to the server."""
         control = Control(self.base_url.rstrip("/"))
         if self.transfer == "nccl":
             return NCCLTransfer(control, self.trainer_address)
@@ -59,21 +71,21 @@ class PolicyServer:
 
 
 class VLLMServerPolicy:
-    """A policy that samples on a vLLM server, and puts the learner's weights into it.
+    """A policy that samples on a vLLM server and sends it the learner's weights.
 
     Args:
         model: the folder or hub id that the server serves; its tokenizer and the names of its
             weights are read here.
-        server: see `PolicyServer`.
+        server: see `VLLMServerEngine`.
 
     Raises:
-        ConnectionError: the server does not answer.
+        ServerError: the server does not answer.
     """
 
-    def __init__(self, model: str, server: PolicyServer | None = None) -> None:
+    def __init__(self, model: str, server: VLLMServerEngine | None = None) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
-        self._server = server or PolicyServer()
+        self._server = server or VLLMServerEngine()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self._names = weight_names(AutoConfig.from_pretrained(model))
         served = Control(self._server.base_url.rstrip("/")).models()[0]
@@ -88,7 +100,7 @@ class VLLMServerPolicy:
     ) -> Completion:
         """Return one completion of the prompt; see `Policy.complete`.
 
-        Cancelling closes the connection, upon which the server drops the completion.
+        Cancelling closes the connection, and the server aborts the completion.
 
         Raises:
             UserError: an empty prompt, one that leaves no room in the context, or a temperature
@@ -108,36 +120,36 @@ class VLLMServerPolicy:
                 cast_to=object,
             )
         except Exception as error:
-            # The client calls a refused connection a time-out; its cause says what it was.
-            told = error.__cause__ if isinstance(error, APIConnectionError) else None
+            # The client calls a refused connection a timeout; the cause is the real error.
+            cause = error.__cause__ if isinstance(error, APIConnectionError) else None
             raise PolicyError(
-                f"the policy server {self._server.base_url} failed: {told or error}"
+                f"the policy server {self._server.base_url} failed: {cause or error}"
             ) from error
         finally:
             self._under_way -= 1
         return _read(answer, self._server.base_url)
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Put weights into the server, in its own precision; its cached prefixes are dropped.
+        """Send weights to the server, in its dtype; it drops its prefix cache.
 
         Tied weights may be named once.
 
         Raises:
-            UserError: a name that is unknown or missing, or completions under way.
-            PolicyError: the server did not take them.
+            UserError: an unknown or missing name, or completions in progress.
+            PolicyError: the server did not accept them.
         """
         if self._under_way:
-            raise UserError(f"{self._under_way} completions under way would mix two policies")
+            raise UserError(f"cannot load weights: {self._under_way} completions in progress")
         weights = with_tied(state_dict, self._names)
         try:
             self._transfer.send(weights)
         except Exception as error:
             raise PolicyError(
-                f"the policy server {self._server.base_url} did not take the weights: {error}"
+                f"the policy server {self._server.base_url} did not accept the weights: {error}"
             ) from error
 
     def close(self) -> None:
-        """Give up the transfer; the server goes on."""
+        """Close the transfer; the server keeps running."""
         self._transfer.close()
 
     def _request(
@@ -153,7 +165,7 @@ class VLLMServerPolicy:
             "logprobs": 0,
             "return_token_ids": True,
             "skip_special_tokens": False,  # a stop text may be one
-            **asdict(sampling.truncation),  # a server takes other defaults from the model's folder
+            **asdict(sampling.truncation),  # else the server's defaults, from the model's folder
             "repetition_penalty": 1.0,
         }
 
@@ -169,8 +181,8 @@ class VLLMServerPolicy:
         return self._clients[loop][0]
 
 
-async def _lifetime(server: PolicyServer) -> _Lifetime:
-    # As an asynchronous generator, because a loop that shuts down closes those itself.
+async def _lifetime(server: VLLMServerEngine) -> _Lifetime:
+    # An asynchronous generator, because an event loop closes those when it shuts down.
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
     client = AsyncOpenAI(

@@ -1,12 +1,13 @@
-from .base_models import Base as Base, CopyExperts as CopyExperts
-from .experiments import cells_of as cells_of
+from .base_models import BaseModel as BaseModel, ModelExperts as ModelExperts
+from .experiments import EXPERIMENTS as EXPERIMENTS
 from .jobs import (
     ENDED as ENDED,
     Job as Job,
     check_at_once as check_at_once,
-    make_bases as make_bases,
+    make_base_models as make_base_models,
     open_jobs as open_jobs,
     run_jobs as run_jobs,
 )
+from .paper_tables import PAPER_TABLES as PAPER_TABLES, experiments_of as experiments_of
 from .pretraining import Pretraining as Pretraining
-from .report import write_report as write_report
+from .report import read_template as read_template, write_report as write_report

@@ -1,7 +1,7 @@
-"""[edge] Base models of a chosen strength: the embedded one, taught by a student that slips.
+"""[edge] Base models of a chosen strength, and experts that are copies of such a model.
 
-The demonstrations, and so the weights, are a function of the student alone (and of the machine's
-rounding).
+A base model is the embedded one, fine-tuned on demonstrations whose steps are wrong at a given
+rate. Its weights depend on that demonstrator alone (and on the machine's rounding).
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ import numpy as np
 
 from eapo_agents.learning import Learner
 from eapo_agents.policies import Chat, HFPolicy, ModelSettings, Sampling, load_model
-from eapo_agents.reproduction.pretraining import SETTINGS, by_turns, demonstration_batches, schedule
+from eapo_agents.reproduction.pretraining import (
+    LEARNER_SETTINGS,
+    demonstration_batches,
+    interleave,
+    learning_rate_factor,
+)
 from eapo_agents.rollouts import derive_seed, gather
 from eapo_env.answers import extract_answer
 from eapo_env.demonstrator import NoisyDemonstrator
@@ -28,77 +33,81 @@ from eapo_env.validation import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """A base model that imitates a student of some carelessness.
+class BaseModel:
+    """A base model, fine-tuned by imitation of a demonstrator that makes errors.
 
     Args:
-        slip: the student's rate.
-        queries_per_turn: what the episodes that it demonstrates allow, batch by batch in turn.
+        step_error_rate: the share of the demonstrator's calculation steps that are wrong.
+        queries_per_turn: how many queries a turn of the demonstrations allows; the batches go
+            through these numbers in turn.
         steps: optimiser steps of imitation.
-        batch_size: demonstrations a step.
-        learning_rate: at its peak; it warms up and decays by a cosine.
+        batch_size: demonstrations per step.
+        learning_rate: at its peak, after a linear warm-up and before a cosine decay.
 
     Raises:
-        UserError: a slip outside [0, 1], no number of queries, or one below 1.
+        UserError: a rate outside [0, 1]; an empty `queries_per_turn`, or a number below 1 in it.
     """
 
-    slip: float
+    step_error_rate: float
     queries_per_turn: tuple[int, ...] = (3,)
     steps: int = 200
     batch_size: int = 64
     learning_rate: float = 5e-4
 
     def __post_init__(self) -> None:
-        if not self._students:
+        if not self._demonstrators:
             raise UserError(f"queries_per_turn must not be empty, not {self.queries_per_turn}")
 
     @property
     def name(self) -> str:
-        """What its folder is called: `slip-0.50`, or `slip-0.50-asks-1-3`."""
+        """The name of its folder: `slip-0.50`, or `slip-0.50-asks-1-3`."""
         asks = "-".join(map(str, self.queries_per_turn))
-        return f"slip-{self.slip:.2f}" + (f"-asks-{asks}" if asks != "3" else "")
+        return f"slip-{self.step_error_rate:.2f}" + (f"-asks-{asks}" if asks != "3" else "")
 
     def make(self, root: Path) -> Path:
-        """Return its folder in `root`, in Hugging Face format; make it unless it is there."""
+        """Return its folder in `root`, in Hugging Face format; train it first if it is missing."""
         folder = root / self.name
         if not folder.exists():
             unfinished = root / f".unfinished-{self.name}"
             shutil.rmtree(unfinished, ignore_errors=True)
-            self._teach(unfinished)
+            self._train(unfinished)
             unfinished.rename(folder)
         return folder
 
     @property
-    def _students(self) -> list[NoisyDemonstrator]:
+    def _demonstrators(self) -> list[NoisyDemonstrator]:
         return [
-            NoisyDemonstrator(slip=self.slip, queries_per_turn=most)
+            NoisyDemonstrator(step_error_rate=self.step_error_rate, queries_per_turn=most)
             for most in self.queries_per_turn
         ]
 
-    def _teach(self, folder: Path) -> None:
+    def _train(self, folder: Path) -> None:
         model, tokenizer = load_model(ModelSettings())
-        learner = Learner(model, settings=replace(SETTINGS, device="cpu"))
-        rng = np.random.default_rng([round(1000 * self.slip)])
+        learner = Learner(model, settings=replace(LEARNER_SETTINGS, device="cpu"))
+        rng = np.random.default_rng([round(1000 * self.step_error_rate)])
         chat = Chat(tokenizer)
-        batches = by_turns(
-            *(demonstration_batches(s, chat, rng, self.batch_size) for s in self._students)
+        batches = interleave(
+            *(
+                demonstration_batches(demonstrator, chat, rng, self.batch_size)
+                for demonstrator in self._demonstrators
+            )
         )
         for step, batch in enumerate(islice(batches, self.steps)):
-            rate = self.learning_rate * schedule(step, self.steps)
-            learner.settings = replace(learner.settings, learning_rate=rate)
-            learner.sft_update(batch)
+            rate = self.learning_rate * learning_rate_factor(step, self.steps)
+            learner.sft_update(batch, learning_rate=rate)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 MAX_TOKENS = 128
+"""The longest reply of `ModelExperts`."""
 
-_PART = re.compile(r"([a-z]):\S+")
+_BRACKET = re.compile(r"([a-z]):\S+")
 
 
 @dataclass(frozen=True)
-class CopyExperts:
-    """A frozen copy of a model, loaded at its first use."""
+class ModelExperts:
+    """An expert pool that answers with a frozen copy of a model, which is loaded at first use."""
 
     model: ModelSettings
 
@@ -107,28 +116,27 @@ class CopyExperts:
         return await gather(self._reply(query) for query in queries)
 
     async def _reply(self, query: Query) -> ExpertReply:
-        part = _PART.fullmatch(query.text.strip())
-        statement = f"{query.text.strip()} {part[1]} mod {MODULUS}" if part else query.text
+        bracket = _BRACKET.fullmatch(query.text.strip())
+        statement = f"{query.text.strip()} {bracket[1]} mod {MODULUS}" if bracket else query.text
         ids = self._chat.opening([Message("user", statement)])
-        room = min(MAX_TOKENS, self._policy.max_context_tokens - len(ids))
-        if room < 1:
+        max_tokens = min(MAX_TOKENS, self._policy.max_context_tokens - len(ids))
+        if max_tokens < 1:
             return Unavailable("no room", "copy")
         seed = derive_seed(query.seed or 0, query.turn, query.slot)
-        completion = await self._policy.complete(ids, Sampling(max_tokens=room), seed)
+        completion = await self._policy.complete(ids, Sampling(max_tokens=max_tokens), seed)
         answer = extract_answer(self._chat.text(completion.token_ids))
         if answer is None:
             return Unavailable("no answer", "copy")
-        return Reply("copy", f"{part[1]}={answer}" if part else answer)
+        return Reply("copy", f"{bracket[1]}={answer}" if bracket else answer)
 
     @cached_property
     def _policy(self) -> HFPolicy:
-        model, tokenizer = load_model(self.model)
-        return HFPolicy(model, tokenizer, max_batch=self.model.max_batch)
+        return HFPolicy(*load_model(self.model))
 
     @cached_property
     def _chat(self) -> Chat:
         return Chat(self._policy.tokenizer)
 
-    def __reduce__(self) -> tuple[type[CopyExperts], tuple[ModelSettings]]:
-        """Pickle as the settings alone."""
-        return CopyExperts, (self.model,)
+    def __reduce__(self) -> tuple[type[ModelExperts], tuple[ModelSettings]]:
+        """Pickle the settings, not the model."""
+        return ModelExperts, (self.model,)

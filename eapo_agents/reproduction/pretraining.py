@@ -1,9 +1,9 @@
-"""Make the embedded model: a small Llama from scratch, taught by the careless student.
+"""Pre-training of the embedded model: a small Llama from scratch, by imitation of a demonstrator.
 
 Four phases: copying random texts, which teaches a small model to look things up by their content
 far faster than the demonstrations do; arithmetic, from bare chains of steps; the whole format, from
-flawless demonstrations, with some of the first two in between; and carelessness, from the careless
-student's, so that the model knows every step and yet takes it wrongly that often.
+demonstrations without errors, mixed with batches of the first two; and demonstrations with errors,
+so that the model knows every step and still gets it wrong at the demonstrator's rate.
 """
 
 from __future__ import annotations
@@ -16,40 +16,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from eapo_agents.learning import Learner, LearnerSettings
-from eapo_agents.policies import Chat, char_tokenizer, plain_ids
+from eapo_agents.learning import LearnerSettings
+from eapo_agents.policies import Chat, plain_ids
 from eapo_agents.rollouts import Demonstration, Ids, encode
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.synthetic import MODULUS, OPERATIONS, apply
 from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 BUCKETS = 8
-"""Batches drawn at once and sorted by length: little padding."""
+"""How many batches are drawn together and sorted by length, so that little is padded."""
 
-SETTINGS = LearnerSettings(
+LEARNER_SETTINGS = LearnerSettings(
     warmup_steps=0, weight_decay=0.05, max_batch_tokens=1 << 20, precision="bfloat16"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretraining:
-    """How the embedded model is made.
+    """How the embedded model is pre-trained.
 
     Args:
         copying_steps: optimiser steps of the first phase.
         arithmetic_steps: optimiser steps of the second phase.
         format_steps: optimiser steps of the third phase; of five, one copies and one calculates.
-        careless_steps: optimiser steps of the fourth phase.
-        batch_size: demonstrations a step.
+        noisy_steps: optimiser steps of the fourth phase.
+        batch_size: demonstrations per step.
         learning_rate: at its peak, a third of it in the fourth phase; each phase warms up and
             decays by a cosine to a twentieth.
-        student: who demonstrates in the fourth phase.
+        demonstrator: of the fourth phase; the third has the same one without errors.
         seed: of the weights and of the demonstrations.
 
     Raises:
@@ -59,10 +57,10 @@ class Pretraining:
     copying_steps: int = 500
     arithmetic_steps: int = 4000
     format_steps: int = 1500
-    careless_steps: int = 250
+    noisy_steps: int = 250
     batch_size: int = 64
     learning_rate: float = 1.5e-3
-    student: NoisyDemonstrator = NoisyDemonstrator()
+    demonstrator: NoisyDemonstrator = NoisyDemonstrator()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,16 +69,21 @@ class Pretraining:
 
     def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
         """Train the model and write it, in float16, to a folder in Hugging Face format."""
+        import torch
+        from transformers import LlamaForCausalLM
+
+        from eapo_agents.learning import Learner
+        from eapo_agents.policies import char_tokenizer, with_fast_linears
+
         tokenizer = char_tokenizer()
         torch.manual_seed(self.seed)
-        model = LlamaForCausalLM(_shape(tokenizer))
-        learner = Learner(model, settings=SETTINGS)
+        model = with_fast_linears(LlamaForCausalLM(_shape(tokenizer)))
+        learner = Learner(model, settings=LEARNER_SETTINGS)
         for learning_rate, batch in self._batches(Chat(tokenizer)):
-            learner.settings = replace(SETTINGS, learning_rate=learning_rate)
-            on_step(learner.sft_update(batch)["loss"])
+            on_step(learner.sft_update(batch, learning_rate=learning_rate)["loss"])
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for weights in folder.glob("*.safetensors"):  # written for their owner alone
+        for weights in folder.glob("*.safetensors"):  # which only their owner could read
             weights.chmod((folder / "config.json").stat().st_mode)
 
     @property
@@ -90,45 +93,50 @@ class Pretraining:
 
     @property
     def _phases(self) -> tuple[int, int, int, int]:
-        return self.copying_steps, self.arithmetic_steps, self.format_steps, self.careless_steps
+        return self.copying_steps, self.arithmetic_steps, self.format_steps, self.noisy_steps
 
     def _batches(self, chat: Chat) -> Iterator[tuple[float, list[Demonstration]]]:
         """Yield the learning rate and the batch of every optimiser step."""
         rng = np.random.default_rng(self.seed)
-        flawless = replace(self.student, slip=0.0)
-        copying = _copying(chat, rng, self.batch_size)
-        arithmetic = _arithmetic(chat, rng, self.batch_size)
-        shows = demonstration_batches(flawless, chat, rng, self.batch_size)
+        copying = _copying_batches(chat, rng, self.batch_size)
+        arithmetic = _arithmetic_batches(chat, rng, self.batch_size)
+        error_free = demonstration_batches(
+            replace(self.demonstrator, step_error_rate=0.0), chat, rng, self.batch_size
+        )
+        noisy = demonstration_batches(self.demonstrator, chat, rng, self.batch_size)
         phases = (
             (copying, 1.0),
             (arithmetic, 1.0),
-            (by_turns(shows, copying, shows, arithmetic, shows), 1.0),
-            (demonstration_batches(self.student, chat, rng, self.batch_size), 1 / 3),
+            (interleave(error_free, copying, error_free, arithmetic, error_free), 1.0),
+            (noisy, 1 / 3),
         )
-        for (batches, share), steps in zip(phases, self._phases, strict=True):
+        for (batches, scale), steps in zip(phases, self._phases, strict=True):
+            peak = scale * self.learning_rate
             for step, batch in enumerate(islice(batches, steps)):
-                yield self.learning_rate * share * schedule(step, steps), batch
+                yield peak * learning_rate_factor(step, steps), batch
 
 
-def schedule(step: int, steps: int) -> float:
-    """Return a step's share of the peak learning rate: linear warm-up, cosine decay."""
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Return the factor on the peak learning rate in a step: linear warm-up, cosine decay."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * cosine)
 
 
 def demonstration_batches(
-    student: NoisyDemonstrator, chat: Chat, rng: np.random.Generator, size: int
+    demonstrator: NoisyDemonstrator, chat: Chat, rng: np.random.Generator, size: int
 ) -> Iterator[list[Demonstration]]:
-    """Yield batches of demonstrations for ever; those of a batch are of like length."""
+    """Yield endless batches of demonstrations; those in a batch are of similar length."""
     while True:
-        drawn = [encode(student.demonstrate(rng), chat) for _ in range(size * BUCKETS)]
+        drawn = [encode(demonstrator.demonstrate(rng), chat) for _ in range(size * BUCKETS)]
         drawn.sort(key=lambda demonstration: demonstration.num_tokens)
         for bucket in rng.permutation(BUCKETS):
             yield drawn[bucket * size : (bucket + 1) * size]
 
 
-def _copying(chat: Chat, rng: np.random.Generator, size: int) -> Iterator[list[Demonstration]]:
-    """Yield batches of random texts, each followed by other text and then by itself, for ever."""
+def _copying_batches(
+    chat: Chat, rng: np.random.Generator, size: int
+) -> Iterator[list[Demonstration]]:
+    """Yield endless batches of random texts, each followed by other text and then by itself."""
     ids = np.array(chat.tokenizer.convert_tokens_to_ids(list("0123456789abc+-*=:;,()")), np.int32)
     mark = np.array([chat.tokenizer.eos_token_id], np.int32)
     while True:
@@ -140,18 +148,20 @@ def _copy(ids: Ids, mark: Ids, rng: np.random.Generator) -> Demonstration:
     other = rng.choice(ids, int(rng.integers(1, 30)))
     token_ids = np.concatenate([mark, text, other, mark, text])
     mask = np.zeros(len(token_ids), bool)
-    mask[1 - len(text) :] = True  # the first id of a copy cannot be known
+    mask[1 - len(text) :] = True  # the first token of a copy cannot be predicted
     return Demonstration(token_ids=token_ids, mask=mask)
 
 
-def _arithmetic(chat: Chat, rng: np.random.Generator, size: int) -> Iterator[list[Demonstration]]:
-    """Yield batches of bare chains of steps, right ones, for ever."""
+def _arithmetic_batches(
+    chat: Chat, rng: np.random.Generator, size: int
+) -> Iterator[list[Demonstration]]:
+    """Yield endless batches of bare chains of correct steps."""
     while True:
         yield [_chain(chat, rng) for _ in range(size)]
 
 
 def _chain(chat: Chat, rng: np.random.Generator) -> Demonstration:
-    """Return four steps, each with an operand of one digit or, as in adding up, of two."""
+    """Return a chain of four steps, each with an operand of one digit or of two, as in a sum."""
     value, steps = int(rng.integers(MODULUS)), []
     for _ in range(4):
         operation = str(rng.choice(list(OPERATIONS)))
@@ -169,17 +179,19 @@ def _chain(chat: Chat, rng: np.random.Generator) -> Demonstration:
     return Demonstration(token_ids=np.array(ids, np.int32), mask=mask)
 
 
-def by_turns(*kinds: Iterator[list[Demonstration]]) -> Iterator[list[Demonstration]]:
-    """Yield a batch of each kind by turns, for ever."""
+def interleave(*kinds: Iterator[list[Demonstration]]) -> Iterator[list[Demonstration]]:
+    """Yield one batch of each kind in turn, endlessly."""
     for batches in cycle(kinds):
         yield next(batches)
 
 
 def _shape(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """Return the shape of the model: a million parameters.
+    """Return the architecture: a Llama of a million parameters.
 
-    A Llama, because transformers takes any tokenizer it finds beside a Qwen2 for Qwen2's own.
+    Not a Qwen2: beside one, transformers takes any tokenizer for Qwen2's.
     """
+    from transformers import LlamaConfig
+
     return LlamaConfig(
         vocab_size=128,
         hidden_size=128,

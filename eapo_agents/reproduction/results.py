@@ -1,8 +1,6 @@
-"""[edge] What one run of a cell found, as a small JSON file that can be committed.
+"""[edge] The result of one run of an experiment, as a small JSON file that can be committed.
 
-    results/CELL/seed-0.json
-
-A file is written beside its place and moved there: it is whole or not there.
+results/EXPERIMENT/seed-0.json
 """
 
 from __future__ import annotations
@@ -10,17 +8,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from eapo_agents.files import write_text
 from eapo_env.validation import UserError
 
-CURVES = (
+Curves = Mapping[str, tuple[tuple[int, float], ...]]
+"""Metrics over training, as (step, value)."""
+
+KEPT_METRICS = (
     "accuracy",
     "call_rate",
     "acceptance_rate",
@@ -29,34 +32,71 @@ CURVES = (
     "groups_all_wrong",
     "alone/mean_at_k",
 )
+"""The metrics of a training run whose curves a result keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one run of an experiment measured.
+
+    Args:
+        samples_per_problem: k of the final evaluation.
+        correct_P: how many of the k samples of each held-out problem are right.
+        variance: the paper's Var.
+        response_tokens: mean policy tokens of those samples.
+        curves: metrics over training; empty without training.
+        seconds: of computing.
+    """
+
+    samples_per_problem: int
+    correct_P: tuple[int, ...]
+    variance: float
+    response_tokens: float
+    curves: Curves
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        report: Mapping[str, Any],
+        *,
+        metrics: Sequence[Mapping[str, float]] = (),
+        seconds: float,
+    ) -> Measurement:
+        """Return what is kept of an evaluation's report (as JSON has it) and a run's metrics."""
+        return cls(
+            samples_per_problem=report["samples_per_problem"],
+            correct_P=tuple(sum(map(int, correct_K)) for correct_K in report["correct_PK"]),
+            variance=report["variance"],
+            response_tokens=report["response_tokens"],
+            curves=curves_of(metrics),
+            seconds=round(seconds),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One run of a cell.
+    """One run of an experiment: which it was, what it measured (see `Measurement`), and where.
 
     Args:
-        cell: its name.
+        experiment: its name; the key `cell` of the file.
         seed: of the run.
-        settings: changes to the cell's own config.
-        samples_per_problem: k of the evaluation, alone, at the end.
-        correct_P: how many of the k samples of each held-out problem are right.
-        variance: the paper's Var.
-        response_tokens: mean policy tokens of those samples.
-        curves: metrics over training, as (step, value).
-        seconds: the run took, on a machine that may have been busy.
-        commit: of the code, with "+" if files had changed; "" where nobody knows.
+        settings: changes to the experiment's own config.
+        commit: of the code, with "+" if files had changed; "" if unknown.
         machine: processor and cores, or accelerator.
+
+    Raises:
+        UserError: counts beyond k, or a number that is not finite.
     """
 
-    cell: str
+    experiment: Annotated[str, Field(alias="cell")]
     seed: int
     settings: tuple[str, ...] = ()
     samples_per_problem: int
     correct_P: tuple[int, ...]
     variance: float
     response_tokens: float
-    curves: dict[str, tuple[tuple[int, float], ...]]
+    curves: Curves
     seconds: float
     commit: str
     machine: str
@@ -65,57 +105,59 @@ class Result:
         if not self.correct_P or not all(
             0 <= c <= self.samples_per_problem for c in self.correct_P
         ):
-            raise UserError(f"{self.correct_P} are no counts out of {self.samples_per_problem}")
+            raise UserError(f"{self.correct_P} are not counts out of {self.samples_per_problem}")
         for name in ("variance", "response_tokens", "seconds"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} must be a finite number, not {getattr(self, name)}")
 
     @property
     def means_P(self) -> npt.NDArray[np.float64]:
-        """The mean of each problem's samples; their mean is mean@k."""
+        """The mean correctness of each problem's samples; their mean is mean@k."""
         return np.asarray(self.correct_P) / self.samples_per_problem
 
     def write(self, results: Path) -> None:
-        """Write the result under the folder of all results."""
-        path = result_path(results, self.cell, self.seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".unfinished")
-        beside.write_text(json.dumps(dataclasses.asdict(self)) + "\n", encoding="utf-8")
-        beside.replace(path)
+        """Write the result under the folder of all results; the file is never seen half-written."""
+        tree = dataclasses.asdict(self)
+        tree = {"cell": tree.pop("experiment"), **tree}
+        write_text(result_path(results, self.experiment, self.seed), json.dumps(tree) + "\n")
 
 
-def result_path(results: Path, cell: str, seed: int) -> Path:
-    """Return where a run's result is, or will be."""
-    return results / cell / f"seed-{seed}.json"
+Results = Mapping[str, Sequence[Result]]
+"""Results by the name of their experiment, in the order of their seeds."""
+
+
+def result_path(results: Path, experiment: str, seed: int) -> Path:
+    """Return the path of a run's result, whether it is there yet or not."""
+    return results / experiment / f"seed-{seed}.json"
 
 
 def read_results(results: Path) -> dict[str, list[Result]]:
-    """Return all results in a folder by cell, in the order of their seeds.
+    """Return all results in a folder by experiment, in the order of their seeds.
 
     Raises:
-        UserError: a file that holds no result, or the result of another cell or seed: a copy would
-            count as evidence twice.
+        UserError: an invalid file, or one that holds the result of another experiment or seed: a
+            copy would count as evidence twice.
     """
     found: dict[str, list[Result]] = {}
     for path in results.glob("*/seed-*.json"):
         result = _read(path)
-        if path != result_path(results, result.cell, result.seed):
-            raise UserError(f"{path} holds the result of {result.cell}, seed {result.seed}")
-        found.setdefault(result.cell, []).append(result)
+        if path != result_path(results, result.experiment, result.seed):
+            raise UserError(f"{path} holds the result of {result.experiment}, seed {result.seed}")
+        found.setdefault(result.experiment, []).append(result)
     return {name: sorted(runs, key=lambda run: run.seed) for name, runs in sorted(found.items())}
 
 
-def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[tuple[int, float], ...]]:
-    """Return the curves worth keeping of a run's metrics, rounded."""
+def means_SP(runs: Sequence[Result]) -> npt.NDArray[np.float64]:
+    """Return the mean correctness of each problem's samples, [seeds, problems]."""
+    return np.stack([run.means_P for run in runs])
+
+
+def curves_of(metrics: Sequence[Mapping[str, float]]) -> Curves:
+    """Return the curves of a run's metrics that a result keeps, rounded to four digits."""
     return {
         name: tuple((int(row["step"]), round(row[name], 4)) for row in metrics if name in row)
-        for name in CURVES
+        for name in KEPT_METRICS
     }
-
-
-def counts(correct_PK: npt.ArrayLike) -> tuple[int, ...]:
-    """Return how many samples of each problem are right."""
-    return tuple(int(count) for count in np.asarray(correct_PK, dtype=np.int64).sum(axis=1))
 
 
 def _read(path: Path) -> Result:

@@ -15,9 +15,9 @@ from .text_rollout import (
 )
 from .trajectory import (
     Demonstration as Demonstration,
-    Floats as Floats,
     Group as Group,
     Ids as Ids,
+    Logprobs as Logprobs,
     Trajectory as Trajectory,
     encode as encode,
 )

@@ -1,8 +1,8 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476 eq. 11): keep the groups that teach something.
+"""Dynamic sampling (DAPO, arXiv 2503.14476 eq. 11): keep the groups with right and wrong answers.
 
-A step's collection is a value: it says which problems to play next, takes their groups in whatever
-order they finished, and is done when it has enough or has tried as many as it may. Nothing here
-plays or waits but `DynamicSampling.sample`, which drives a collection to its end.
+`SamplingState` is a pure value: it says which problems to play next, takes their groups in any
+order, and is done when it has enough groups or has used up its rounds. `DynamicSampling.sample`
+plays the problems and drives a state to its end.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from eapo_env.validation import UserError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicSampling:
-    """How many groups a training step wants, and how hard it tries (paper, Table 5).
+    """Batch sizes of dynamic sampling (paper, Table 5).
 
     Problems are played `problems_per_round` at a time, every group of a round is finished, and
-    groups are kept in the order of their problems: taking the first to finish would throw
-    consulting episodes away, which are slower. After `max_rounds` it makes do with what there is.
+    groups are kept in the order of their problems: taking the first to finish would drop episodes
+    that consult, which are slower. After `max_rounds` a step trains on the groups it has.
 
     Args:
         groups_per_step: the train batch size, in problems.
         problems_per_round: the generation batch size, in problems.
         max_rounds: the most generation batches a step may use.
-        surplus: groups with signal beyond `groups_per_step`: "discard" them, or "carry" as many
-            again into the next step, which learns from them first; they are then an update old.
+        surplus: groups with signal beyond `groups_per_step`: "discard" them, or "carry" up to
+            `groups_per_step` into the next step, which trains on them first; they are then one
+            update old.
 
     Raises:
-        UserError: a number below 1, or another word for `surplus`.
+        UserError: a number below 1, or an unknown `surplus`.
     """
 
     groups_per_step: int = 32
@@ -54,19 +55,19 @@ class DynamicSampling:
         carried: tuple[Group, ...] = (),
     ) -> Sampled:
         """Return the groups of a step, playing problem numbers `first`, `first + 1`, ..."""
-        collection = Collection(sampling=self, first=first, carried=carried)
-        while numbers := collection.numbers:
+        state = SamplingState(sampling=self, first=first, carried=carried)
+        while numbers := state.numbers:
             groups = await gather(play(number) for number in numbers)
-            collection = collection.receive(dict(zip(numbers, groups, strict=True)))
-        return collection.sampled
+            state = state.receive(dict(zip(numbers, groups, strict=True)))
+        return state.sampled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collection:
+class SamplingState:
     """The groups of one training step so far.
 
     Args:
-        sampling: how many are wanted.
+        sampling: the batch sizes.
         first: the number of the first problem that the step plays.
         carried: groups that an earlier step left over.
         played: the groups of problems `first`, `first + 1`, ..., in this order.
@@ -79,26 +80,26 @@ class Collection:
 
     @property
     def numbers(self) -> range:
-        """The numbers of the problems to play next; empty when the step has what it gets."""
+        """The numbers of the problems to play next; empty when the step is complete."""
         wanted, a_round = self.sampling.groups_per_step, self.sampling.problems_per_round
         exhausted = len(self.played) >= self.sampling.max_rounds * a_round
         start = self.first + len(self.played)
         done = exhausted or bool(self.played and len(self._useful) >= wanted)
         return range(start, start if done else start + a_round)
 
-    def receive(self, groups: Mapping[int, Group]) -> Collection:
-        """Return the collection with the groups of `numbers`, by number, in any order.
+    def receive(self, groups: Mapping[int, Group]) -> SamplingState:
+        """Return the state after the groups of `numbers`, given by number.
 
         Raises:
-            UserError: groups of other problems than `numbers`.
+            ValueError: groups of other problems than `numbers`.
         """
         if sorted(groups) != list(self.numbers):
-            raise UserError(f"groups of {sorted(groups)} instead of {list(self.numbers)}")
+            raise ValueError(f"groups of {sorted(groups)} instead of {list(self.numbers)}")
         return replace(self, played=(*self.played, *(groups[n] for n in self.numbers)))
 
     @property
     def sampled(self) -> Sampled:
-        """What the step learns from, and what it leaves over."""
+        """What the step trains on, and what is left for the next."""
         wanted = self.sampling.groups_per_step
         left = self._useful[wanted : 2 * wanted] if self.sampling.surplus == "carry" else ()
         return Sampled(kept=self._useful[:wanted], played=self.played, surplus=left)
@@ -110,10 +111,10 @@ class Collection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """What dynamic sampling brings.
+    """The groups of one training step.
 
     Args:
-        kept: the groups to learn from; those that were carried come first.
+        kept: the groups to train on; those that were carried come first.
         played: every group that was played in this step, with signal or without.
         surplus: groups with signal that the next step starts with.
     """

@@ -1,6 +1,6 @@
-"""[edge] How long experts take and how often they fail; says so, once a minute, while they do.
+"""[edge] Latency and failure rate of expert calls, with a warning at most once a minute.
 
-A reply that fails now and then is an expert's own affair; of the last few, most must have failed.
+A single failed reply is normal; the warning comes when most of the last few have failed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _RECENT = 8
 
 @dataclass(slots=True)
 class ExpertMonitor:
-    """Notes what happens between a rollout and its experts.
+    """Measures the calls from a rollout to its experts.
 
     Args:
-        clock: seconds, of which only differences count.
-        every_s: the least time between two warnings.
+        clock: the time in seconds, from any origin.
+        every_s: the shortest time between two warnings.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -35,8 +35,8 @@ class ExpertMonitor:
     _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _num_replies: int = 0
     _num_failed: int = 0
-    _unsaid: int = 0
-    _said_s: float = float("-inf")
+    _unreported: int = 0
+    _warned_s: float = float("-inf")
 
     async def ask(self, pool: ExpertPool, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the pool's replies."""
@@ -46,16 +46,16 @@ class ExpertMonitor:
         failed = [reply for reply in replies if isinstance(reply, Unavailable)]
         self._num_replies += len(replies)
         self._num_failed += len(failed)
-        self._unsaid += len(failed)
+        self._unreported += len(failed)
         self._recent.extend(isinstance(reply, Unavailable) for reply in replies)
         if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
             self._warn(failed[-1])
         return replies
 
     def metrics(self) -> dict[str, float]:
-        """Return what happened since the last call: latencies (s) of consultations, failures.
+        """Return latencies of consultations (s) and the failure rate since the last call.
 
-        Nothing where nobody was asked.
+        Empty when no expert was asked.
         """
         if not self._latencies:
             return {}
@@ -69,23 +69,23 @@ class ExpertMonitor:
         return found
 
     def _warn(self, last: Unavailable) -> None:
-        if self.clock() - self._said_s < self.every_s:
+        if self.clock() - self._warned_s < self.every_s:
             return
         _LOG.warning(
             "%d expert replies did not come; it goes on without them. The last: %s",
-            self._unsaid,
+            self._unreported,
             f"{last.expert}: {last.reason}" if last.expert else last.reason,
         )
-        self._said_s, self._unsaid = self.clock(), 0
+        self._warned_s, self._unreported = self.clock(), 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitoredExperts:
-    """Experts whose failures are noted, and said."""
+    """An expert pool whose calls are measured by a monitor."""
 
     inner: ExpertPool
-    watch: ExpertMonitor = field(default_factory=ExpertMonitor)
+    monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the experts' replies."""
-        return await self.watch.ask(self.inner, queries)
+        return await self.monitor.ask(self.inner, queries)

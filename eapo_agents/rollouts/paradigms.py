@@ -1,4 +1,4 @@
-"""Which of the paper's paradigms an episode shows (2.3), by a stated rule; pure."""
+"""Classification of episodes by how they use experts: the paradigms of the paper's 2.3; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from eapo_env.episode import Episode
 
 _DIRECT_SHARE = 0.8
-"""The share of the statement's tokens that a query about the whole of it holds at least."""
+"""A query that contains this share of the statement's tokens asks about the whole problem."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -19,19 +19,18 @@ class Paradigm(StrEnum):
     """How an episode uses its experts."""
 
     SELF_RESOLUTION = "self_resolution"
-    """It consults nobody."""
+    """It consults no expert."""
     DIRECT_CONSULTATION = "direct_consultation"
-    """It asks for the whole problem: some query repeats it."""
+    """It asks about the whole problem: some query repeats it."""
     DECOMPOSITION = "decomposition"
-    """It asks, and never for the whole."""
+    """It asks, and never about the whole problem."""
 
 
 def paradigm_of(episode: Episode) -> Paradigm:
     """Return an episode's paradigm.
 
     Queries count whether the gate accepts them or not: the paradigm is the policy's choice. One
-    query that holds `_DIRECT_SHARE` of the statement's tokens makes a direct consultation, whatever else
-    was asked.
+    query about the whole problem (`covers`) makes a direct consultation, whatever else was asked.
     """
     queries = [query.text for one in episode.consultations for query in one.queries]
     if not queries:
@@ -43,7 +42,7 @@ def paradigm_of(episode: Episode) -> Paradigm:
 
 
 def covers(query: str, statement: str) -> bool:
-    """Tell whether a query holds `_DIRECT_SHARE` of a statement's tokens, each as often as there."""
+    """Return whether a query contains most of a statement's tokens, each at least as often."""
     wanted, there = Counter(_TOKEN.findall(statement)), Counter(_TOKEN.findall(query))
     return (wanted & there).total() >= _DIRECT_SHARE * max(wanted.total(), 1)
 

@@ -1,13 +1,13 @@
-"""Problems -> groups: episodes played with the current policy, one coroutine each.
+"""Asynchronous rollouts: play G episodes per problem with the current policy, as a group.
 
-Nobody waits for the slowest: an episode that waits for an expert leaves the policy to the others,
-and the policy batches whatever is waiting.
+Each episode is one coroutine, so a slow expert call never blocks other episodes, and the policy
+batches whatever prompts are waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -17,36 +17,36 @@ import numpy as np
 from eapo_agents.policies import (
     NO_TRUNCATION,
     Chat,
-    Completion,
+    ChatTurn,
     Policy,
     Sampling,
     TokenHistory,
     Truncation,
     cut_tokens,
 )
-from eapo_agents.rollouts.expert_monitor import ExpertMonitor
+from eapo_agents.rollouts.expert_monitor import ExpertMonitor, MonitoredExperts
 from eapo_agents.rollouts.trajectory import Group, Trajectory
-from eapo_env.acceptance import queries_to_ask, replies_in_slots
-from eapo_env.actions import CONSULT_CLOSE, Malformed
-from eapo_env.episode import Episode, act, begin, receive, truncate
+from eapo_env.actions import CONSULT_CLOSE
+from eapo_env.driver import grade, play_episode
+from eapo_env.episode import Episode, begin
 from eapo_env.experts import ExpertPool
 from eapo_env.prompts import Prompts
-from eapo_env.reward import RewardRule
-from eapo_env.types import ExpertReply, Gate, Problem, Reply, Rules, StopReason
+from eapo_env.reward import Reward, RewardRule
+from eapo_env.types import ExpertReply, Gate, Problem, Query, Reply, Rules
 from eapo_env.validation import UserError
-from eapo_env.verifier import Status, Verifier
+from eapo_env.verifier import Grader, Verdict
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLimits:
-    """How many tokens an episode may hold (paper, Table 5).
+    """The token limits of an episode (paper, Table 5).
 
     Args:
         max_prompt_tokens: problems whose opening prompt is longer are not trained on.
-        max_response_tokens: what the policy may write over all its turns.
-        max_reply_tokens: one expert reply is cut there, visibly.
+        max_response_tokens: the most tokens of the policy, over all its turns.
+        max_reply_tokens: a longer expert reply is cut there, with a visible mark.
 
     Raises:
         UserError: a limit below 1.
@@ -64,38 +64,58 @@ class TokenLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Everything an episode meets besides its problem, its rules and its luck."""
+    """Plays episodes with a token policy, and records them as trajectories to learn from.
+
+    Args:
+        policy: writes the turns.
+        experts: the pool that is consulted.
+        verifier: the grader.
+        reward: what an episode earns.
+        prompts: the wording of the environment's messages.
+        limits: the token limits of an episode.
+        temperature, truncation: how every turn is sampled.
+        gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
+        monitor: collects the experts' latencies and failures.
+    """
 
     policy: Policy
     experts: ExpertPool
-    verifier: Verifier
-    reward: RewardRule = RewardRule()
+    verifier: Grader
+    reward: Reward = RewardRule()
     prompts: Prompts = Prompts()
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
     truncation: Truncation = NO_TRUNCATION
     gate: Gate = "pre"
-    watch: ExpertMonitor = field(default_factory=ExpertMonitor)
+    monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
-        """Return the trajectory of one episode; the seed decides the gate and the sampling."""
-        rng = np.random.default_rng(seed)  # the gate's, as in the environment
+        """Return the trajectory of one episode; `seed` decides the gate and the sampling."""
         episode = begin(problem, rules, self.prompts, seed=seed)
         history = TokenHistory.open(episode.messages, self._chat)
-        while not episode.stop_reason:
+
+        async def write(episode: Episode) -> ChatTurn | None:
+            nonlocal history
+            if episode.turn:
+                history = history.extend(episode.messages[-1], self._chat)
             room = self._room(history)
             if room < 1:
-                episode = truncate(episode, StopReason.LENGTH)
-                break
-            sampling = self._sampling(rules, room)
+                return None
             completion = await self.policy.complete(
-                history.token_ids, sampling, derive_seed(seed, 1, episode.turn)
+                history.token_ids,
+                turn_sampling(rules, room, self.temperature, self.truncation),
+                derive_seed(seed, 1, episode.turn),
             )
             history = history.sampled(completion)
-            episode = await self._advance(episode, completion, rng)
-            if not episode.stop_reason:
-                history = history.extend(episode.messages[-1], self._chat)
-        return await self._trajectory(episode, history)
+            return ChatTurn(
+                text=self._chat.text(completion.token_ids),
+                num_tokens=len(completion.token_ids),
+                finish=completion.finish,
+            )
+
+        rng = np.random.default_rng(seed)  # the gate's, as in the environment
+        episode = await play_episode(episode, write, self._experts, rng, gate=self.gate)
+        return self._trajectory(episode, history, await grade(episode, self.verifier))
 
     async def play_group(self, problem: Problem, rules_G: Sequence[Rules], *, seed: int) -> Group:
         """Return the trajectories of one problem, one per member's rules."""
@@ -109,7 +129,7 @@ class Rollout:
         """Return the problems whose opening prompt, with experts, is within the limits.
 
         Raises:
-            UserError: none is.
+            UserError: there is no such problem.
         """
         limit = self.limits.max_prompt_tokens
         short = [problem for problem in problems if self._prompt_tokens(problem) <= limit]
@@ -130,63 +150,59 @@ class Rollout:
             self.policy.max_context_tokens - len(history.token_ids),
         )
 
-    def _sampling(self, rules: Rules, room: int) -> Sampling:
-        stop = () if rules.is_alone else (CONSULT_CLOSE,)
-        return Sampling(
-            max_tokens=room, temperature=self.temperature, truncation=self.truncation, stop=stop
-        )
+    @property
+    def _experts(self) -> ExpertPool:
+        monitored = MonitoredExperts(inner=self.experts, monitor=self.monitor)
+        return _CutReplies(monitored, self._cut)
 
-    async def _advance(
-        self, episode: Episode, completion: Completion, rng: np.random.Generator
-    ) -> Episode:
-        text = self._chat.text(completion.token_ids)
-        after = act(episode, text, rng)
-        if completion.finish == "length" and isinstance(after.actions[-1], Malformed):
-            return truncate(episode, StopReason.LENGTH, text)
-        return await self._consult(after)
+    def _cut(self, text: str) -> str:
+        return cut_tokens(text, self.policy.tokenizer, self.limits.max_reply_tokens)
 
-    async def _consult(self, episode: Episode) -> Episode:
-        pending = episode.pending
-        if pending is None:
-            return episode
-        queries = queries_to_ask(pending, self.gate)
-        replies = await self.watch.ask(self.experts, queries) if queries else ()
-        slots = replies_in_slots(pending, self.gate, [self._cut(reply) for reply in replies])
-        return receive(episode, slots)
-
-    def _cut(self, reply: ExpertReply) -> ExpertReply:
-        match reply:
-            case Reply(text=text):
-                limit = self.limits.max_reply_tokens
-                return replace(reply, text=cut_tokens(text, self.policy.tokenizer, limit))
-            case _:
-                return reply
-
-    async def _trajectory(self, episode: Episode, history: TokenHistory) -> Trajectory:
-        status = Status.NO_ANSWER
-        if episode.stop_reason is StopReason.ANSWERED:
-            pair = (episode.response, episode.problem.answer)
-            status = (await self.verifier.averify([pair]))[0].status
-        correct = status is Status.CORRECT
+    def _trajectory(self, episode: Episode, history: TokenHistory, verdict: Verdict) -> Trajectory:
         return Trajectory(
             token_ids=np.asarray(history.token_ids, dtype=np.int32),
             mask=np.asarray(history.mask, dtype=np.bool_),
             logprobs=np.asarray(history.logprobs, dtype=np.float32),
-            reward=self.reward.reward(episode, correct, history.num_policy_tokens),
-            status=str(status),
-            correct=correct,
+            reward=self.reward.reward(episode, verdict.correct, history.num_policy_tokens),
+            status=str(verdict.status),
+            correct=verdict.correct,
             episode=episode,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _CutReplies:
+    """A pool whose replies are shortened by a function of their text."""
+
+    inner: ExpertPool
+    cut: Callable[[str], str]
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        replies = await self.inner.ask(queries)
+        return [
+            replace(reply, text=self.cut(reply.text)) if isinstance(reply, Reply) else reply
+            for reply in replies
+        ]
+
+
+def turn_sampling(
+    rules: Rules, max_tokens: int, temperature: float, truncation: Truncation
+) -> Sampling:
+    """Return how a turn is sampled; with experts, the end of a consultation stops it."""
+    stop = () if rules.is_alone else (CONSULT_CLOSE,)
+    return Sampling(
+        max_tokens=max_tokens, temperature=temperature, truncation=truncation, stop=stop
+    )
+
+
 def derive_seed(*key: int) -> int:
-    """Return a 63-bit seed that is a function of the key alone, independent between keys."""
+    """Return a 63-bit seed for a key of numbers; different keys give independent seeds."""
     sequence = np.random.SeedSequence((len(key), *key))  # which ignores zeros at the end
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 async def gather(coroutines: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """Return the results of coroutines run at once, in order; the first error ends the others."""
+    """Return the results of coroutines run concurrently, in order; an error cancels the others."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]

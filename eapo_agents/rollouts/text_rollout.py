@@ -1,26 +1,27 @@
-"""Problems -> attempts: episodes played in message space, by any chat model, one coroutine each.
+"""Rollouts in message space: episodes played by any chat model, for evaluation without training.
 
-The same rules as in `rollout.py`, for what is evaluated and not trained: nothing here knows ids.
+The same episodes as in `rollout.py`, without token ids.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from eapo_agents.policies import NO_TRUNCATION, ChatModel, Sampling, Truncation
-from eapo_agents.rollouts.rollout import TokenLimits, derive_seed
-from eapo_env.acceptance import queries_to_ask, replies_in_slots
-from eapo_env.actions import CONSULT_CLOSE, Consult, Malformed, render_consult
-from eapo_env.episode import Episode, act, begin, receive, truncate
+from eapo_agents.policies import NO_TRUNCATION, ChatModel, ChatTurn, Truncation
+from eapo_agents.rollouts.expert_monitor import ExpertMonitor, MonitoredExperts
+from eapo_agents.rollouts.rollout import TokenLimits, derive_seed, turn_sampling
+from eapo_env.actions import Consult, render_consult
+from eapo_env.driver import consult, grade, play_episode
+from eapo_env.episode import Episode, act, begin
 from eapo_env.experts import ExpertPool
 from eapo_env.prompts import Prompts, neutralise
-from eapo_env.types import Problem, Rules, StopReason
-from eapo_env.verifier import Status, Verifier
+from eapo_env.types import Gate, Problem, Rules
+from eapo_env.verifier import Grader
 
 CHARS_A_TOKEN = 4
-"""How many characters of an expert's reply count as a token: a chat model has no tokenizer."""
+"""The number of characters that count as a token of an expert's reply: there is no tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +29,10 @@ class Attempt:
     """A finished episode, graded.
 
     Args:
-        episode: all that was said.
-        status: the verifier's status, as in `eapo_agents.rollouts.trajectory.Trajectory`.
+        episode: the episode, in message space.
+        status: the verifier's status, as in `Trajectory`.
         correct: whether the answer was right.
-        num_policy_tokens: how many tokens the policy sampled.
+        num_policy_tokens: the number of tokens the policy sampled.
     """
 
     episode: Episode
@@ -39,86 +40,86 @@ class Attempt:
     correct: bool
     num_policy_tokens: int
 
+    @classmethod
+    async def graded(cls, episode: Episode, verifier: Grader, num_policy_tokens: int) -> Attempt:
+        """Return the attempt that a finished episode makes, with the grader's verdict."""
+        verdict = await grade(episode, verifier)
+        return cls(
+            episode=episode,
+            status=str(verdict.status),
+            correct=verdict.correct,
+            num_policy_tokens=num_policy_tokens,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextRollout:
-    """Everything an episode meets besides its problem, its rules and its luck.
+    """Plays episodes with a chat model, and grades them.
 
     Args:
+        model: writes the turns.
+        experts: the pool that is consulted.
+        verifier: the grader.
+        prompts: the wording of the environment's messages.
+        limits: the token limits of an episode; a reply is cut at 4 characters a token.
+        temperature, truncation: how every turn is sampled.
         consult_first: how many experts are asked about the whole problem before the policy's first
             turn, in its name; 0 leaves consulting to the policy (paper, Appendix C).
+        gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
+        monitor: collects the experts' latencies and failures.
     """
 
     model: ChatModel
     experts: ExpertPool
-    verifier: Verifier
+    verifier: Grader
     prompts: Prompts = Prompts()
     limits: TokenLimits = TokenLimits()
     temperature: float = 1.0
     truncation: Truncation = NO_TRUNCATION
     consult_first: int = 0
+    gate: Gate = "pre"
+    monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Attempt:
-        """Return the attempt of one episode; the seed decides the gate and the sampling."""
-        rng = np.random.default_rng(seed)
-        episode = begin(problem, self._cut(rules), self.prompts, seed=seed)
-        if self.consult_first and not rules.is_alone:
-            episode = await consult_about_whole(episode, self.experts, self.consult_first, rng)
+        """Return one episode, played and graded; `seed` decides the gate and the sampling."""
         num_tokens = 0
-        while not episode.stop_reason:
+
+        async def write(episode: Episode) -> ChatTurn | None:
+            nonlocal num_tokens
             room = self.limits.max_response_tokens - num_tokens
             if room < 1:
-                episode = truncate(episode, StopReason.LENGTH)
-                break
+                return None
             turn = await self.model.write(
                 episode.messages,
-                self._sampling(rules, room),
+                turn_sampling(rules, room, self.temperature, self.truncation),
                 derive_seed(seed, 1, episode.turn),
             )
             num_tokens += turn.num_tokens
-            after = act(episode, turn.text, rng)
-            if turn.finish == "length" and isinstance(after.actions[-1], Malformed):
-                episode = truncate(episode, StopReason.LENGTH, turn.text)
-            else:
-                episode = await consult(after, self.experts)
-        return await self._graded(episode, num_tokens)
+            return turn
 
-    def _cut(self, rules: Rules) -> Rules:
+        rng = np.random.default_rng(seed)
+        experts = MonitoredExperts(inner=self.experts, monitor=self.monitor)
+        episode = begin(problem, self._with_reply_limit(rules), self.prompts, seed=seed)
+        if self.consult_first and not rules.is_alone:
+            episode = await consult_about_whole(
+                episode, experts, self.consult_first, rng, gate=self.gate
+            )
+        episode = await play_episode(episode, write, experts, rng, gate=self.gate)
+        return await Attempt.graded(episode, self.verifier, num_tokens)
+
+    def _with_reply_limit(self, rules: Rules) -> Rules:
         chars = CHARS_A_TOKEN * self.limits.max_reply_tokens
         return replace(rules, max_reply_chars=min(rules.max_reply_chars, chars))
 
-    def _sampling(self, rules: Rules, room: int) -> Sampling:
-        stop = () if rules.is_alone else (CONSULT_CLOSE,)
-        return Sampling(
-            max_tokens=room, temperature=self.temperature, truncation=self.truncation, stop=stop
-        )
-
-    async def _graded(self, episode: Episode, num_tokens: int) -> Attempt:
-        status = Status.NO_ANSWER
-        if episode.stop_reason is StopReason.ANSWERED:
-            pair = (episode.response, episode.problem.answer)
-            status = (await self.verifier.averify([pair]))[0].status
-        return Attempt(
-            episode=episode,
-            status=str(status),
-            correct=status is Status.CORRECT,
-            num_policy_tokens=num_tokens,
-        )
-
 
 async def consult_about_whole(
-    episode: Episode, experts: ExpertPool, num_replies: int, rng: np.random.Generator
+    episode: Episode,
+    experts: ExpertPool,
+    num_replies: int,
+    rng: np.random.Generator,
+    *,
+    gate: Gate = "pre",
 ) -> Episode:
     """Return the episode after experts were asked about its whole problem, in the policy's name."""
     asked = Consult((neutralise(episode.problem.statement),) * num_replies)
-    return await consult(act(episode, render_consult(asked), rng), experts)
-
-
-async def consult(episode: Episode, experts: ExpertPool) -> Episode:
-    """Return the episode after the replies to its queries, if it has any."""
-    pending = episode.pending
-    if pending is None:
-        return episode
-    queries = queries_to_ask(pending, "pre")
-    replies = await experts.ask(queries) if queries else ()
-    return receive(episode, replies_in_slots(pending, "pre", replies))
+    return await consult(act(episode, render_consult(asked), rng), experts, gate=gate)

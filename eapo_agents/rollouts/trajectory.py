@@ -1,7 +1,7 @@
-"""What a rollout leaves for the learner: trajectories, groups of them, and demonstrations.
+"""The learner's data: trajectories, groups of them, and demonstrations.
 
-A trajectory is the token-level record of one finished episode. Its ids are the ones that were
-sampled and the ones the environment's turns were encoded to; nothing here is re-tokenised.
+A trajectory is the token-level record of one finished episode. Its ids are exactly those that were
+sampled and those of the environment's messages; nothing is re-tokenised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eapo_env.types import Problem
 
 Ids = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
+Logprobs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +26,7 @@ class Demonstration:
     """A token sequence to imitate, and which of its ids count in the loss.
 
     Args:
-        token_ids: int32 [T]; a tuple or list is taken too.
+        token_ids: int32 [T]; a tuple or list will do.
         mask: bool [T], True on the ids to learn.
 
     Raises:
@@ -51,7 +51,7 @@ class Demonstration:
 
     @property
     def num_tokens(self) -> int:
-        """The number of ids, whoever wrote them."""
+        """The number of ids of the whole sequence."""
         return len(self.token_ids)
 
     @property
@@ -64,14 +64,14 @@ class Demonstration:
 class Trajectory:
     """The token-level record of an episode; compares by content.
 
-    The arrays are copied and made read-only; tuples and lists are taken too.
+    The arrays are copied and made read-only; tuples and lists will do.
 
     Args:
         token_ids: int32 [T], prompt, policy turns and environment turns in order.
         mask: bool [T], True exactly on the ids the policy sampled.
         logprobs: float32 [T], the sampler's log-probability (nats) of each sampled id at the
             sampling temperature; 0 where the mask is False.
-        reward: what the episode earned (paper 2.1).
+        reward: of the episode (paper 2.1).
         status: the verifier's status (`correct`, `wrong`, `no_answer`, `timeout`, ...).
         correct: whether the answer was right; dynamic sampling looks at this, not at the reward.
         episode: the finished episode, in message space.
@@ -83,7 +83,7 @@ class Trajectory:
 
     token_ids: Ids
     mask: Mask
-    logprobs: Floats
+    logprobs: Logprobs
     reward: float
     status: str
     correct: bool
@@ -109,7 +109,7 @@ class Trajectory:
 
     @property
     def num_tokens(self) -> int:
-        """The number of ids, whoever wrote them."""
+        """The number of ids of the whole sequence."""
         return len(self.token_ids)
 
     @property
@@ -155,8 +155,8 @@ class Group:
     def has_signal(self) -> bool:
         """Whether the group has right and wrong answers (DAPO's dynamic sampling, its eq. 11).
 
-        Correctness decides and not the reward, whose shaping terms vary within a group that
-        teaches nothing about the answer.
+        Correctness decides, not the reward, whose shaping terms vary even within a group in which
+        every answer is right.
         """
         return 0 < int(self.correct_G.sum()) < len(self.trajectories)
 
@@ -182,7 +182,7 @@ def _check_tokens(token_ids: Ids, mask: Mask) -> None:
         raise ValueError("the mask covers the first id, which no model gives a probability")
 
 
-def _check_logprobs(logprobs: Floats, mask: Mask) -> None:
+def _check_logprobs(logprobs: Logprobs, mask: Mask) -> None:
     if logprobs.shape != mask.shape:
         raise ValueError(f"{logprobs.shape} logprobs for {mask.shape} token ids")
     if not np.isfinite(logprobs).all():

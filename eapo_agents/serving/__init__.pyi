@@ -1,10 +1,15 @@
-from .experts import (
-    UNBOUND as UNBOUND,
+from .expert_servers import (
+    NO_CPU_BINDING as NO_CPU_BINDING,
     ExpertServers as ExpertServers,
     serve_expert as serve_expert,
 )
-from .policy import PolicyServerProcess as PolicyServerProcess, serve_policy as serve_policy
-from .process import HOST as HOST, free_port as free_port, running as running
+from .policy_server import PolicyServerProcess as PolicyServerProcess, serve_policy as serve_policy
+from .process import (
+    HOST as HOST,
+    ServerError as ServerError,
+    free_port as free_port,
+    run_server as run_server,
+)
 from .weight_transfer import (
     Backend as Backend,
     Control as Control,

@@ -1,9 +1,9 @@
-"""[edge] One server as a process: the leader of a group that is started and ended as a whole.
+"""[edge] A server as a process group that is started and ended as a whole.
 
-A server is a family of processes, of which the first may die (or exit with status 0) and leave the
-others behind, holding ports and memory. So each server leads a process group of its own, what
-counts is whether its process is there and `/health` answers, and its end is the end of the group.
-It is told to end when its parent ends, even by kill -9.
+A server consists of several processes, of which the first may die (or exit with status 0) and leave
+the others behind, holding ports and memory. So each server leads its own process group; it is alive
+while its process is there, healthy while `/health` answers, and ended together with the group. It
+also ends when its parent does, even by kill -9.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from eapo_env.validation import UserError
 HOST = "127.0.0.1"
 POLL_S = 0.2
 _LAST_CHARS = 2000
-_TETHERED = """
+_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, which lasts over exec
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
-"""Becomes the command that follows it, which then gets SIGTERM when its parent has ended."""
+"""Becomes the command in its arguments, which then gets SIGTERM when its parent ends."""
+
+
+class ServerError(UserError):
+    """A server ended, does not answer or refuses a request."""
 
 
 class ServerProcess:
@@ -44,12 +48,12 @@ class ServerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the server's process is there; its exit status says nothing about why not."""
+        """Whether the server's process is there."""
         return self._process.poll() is None
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine behind the server is up."""
+        """Whether the server answers and its engine is up."""
         connection = HTTPConnection(HOST, self.port, timeout=5)
         try:
             connection.request("GET", "/health")
@@ -60,7 +64,7 @@ class ServerProcess:
             connection.close()
 
     @property
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         """The end of the server's output."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-_LAST_CHARS:]
 
@@ -68,25 +72,24 @@ class ServerProcess:
         """Return when the server answers.
 
         Raises:
-            ChildProcessError: it ended before.
-            TimeoutError: it did not in time.
+            ServerError: it ended before, with the end of its output, or did not answer in time.
         """
         deadline = time.monotonic() + timeout_s
         while not self.healthy:
             if not self.alive:
-                raise ChildProcessError(f"the server on port {self.port} ended:\n{self.last_words}")
+                raise ServerError(f"the server on port {self.port} ended:\n{self.last_output}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the server on port {self.port} is silent for {timeout_s:g} s")
+                raise ServerError(f"the server on port {self.port} is silent for {timeout_s:g} s")
             time.sleep(POLL_S)
 
     def kill(self) -> None:
-        """End every process of the group at once, as a machine that fails would."""
-        with suppress(ProcessLookupError):  # nobody is left in the group
+        """Kill every process of the group at once."""
+        with suppress(ProcessLookupError):  # the group is empty
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def end(self, grace_s: float = 15.0) -> None:
-        """Let calls under way finish, then end the whole group, whatever is left of it."""
+        """Let running calls finish for `grace_s`, then kill the rest of the group."""
         try:
             self._process.terminate()
             self._process.wait(grace_s)
@@ -97,22 +100,22 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
+    """Return a port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def running(
+def run_server(
     command: Sequence[str], port: int, environment: Mapping[str, str]
 ) -> Iterator[ServerProcess]:
-    """Start a server in a process group of its own; end the group afterwards.
+    """Yield a server that is started in its own process group; end the group afterwards.
 
     The server also ends when the thread that started it does.
 
     Raises:
-        UserError: the port answers already: another server would be taken for this one.
+        UserError: the port is taken by another server.
     """
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
@@ -121,7 +124,7 @@ def running(
         log = Path(folder) / f"{port}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", _TETHERED, str(os.getpid()), *command],
+                [sys.executable, "-c", _WITH_PARENT, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,8 +1,7 @@
-"""[edge] New weights for a running vLLM server by way of a file: a backend of vLLM's transfer API.
+"""[edge] The backend "file" of vLLM's weight-transfer API: new weights from a safetensors file.
 
-vLLM's own backends want CUDA. This module is loaded in the server's workers, named there as the
-worker extension; loading it makes the backend "file" known. What the trainer sends is the path of a
-safetensors file that holds every weight.
+vLLM's own backends need CUDA. The server's workers import this module as their worker extension,
+which registers the backend. The trainer sends the path of a file that holds every weight.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 @dataclass
 class Nothing(WeightTransferInitInfo):  # type: ignore[misc]
-    """There is nothing to agree on beforehand."""
+    """The empty initialisation of this backend."""
 
 
 @dataclass
 class WeightsFile(WeightTransferUpdateInfo):  # type: ignore[misc]
-    """Where the weights are."""
+    """The path of the file with the weights."""
 
     path: str
 
 
 class FileWeightTransferEngine(WeightTransferEngine):  # type: ignore[misc]
-    """Reads a file, in the same steps in which vLLM's own engines receive a broadcast."""
+    """vLLM's engine that reads a file, in the steps in which its others receive a broadcast."""
 
     init_info_cls = Nothing
     update_info_cls = WeightsFile
@@ -45,7 +44,7 @@ class FileWeightTransferEngine(WeightTransferEngine):  # type: ignore[misc]
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, str]) -> None:
-        """Load the file; unlike vLLM's own, this waits for no accelerator."""
+        """Load the file, without vLLM's wait for an accelerator."""
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: WeightsFile) -> None:
@@ -55,7 +54,7 @@ class FileWeightTransferEngine(WeightTransferEngine):  # type: ignore[misc]
         self.model.load_weights(load_file(update_info.path).items())
 
     def finish_weight_update(self) -> None:
-        """Pack the layers as the kernels want them."""
+        """Convert the layers to the format of the kernels."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
@@ -65,7 +64,7 @@ class FileWeightTransferEngine(WeightTransferEngine):  # type: ignore[misc]
 
 
 class FileWeights:
-    """The worker extension that brings this module, and so its backend, into the workers."""
+    """The worker extension: naming it makes the workers import this module."""
 
 
 WeightTransferEngineFactory.register_engine("file", FileWeightTransferEngine)

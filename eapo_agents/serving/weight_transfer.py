@@ -1,8 +1,8 @@
-"""[edge] The trainer's side of vLLM's weight-transfer API: the learner's weights into a server.
+"""[edge] The trainer's side of vLLM's weight-transfer API: send the learner's weights to a server.
 
-A transfer is begun, filled and finished over HTTP; the weights themselves go through a file in
-shared memory (`vllm_file_weights.py`), or, where trainer and server have GPUs, by NCCL. Either way
-the server's prefix cache is dropped, whose keys and values are of the old weights.
+A transfer is controlled over HTTP; the weights go through a file in shared memory
+(`vllm_file_weights.py`), or by NCCL between GPUs of trainer and server. Afterwards the server's
+prefix cache is dropped, because its keys and values are of the old weights.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from safetensors.torch import save_file
-
-from eapo_agents.serving.process import free_port
+from eapo_agents.serving.process import ServerError, free_port
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,49 +28,49 @@ _TIMEOUT_S = 600.0
 
 
 class WeightTransfer(Protocol):
-    """A way to put weights into a running server."""
+    """A way to load new weights into a running server."""
 
     def send(self, weights: Mapping[str, Tensor]) -> None:
-        """Put all weights into the server; it samples from them afterwards.
+        """Load all weights into the server, which samples from them afterwards.
 
         Raises:
-            ConnectionError: the server did not take them.
+            ServerError: the server did not accept them.
         """
 
     def close(self) -> None:
-        """Give up what the transfer holds in the server."""
+        """Free what the transfer holds in the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The server's control plane, at `http://host:port`; the calls are vLLM's own.
+    """Client of the server's control plane at `http://host:port`; methods are named as vLLM's.
 
     Raises:
-        ConnectionError: from each, when the server does not answer, or refuses.
+        ServerError: from each method, if the server does not answer, or refuses.
     """
 
     root: str
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Agree on the transfer."""
+        """Initialise the transfer on the server."""
         self.post("init_weight_transfer_engine", {"init_info": init_info})
 
     def start_weight_update(self) -> None:
-        """Begin."""
+        """Begin an update."""
         self.post("start_weight_update")
 
     def update_weights(self, update_info: object) -> None:
-        """Say what comes."""
+        """Tell the server which weights follow, or where they are."""
         self.post("update_weights", {"update_info": update_info})
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Finish, and drop the prefix cache."""
+        """Finish an update, and drop the prefix cache."""
         self.post("finish_weight_update", {})
         if not json.loads(self._call("POST", "reset_prefix_cache", None))["success"]:
-            raise ConnectionError(f"the policy server {self.root} kept its prefix cache")
+            raise ServerError(f"the policy server {self.root} kept its prefix cache")
 
     def shutdown_weight_transfer_engine(self) -> None:
-        """Let another trainer come."""
+        """Shut the transfer down, so that another trainer can initialise one."""
         self.post("shutdown_weight_transfer_engine")
 
     def world_size(self) -> int:
@@ -80,12 +78,12 @@ class Control:
         return int(json.loads(self._call("GET", "get_world_size", None))["world_size"])
 
     def models(self) -> list[dict[str, Any]]:
-        """Return what the server serves: names, and how long a context may be."""
+        """Return the served models: their names and context lengths."""
         served: list[dict[str, Any]] = json.loads(self._call("GET", "v1/models", None))["data"]
         return served
 
     def post(self, path: str, body: Mapping[str, object] | None = None) -> None:
-        """Send a command."""
+        """Send a POST request."""
         self._call("POST", path, body)
 
     def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
@@ -99,19 +97,19 @@ class Control:
                 return content
         except urllib.error.HTTPError as error:
             said = error.read().decode("utf-8", "replace")[:500]
-            raise ConnectionError(
+            raise ServerError(
                 f"the policy server {self.root} refused {path} ({error.code}): {said}. It must be"
                 " one of `eapo serve-policy`"
             ) from None
         except OSError as error:
-            raise ConnectionError(
+            raise ServerError(
                 f"the policy server {self.root} does not answer to {path}: {error}"
             ) from error
 
 
 @dataclass(frozen=True)
 class FileTransfer:
-    """By a file in shared memory: trainer and server are on one machine."""
+    """Transfer by a file in shared memory: trainer and server are on one machine."""
 
     control: Control
 
@@ -128,7 +126,7 @@ class FileTransfer:
 
 @dataclass(frozen=True)
 class NCCLTransfer:
-    """By NCCL, from the trainer's GPU to those of the server: vLLM's own engine on both sides.
+    """Transfer by NCCL from the trainer's GPU to the server's; vLLM's engine on both sides.
 
     Args:
         control: the server's control plane.
@@ -172,7 +170,7 @@ class NCCLTransfer:
 
 
 def nccl_source() -> Any:
-    """Return vLLM's `WeightSource` over the mapping that stands in its attribute `weights`."""
+    """Return a `WeightSource` of vLLM that yields the mapping in its attribute `weights`."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
     class Weights(WeightSource):  # type: ignore[misc]
@@ -195,7 +193,8 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 @contextmanager
 def weights_file(weights: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield a folder that holds the weights, in shared memory if there is any."""
+    """Yield a folder with the weights in `model.safetensors`, in shared memory if there is any."""
+    from safetensors.torch import save_file
 
     place = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
     with TemporaryDirectory(prefix="eapo-weights-", dir=place) as folder:

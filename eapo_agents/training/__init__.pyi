@@ -7,13 +7,18 @@ from .build import (
     training_policy as training_policy,
     without as without,
 )
+from .checkpoint import Progress as Progress
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
-from .follower import follow as follow
-from .interruption import interruption as interruption, termination as termination
-from .report.plots import Bar as Bar, bars_figure as bars_figure, picture as picture, save as save
-from .report.report import sheets as sheets, write_report as write_report
+from .journal_subject import evaluation_subject as evaluation_subject
+from .report.plots import (
+    Bar as Bar,
+    bars_figure as bars_figure,
+    figure_path as figure_path,
+    save_figure as save_figure,
+)
+from .report.report import report_tables as report_tables, write_report as write_report
 from .report.runs import methods_of as methods_of
-from .run import Run as Run, model_config as model_config, read_evaluation as read_evaluation
+from .run_folder import Run as Run, model_config as model_config, read_evaluation as read_evaluation
 from .settings import (
     DistillationSettings as DistillationSettings,
     EvaluationSettings as EvaluationSettings,
@@ -23,4 +28,14 @@ from .settings import (
     RolloutSettings as RolloutSettings,
     check_distinct as check_distinct,
 )
-from .trainer import Trainer as Trainer
+from .signals import interruption as interruption, termination as termination
+from .trackers import Tracker as Tracker
+from .trainer import (
+    OnStep as OnStep,
+    RewardStep as RewardStep,
+    StepResult as StepResult,
+    Trainer as Trainer,
+    TrainingStep as TrainingStep,
+    hand_over as hand_over,
+)
+from .worker import follow as follow, lead as lead, lead_or_follow as lead_or_follow

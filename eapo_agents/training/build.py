@@ -1,17 +1,21 @@
-"""[edge] The policy that a config names: transformers or vLLM, in this process or on a server."""
+"""[edge] Build what a config describes: policies, the rollout, evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from eapo_agents.evaluation import Player, ProblemResult, Report, evaluate
 from eapo_agents.learning import SINGLE_PROCESS, Processes
-from eapo_agents.policies import HFPolicy, VLLMServerPolicy, load_model, model_folder
-from eapo_agents.rollouts import Rollout, derive_seed
-from eapo_env.types import Problem
+from eapo_agents.policies import (
+    HFEngine,
+    OpenAIEngine,
+    VLLMEngine,
+    VLLMServerEngine,
+    load_model,
+)
+from eapo_agents.rollouts import Rollout
 from eapo_env.validation import UserError
-from eapo_env.verifier import Verifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,21 +23,28 @@ if TYPE_CHECKING:
     from eapo_agents.learning import SyncProbe
     from eapo_agents.policies import Policy
     from eapo_agents.training.config import TrainConfig
+    from eapo_env.experts import ExpertPool
+    from eapo_env.reward import Reward
+    from eapo_env.types import Problem
+    from eapo_env.verifier import Grader
 
 
 def policy_of(config: TrainConfig) -> Policy:
-    """Return the policy of a config's model, with weights of its own.
+    """Return the policy of a config's model, without a learner.
 
     Raises:
-        UserError: no model can be loaded, or one that the engine refuses.
-        ConnectionError: the policy's server does not answer.
+        UserError: no model can be loaded, one that the engine refuses, or an engine without tokens.
     """
-    if config.model.engine == "vllm":
-        return _vllm(config)
-    model, tokenizer = load_model(config.model)
-    policy = training_policy(config, model, tokenizer)
-    policy.load_weights(model.state_dict())  # a server has those that it was given last
-    return policy
+    match config.engine:
+        case OpenAIEngine() as engine:
+            raise _no_tokens(engine)
+        case VLLMServerEngine() as engine:
+            policy = engine.build(config.model)
+            model, _ = load_model(config.model)
+            policy.load_weights(model.state_dict())  # it has those that it was given last
+            return policy
+        case engine:
+            return engine.build(config.model)
 
 
 def training_policy(
@@ -44,48 +55,48 @@ def training_policy(
 ) -> Policy:
     """Return the policy that samples for a learner of this model.
 
-    In "hf" the policy computes with this very module, in the others with a copy.
+    With the engine "hf" in a single process it samples from this module, which is moved to the
+    learner's device and dtype; otherwise from its own copy of the weights.
 
     Raises:
-        UserError: a model that the engine refuses, or vLLM in one of several processes: both
-            want torch's default process group.
+        UserError: a model that the engine refuses, an engine that cannot be trained, or vLLM in one
+            of several processes: both need torch's default process group.
     """
-    if config.model.engine == "vllm" and processes.world > 1:
-        raise UserError(
-            f"model.engine=vllm is for one process, not for {processes.world}: use vllm-server"
-        )
-    match config.model.engine:
-        case "hf":
-            return HFPolicy(model, tokenizer, max_batch=config.model.max_batch)
-        case "vllm":
-            return _vllm(config)
-        case "vllm-server":
-            return VLLMServerPolicy(model_folder(config.model.path), config.policy_server)
-        case _:
-            assert_never(config.model.engine)
+    match config.engine:
+        case OpenAIEngine() as engine:
+            raise _no_tokens(engine)
+        case HFEngine() as engine:
+            sampled = processes.policy_copy(model.to(config.learner.weights_dtype))
+            sampled.to(config.learner.torch_device)
+            return engine.build(config.model, (sampled, tokenizer))
+        case VLLMEngine() if processes.world_size > 1:
+            raise UserError(
+                f"engine=vllm is for one process, not for {processes.world_size}: use vllm-server"
+            )
+        case engine:
+            return engine.build(config.model)
 
 
 def probe_of(config: TrainConfig, processes: Processes = SINGLE_PROCESS) -> SyncProbe | None:
-    """Return what checks each hand-over of weights; None where the weights are the learner's."""
-    return None if config.model.engine == "hf" and processes.world == 1 else config.sync
+    """Return the check of each weight update; None where sampler and learner share weights."""
+    shared = isinstance(config.engine, HFEngine) and processes.world_size == 1
+    return None if shared else config.sync
 
 
-def _vllm(config: TrainConfig) -> Policy:
-    try:
-        from eapo_agents.policies import VLLMPolicy
-
-        return VLLMPolicy(model_folder(config.model.path), config.vllm)
-    except ModuleNotFoundError as error:
-        raise UserError(f"model.engine=vllm wants vLLM (docs/vllm.md): {error}") from error
-
-
-def make_rollout(config: TrainConfig, policy: Policy) -> Rollout:
-    """Return the rollout that a config describes, around a policy."""
+def make_rollout(
+    config: TrainConfig,
+    policy: Policy,
+    *,
+    experts: ExpertPool | None = None,
+    reward: Reward | None = None,
+    verifier: Grader | None = None,
+) -> Rollout:
+    """Return a config's rollout with this policy; each part given replaces the config's."""
     return Rollout(
         policy=policy,
-        experts=config.experts.pool(),
-        verifier=Verifier(),
-        reward=config.reward,
+        experts=experts or config.experts.build(),
+        verifier=verifier or config.verifier.build(),
+        reward=reward or config.reward.build(),
         prompts=config.rollout.prompts,
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
@@ -101,12 +112,12 @@ async def evaluate_alone(
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
 ) -> Report:
-    """Return the report that a config asks for; the same weights always give the same one."""
+    """Return the report of a config's evaluation; the same weights give the same report."""
     return await evaluate(
         player,
         problems,
         samples_per_problem=config.evaluation.samples_per_problem,
-        seed=derive_seed(config.seed, 2),
+        seed=config.evaluation_seed,
         done=done,
         on_result=on_result,
     )
@@ -116,10 +127,17 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
     """Return the problems whose statements are not held out for evaluation.
 
     Raises:
-        UserError: none is left.
+        UserError: no problem is left.
     """
     statements = {problem.statement for problem in held_out}
     rest = [problem for problem in problems if problem.statement not in statements]
     if not rest:
         raise UserError(f"all {len(problems)} problems are held out: none is left to train on")
     return rest
+
+
+def _no_tokens(engine: OpenAIEngine) -> UserError:
+    return UserError(
+        f"engine=openai ({engine.base_url}) gives no token ids: a model behind such a server can be"
+        " evaluated, not trained"
+    )

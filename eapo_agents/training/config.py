@@ -1,7 +1,8 @@
 """A training run as one value: every setting, in JSON and on the command line.
 
 `TrainConfig` is what a preset returns, what `config.json` in a run folder records, and what
-`--set section.key=value` changes. Its sections are in `settings.py`.
+`--set section.key=value` changes. Its sections are in
+`settings.py` and where that file says.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from eapo_agents.learning import ALGORITHMS, Algorithm, DapoSettings, LearnerSettings, SyncProbe
-from eapo_agents.policies import ModelSettings, PolicyServer, VLLMSettings
+from eapo_agents.learning import DAPO, AlgorithmSettings, LearnerSettings, SyncProbe
+from eapo_agents.policies import Engine, HFEngine, ModelSettings
+from eapo_agents.rollouts import derive_seed
 from eapo_agents.training.settings import (
     DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ProblemSettings,
+    RewardSettings,
     RolloutSettings,
+    VerifierSettings,
 )
+from eapo_agents.training.trackers import TensorBoard, TrackerSettings
 from eapo_env.annealing import Annealing
-from eapo_env.reward import RewardRule
 from eapo_env.validation import UserError, at_least
 
 if TYPE_CHECKING:
@@ -35,68 +39,84 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="DataclassInstance")
 
 
+def _by_kind(value: object) -> object:
+    """Return the section of a kind that is given as a string."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    """Return the list of a comma-separated string."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+_KIND = Field(discriminator="kind")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """A training run.
+    """The configuration of a training run.
+
+    A section with several kinds can be given by its kind: `algorithm=grpo` has GRPO's defaults.
 
     Args:
-        name: what the run folder is called after.
-        seed: of everything drawn at random.
+        name: prefix of the run folder's name.
+        seed: random seed of the run.
         steps: training steps.
-        algorithm: how rewards become updates; the section `dapo` is for "dapo" alone.
-        annealing: how the experts are withdrawn; an initial turn budget of 1 is self-exploratory
-            reinforcement learning (paper 3.1).
         checkpoint_every: training steps between checkpoints.
-        keep_checkpoints: how many of the newest are kept.
+        keep_checkpoints: number of newest checkpoints to keep.
         transcripts_every: training steps between recorded transcripts.
-        truncation_alarm: a step in which more than this share of the responses is cut short by a
-            limit is reported loudly.
-        wandb_project: where Weights & Biases gets the metrics too (its key comes from the
-            environment); empty for nowhere.
-        vllm: how the engine "vllm" holds the model.
-        policy_server: where the server of the engine "vllm-server" is.
-        sync: how closely a policy with weights of its own must agree with the learner, after every
-            hand-over.
-        distillation: imitate the experts' solutions instead; None trains by rewards.
+        truncation_alarm: warn when limits truncate more than this share of a step's responses.
+        annealing: how the experts are withdrawn, by default over all training steps; an initial
+            turn budget of 1 is self-exploratory reinforcement learning (paper 3.1).
+        model: the model to train.
+        engine: what samples.
+        algorithm: the policy-optimisation algorithm.
+        trackers: where metrics are logged besides the run folder.
+        sync: how closely a policy with its own copy of the weights must agree with the learner
+            after every weight update.
+        distillation: imitate the experts' solutions; None trains by rewards.
     """
 
     name: str = "eapo"
     seed: int = 0
     steps: int = 200
-    algorithm: Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "rloo"] = "dapo"
     checkpoint_every: int = 25
     keep_checkpoints: int = 2
     transcripts_every: int = 10
     truncation_alarm: float = 0.5
-    wandb_project: str = ""
-    annealing: Annealing = Annealing(steps=200)
+    annealing: Annealing = Annealing()
     model: ModelSettings = ModelSettings()
+    engine: Annotated[Engine, _KIND, BeforeValidator(_by_kind)] = HFEngine()
     problems: ProblemSettings = ProblemSettings()
-    experts: ExpertSettings = ExpertSettings()
+    experts: Annotated[ExpertSettings, BeforeValidator(_by_kind)] = ExpertSettings()
     rollout: RolloutSettings = RolloutSettings()
-    reward: RewardRule = RewardRule()
-    dapo: DapoSettings = DapoSettings()
+    reward: Annotated[RewardSettings, BeforeValidator(_by_kind)] = RewardSettings()
+    verifier: Annotated[VerifierSettings, BeforeValidator(_by_kind)] = VerifierSettings()
+    algorithm: Annotated[AlgorithmSettings, _KIND, BeforeValidator(_by_kind)] = DAPO()
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    vllm: VLLMSettings = VLLMSettings()
-    policy_server: PolicyServer = PolicyServer()
+    trackers: Annotated[
+        tuple[Annotated[TrackerSettings, _KIND, BeforeValidator(_by_kind)], ...],
+        BeforeValidator(_listed),
+    ] = (TensorBoard(),)
     sync: SyncProbe = SyncProbe()
     distillation: DistillationSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
-        if self.algorithm != "dapo" and self.dapo != DapoSettings():
-            raise UserError(f"the section dapo changes nothing in algorithm={self.algorithm}")
         if not self.name or set(self.name) & set("/\\\0"):
-            raise UserError(f"name must be fit for a folder, not {self.name!r}")
+            raise UserError(f"name must be a valid folder name, not {self.name!r}")
 
     @property
-    def chosen_algorithm(self) -> Algorithm:
-        """The algorithm by its name; DAPO with its settings."""
-        if self.algorithm == "dapo":
-            return self.dapo.algorithm
-        return next(a for a in ALGORITHMS if a.name == self.algorithm)
+    def schedule(self) -> Annealing:
+        """The annealing, over this run's steps unless `annealing.steps` is set."""
+        return dataclasses.replace(self.annealing, steps=self.annealing.steps or self.steps)
+
+    @property
+    def evaluation_seed(self) -> int:
+        """The seed of evaluations, apart from those of training."""
+        return derive_seed(self.seed, 2)
 
     def to_json(self) -> str:
         """Return the config as JSON that `from_json` reads back."""
@@ -107,9 +127,13 @@ class TrainConfig:
         """Return the config that a JSON text holds.
 
         Raises:
-            UserError: text that is not JSON, an unknown key, a value of the wrong kind.
+            UserError: invalid JSON, an unknown key, a value of the wrong type.
         """
-        return _validated(json.loads(text), cls)
+        try:
+            tree = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"not JSON: {error}") from None
+        return _validated(tree, cls)
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
@@ -120,35 +144,71 @@ class TrainConfig:
         """
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: {error}") from None
 
 
 def with_settings(config: C, settings: Iterable[str]) -> C:
-    """Return the config with `section.key=value` settings applied, in order.
+    """Return the config with `section.key=value` settings applied.
 
-    Values are JSON where they parse as JSON, else plain strings.
+    Values are JSON where they parse as JSON, else plain strings. A setting that changes the kind of
+    a section (`algorithm=grpo`, `experts.kind=openai`) resets it to that kind's defaults and is
+    applied before all others; of several settings of one key, the last counts.
 
     Raises:
-        UserError: no "=", an unknown key (one that is alike is named), a bad value.
+        UserError: no "=", an unknown key (a similar one is suggested), an invalid value.
     """
     tree = dataclasses.asdict(config)
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"a setting reads section.key=value, not {setting!r}")
-        _set(tree, key.strip().split("."), _parsed(value.strip()), setting)
+    parsed = [_Setting.parse(setting) for setting in settings]
+    for setting in parsed:
+        setting.choose_kind(tree)
+    for setting in parsed:
+        setting.apply(tree)
     return _validated(tree, type(config))
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: object, setting: str) -> None:
-    node = tree
-    for key in keys[:-1]:
-        inner = node[key] = {} if node.get(key) is None else node[key]
-        if not isinstance(inner, dict):
-            raise UserError(f"bad setting {setting!r}: {key} is {inner!r}, not a section")
-        node = inner
-    node[keys[-1]] = value
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    keys: tuple[str, ...]
+    value: object
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Setting:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"a setting must be section.key=value, not {text!r}")
+        keys, parsed = tuple(key.strip().split(".")), _parsed(value.strip())
+        return cls(keys, parsed, text)
+
+    def choose_kind(self, tree: dict[str, Any]) -> None:
+        """Reset a section to the defaults of its kind if this setting changes the kind."""
+        if self.keys[-1] == "kind":
+            keys, kind = self.keys[:-1], self.value
+        elif isinstance(self.value, str):
+            keys, kind = self.keys, self.value
+        else:
+            return
+        section = tree
+        for key in keys:
+            inner = section.get(key) if isinstance(section, dict) else None
+            if not isinstance(inner, dict):
+                return
+            section = inner
+        if section.get("kind", kind) != kind:
+            section.clear()
+            section["kind"] = kind
+
+    def apply(self, tree: dict[str, Any]) -> None:
+        node = tree
+        for key in self.keys[:-1]:
+            inner = node[key] = {} if node.get(key) is None else node[key]
+            if not isinstance(inner, dict):
+                raise UserError(f"bad setting {self.text!r}: {key} is {inner!r}, not a section")
+            node = inner
+        last, section = self.keys[-1], node.get(self.keys[-1])
+        by_kind = isinstance(section, dict) and section.get("kind", self) == self.value
+        node[last] = section if by_kind else self.value
 
 
 def _parsed(value: str) -> object:
@@ -170,21 +230,21 @@ _EXPECTED = {
     "is": "a list",
     "finite": "a finite number",
 }
-"""What a value must be, by the first word of Pydantic's type of error."""
+"""The expected value, by the first word of Pydantic's type of error."""
 
 
 def _validated(tree: object, kind: type[C]) -> C:
     try:
         config = TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
-        raise UserError("; ".join(map(_explain, error.errors()))) from None
+        raise UserError("; ".join(_explain(item, tree) for item in error.errors())) from None
     known = dataclasses.asdict(config)
     _refuse_unknown(tree, known, "", list(_names(known)))
     return config
 
 
 def _refuse_unknown(given: object, known: object, where: str, names: Sequence[str]) -> None:
-    """Raise for a key that validation passed over: it is none of ours."""
+    """Raise a `UserError` for an unknown key, which validation ignores."""
     match given, known:
         case dict(), dict():
             for key, value in given.items():
@@ -210,9 +270,14 @@ def _names(tree: Mapping[str, Any], where: str = "") -> Iterator[str]:
             yield from _names(value, f"{where}{key}.")
 
 
-def _explain(item: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, item["loc"])) or "config"
+def _explain(item: Mapping[str, Any], tree: object) -> str:
+    where = ".".join(_place(item["loc"], tree)) or "config"
     match item["type"].split("_")[0]:
+        case "union" if "tag" in item["ctx"]:
+            tag, expected = item["ctx"]["tag"], item["ctx"]["expected_tags"]
+            return f"{where}.kind must be one of {expected}, not {tag!r}"
+        case "union":
+            return f"{where}.kind is missing"
         case "value":
             return f"{where}: {item['ctx']['error']}"
         case "missing":
@@ -227,6 +292,22 @@ def _explain(item: Mapping[str, Any]) -> str:
             return f"{where} must be {expected}, not {_shown(item['input'])}"
 
 
+def _place(loc: Sequence[str | int], tree: object) -> Iterator[str]:
+    """Yield the keys of a place in the tree; Pydantic adds the kind of a section after its name."""
+    for key in loc:
+        section = _by_kind(tree)
+        if isinstance(section, dict) and section.get("kind") == key:
+            continue
+        yield str(key)
+        match key, tree:
+            case int(), list() | tuple() | str():
+                tree = _listed(tree)[key]
+            case str(), dict():
+                tree = tree.get(key)
+            case _:
+                tree = None
+
+
 def _shown(value: object) -> str:
-    """Return a value in the words of JSON, which settings are written in; a text in our quotes."""
+    """Return a value as JSON, the syntax of settings; a string in single quotes."""
     return repr(value) if isinstance(value, str) else json.dumps(value, default=repr)

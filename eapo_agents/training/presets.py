@@ -1,4 +1,4 @@
-"""Ready settings, as functions that return a config."""
+"""Presets: functions that return a `TrainConfig`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from eapo_agents.learning import DapoSettings, LearnerSettings, SyncProbe
-from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMSettings
+from eapo_agents.learning import DAPO, LearnerSettings, SyncProbe
+from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMServerEngine
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.settings import (
@@ -31,11 +31,10 @@ QWQ_32B = "Qwen/QwQ-32B"
 
 def embedded() -> TrainConfig:
     """Return EAPO on the embedded model and procedural problems: minutes on two CPU cores."""
-    steps = 80
     return TrainConfig(
         name="embedded",
-        steps=steps,
-        annealing=Annealing(steps=steps, turn_budget=2),
+        steps=80,
+        annealing=Annealing(turn_budget=2),
         problems=ProblemSettings(num_problems=4096, brackets=3),
         rollout=RolloutSettings(
             group_size=8,
@@ -45,7 +44,6 @@ def embedded() -> TrainConfig:
         ),
         learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
         evaluation=EvaluationSettings(every=20),
-        vllm=VLLMSettings(dtype="float32"),
     )
 
 
@@ -87,7 +85,7 @@ def r1_distill_qwen_7b_experts() -> TrainConfig:
 
 
 def deepseek_distill_llama_8b_experts() -> TrainConfig:
-    """Return EAPO with a heterogeneous pool: experts as small as the policy, but others (Table 3).
+    """Return EAPO with a heterogeneous pool: other experts as small as the policy (Table 3).
 
     The paper says "Llama-8B"; DeepSeek-R1-Distill-Llama-8B is the reasoning model of that size in
     the policy's own family.
@@ -96,7 +94,7 @@ def deepseek_distill_llama_8b_experts() -> TrainConfig:
 
 
 def mixed_experts() -> TrainConfig:
-    """Return EAPO with the pool 7B+14B+32B of the workflows (Table 6): a server for each."""
+    """Return EAPO with the pool 7B+14B+32B of the workflows (Table 6), a server each."""
     experts = (R1_QWEN_7B, R1_QWEN_14B, QWQ_32B)
     return table_5("mixed-experts", policy=R1_QWEN_7B, experts=experts)
 
@@ -105,32 +103,31 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     """Return the paper's training (3.1, Appendix A, Table 5) of a policy with a pool of experts.
 
     From the paper: response length, batches, learning rate and its warm-up, clip ratios,
-    temperature, top-p, top-k, tensor parallelism, three queries a turn, k = 32. Prompts
-    of DAPO and AIME are shorter than Table 5's 2048 tokens, so that limit is not a setting.
+    temperature, top-p, top-k, the limit of 2048 prompt tokens, three queries a turn, k = 32. Its
+    tensor parallelism is an option of `eapo serve-policy`.
 
     Inferred from the DAPO recipe, since the paper omits them: group size 16, at most 10 generation
     batches a step, weight decay 0.1, gradient clip 1.0, dual clip 10, the token mean
     over the batch, the algorithm itself. The importance cap 2 is usual with vLLM as the sampler.
 
-    Our choices, where neither says: 200 training steps, a turn budget of 4 at first; vLLM on a
-    server of its own, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of
-    139 GiB; a tolerance of 0.5 nats between sampler and learner, both in bfloat16, since 0.1 is
-    usual there. Experts reason for up to 8,192 tokens: a call may take 15 minutes, 256 of them go
-    to a server at once, and a consultation may wait half an hour.
+    Our choices, where neither says: 200 training steps, an initial turn budget of 4; a separate
+    vLLM server, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of 139 GiB;
+    a tolerance of 0.5 nats between sampler and learner, both in bfloat16, since 0.1 is usual there.
+    Experts reason for up to 8,192 tokens: the timeout is 15 minutes for a call and 30 for a
+    consultation, with 256 concurrent calls per server.
 
     Args:
-        name: of the run.
+        name: the run's name.
         policy: a hub id.
         experts: hub ids, in the order of the query slots. Each model has a server on loopback, the
             first at port 8000, the next at 8001, and so on.
     """
-    steps = 200
     return TrainConfig(
         name=name,
-        steps=steps,
-        algorithm="dapo",
-        annealing=Annealing(steps=steps, turn_budget=4, queries_per_turn=3),
-        model=ModelSettings(path=policy, dtype="bfloat16", engine="vllm-server"),
+        steps=200,
+        annealing=Annealing(turn_budget=4, queries_per_turn=3),
+        model=ModelSettings(path=policy, dtype="bfloat16"),
+        engine=VLLMServerEngine(),
         problems=ProblemSettings(source="dapo-math-17k"),
         experts=ExpertSettings(
             kind="openai", endpoints=_on_loopback(experts), batch_timeout_s=1800.0
@@ -142,7 +139,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             sampling=DynamicSampling(groups_per_step=32, problems_per_round=96, max_rounds=10),
             limits=TokenLimits(max_response_tokens=20_480),
         ),
-        dapo=DapoSettings(
+        algorithm=DAPO(
             clip_low=0.20,
             clip_high=0.28,
             dual_clip=10.0,
@@ -154,11 +151,9 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             warmup_steps=10,
             weight_decay=0.1,
             max_grad_norm=1.0,
-            temperature=1.0,
             precision="bfloat16",
             gradient_checkpointing=True,
         ),
-        vllm=VLLMSettings(tensor_parallel_size=4),
         sync=SyncProbe(tolerance=0.5),
         evaluation=EvaluationSettings(
             problems=ProblemSettings(source="aime-2024"), samples_per_problem=32, every=20
@@ -190,8 +185,8 @@ def self_exploratory(config: TrainConfig) -> TrainConfig:
 def distilled(config: TrainConfig, *, lora_rank: int = 0) -> TrainConfig:
     """Return the distillation of the same experts into the same model (paper 3.1).
 
-    The paper gives no value of it. Learning rates: 1e-5, and 1e-4 for adapters, are usual for the
-    supervised fine-tuning of models of billions of parameters; the embedded one takes more.
+    The paper gives no hyperparameters. Learning rates of 1e-5, and 1e-4 for adapters, are usual in
+    supervised fine-tuning of models of billions of parameters; the embedded one needs more.
     """
     rates = (1e-3, 3e-3) if config.model.path == EMBEDDED else (1e-5, 1e-4)
     return replace(
@@ -208,7 +203,7 @@ def preset_named(name: str) -> TrainConfig:
     """Return the preset of this name.
 
     Raises:
-        UserError: no such preset; one that is alike and all are named.
+        UserError: no such preset; the message suggests a similar one and lists all.
     """
     presets = {preset.__name__: preset for preset in PRESETS}
     if name not in presets:
@@ -229,4 +224,4 @@ PRESETS: Final[tuple[Callable[[], TrainConfig], ...]] = (
     deepseek_distill_llama_8b_experts,
     mixed_experts,
 )
-"""Those that the command line knows by name."""
+"""The presets of the command line, by name."""

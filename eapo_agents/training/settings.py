@@ -1,13 +1,23 @@
-"""The sections of a training run's settings: each holds its knobs and the method that uses them."""
+"""Sections of a config: problems, experts, rollout, reward, verifier, evaluation, distillation.
+
+Each has the method that builds what it describes. The other sections stand beside what they
+configure: `engine` in `policies/engines.py`, `model` in `policies/models.py`, `algorithm` in
+`learning/algorithms.py`, `learner` in `learning/settings.py`, `trackers` in `trackers.py`, and
+`annealing` in `eapo_env/annealing.py`.
+
+To add a built-in kind of experts: its pool in `eapo_env`, and its kind in `ExpertKind`,
+`_EXPERTS_OWN` and `ExpertSettings.build` below.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 
+from eapo_agents.factories import Factory
 from eapo_agents.policies import NO_TRUNCATION, Truncation
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_env.demonstrator import worked_solution
@@ -20,24 +30,37 @@ from eapo_env.experts import (
     SilentExperts,
 )
 from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
-from eapo_env.problems import SOURCES, load_problems
+from eapo_env.problems import SOURCES, Columns, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
+from eapo_env.reward import Reward, RewardRule
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import Problem
-from eapo_env.validation import UserError, at_least
+from eapo_env.validation import UserError, at_least, positive
+from eapo_env.verifier import Grader, Verifier
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProblemSettings:
-    """Which problems.
+class ProblemSettings(Factory):
+    """The problems.
 
     Args:
-        source: "synthetic", or what `eapo_env.load_problems` takes: a name, a file, a hub id.
-        num_problems: how many synthetic ones are made.
-        brackets: of a synthetic problem, which is their sum.
-        operations: of a synthetic bracket.
-        seed: of the synthetic problems.
+        source: "synthetic", what `eapo_env.load_problems` takes (a name, a file, a hub id), or
+            "python": the sequence of problems that `factory(**arguments)` returns.
+        num_problems: number of synthetic problems.
+        brackets: number of brackets of a synthetic problem, which is their sum.
+        operations: number of operations in a synthetic bracket.
+        seed: random seed of the synthetic problems.
+        columns: columns of statement, answer and id in a file or data set; null is the default.
+        split: split of a hub data set; null is its default.
+        subset: subset of a hub data set that has several.
+        limit: use the first `limit` problems only; null is all.
+
+    Raises:
+        UserError: a value out of its range.
     """
 
     source: str = "synthetic"
@@ -45,52 +68,99 @@ class ProblemSettings:
     brackets: int = 3
     operations: int = 2
     seed: int = 0
+    columns: Columns | None = None
+    split: str | None = None
+    subset: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            at_least(1, self, "limit")
+        if self.source == "python" and not self.factory:
+            raise UserError("source=python needs factory=package.module:callable")
 
     @property
     def label(self) -> str:
-        """The source's name; a file goes by its own."""
+        """The source's name; of a file, its name without suffix."""
         path = Path(self.source)
         return path.stem if path.suffix in (".jsonl", ".csv", ".parquet") else self.source
 
     def load(self) -> tuple[Problem, ...]:
-        """Return the problems."""
-        if self.source != "synthetic":
-            return load_problems(self.source)
-        difficulty = {"brackets": self.brackets, "operations": self.operations}
-        return synthetic_problems(self.num_problems, **difficulty, seed=self.seed)
+        """Return the problems.
+
+        Raises:
+            UserError: they cannot be read, or there are none.
+        """
+        match self.source:
+            case "synthetic":
+                difficulty = {"brackets": self.brackets, "operations": self.operations}
+                made = synthetic_problems(self.num_problems, **difficulty, seed=self.seed)
+                return made[: self.limit]
+            case "python":
+                return tuple(self.make("eapo.problems"))[: self.limit]
+            case _:
+                return load_problems(
+                    self.source,
+                    columns=self.columns,
+                    split=self.split,
+                    subset=self.subset,
+                    limit=self.limit,
+                )
+
+
+ExpertKind = Literal[
+    "synthetic", "synthetic-parts", "openai", "replay", "python", "meaningless", "silent"
+]
+
+_EXPERTS_OWN: dict[str, set[str]] = {
+    "synthetic": {"error_rate"},
+    "synthetic-parts": {"error_rate"},
+    "openai": {"endpoints", "extra_body", "batch_timeout_s"},
+    "replay": {"recording"},
+    "python": {"factory", "arguments"},
+    "meaningless": set(),
+    "silent": set(),
+}
+"""The settings of each kind of experts."""
+assert set(_EXPERTS_OWN) == set(get_args(ExpertKind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertSettings:
-    """Which experts.
+class ExpertSettings(Factory):
+    """The experts.
 
     Args:
-        kind: "synthetic" works out the procedural problems, "synthetic-parts" no more than one
-            bracket at a time, "openai" asks servers, "replay" answers from a recording,
-            "meaningless" says the same empty sentence to everything, "silent" never answers.
-        error_rate: how often a synthetic expert is wrong.
+        kind: "synthetic" solves the procedural problems, "synthetic-parts" only one bracket at a
+            time, "openai" queries servers, "replay" answers from a recording, "meaningless" gives
+            every query the same empty reply, "silent" never replies, and "python" is a custom pool:
+            what `factory(**arguments)` returns.
+        error_rate: probability that a synthetic expert is wrong.
         endpoints: the servers of "openai".
-        extra_body: further fields of a request to them, or other values; null leaves one out, for
-            models that refuse `temperature`, `top_p` or `max_tokens`.
-        batch_timeout_s: how long the replies to one consultation may take in training, the wait for
-            a free call included; those that are not there by then are unavailable.
+        extra_body: more fields of a request to them, or other values; null omits one, for models
+            that refuse `temperature`, `top_p` or `max_tokens`.
+        batch_timeout_s: timeout in training for the replies to one consultation, the wait for a
+            free call included; later replies are unavailable.
         recording: the file of "replay".
+
+    Raises:
+        UserError: a setting that this kind does not use.
     """
 
-    kind: Literal["synthetic", "synthetic-parts", "openai", "replay", "meaningless", "silent"] = (
-        "synthetic"
-    )
+    kind: ExpertKind = "synthetic"
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     extra_body: Mapping[str, object] = field(default_factory=dict, hash=False)
     batch_timeout_s: float = 300.0
     recording: str = ""
 
-    def pool(self) -> ExpertPool:
+    def __post_init__(self) -> None:
+        refuse_foreign(self, "experts", _EXPERTS_OWN)
+
+    def build(self) -> ExpertPool:
         """Return the expert pool.
 
         Raises:
-            UserError: "openai" without an endpoint, or whose key is not in the environment.
+            UserError: the key of "openai" is not in the environment, or the factory is not found.
         """
         match self.kind:
             case "synthetic":
@@ -107,46 +177,128 @@ class ExpertSettings:
                 )
             case "replay":
                 return ReplayExperts(self.recording)
+            case "python":
+                pool: ExpertPool = self.make("eapo.experts")
+                return pool
             case "meaningless":
                 return MeaninglessExperts()
             case "silent":
                 return SilentExperts()
 
     def without_batch_deadline(self) -> ExpertPool:
-        """Return the same experts for evaluations: each call has its own limit, and no other.
+        """Return the same experts for evaluations, with no timeout but that of each call.
 
-        There all episodes begin at once and wait for free calls, so that a limit on the wait would
-        measure the queue.
+        All episodes of an evaluation start at once and queue for free calls: a timeout that
+        includes the wait would measure the queue.
 
         Raises:
-            UserError: as `pool`.
+            UserError: as `build`.
         """
-        pool = self.pool()
+        pool = self.build()
         return replace(pool, batch_timeout_s=math.inf) if isinstance(pool, OpenAIExperts) else pool
 
     def solvers(self, *, max_tokens: int, timeout_s: float) -> ExpertPool:
-        """Return the same experts, asked for whole solutions instead of help with a question.
+        """Return the same experts as solvers of whole problems, for distillation.
 
-        Servers are asked without our system prompt, and their reasoning is kept.
+        Servers get no system prompt, and their reasoning is kept.
 
         Raises:
-            UserError: as `pool`.
+            UserError: as `build`, or experts that cannot solve whole problems.
         """
-        pool = self.without_batch_deadline()
-        match self.kind, pool:
-            case "synthetic", _:
+        match self.kind:
+            case "synthetic":
                 solver = ScriptedExperts(worked_solution, names=("student",))
                 return ErroneousExperts(inner=solver, error_rate=self.error_rate)
-            case _, OpenAIExperts():
-                return replace(
-                    pool,
-                    endpoints=[replace(e, call_timeout_s=timeout_s) for e in pool.endpoints],
-                    system_prompt="",
-                    max_tokens=max_tokens,
-                    read=read_with_reasoning,
-                )
+            case "synthetic-parts" | "meaningless" | "silent":
+                raise UserError(f"experts.kind={self.kind} cannot solve whole problems")
+            case "openai" | "replay" | "python":
+                pool = self.without_batch_deadline()
             case _:
-                return pool
+                assert_never(self.kind)
+        if not isinstance(pool, OpenAIExperts):
+            return pool
+        return replace(
+            pool,
+            endpoints=[replace(e, call_timeout_s=timeout_s) for e in pool.endpoints],
+            system_prompt="",
+            max_tokens=max_tokens,
+            read=read_with_reasoning,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardSettings(RewardRule):
+    """The reward of an episode.
+
+    Args:
+        kind: "rule" is the paper's, with the penalties below; "python" a custom reward: what
+            `factory(**arguments)` returns.
+        consultation_penalty: subtracted per query, at most 0.5 in all.
+        overlong: DAPO's overlong punishment; null for none.
+        factory: `package.module:callable`, or the name of an installed entry point.
+        arguments: keyword arguments of the factory.
+
+    Raises:
+        UserError: a value out of its range, or a setting that this kind does not use.
+    """
+
+    kind: Literal["rule", "python"] = "rule"
+    factory: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        RewardRule.__post_init__(self)
+        own = {"rule": {"consultation_penalty", "overlong"}, "python": {"factory", "arguments"}}
+        refuse_foreign(self, "reward", own)
+
+    def build(self) -> Reward:
+        """Return the reward.
+
+        Raises:
+            UserError: a factory that is not found.
+        """
+        if self.kind == "rule":
+            return RewardRule(
+                consultation_penalty=self.consultation_penalty, overlong=self.overlong
+            )
+        factory = Factory(factory=self.factory, arguments=self.arguments)
+        reward: Reward = factory.make("eapo.rewards")
+        return reward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierSettings(Factory):
+    """The grader of answers.
+
+    Args:
+        kind: "math" is `eapo_env.Verifier`; "python" a custom grader: what
+            `factory(**arguments)` returns.
+        time_limit_s: CPU time limit of one check; twice that in wall time is the hard limit.
+        num_workers: worker processes, each running one check at a time.
+
+    Raises:
+        UserError: a value out of its range, or a setting that this kind does not use.
+    """
+
+    kind: Literal["math", "python"] = "math"
+    time_limit_s: float = 1.0
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        positive(self, "time_limit_s", "num_workers")
+        own = {"math": {"time_limit_s", "num_workers"}, "python": {"factory", "arguments"}}
+        refuse_foreign(self, "verifier", own)
+
+    def build(self) -> Grader:
+        """Return the grader.
+
+        Raises:
+            UserError: a factory that is not found.
+        """
+        if self.kind == "math":
+            return Verifier(time_limit_s=self.time_limit_s, num_workers=self.num_workers)
+        grader: Grader = self.make("eapo.verifiers")
+        return grader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,15 +306,15 @@ class RolloutSettings:
     """How episodes are played.
 
     Args:
-        group_size: G, the trajectories of one problem; a single one has nothing to differ from.
-        temperature: of the policy's sampling, in evaluations too.
-        truncation: which ids may be sampled in training.
-        truncated_sampling: top-p, top-k or min-p take ids from the sampler's distribution that the
-            learner's still has, so that every ratio of the two is biased. Training with them is
-            "refused", unless "biased" says that this is known.
+        group_size: G, the trajectories per problem, at least 2: advantages compare them.
+        temperature: sampling temperature of the policy, in evaluations too.
+        truncation: truncated sampling in training.
+        truncated_sampling: top-p, top-k and min-p remove ids from the sampler's distribution but
+            not from the learner's, which biases every importance ratio. Training with them is
+            "refused" unless this is "biased".
         wording: the prompts: "full" sentences, or "terse" for character-level models.
-        turn_budgets: who draws a fractional turn budget: every "member" of a group by itself, so
-            that episodes with experts and without are compared, or the "group" as a whole.
+        turn_budgets: a fractional turn budget is rounded at random per "member" of a group, so
+            that episodes with experts and without are compared, or once per "group".
         sampling: dynamic sampling.
         limits: token limits.
     """
@@ -186,18 +338,18 @@ class RolloutSettings:
 
     @property
     def prompts(self) -> Prompts:
-        """The wording as prompts."""
+        """The prompts of this wording."""
         return Prompts.terse() if self.wording == "terse" else Prompts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """How the policy is evaluated, alone, on problems it was not trained on.
+    """How the policy is evaluated: alone, on held-out problems.
 
     Args:
         problems: the held-out problems.
-        samples_per_problem: k.
-        truncation: which ids may be sampled there, and in workflows, LeaP and play.
+        samples_per_problem: k, the samples per problem.
+        truncation: truncated sampling there, and in workflows, LeaP and play.
         every: training steps between evaluations; 0 evaluates only at the end.
     """
 
@@ -213,17 +365,17 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationSettings:
-    """How the policy imitates the experts' solutions (paper 3.1, "Distillation").
+    """Distillation: fine-tuning on the experts' solutions (paper 3.1, "Distillation").
 
     Args:
-        samples_per_problem: solutions asked for per problem; the right ones are imitated.
-        max_problems: how many of the training problems the experts are asked about; None is all.
-        problems_at_once: how many of them are under way at a time.
-        timeout_s: how long a server may take for one solution.
-        batch_size: solutions an update.
-        learning_rate: instead of the learner's, which is meant for rewards; LoRA wants about ten
-            times as much as all parameters.
-        lora_rank: of the adapters that are trained instead of all parameters; 0 trains all.
+        samples_per_problem: solutions sampled per problem; the correct ones are imitated.
+        max_problems: number of training problems that the experts solve; None is all.
+        problems_at_once: number of problems in progress at a time.
+        timeout_s: a server's timeout for one solution.
+        batch_size: solutions per update.
+        learning_rate: replaces the learner's, which is meant for rewards; LoRA needs about ten
+            times that of full fine-tuning.
+        lora_rank: rank of the adapters that are trained instead of all parameters; 0 trains all.
         lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
 
     Raises:
@@ -251,7 +403,7 @@ class DistillationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemSet:
-    """Problems under a name."""
+    """A named set of problems."""
 
     name: str
     problems: tuple[Problem, ...]
@@ -260,23 +412,46 @@ class ProblemSet:
     def named(cls, text: str, settings: ProblemSettings) -> ProblemSet:
         """Return the set that `SOURCE` or `NAME=FILE` describes.
 
-        A NAME that `load_problems` knows says how the file is laid out: `aimo-2025=reference.csv`.
-        Any other is a label. The settings describe procedural problems, should SOURCE be those.
+        A NAME that `load_problems` knows gives the file's format: `aimo-2025=reference.csv`; any
+        other is a label. All but the source is as in `settings`.
 
         Raises:
-            UserError: problems that cannot be read.
+            UserError: the problems cannot be read.
         """
         name, equals, path = text.partition("=")
         if not equals:
             settings = replace(settings, source=text)
             return cls(name=settings.label, problems=settings.load())
         if name in SOURCES:
-            return cls(name=name, problems=load_problems(name, path=path))
-        return cls(name=name, problems=load_problems(path))
+            return cls(name=name, problems=load_problems(name, path=path, limit=settings.limit))
+        return cls(name=name, problems=replace(settings, source=path).load())
 
 
 def check_distinct(sets: Sequence[ProblemSet]) -> None:
-    """Raise a `UserError` if two sets have one name."""
+    """Raise a `UserError` if two sets have the same name."""
     names = [one.name for one in sets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"two sets of problems are called {twice[0]!r}; use NAME=FILE")
+        raise UserError(f"two problem sets are named {twice[0]!r}; use NAME=FILE")
+
+
+def refuse_foreign(section: DataclassInstance, name: str, own: Mapping[str, set[str]]) -> None:
+    """Check that a section changes only what its kind uses.
+
+    Args:
+        section: has a field `kind`.
+        name: the section's name, for the message.
+        own: the fields that each kind uses.
+
+    Raises:
+        UserError: a field of another kind differs from its default.
+    """
+    kind: str = section.kind  # type: ignore[attr-defined]
+    if kind == "python" and not section.factory:  # type: ignore[attr-defined]
+        raise UserError(f"{name}.kind=python needs {name}.factory=package.module:callable")
+    for each in fields(section):
+        made = each.default_factory
+        default = each.default if made is MISSING else made()
+        used = each.name == "kind" or each.name in own[kind]
+        if not used and getattr(section, each.name) != default:
+            users = " or ".join(other for other, names in own.items() if each.name in names)
+            raise UserError(f"{name}.{each.name} is for {name}.kind={users}, not {kind}")

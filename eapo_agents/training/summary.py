@@ -1,4 +1,4 @@
-"""What the episodes of a training step say: numbers for the metrics, rows for the transcripts."""
+"""The metrics and the transcripts of a training step, from the episodes it played."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def step_metrics(sampled: Sampled) -> dict[str, float]:
-    """Return the metrics of all episodes played in a step, learned from or not.
+    """Return the metrics of all episodes played in a step, whether trained on or not.
 
-    Rates are shares of episodes unless they say otherwise; lengths are means in tokens.
+    Rates are shares of episodes unless the name says otherwise; lengths are means in tokens.
     """
     played = [trajectory for group in sampled.played for trajectory in group.trajectories]
     episodes = [trajectory.episode for trajectory in played]
@@ -56,8 +56,11 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
     }
 
 
-def alarm(step: int, truncation_rate: float, limit: float) -> None:
-    """Say loudly that responses are cut short: such a run learns to be short, or nothing."""
+def warn_of_truncation(step: int, truncation_rate: float, limit: float) -> None:
+    """Log a warning if more responses than the limit allows were truncated.
+
+    A policy whose answers are cut off learns to write less, or nothing at all.
+    """
     if truncation_rate > limit:
         _LOG.warning(
             "STEP %d: %.0f%% OF THE RESPONSES WERE CUT SHORT (more than %.0f%%); see"
@@ -69,14 +72,14 @@ def alarm(step: int, truncation_rate: float, limit: float) -> None:
 
 
 def transcript_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
-    """Yield each episode as a JSON-ready row: its rules, its text, what was asked and answered."""
+    """Yield each episode as a JSON-ready row, with its number in its group as `member`."""
     for group in groups:
         for member, trajectory in enumerate(group.trajectories):
             yield transcript_row(trajectory) | {"member": member}
 
 
 def transcript_row(trajectory: Trajectory) -> dict[str, Any]:
-    """Return one episode as a JSON-ready row."""
+    """Return one episode as a JSON-ready row: its rules, messages, consultations and outcome."""
     episode = trajectory.episode
     return {
         "problem_id": episode.problem.id,
@@ -119,10 +122,7 @@ def _failed_reply_rate(played: Sequence[Trajectory]) -> float:
 
 
 def _relayed_tokens(trajectory: Trajectory) -> int:
-    """Return how many ids the policy read after its first turn, if it consulted: the relays.
-
-    Tags and notices around the experts' words count, as they do in the policy's context.
-    """
+    """Return the number of tokens relayed from experts, tags and notices around them included."""
     if not trajectory.episode.consultations:
         return 0
     return int((~trajectory.mask[trajectory.mask.argmax() :]).sum())

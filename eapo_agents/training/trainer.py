@@ -1,25 +1,37 @@
-"""The training loop: play with the current policy, learn, hand over the weights, record.
+"""The training loop, and the training step of reinforcement learning.
 
-Everything drawn at random is a function of the run's seed, the training step and the problem's
-number, so a run that was interrupted goes on as if it had not been.
+The loop takes one kind of step again and again: `RewardStep` here, `ImitationStep` in
+`methods/distillation.py`. It holds the run folder's lock, resumes from the newest checkpoint,
+evaluates, records metrics, writes checkpoints, and stops in order when it is interrupted. All
+random numbers derive from the run's seed, the training step and the problem's number, so that a
+resumed run equals one that was never interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 
 from eapo_agents.evaluation import Report
-from eapo_agents.learning import SINGLE_PROCESS, Learner, Processes, SyncProbe
-from eapo_agents.policies import load_model
-from eapo_agents.rollouts import Group, Rollout, Sampled, derive_seed
+from eapo_agents.learning import (
+    SINGLE_PROCESS,
+    Algorithm,
+    Learner,
+    LearnerSpec,
+    Processes,
+    SyncProbe,
+    check_leads,
+)
+from eapo_agents.policies import Policy, load_model
+from eapo_agents.rollouts import Group, Rollout, derive_seed
 from eapo_agents.training.build import (
     evaluate_alone,
     make_rollout,
@@ -27,106 +39,263 @@ from eapo_agents.training.build import (
     training_policy,
     without,
 )
+from eapo_agents.training.checkpoint import Progress, peak_memory_mib
 from eapo_agents.training.config import TrainConfig
-from eapo_agents.training.interruption import interruption
-from eapo_agents.training.progress import Progress, peak_memory_mib
-from eapo_agents.training.run import Run
-from eapo_agents.training.summary import alarm, step_metrics, transcript_rows
+from eapo_agents.training.run_folder import Run
+from eapo_agents.training.signals import interruption
+from eapo_agents.training.summary import step_metrics, transcript_rows, warn_of_truncation
+from eapo_agents.training.trackers import Tracker
+from eapo_env.experts import ExpertPool
+from eapo_env.reward import Reward
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
+from eapo_env.verifier import Grader
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a training step gives: its metrics, the progress after it, the groups it played."""
+
+    metrics: dict[str, float]
+    progress: Progress
+    played: Sequence[Group] = ()
+
+
+class TrainingStep(Protocol):
+    """One kind of training step, with the parts it works on."""
+
+    @property
+    def learner(self) -> Learner:
+        """What is trained."""
+
+    @property
+    def rollout(self) -> Rollout:
+        """How the policy plays, in training or in evaluation only."""
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What is trained on."""
+
+    def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
+        """Return the step after what comes before the first one, at a start or a resumption."""
+
+    def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
+        """Take one step."""
+
+    def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Make the policy the trained one, if the steps do not; return metrics of that."""
+
+    def write_progress(self, folder: Path, progress: Progress) -> None:
+        """Write into a checkpoint what `read_progress` needs."""
+
+    def read_progress(self, folder: Path) -> Progress:
+        """Return the progress in a checkpoint.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """A policy, its learner, and what they train on; `from_config` makes all of it.
+class RewardStep:
+    """A step of reinforcement learning: play problems, update on the groups, hand over weights.
 
-    `probe` checks every hand-over of weights; None is for a policy that samples from the learner's
-    own module, where nothing is handed over.
-
-    Any part can be replaced before training: `replace(trainer, rollout=replace(trainer.rollout,
-    experts=mine))`.
+    Args:
+        probe: checks each hand-over; None where the policy samples from the learner's own module
+            and nothing is handed over.
     """
 
     config: TrainConfig
     learner: Learner
     rollout: Rollout
     problems: Sequence[Problem]
-    held_out: Sequence[Problem]
     probe: SyncProbe | None = None
 
-    @classmethod
-    def from_config(cls, config: TrainConfig, processes: Processes = SINGLE_PROCESS) -> Trainer:
-        """Return the trainer that a config describes.
+    def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
+        """Hand the first weights over."""
+        with run.annotate_errors(progress.step + 1):
+            hand_over(runner, self.learner, self.rollout.policy, self.probe)
+        return self
 
-        Problems that are held out for evaluation are left out of training, and those with a prompt
-        beyond the limit. Of several processes, the first one has the trainer, and the others follow
-        it (`follower.py`).
+    def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
+        """Take one step; without a group that has signal, the model stays as it is."""
+        start, step = time.perf_counter(), progress.step
+        play = partial(self._play, step)
+        sampling = self.config.rollout.sampling
+        sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus))
+        played = time.perf_counter()
+        update = self.learner.update(sampled.kept) if sampled.kept else {}
+        updated = time.perf_counter()
+        handed_over = hand_over(runner, self.learner, self.rollout.policy, self.probe)
+        metrics = step_metrics(sampled) | {
+            "acceptance_rate": self.config.schedule.acceptance_rate_at(step),
+            "turn_budget": self.config.schedule.turn_budget_at(step),
+            **update,
+            **handed_over,
+            **self.rollout.monitor.metrics(),
+            "groups_carried": float(len(sampled.surplus)),
+            "seconds/rollout": played - start,
+            "seconds/update": updated - played,
+            "seconds/hand_over": time.perf_counter() - updated,
+            "memory/peak_mib": peak_memory_mib(),
+        }
+        warn_of_truncation(step + 1, metrics["truncation_rate"], self.config.truncation_alarm)
+        return StepResult(metrics=metrics, progress=progress.after(sampled), played=sampled.played)
+
+    def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
+        """Do nothing: every step hands its weights over."""
+        return {}
+
+    def write_progress(self, folder: Path, progress: Progress) -> None:
+        """See `Progress.write`."""
+        progress.write(folder)
+
+    def read_progress(self, folder: Path) -> Progress:
+        """See `Progress.read`."""
+        return Progress.read(folder)
+
+    async def _play(self, step: int, number: int) -> Group:
+        """Play the group of one problem; a turn budget is drawn per member, or once per group."""
+        seed = derive_seed(self.config.seed, 1, number)
+        draws = np.random.default_rng(seed).random(self.config.rollout.group_size).tolist()
+        if self.config.rollout.turn_budgets == "group":
+            draws = draws[:1] * len(draws)
+        rules = [self.config.schedule.rules_at(step, draw) for draw in draws]
+        return await self.rollout.play_group(self._problem(number), rules, seed=seed)
+
+    def _problem(self, number: int) -> Problem:
+        """Return problem `number` of an endless sequence: a new permutation each epoch."""
+        epoch, place = divmod(number, len(self.problems))
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.problems))
+        return self.problems[int(order[place])]
+
+
+def hand_over(
+    runner: asyncio.Runner, learner: Learner, policy: Policy, probe: SyncProbe | None
+) -> dict[str, float]:
+    """Load the learner's weights into the policy; return how far the two then differ, `sync_gap`.
+
+    Without a probe the policy samples from the learner's own module, and nothing is done.
+
+    Raises:
+        PolicyError: they differ by more than the probe's tolerance.
+    """
+    if probe is None:
+        return {}
+    policy.load_weights(learner.weights())
+    return {"sync_gap": runner.run(probe.check(policy, learner))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Trains a policy in a run folder; `from_config` makes one for reinforcement learning.
+
+    Args:
+        config: how often to evaluate, to record and to write checkpoints, and how long to train.
+        step: the kind of training step, with policy, learner and problems.
+        held_out: the problems of the evaluations.
+        trackers: where metrics go beside the run folder; None for those of the config. They are
+            closed when `train` returns.
+    """
+
+    config: TrainConfig
+    step: TrainingStep
+    held_out: Sequence[Problem]
+    trackers: Sequence[Tracker] | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: TrainConfig,
+        *,
+        policy: Policy | None = None,
+        experts: ExpertPool | None = None,
+        algorithm: Algorithm | None = None,
+        reward: Reward | None = None,
+        verifier: Grader | None = None,
+        problems: Sequence[Problem] | None = None,
+        held_out: Sequence[Problem] | None = None,
+        trackers: Sequence[Tracker] | None = None,
+        processes: Processes = SINGLE_PROCESS,
+    ) -> Trainer:
+        """Return the trainer that a config describes; each argument replaces one of its parts.
+
+        Held-out problems are left out of training, and so are those whose prompt is too long.
+
+        Args:
+            policy: has weights of its own: every update is handed over by `load_weights`, and
+                checked (`config.sync`).
+            processes: those that share the updates; `lead(main)` gives them to `main`.
 
         Raises:
-            UserError: a setting that names nothing, or problems that cannot be read.
+            UserError: a bad setting, problems that cannot be read, an algorithm that cannot be sent
+                to the other processes, or `processes` missing where a launcher started several.
         """
-        if config.learner.temperature != config.rollout.temperature:
-            raise UserError(
-                f"learner.temperature is {config.learner.temperature}, but the sampler's,"
-                f" rollout.temperature, {config.rollout.temperature}: they must be equal"
-            )
+        check_leads(processes)
         if config.distillation:
             raise UserError(f"{config.name!r} has a section distillation: it is for eapo distill")
-        held_out = config.evaluation.problems.load()
-        problems = without(held_out, config.problems.load())
-        model, tokenizer = load_model(config.model)
-        sampled = processes.policy_copy(model.to(config.learner.weights_dtype))
-        sampled.to(config.learner.torch_device)
-        policy = training_policy(config, sampled, tokenizer, processes)
-        rollout = make_rollout(config, policy)
-        problems = rollout.short_enough(problems)
-        processes.announce("begin", config)
-        learner = Learner(
-            model,
+        spec = LearnerSpec(
+            model=config.model,
+            algorithm=algorithm or config.algorithm.build(),
             settings=config.learner,
-            algorithm=config.chosen_algorithm,
-            processes=processes,
+            temperature=config.rollout.temperature,
         )
-        return cls(
+        spec.check_picklable(processes)
+        if held_out is None:
+            held_out = config.evaluation.problems.load()
+        problems = without(held_out, config.problems.load() if problems is None else problems)
+        model, tokenizer = load_model(config.model)
+        probe: SyncProbe | None = config.sync
+        if policy is None:
+            policy = training_policy(config, model, tokenizer, processes)
+            probe = probe_of(config, processes)
+        rollout = make_rollout(config, policy, experts=experts, reward=reward, verifier=verifier)
+        problems = rollout.short_enough(problems)
+        step = RewardStep(
             config=config,
-            learner=learner,
+            learner=spec.start(processes, model=model),
             rollout=rollout,
             problems=problems,
-            held_out=held_out,
-            probe=probe_of(config, processes),
+            probe=probe,
         )
+        return cls(config=config, step=step, held_out=held_out, trackers=trackers)
+
+    @property
+    def learner(self) -> Learner:
+        """What is trained."""
+        return self.step.learner
+
+    @property
+    def rollout(self) -> Rollout:
+        """How the policy plays."""
+        return self.step.rollout
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What is trained on."""
+        return self.step.problems
 
     def train(self, run: Run, on_step: OnStep = lambda step, metrics: None) -> bool:
-        """Train up to the configured number of steps; return whether it got there.
+        """Train up to the configured number of steps; return whether that number was reached.
 
-        Goes on from the newest checkpoint in the run folder. The first Ctrl-C ends the current
-        step, writes a checkpoint and returns False; a second one stops at once.
+        Resumes from the newest checkpoint in the run folder. The first Ctrl-C ends the current
+        step, writes a checkpoint and returns False; a second one stops at once, as does one before
+        the first step.
+
+        Raises:
+            UserError: the folder is in use by another process, or its checkpoint is damaged.
         """
-        with run.exclusively(), closing(run), asyncio.Runner() as runner, interruption() as came:
-            return self._train(run, runner, on_step, came)
-
-    def _train(
-        self, run: Run, runner: asyncio.Runner, on_step: OnStep, interrupted: Callable[[], bool]
-    ) -> bool:
-        progress = self._restore(run)
-        with run.annotate_errors(progress.step + 1):
-            self._hand_over(runner)
-        stopping = False
-        while progress.step < self.config.steps and not stopping:
-            with run.annotate_errors(progress.step + 1):
-                metrics, sampled = self._step(runner, progress)
-                progress = progress.after(sampled)
-                metrics |= self._periodic(runner, run, progress.step, sampled)
-                run.record(progress.step, metrics)
-                alarm(progress.step, metrics["truncation_rate"], self.config.truncation_alarm)
-                on_step(progress.step, metrics)
-                stopping = self.learner.processes.any_interrupted(interrupted())
-                stopping |= progress.step == self.config.steps
-                if stopping or progress.step % self.config.checkpoint_every == 0:
-                    self._save(run, progress)
-        return progress.step >= self.config.steps
+        with (
+            run.exclusively(),
+            self._open_trackers(run) as trackers,
+            asyncio.Runner() as runner,
+        ):
+            progress = self._restore(run)
+            trainer = replace(self, step=self.step.prepared(runner, run, progress))
+            with interruption() as interrupted:
+                return trainer._train(run, runner, progress, trackers, on_step, interrupted)
 
     def close(self) -> None:
         """Free what the policy holds, such as an engine."""
@@ -137,69 +306,59 @@ class Trainer:
         player = replace(self.rollout, truncation=self.config.evaluation.truncation)
         return await evaluate_alone(self.config, player, self.held_out)
 
-    def _step(self, runner: asyncio.Runner, progress: Progress) -> tuple[dict[str, float], Sampled]:
-        start, step = time.perf_counter(), progress.step
-        play = partial(self._play, step)
-        sampling = self.config.rollout.sampling
-        sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus))
-        played = time.perf_counter()
-        update = self.learner.update(sampled.kept) if sampled.kept else {}
-        learned = time.perf_counter()
-        handed_over = self._hand_over(runner)
-        metrics = step_metrics(sampled) | {
-            "acceptance_rate": self.config.annealing.acceptance_rate_at(step),
-            "turn_budget": self.config.annealing.turn_budget_at(step),
-            **update,
-            **handed_over,
-            **self.rollout.watch.metrics(),
-            "groups_carried": float(len(sampled.surplus)),
-            "seconds/rollout": played - start,
-            "seconds/update": learned - played,
-            "seconds/hand_over": time.perf_counter() - learned,
-            "memory/peak_mib": peak_memory_mib(),
-        }
-        return metrics, sampled
+    def _train(
+        self,
+        run: Run,
+        runner: asyncio.Runner,
+        progress: Progress,
+        trackers: Sequence[Tracker],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+    ) -> bool:
+        stopping = False
+        while progress.step < self.config.steps and not stopping:
+            with run.annotate_errors(progress.step + 1):
+                result = self.step.take(runner, progress)
+                progress, step = result.progress, result.progress.step
+                if result.played and (step == 1 or step % self.config.transcripts_every == 0):
+                    run.record_transcripts(step, transcript_rows(result.played))
+                metrics = result.metrics | self._evaluation_metrics(runner, run, step)
+                run.record(step, metrics)
+                for tracker in trackers:
+                    tracker.log(step, metrics)
+                on_step(step, metrics)
+                stopping = self.learner.processes.any_interrupted(interrupted())
+                stopping |= step == self.config.steps
+                if stopping or step % self.config.checkpoint_every == 0:
+                    self._save(run, progress)
+        return progress.step >= self.config.steps
 
-    def _hand_over(self, runner: asyncio.Runner) -> dict[str, float]:
-        """Give the policy the learner's weights; return how far the two then disagree."""
-        self.rollout.policy.load_weights(self.learner.weights())
-        if self.probe is None:
-            return {}
-        return {"sync_gap": runner.run(self.probe.check(self.rollout.policy, self.learner))}
-
-    async def _play(self, step: int, number: int) -> Group:
-        """Play the group of one problem, whose members or who itself draws the turn budget."""
-        seed = derive_seed(self.config.seed, 1, number)
-        draws = np.random.default_rng(seed).random(self.config.rollout.group_size).tolist()
-        if self.config.rollout.turn_budgets == "group":
-            draws = draws[:1] * len(draws)
-        rules = [self.config.annealing.rules_at(step, draw) for draw in draws]
-        return await self.rollout.play_group(self._problem(number), rules, seed=seed)
-
-    def _problem(self, number: int) -> Problem:
-        """Return problem `number` of an endless sequence: a fresh permutation each epoch."""
-        epoch, place = divmod(number, len(self.problems))
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.problems))
-        return self.problems[int(order[place])]
-
-    def _periodic(
-        self, runner: asyncio.Runner, run: Run, step: int, sampled: Sampled
-    ) -> dict[str, float]:
-        if step == 1 or step % self.config.transcripts_every == 0:
-            run.record_transcripts(step, transcript_rows(sampled.played))
+    def _evaluation_metrics(self, runner: asyncio.Runner, run: Run, step: int) -> dict[str, float]:
+        """Evaluate after some steps and after the last one; return the metrics of it, or none."""
         every = self.config.evaluation.every
         if not (step == self.config.steps or (every and step % every == 0)):
             return {}
+        before = self.step.before_evaluation(runner)
         start, report = time.perf_counter(), runner.run(self.evaluate())
         run.record_evaluation(step, asdict(report))
         found = {f"alone/{name}": number for name, number in report.metrics().items()}
-        return found | {"seconds/evaluation": time.perf_counter() - start}
+        return found | before | {"seconds/evaluation": time.perf_counter() - start}
+
+    @contextmanager
+    def _open_trackers(self, run: Run) -> Iterator[Sequence[Tracker]]:
+        with ExitStack() as stack:
+            trackers = self.trackers
+            if trackers is None:
+                trackers = [settings.build(run.folder) for settings in self.config.trackers]
+            for tracker in trackers:
+                stack.callback(tracker.close)
+            yield trackers
 
     def _save(self, run: Run, progress: Progress) -> None:
         def write(folder: Path) -> None:
             self.learner.save(folder)
             self.rollout.policy.tokenizer.save_pretrained(folder)
-            progress.write(folder)
+            self.step.write_progress(folder, progress)
 
         run.save(progress.step, write)
 
@@ -210,10 +369,10 @@ class Trainer:
             newest = checkpoints[-1]
             try:
                 self.learner.load(newest)
-                progress = Progress.read(newest)
-            except ValueError as error:
+                progress = self.step.read_progress(newest)
+            except UserError as error:
                 raise UserError(
-                    f"the checkpoint {newest} is damaged ({error}); delete it to go on from the"
+                    f"the checkpoint {newest} is damaged ({error}); delete it to resume from the"
                     " one before"
                 ) from error
         run.rewind(progress.step)

@@ -17,10 +17,10 @@ from tiny_llama import saved, teach, tiny_llama
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings
+from eapo_agents.policies.vllm import VLLMEngine, VLLMPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import embedded
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_env.verifier import Verifier
 
 Recorder = Callable[..., Run]
@@ -68,7 +68,6 @@ def settings_without_model(tmp_path_factory: pytest.TempPathFactory) -> list[str
     return [
         "name=tiny",
         "steps=4",
-        "annealing.steps=4",
         "checkpoint_every=2",
         "transcripts_every=2",
         f"problems.source={folder / 'train.jsonl'}",
@@ -106,7 +105,7 @@ def llama(request: pytest.FixtureRequest) -> PreTrainedModel:
 def vllm_of_module(
     llama: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VLLMPolicy]:
-    settings = VLLMSettings(dtype="float32", max_batch=32, cache_bytes=32 << 20)
+    settings = VLLMEngine(dtype="float32", max_batch=32, cache_bytes=32 << 20)
     with closing(VLLMPolicy(saved(llama, tmp_path_factory.mktemp("llama")), settings)) as policy:
         yield policy
 
@@ -134,7 +133,6 @@ def recorded(tmp_path: Path) -> Recorder:
             run.record(step, {"accuracy": accuracy, **_OF_A_STEP, "acceptance_rate": 1 / step})
         for step, correct_PK in (correct or {}).items():
             run.record_evaluation(step, {"correct_PK": correct_PK})
-        run.close()
         return run
 
     return record

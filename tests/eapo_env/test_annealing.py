@@ -62,7 +62,7 @@ def test_it_begins_with_the_whole_budget_and_ends_alone(
     assert first.turn_budget == annealing.turn_budget
     share = 0.5 if annealing.schedule == "constant" else 1.0
     assert first.acceptance_rate == annealing.initial_acceptance_rate * share
-    last = annealing.rules_at(annealing.steps + later, draw)
+    last = annealing.rules_at((annealing.steps or 0) + later, draw)
     assert (last.turn_budget, last.acceptance_rate) == (1, 0.0)
     assert last.is_alone
 

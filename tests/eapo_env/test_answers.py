@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from eapo_env.answers import TAIL_CHARS, closing_claim, extract_answer
 
@@ -20,6 +20,7 @@ balanced = st.recursive(
 
 
 @given(any_text | pieces)
+@example("0$ $")
 def test_every_text_has_an_answer_or_none(text: str) -> None:
     for read in (extract_answer, closing_claim):
         answer = read(text)

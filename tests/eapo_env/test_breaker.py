@@ -1,14 +1,18 @@
 """The circuit breaker: what it promises over any sequence of calls, worked through once by hand."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_env.breaker import Breaker, Closed, Open, Probing
+from eapo_env.breaker import Breaker, Circuit, Closed, Open, Probing
 
 events = st.lists(st.sampled_from(["answered", "failed", "call", "wait"]), max_size=60)
 
 
-def test_a_life_worked_by_hand():
+def test_a_life_worked_by_hand() -> None:
     breaker = Breaker(max_failures=2, cooldown_s=10)
     circuit = breaker.failed(Closed(), 0)
     assert circuit == Closed(1)
@@ -26,9 +30,12 @@ def test_a_life_worked_by_hand():
 
 
 @given(st.integers(1, 5), events)
-def test_it_opens_exactly_after_so_many_failures_in_a_row(max_failures, happened):
+def test_it_opens_exactly_after_so_many_failures_in_a_row(
+    max_failures: int, happened: list[str]
+) -> None:
     breaker = Breaker(max_failures=max_failures, cooldown_s=1e9)
-    circuit, in_a_row = Closed(), 0
+    circuit: Circuit = Closed()
+    in_a_row = 0
     for event in happened:
         if event == "answered":
             circuit, in_a_row = breaker.answered(), 0
@@ -38,7 +45,7 @@ def test_it_opens_exactly_after_so_many_failures_in_a_row(max_failures, happened
 
 
 @given(events)
-def test_after_the_cool_down_one_call_passes_until_an_outcome(happened):
+def test_after_the_cool_down_one_call_passes_until_an_outcome(happened: list[str]) -> None:
     breaker = Breaker(max_failures=1, cooldown_s=1)
     circuit, now_s, probes_out = breaker.failed(Closed(), 0), 0.0, 0
     for event in happened:
@@ -57,9 +64,9 @@ def test_after_the_cool_down_one_call_passes_until_an_outcome(happened):
 
 
 @given(events)
-def test_an_open_circuit_always_tries_again(happened):
+def test_an_open_circuit_always_tries_again(happened: list[str]) -> None:
     breaker = Breaker(max_failures=1, cooldown_s=1)
-    circuit = Closed()
+    circuit: Circuit = Closed()
     for event in happened:
         if event == "failed":
             circuit = breaker.failed(circuit, 0)
@@ -76,6 +83,6 @@ def test_an_open_circuit_always_tries_again(happened):
         ({"cooldown_s": float("nan")}, "not nan"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Breaker(**settings)

@@ -19,7 +19,7 @@ from eapo_env.prompts import Prompts
 from eapo_env.synthetic import work_out
 from eapo_env.types import Query, Reply, Rules, StopReason
 
-CAREFUL = NoisyDemonstrator(slip=0.0)
+CAREFUL = NoisyDemonstrator(step_error_rate=0.0)
 
 
 def demonstrations(student: NoisyDemonstrator, count: int, seed: int = 0) -> list[Episode]:
@@ -34,13 +34,15 @@ def is_correct(episode: Episode) -> bool:
 def share(hits: list[bool], expected: float) -> bool:
     """Whether the share of hits is within four standard deviations of the expected one."""
     tolerance = 4 * (expected * (1 - expected) / len(hits)) ** 0.5
-    return abs(sum(hits) / len(hits) - expected) <= tolerance
+    return bool(abs(sum(hits) / len(hits) - expected) <= tolerance)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.35, 1.0]))
 @settings(deadline=None)
-def test_a_demonstration_is_an_episode_of_the_real_core(seed: int, slip: float) -> None:
-    episode = NoisyDemonstrator(slip=slip).demonstrate(np.random.default_rng(seed))
+def test_a_demonstration_is_an_episode_of_the_real_core(seed: int, step_error_rate: float) -> None:
+    episode = NoisyDemonstrator(step_error_rate=step_error_rate).demonstrate(
+        np.random.default_rng(seed)
+    )
     assert episode.stop_reason is StopReason.ANSWERED
     assert episode.prompts == Prompts.terse()
     assert all(isinstance(action, Consult | Answer) for action in episode.actions)
@@ -84,7 +86,10 @@ def test_slips_make_working_alone_unreliable_and_leave_experts_useful() -> None:
     helped = [e for e in demonstrations(asking, 400) if e.rules.acceptance_rate > 0.9]
     assert 0.02 < by_itself < 0.5
     assert np.mean([is_correct(e) for e in helped]) > by_itself + 0.3
-    assert sum(map(is_correct, demonstrations(NoisyDemonstrator(alone=1.0, slip=1.0), 400))) < 40
+    assert (
+        sum(map(is_correct, demonstrations(NoisyDemonstrator(alone=1.0, step_error_rate=1.0), 400)))
+        < 40
+    )
 
 
 def test_the_modes_have_their_shares() -> None:
@@ -151,7 +156,7 @@ def test_luck_is_the_generators_alone() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"slip": 1.5}, r"slip must be in \[0, 1\], not 1.5"),
+        ({"step_error_rate": 1.5}, r"step_error_rate must be in \[0, 1\], not 1.5"),
         ({"alone": -0.1}, r"alone must be in \[0, 1\], not -0.1"),
         ({"queries_per_turn": 0}, "queries_per_turn must be at least 1, not 0"),
         ({"max_brackets": 0}, "max_brackets must be at least 1, not 0"),

@@ -1,4 +1,4 @@
-"""EAPO-Math-v0 as a Gymnasium environment: its contract, its luck, its options, its experts."""
+"""EAPO-Math-v0 as a Gymnasium environment: its contract, its random seeds, its options, its experts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from eapo_env.recordings import RecordingExperts, ReplayExperts
 from eapo_env.reward import RewardRule
 from eapo_env.spaces import UnicodeText
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
-from eapo_env.verifier import Verifier
+from eapo_env.verifier import Status, Verdict, Verifier
 
 PROBLEMS = tuple(
     Problem(id=f"p{n}", statement=f"Sei 𝔽 = ℤ/{n + 7}ℤ. ∑ √4·{n} = ?", answer=str(2 * n))
@@ -204,6 +204,7 @@ class EnvMachine(RuleBasedStateMachine):
             self.env.step(action)
         assert self.env.episode is before
         assert gate is not None
+        assert self.env._gate_rng is not None
         assert self.env._gate_rng.bit_generator.state == gate.bit_generator.state
 
     @invariant()
@@ -247,7 +248,7 @@ TestEnvMachine = EnvMachine.TestCase
 TestEnvMachine.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
 
 
-# --- luck ---------------------------------------------------------------------------------------
+# --- random seeds ---------------------------------------------------------------------------------------
 
 HALF = Rules(acceptance_rate=0.5)
 
@@ -280,12 +281,12 @@ def test_the_choice_of_the_problem_does_not_move_the_gate_nor_the_gate_the_probl
 
 def test_a_group_shares_a_problem_and_has_independent_gates() -> None:
     env = make(rules=HALF, experts=ScriptedExperts(say))
-    accepted = []
+    accepted: list[bool] = []
     for seed in range(400):
         env.reset(seed=seed, options={"problem_id": "p1"})
         info = env.step(ask("a?"))[-1]
         assert info["problem_id"] == "p1"
-        accepted.append(info["accepted"])
+        accepted.append(bool(info["accepted"]))
     assert 0.42 < np.mean(accepted) < 0.58  # 400 draws at 1/2: within 3.2 standard deviations
 
 
@@ -425,6 +426,7 @@ class Grader(Verifier):
 
 def test_a_verifier_from_outside_is_used_and_left_open() -> None:
     with Grader() as verifier:
+        assert isinstance(verifier, Grader)
         env = make(verifier=verifier)
         assert play(env, [r"\boxed{4}"], options={"problem_id": "p2"})[-1][1] == 1.0
         env.close()
@@ -529,14 +531,19 @@ def test_hostile_replies_change_only_the_words(text: str, gate: str) -> None:
 # --- copies, wrappers, concurrency ----------------------------------------------------------------
 
 
+def unwrapped(env: gym.Env[Any, Any]) -> EAPOMathEnv:
+    assert isinstance(env.unwrapped, EAPOMathEnv)
+    return env.unwrapped
+
+
 def test_the_spec_survives_with_a_pool_in_it(tmp_path: Path) -> None:
     for experts in pools(tmp_path).values():
         env = gym.make("EAPO-Math-v0", problems=PROBLEMS, experts=experts, rules=HALF)
         assert env.spec is not None
         script = [ask("√2?", "a"), r"\boxed{1}"]
-        expected = play(env.unwrapped, script, seed=3)
+        expected = play(unwrapped(env), script, seed=3)
         for spec in (copy.deepcopy(env.spec), pickle.loads(pickle.dumps(env.spec))):
-            assert play(gym.make(spec).unwrapped, script, seed=3) == expected
+            assert play(unwrapped(gym.make(spec)), script, seed=3) == expected
 
 
 def test_a_pickled_environment_goes_on_where_it_was() -> None:
@@ -551,7 +558,7 @@ def test_a_pickled_environment_goes_on_where_it_was() -> None:
 
 def test_stock_wrappers_work() -> None:
     env: Any = RecordEpisodeStatistics(gym.make("EAPO-Math-v0", problems=PROBLEMS))
-    env = FlattenObservation(TransformReward(env, lambda reward: 2 * reward))
+    env = FlattenObservation(TransformReward(env, lambda reward: 2 * float(reward)))
     env.reset(seed=0, options={"problem_id": "p2"})
     env.step("hm")
     _, reward, terminated, _, info = env.step(r"\boxed{4}")
@@ -566,7 +573,7 @@ def test_stock_wrappers_work() -> None:
 
 @dataclass
 class Gatekeeper:
-    """An expert that answers when it is told to, and counts who waits."""
+    """An expert that answers on request, and counts who waits."""
 
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     num_asked: int = 0
@@ -647,8 +654,44 @@ def test_a_pool_that_miscounts_is_an_error_and_leaves_the_episode_as_it_was() ->
     [
         ({"experts": "a friend"}, "experts must be a pool with the method ask, not 'a friend'"),
         ({"rules": {"turn_budget": 2}}, "rules must be a Rules value, not {'turn_budget': 2}"),
+        ({"reward": 1.0}, "reward must have the method reward, not be 1.0"),
+        ({"verifier": "exact"}, "verifier must have verify, averify and close, not be 'exact'"),
     ],
 )
 def test_parts_of_another_kind_are_refused_at_once(parts: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EAPOMathEnv(**parts)
+
+
+class ByLength:
+    """A custom reward."""
+
+    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
+        assert num_policy_tokens == 0
+        return correct - len(episode.response) / 100
+
+
+class Exact:
+    """A custom grader: a response must be the gold answer in a box."""
+
+    def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        right = [response == rf"\boxed{{{gold}}}" for response, gold in pairs]
+        return [Verdict(Status.CORRECT if one else Status.WRONG) for one in right]
+
+    async def averify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        return self.verify(pairs)
+
+    def close(self) -> None:
+        raise AssertionError("the environment closed a grader that it did not make")
+
+
+def test_a_custom_reward_and_a_custom_grader_plug_in() -> None:
+    problem = Problem(id="p", statement="1 + 1 = ?", answer="2")
+    env = EAPOMathEnv(problems=[problem], reward=ByLength(), verifier=Exact())
+    earned = {}
+    for response in (r"\boxed{2}", r"So \boxed{2}"):
+        env.reset(seed=0)
+        _, earned[response], _, _, info = env.step(response)
+        assert info["correct"] == (response == r"\boxed{2}")
+    env.close()
+    assert earned == {r"\boxed{2}": 1 - 0.09, r"So \boxed{2}": -0.12}

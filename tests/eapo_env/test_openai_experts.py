@@ -1,8 +1,12 @@
 """OpenAIExperts against a real HTTP server in another process: requests, replies, batches."""
 
+from __future__ import annotations
+
 import asyncio
 import copy
 import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -10,41 +14,43 @@ from stub_server import HUGE_CHARS, StubServer, completion
 
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import check_expert_pool
 from eapo_env.openai_experts import OpenAIExperts, by_question, read_reply, without_reasoning
-from eapo_env.types import Query, Reply, Unavailable
+from eapo_env.testing import check_expert_pool
+from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 
 PATIENT = Breaker(max_failures=1000)
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[StubServer]:
     with StubServer() as server:
         yield server
 
 
-def pool_of(url, *models, batch_timeout_s=60.0, **settings):
+def pool_of(
+    url: str, *models: str, batch_timeout_s: float = 60.0, **settings: Any
+) -> OpenAIExperts:
     settings = {"max_retries": 0, "breaker": PATIENT, **settings}
     endpoint = Endpoint(base_url=url, models=models, **settings)
     return OpenAIExperts(endpoints=[endpoint], batch_timeout_s=batch_timeout_s)
 
 
-def queries(*texts):
+def queries(*texts: str) -> list[Query]:
     return [Query(text=text, slot=slot) for slot, text in enumerate(texts)]
 
 
-def ask(pool, *texts):
+def ask(pool: OpenAIExperts, *texts: str) -> list[ExpertReply]:
     return list(asyncio.run(pool.ask(queries(*texts))))
 
 
-def test_replies_come_in_query_order(server):
+def test_replies_come_in_query_order(server: StubServer) -> None:
     """The later a query, the sooner its expert answers."""
     models = ("delay:0.3", "delay:0.1", "echo")
     replies = ask(pool_of(server.url, *models), "a", "b", "c")
     assert replies == [Reply(m, f"echo: {text}") for m, text in zip(models, "abc", strict=True)]
 
 
-def test_the_request_says_what_the_settings_say(server):
+def test_the_request_says_what_the_settings_say(server: StubServer) -> None:
     endpoint = Endpoint(base_url=server.url, models=["echo:request"])
     pool = OpenAIExperts(
         endpoints=[endpoint],
@@ -66,11 +72,11 @@ def test_the_request_says_what_the_settings_say(server):
     }
 
 
-def test_a_seed_is_sent_per_query_and_is_the_same_again(server):
+def test_a_seed_is_sent_per_query_and_is_the_same_again(server: StubServer) -> None:
     endpoint = Endpoint(base_url=server.url, models=["echo:seed"])
     for seed in (1, 1, 2):
         ask(OpenAIExperts(endpoints=[endpoint], seed=seed, system_prompt=""), "a", "b")
-    seeds = {}
+    seeds: dict[str, list[int]] = {}
     for call in server.records("echo:seed"):
         seeds.setdefault(call["text"], []).append(call["body"]["seed"])
         assert len(call["body"]["messages"]) == 1
@@ -101,7 +107,9 @@ def test_a_seed_is_sent_per_query_and_is_the_same_again(server):
         ("abort", "cut off by the server"),
     ],
 )
-def test_every_failure_is_an_unavailable_reply_with_its_reason(server, model, reason):
+def test_every_failure_is_an_unavailable_reply_with_its_reason(
+    server: StubServer, model: str, reason: str
+) -> None:
     failed, fine = ask(pool_of(server.url, model, "echo"), "a", "b")
     assert isinstance(failed, Unavailable)
     assert failed.expert == model
@@ -117,7 +125,7 @@ def test_every_failure_is_an_unavailable_reply_with_its_reason(server, model, re
         ("huge", "x" * HUGE_CHARS),
     ],
 )
-def test_strange_replies_come_through(server, model, text):
+def test_strange_replies_come_through(server: StubServer, model: str, text: str) -> None:
     (reply,) = ask(pool_of(server.url, model), "a")
     assert reply == Reply(model, text)
 
@@ -134,12 +142,12 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_any_json_is_a_reply_or_unavailable(content):
+def test_any_json_is_a_reply_or_unavailable(content: object) -> None:
     assert isinstance(read_reply(content, "m"), Reply | Unavailable)
 
 
 @given(json_values, st.text(min_size=1))
-def test_a_completion_is_its_text(extra, text):
+def test_a_completion_is_its_text(extra: object, text: str) -> None:
     reply = read_reply(completion(text) | {"usage": extra}, "m")
     answer = without_reasoning(text)
     assert reply == (Reply("m", answer) if answer else Unavailable("an empty reply", "m"))
@@ -156,11 +164,13 @@ def test_a_completion_is_its_text(extra, text):
         ("42 <think>or 43", "42"),
     ],
 )
-def test_reasoning_is_no_part_of_the_reply(text, answer):
+def test_reasoning_is_no_part_of_the_reply(text: str, answer: str) -> None:
     assert without_reasoning(text) == answer
 
 
-def test_a_batch_keeps_what_is_there_at_its_deadline_and_cancels_the_rest(server):
+def test_a_batch_keeps_what_is_there_at_its_deadline_and_cancels_the_rest(
+    server: StubServer,
+) -> None:
     pool = pool_of(server.url, "text-decides", batch_timeout_s=3)
     replies = ask(pool, "a", "hang", "c", "hang")
     late = Unavailable("no reply within 3 s (the batch's deadline)")
@@ -173,7 +183,7 @@ def test_a_batch_keeps_what_is_there_at_its_deadline_and_cancels_the_rest(server
     assert len(server.wait_for("text-decides", 2, disconnected=True)) == 2
 
 
-def test_a_batch_deadline_also_ends_the_queue(server):
+def test_a_batch_deadline_also_ends_the_queue(server: StubServer) -> None:
     """Two hang, the others never get to be sent."""
     pool = pool_of(server.url, "hang:queue", max_live_calls=2, batch_timeout_s=2)
     replies = ask(pool, *"abcdef")
@@ -181,8 +191,8 @@ def test_a_batch_deadline_also_ends_the_queue(server):
     assert len(server.records("hang:queue")) == 2
 
 
-def test_cancelling_the_asker_cancels_its_calls(server):
-    async def change_of_mind():
+def test_cancelling_the_asker_cancels_its_calls(server: StubServer) -> None:
+    async def change_of_mind() -> set[asyncio.Task[Any]]:
         asking = asyncio.create_task(pool_of(server.url, "hang:cancel").ask(queries("a", "b")))
         await asyncio.to_thread(server.wait_for, "hang:cancel", 2)
         asking.cancel()
@@ -194,7 +204,7 @@ def test_cancelling_the_asker_cancels_its_calls(server):
     assert server.wait_for("hang:cancel", 2, disconnected=True)
 
 
-def test_a_query_goes_to_another_endpoint_with_the_same_model(server):
+def test_a_query_goes_to_another_endpoint_with_the_same_model(server: StubServer) -> None:
     breaker = Breaker(max_failures=1, cooldown_s=60)
     with StubServer() as dead:
         nobody = dead.url
@@ -204,7 +214,7 @@ def test_a_query_goes_to_another_endpoint_with_the_same_model(server):
     living = Endpoint(base_url=server.url, models=["other", "echo"])
     pool = OpenAIExperts(endpoints=[replica, living])
 
-    async def twice():
+    async def twice() -> Sequence[ExpertReply]:
         await pool.ask([Query(text="a", slot=0)])
         return await pool.ask([Query(text="a", slot=0), Query(text="a", slot=1)])
 
@@ -213,7 +223,7 @@ def test_a_query_goes_to_another_endpoint_with_the_same_model(server):
     assert isinstance(alone, Unavailable), "no other model answers in its place"
 
 
-def test_the_route_is_the_users(server):
+def test_the_route_is_the_users(server: StubServer) -> None:
     endpoint = Endpoint(base_url=server.url, models=["echo:0", "echo:1"])
     pool = OpenAIExperts(endpoints=[endpoint], route=by_question)
     asked = [Query(text="?", seed=seed) for seed in range(4)]
@@ -221,11 +231,11 @@ def test_the_route_is_the_users(server):
     assert [reply.expert for reply in replies] == ["echo:0", "echo:1"] * 2
 
 
-def test_the_pool_is_a_value_before_and_after_use(server):
+def test_the_pool_is_a_value_before_and_after_use(server: StubServer) -> None:
     pool = pool_of(server.url, "echo")
     before = pickle.dumps(pool)
 
-    async def use():
+    async def use() -> None:
         await check_expert_pool(pool)
         assert pickle.dumps(pool) == before
         assert copy.deepcopy(pool) == pool == pickle.loads(before)
@@ -233,7 +243,7 @@ def test_the_pool_is_a_value_before_and_after_use(server):
     asyncio.run(use())
 
 
-def test_an_empty_batch_connects_to_nothing():
+def test_an_empty_batch_connects_to_nothing() -> None:
     assert ask(pool_of("http://127.0.0.1:9/v1", "echo")) == []
 
 
@@ -244,7 +254,7 @@ def test_an_empty_batch_connects_to_nothing():
         ({"batch_timeout_s": 0}, "batch_timeout_s must be positive, not 0"),
     ],
 )
-def test_impossible_pools_are_refused(settings, message):
+def test_impossible_pools_are_refused(settings: dict[str, Any], message: str) -> None:
     endpoint = Endpoint(base_url="http://127.0.0.1/v1", models=["echo"])
     with pytest.raises(ValueError, match=message):
         OpenAIExperts(**{"endpoints": [endpoint], **settings})

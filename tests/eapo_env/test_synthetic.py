@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_env.experts import check_expert_pool
 from eapo_env.synthetic import (
     Bracket,
     BracketSum,
     apply,
-    evaluate,
+    evaluate_expression,
     random_sum,
     synthetic_experts,
     synthetic_problems,
     work_out,
     work_out_part,
 )
+from eapo_env.testing import check_expert_pool
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 
 EXAMPLE = BracketSum(
@@ -191,7 +191,7 @@ def test_an_expert_of_parts_works_out_every_bracket_and_no_sum(
     ids=lambda text: ascii(text[:12]),
 )
 def test_hostile_expressions_have_no_value(text: str) -> None:
-    assert evaluate(text) is None
+    assert evaluate_expression(text) is None
 
 
 @pytest.mark.parametrize("text", ["(" * 10**5, "9**9**9", "٣+٤", "\ud800 \0", "x" * 10**7])
@@ -205,7 +205,7 @@ def test_no_question_raises(text: str) -> None:
     value = work_out(Query(text=text))
     assert value is None or 0 <= int(value.rpartition("=")[2]) < 100
     assert work_out_part(Query(text=text)) in (None, value)
-    found = evaluate(text)
+    found = evaluate_expression(text)
     assert found is None or 0 <= found < 100
 
 
@@ -222,10 +222,10 @@ def test_the_expert_is_wrong_as_often_as_it_should(rate: float) -> None:
     wrong = sum(text != "42" for text in texts)
     assert len(texts) == 1000
     assert abs(wrong - 1000 * rate) <= 4 * (1000 * rate * (1 - rate)) ** 0.5
-    assert replies == ask(*["20+22"] * 1000, error_rate=rate), "luck is the question's own"
+    assert replies == ask(*["20+22"] * 1000, error_rate=rate), "randomness depends on the question alone"
 
 
-def test_there_are_no_more_brackets_than_letters_to_name_them():
+def test_there_are_no_more_brackets_than_letters_to_name_them() -> None:
     (problem,) = synthetic_problems(1, brackets=26, operations=1)
     assert problem.statement.endswith("y+z mod 100")
     assert work_out(Query(text=problem.statement)) == f"{int(problem.answer):02}"

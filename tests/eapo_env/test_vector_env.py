@@ -36,7 +36,7 @@ def say(query: Query) -> str:
 
 
 EXPERTS = ErroneousExperts(inner=ScriptedExperts(say), error_rate=0.5)
-SETTINGS = {"problems": PROBLEMS, "experts": EXPERTS, "rules": HALF}
+SETTINGS: dict[str, Any] = {"problems": PROBLEMS, "experts": EXPERTS, "rules": HALF}
 
 
 def make(num_envs: int, **settings: Any) -> EAPOMathVectorEnv:
@@ -222,7 +222,7 @@ def test_stepping_an_episode_that_is_over_is_an_error(mode: AutoresetMode) -> No
     with pytest.raises(ResetNeeded):
         envs.step(["hm", "hm"])
     envs.reset(seed=0)
-    asyncio.run(envs.step_one(1, r"\boxed{1}"))
+    asyncio.run(envs.envs[1].step_async(r"\boxed{1}"))
     before = envs.get_attr("episode")
     with pytest.raises(ResetNeeded, match=r"\[1\]"):
         envs.step(["hm", "hm"])
@@ -297,7 +297,8 @@ def test_a_bad_reset_option_is_refused_and_shown(options: dict[str, Any], shown:
 def test_seeds_are_a_number_or_one_each() -> None:
     envs = make(3)
     by_number = envs.reset(seed=5), envs.get_attr("episode")
-    for seed in ([5, 6, 7], (5, 6, 7), np.int64(5)):
+    seeds: list[Any] = [[5, 6, 7], (5, 6, 7), np.int64(5)]
+    for seed in seeds:
         again = envs.reset(seed=seed), envs.get_attr("episode")
         assert same(again, by_number)
     with pytest.raises(ValueError, match="seed must hold 3 values"):
@@ -348,7 +349,7 @@ def test_sub_environments_step_at_the_same_time_each_at_its_own_pace() -> None:
     envs.reset(seed=0)
 
     async def episode(index: int, actions: Sequence[str]) -> list[Any]:
-        return [await envs.step_one(index, action) for action in actions]
+        return [await envs.envs[index].step_async(action) for action in actions]
 
     async def all_episodes() -> list[list[Any]]:
         scripts = [[ask("a")], ["hm", ask("b")], [ask("c"), "hm"], [r"\boxed{1}"]]
@@ -362,23 +363,23 @@ def test_sub_environments_step_at_the_same_time_each_at_its_own_pace() -> None:
         [1, 2],
         [1],
     ]
-    assert envs.reset_one(3, seed=9, options={"problem_id": "p2"})[1]["problem_id"] == "p2"
+    assert envs.envs[3].reset(seed=9, options={"problem_id": "p2"})[1]["problem_id"] == "p2"
 
 
 @given(script=st.lists(completions, min_size=1, max_size=6), seed=st.integers(0, 2**40))
 @settings(max_examples=30, deadline=None)
-def test_stepping_one_gives_the_values_of_a_single_environment(
+def test_one_sub_environment_alone_gives_the_values_of_a_single_environment(
     script: list[str], seed: int
 ) -> None:
     envs, single = make(2), gym.make("EAPO-Math-v0", **SETTINGS)
-    assert envs.reset_one(1, seed=seed) == single.reset(seed=seed)
+    assert envs.envs[1].reset(seed=seed) == single.reset(seed=seed)
 
     async def play() -> None:
         for action in script:
-            result = await envs.step_one(1, action)
+            result = await envs.envs[1].step_async(action)
             assert result == single.step(action)
             if result[2]:
-                assert envs.reset_one(1) == single.reset()
+                assert envs.envs[1].reset() == single.reset()
 
     asyncio.run(play())
 
@@ -410,7 +411,7 @@ def test_asynchronous_processes_with_shared_memory_fail_loudly() -> None:
 
 
 def test_asynchronous_processes_without_shared_memory_give_the_same_values() -> None:
-    choices = {"problems": PROBLEMS, "experts": MeaninglessExperts(), "rules": HALF}
+    choices: dict[str, Any] = {"problems": PROBLEMS, "experts": MeaninglessExperts(), "rules": HALF}
     processes = gym.make_vec(
         "EAPO-Math-v0",
         num_envs=2,

@@ -9,14 +9,17 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from programs import run_program, start_program
 
 from eapo_env.verifier import Status, Verdict, Verifier
+
+pytestmark = pytest.mark.slow
 
 SLOW = ("\\boxed{\\frac{\\sqrt{2}}{2}}", "\\frac{1}{\\sqrt{2}}")
 BOMB = ("\\boxed{\\Gamma(10^{9})}", "x")
@@ -73,23 +76,6 @@ def test_a_check_beyond_its_time_is_a_timeout_and_delays_nothing_after_it() -> N
         assert statuses(verdicts) == [Status.TIMEOUT, Status.CORRECT] * 2
 
 
-SERVICE = """
-import os, sys, time
-from eapo_env.verifier_worker import serve
-def check(answer, gold):
-    match answer:
-        case "memory": return bytearray(2**31) is None
-        case "spin":
-            while True: pass
-        case "sleep": time.sleep(60)
-        case "write": return open(gold, "w") is not None
-        case "crash": os.kill(os.getpid(), 11)
-        case "recurse": return check(answer, gold)
-    return answer == gold
-serve(check, cpu_s=0.4, memory_bytes=2**30, channel=1)
-"""
-
-
 def test_a_check_is_confined(tmp_path: Path) -> None:
     """What a check may not do ends that check alone, with its own status."""
     target = str(tmp_path / "written")
@@ -103,13 +89,7 @@ def test_a_check_is_confined(tmp_path: Path) -> None:
         ("a", "a"): "correct",
         ("a", "b"): "wrong",
     }
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVICE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    ) as service:
+    with start_program("confined_checks.py", stdin=subprocess.PIPE) as service:
         assert service.stdin is not None
         assert service.stdout is not None
         assert service.stdout.readline() == "ready\n"
@@ -154,9 +134,9 @@ def test_a_closed_verifier_can_be_used_again() -> None:
         verifier.close()
 
 
-def in_fork(verifier: Verifier, connection: object) -> None:
+def in_fork(verifier: Verifier, connection: Connection) -> None:
     verdicts = statuses(verifier.verify(BATCH))
-    connection.send((verdicts, len(helpers_of(os.getpid())) > 0))  # type: ignore[attr-defined]
+    connection.send((verdicts, len(helpers_of(os.getpid())) > 0))
     verifier.close()
 
 
@@ -174,29 +154,9 @@ def test_a_started_verifier_survives_a_fork() -> None:
         assert statuses(verifier.verify(BATCH)) == EXPECTED
 
 
-PROGRAM = """
-import os, sys
-from eapo_env.verifier import Verifier
-verifier = Verifier()
-assert verifier.verify([(r"\\boxed{x+1}", "1+x")])[0].correct
-print(verifier._pool._idle[0].process.pid, flush=True)
-if sys.argv[1] == "die":
-    os.kill(os.getpid(), 9)
-"""
-
-
 @pytest.mark.parametrize("end", ["exit", "die"])
 def test_no_process_outlives_its_parent(end: str, tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, end],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program("verifier_left_open.py", end, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert done.returncode == (0 if end == "exit" else -signal.SIGKILL)
     assert done.stderr == ""
     assert wait_until_gone(int(done.stdout))

@@ -1,4 +1,4 @@
-"""Run by `test_processes.py` in several processes: the updates of each case, from the first one.
+"""Run by `test_distributed.py` in several processes: the updates of each case, from the first one.
 
     shared_updates.py CASES RESULT
 
@@ -14,15 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eapo_agents.learning.distributed import Processes, joined, leaving
+from eapo_agents.learning.distributed import Processes
+from eapo_agents.learning.spec import LearnerSpec
 from eapo_agents.rollouts.trajectory import Group
 from eapo_agents.training.config import TrainConfig
-from eapo_agents.training.follower import follow, learner_of
+from eapo_agents.training.worker import lead
 
 
 def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) -> dict[str, Any]:
-    processes.announce("begin", config)
-    learner = learner_of(config, processes)
+    spec = LearnerSpec(
+        model=config.model, algorithm=config.algorithm.build(), settings=config.learner
+    )
+    learner = spec.start(processes)
     reports = [learner.update(groups) for _ in range(2)]
     again = learner.state_dict()
     learner.load_state_dict(again)
@@ -35,16 +38,12 @@ def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) 
     }
 
 
-def main() -> int:
+def main(processes: Processes) -> None:
     cases, result = map(Path, sys.argv[1:])
-    with joined() as processes:
-        if not processes.is_first:
-            follow(processes)
-            return 0
-        found = [updates(*case, processes) for case in pickle.loads(cases.read_bytes())]
-        result.write_bytes(pickle.dumps(found))
-    return 0
+    given = pickle.loads(cases.read_bytes())
+    found = [updates(config, groups, processes) for config, groups in given]
+    result.write_bytes(pickle.dumps(found))
 
 
 if __name__ == "__main__":
-    leaving(main)
+    lead(main)

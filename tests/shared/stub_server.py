@@ -17,9 +17,11 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 RETRY_AFTER_S = 3
 HUGE_CHARS = 10_000_000
+Json = dict[str, Any]
 
 
 class StubServer:
@@ -44,25 +46,25 @@ class StubServer:
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__)), "--port", str(self.port)], stdout=subprocess.PIPE
         )
+        assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == b"ready"
 
     def kill(self) -> None:
         """Kill the server as the kernel would: no farewell to anybody."""
         if self.process is not None:
             os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process.stdout.close()
+            self.process.communicate()
             self.process = None
 
-    def records(self, model: str) -> list[dict]:
+    def records(self, model: str) -> list[Json]:
         """Return the records of the calls to a model, in order of arrival."""
         return [call for call in self._seen()["calls"] if call["model"] == model]
 
     def max_live(self, model: str) -> int:
         """Return the most calls to a model that were live at the same time."""
-        return self._seen()["max_live"].get(model, 0)
+        return int(self._seen()["max_live"].get(model, 0))
 
-    def wait_for(self, model: str, num_calls: int, **properties: object) -> list[dict]:
+    def wait_for(self, model: str, num_calls: int, **properties: object) -> list[Json]:
         """Return the records of a model, once so many of them have these properties."""
         while True:
             calls = self.records(model)
@@ -71,12 +73,13 @@ class StubServer:
                 return fits
             time.sleep(0.01)
 
-    def _seen(self) -> dict:
+    def _seen(self) -> Json:
         with urllib.request.urlopen(f"{self.url}/records") as response:
-            return json.load(response)
+            seen: Json = json.load(response)
+            return seen
 
 
-def completion(content: object, finish_reason: object = "stop") -> dict:
+def completion(content: object, finish_reason: object = "stop") -> Json:
     message = {"role": "assistant", "content": content}
     return {
         "id": "stub",
@@ -87,7 +90,7 @@ def completion(content: object, finish_reason: object = "stop") -> dict:
     }
 
 
-def interrupted(body: dict, answer: str) -> dict:
+def interrupted(body: Json, answer: str) -> Json:
     """Be cut off in a first thought, sum up a wrong one, answer once peers have been heard."""
     last = body["messages"][-1]["content"]
     if "<peers>" in last:
@@ -99,14 +102,14 @@ def interrupted(body: dict, answer: str) -> dict:
     return {**completion(text, finish), "usage": {"completion_tokens": 3}}
 
 
-def solved(body: dict, answer: str) -> dict:
+def solved(body: Json, answer: str) -> Json:
     """Consult once where consulting is allowed, then answer; cut stop texts off, as servers do."""
     asks = "stop" in body and "<reply" not in body["messages"][-1]["content"]
     text = "<consult>\n<query>what is it?</query>\n" if asks else f"\\boxed{{{answer}}}"
     return {**completion(text), "usage": {"completion_tokens": 7 if asks else 5}}
 
 
-def too_long(body: dict, context: int, prompt: int) -> dict | None:
+def too_long(body: Json, context: int, prompt: int) -> Json | None:
     """Refuse prompt + max_tokens > context, in OpenAI's words."""
     reply = body["max_tokens"]
     if prompt + reply <= context:
@@ -119,7 +122,7 @@ def too_long(body: dict, context: int, prompt: int) -> dict | None:
     return {"error": {"message": message, "type": "invalid_request_error"}}
 
 
-BODIES = {
+TEXTS = {
     "abort": json.dumps(completion("half a thought", "abort")),
     "empty": json.dumps(completion("")),
     "null": json.dumps(completion(None)),
@@ -131,14 +134,17 @@ BODIES = {
     "think": json.dumps(completion("<think>\nseven times six\n</think>\n\n42")),
     "thinking": json.dumps(completion("<think>\nseven times")),
     "huge": json.dumps(completion("x" * HUGE_CHARS)),
+}
+BODIES = {
     "not-utf8": b'{"choices": "\xff\xfe"}',
+    **{kind: text.encode("utf-8", "surrogatepass") for kind, text in TEXTS.items()},
 }
 
 
 def main() -> None:
     from aiohttp import web
 
-    calls: list[dict] = []
+    calls: list[Json] = []
     live: dict[str, int] = {}
     max_live: dict[str, int] = {}
 
@@ -165,7 +171,7 @@ def main() -> None:
         finally:
             live[model] -= 1
 
-    async def behave(request: web.Request, call: dict) -> web.StreamResponse:
+    async def behave(request: web.Request, call: Json) -> web.StreamResponse:
         model, text = call["model"], call["text"]
         kind, _, parameter = model.partition(":")
         match kind:
@@ -195,32 +201,34 @@ def main() -> None:
                 await asyncio.sleep(3600)
             case "status":
                 message = f"you sent {call['authorization']}"
-                error = {"error": {"message": message}}
-                return web.json_response(error, status=int(parameter))
+                refused = {"error": {"message": message}}
+                return web.json_response(refused, status=int(parameter))
             case "flaky" if call["retry"] == 0:
                 headers = {"Retry-After": str(RETRY_AFTER_S)}
                 return web.json_response({"error": {}}, status=429, headers=headers)
             case "flaky":
                 return web.json_response(completion(f"echo: {text}"))
             case "drop":
-                request.transport.abort()
+                connection(request).abort()
             case "not-http":
-                request.transport.write(b"\x00\xff\x16 this is no HTTP\r\n\r\n")
-                request.transport.close()
+                connection(request).write(b"\x00\xff\x16 this is no HTTP\r\n\r\n")
+                connection(request).close()
             case "cut-off":
                 response = web.StreamResponse(headers={"Content-Type": "application/json"})
                 response.content_length = 1000
                 await response.prepare(request)
                 await response.write(b'{"choices": [')
-                request.transport.close()
+                connection(request).close()
                 return response
             case "html":
                 return web.Response(text="<h1>It works!</h1>", content_type="text/html")
             case _:
-                body = BODIES[kind]
-                body = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
-                return web.Response(body=body, content_type="application/json")
+                return web.Response(body=BODIES[kind], content_type="application/json")
         return web.Response()
+
+    def connection(request: web.Request) -> asyncio.Transport:
+        assert request.transport is not None
+        return request.transport
 
     async def records(_: web.Request) -> web.Response:
         return web.json_response({"calls": calls, "max_live": max_live})

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.policy import Completion, Sampling, ScriptedPolicy
+from eapo_agents.policies.policy import Completion, Sampling
 from eapo_agents.rollouts.rollout import Rollout
 from eapo_agents.rollouts.trajectory import Trajectory
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts

@@ -1,8 +1,11 @@
 """[edge] Run the non-mathematical benchmarks against a served model, with the harness Inspect.
 
-The harness has the data, the prompts, the graders, the sandbox and the logs; what is done here is
-to serve the policy, to put experts before it where they are wanted, to hand it over, and to write
-down what comes out.
+The harness has the data, the prompts, the graders, the sandbox and the logs. Done here: the policy
+is served, experts are put before it where they are wanted, and the results are written down.
+
+    FOLDER/results.json          what was run, and every metric
+    FOLDER/results.json.partial  until all are finished: what is run, then one line a benchmark
+    FOLDER/logs/                 the harness's logs, with every sample
 """
 
 from __future__ import annotations
@@ -17,15 +20,17 @@ from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
-from eapo_agents.files import json_lines, validated, write_text
-from eapo_agents.methods.benchmarks.served_model import ServedModel, served
+from eapo_agents.files import resume_journal, write_text
+from eapo_agents.methods.benchmarks.served_model import ServedModel, serve_model
+from eapo_agents.methods.benchmarks.tasks import BENCHMARKS, DOCKER
 from eapo_agents.methods.workflows import Replicas
-from eapo_agents.policies import NO_TRUNCATION, ApiSettings, Sampling, Truncation
+from eapo_agents.policies import NO_TRUNCATION, ModelSettings, OpenAIEngine, Sampling, Truncation
 from eapo_agents.rollouts import CHARS_A_TOKEN, MonitoredExperts
 from eapo_agents.training import ExpertSettings
 from eapo_env.experts import ExpertPool
+from eapo_env.json_lines import JsonLines
 from eapo_env.types import Rules
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
@@ -34,33 +39,30 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NAMES = ("humaneval", "hle", "gpqa", "mmlu", "evalplus", "hotpotqa", "simpleqa")
-"""The benchmarks, in the order of the paper's Table 4."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkSettings:
     """How the benchmarks are run.
 
     Args:
-        tasks: which, by name.
+        tasks: names of benchmarks.
         sample: only the few rows that ship with this package, which need no download.
         limit: the most rows of each benchmark; None is all.
-        max_tokens: of one response.
+        max_tokens: the most tokens of a response.
         temperature: of the policy.
-        truncation: which ids it may sample.
-        sandbox: where the harness runs generated code: "docker", or "local", which is a process of
-            this machine without any isolation.
+        truncation: of the policy's distribution over tokens (top-p, top-k, min-p).
+        sandbox: where the harness runs generated code: "docker", or "local": a process on this
+            machine without isolation.
         grader: the model that grades HLE and SimpleQA, as the harness names it
-            ("openai/gpt-4o"); None lets the policy grade itself, which shows that it runs and
-            compares with nothing.
-        max_connections: calls to the model under way at a time.
+            ("openai/gpt-4o"); None lets the policy grade itself: a check that everything runs,
+            whose numbers compare with no others.
+        max_connections: the most concurrent calls to the model.
 
     Raises:
-        UserError: a benchmark that is unknown, or a value out of its range.
+        UserError: an unknown benchmark, or a value out of its range.
     """
 
-    tasks: Sequence[str] = NAMES
+    tasks: Sequence[str] = tuple(BENCHMARKS)
     sample: bool = False
     limit: int | None = None
     max_tokens: int = 20_480
@@ -72,22 +74,21 @@ class BenchmarkSettings:
 
     def __post_init__(self) -> None:
         for name in self.tasks:
-            if name not in NAMES:
-                raise UserError(f"unknown benchmark {name!r}: they are {', '.join(NAMES)}")
-        for name in ("limit", "max_tokens", "max_connections"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+            if name not in BENCHMARKS:
+                raise UserError(f"unknown benchmark {name!r}: they are {', '.join(BENCHMARKS)}")
+        at_least(1, self, "max_tokens", "max_connections")
+        if self.limit is not None:
+            at_least(1, self, "limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkExperts:
-    """Whose replies the policy reads before it answers (paper, Table 7).
+    """The experts whose replies the policy reads before it answers (paper, Table 7).
 
     Args:
-        experts: who; None asks replicas of the policy itself, each alone with the question.
+        experts: the pool; None asks replicas of the policy itself, each alone with the question.
         num_replies: experts asked in parallel.
-        max_reply_tokens: the most of a reply that the policy reads.
+        max_reply_tokens: longer replies are cut.
 
     Raises:
         UserError: a number below 1, or experts that know procedural problems only.
@@ -98,9 +99,7 @@ class BenchmarkExperts:
     max_reply_tokens: int = 4096
 
     def __post_init__(self) -> None:
-        for name in ("num_replies", "max_reply_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least(1, self, "num_replies", "max_reply_tokens")
         if self.experts and self.experts.kind in ("synthetic", "synthetic-parts"):
             raise UserError(
                 f"experts.kind={self.experts.kind} knows procedural problems only:"
@@ -111,7 +110,7 @@ class BenchmarkExperts:
         """Return the policy as a model of the harness that consults before it answers.
 
         Raises:
-            UserError: as `ExpertSettings.pool`.
+            UserError: as `ExpertSettings.build`.
         """
         from inspect_ai.model import GenerateConfig, Model
 
@@ -125,19 +124,50 @@ class BenchmarkExperts:
         return Model(Consulting(policy, self._pool(address, settings), rules), GenerateConfig())
 
     def _pool(self, address: ServedModel, settings: BenchmarkSettings) -> ExpertPool:
-        from eapo_agents.methods.benchmarks.model import WORDS
+        from eapo_agents.methods.benchmarks.model import PROMPTS
 
         if self.experts:
             return MonitoredExperts(inner=self.experts.without_batch_deadline())
         fields = address.sampling_fields(settings.temperature, settings.truncation)
-        own = {"top_k": None, "min_p": None} | fields  # the server's own words for these
-        replica = ApiSettings(base_url=address.base_url, extra_body=own).policy(address.name)
+        body = {"top_k": None, "min_p": None} | fields  # the fields that this server reads
+        replica = OpenAIEngine(base_url=address.base_url, extra_body=body).build(
+            ModelSettings(path=address.name)
+        )
         sampling = Sampling(
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
             truncation=settings.truncation,
         )
-        return Replicas(model=replica, prompts=WORDS, sampling=sampling)
+        return Replicas(model=replica, prompts=PROMPTS, sampling=sampling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkResult:
+    """The result of one benchmark.
+
+    Args:
+        name, title: of the benchmark.
+        status: the harness's: "success", or how it failed.
+        samples: number of rows that were answered.
+        error: of the benchmark, or of the first of its rows that failed; empty without a failure.
+        value: the paper's column, from 0 to 1; None where nothing was graded.
+        metrics: everything the harness measured, by `scorer/metric`.
+        log: path of the harness's log, which holds every sample.
+    """
+
+    name: str
+    title: str
+    status: str
+    samples: int
+    error: str = ""
+    value: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    log: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the benchmark, or any row of it, failed."""
+        return self.status != "success" or bool(self.error)
 
 
 def run_benchmarks(
@@ -146,14 +176,20 @@ def run_benchmarks(
     folder: Path,
     experts: BenchmarkExperts | None = None,
 ) -> tuple[BenchmarkResult, ...]:
-    """Serve a model and return its results, which are also written to `folder/results.json`.
+    """Return the results of a model, which is served for the run; write them to a folder.
 
-    Without experts it answers alone. What is finished is kept beside that file until all is, and
-    the same call goes on after an interruption.
+    Finished benchmarks are kept in a journal until all are: called again after an interruption, it
+    resumes after the last one.
+
+    Args:
+        model: a model folder or hub id.
+        settings: which benchmarks, and how they are run.
+        folder: where `results.json` and the harness's logs go.
+        experts: asked before the policy answers; None lets it answer alone.
 
     Raises:
-        UserError: the harness is not installed, or what is kept is of another model or settings.
-        ChildProcessError, TimeoutError: the model could not be served.
+        UserError: the harness is not installed, or the journal is of another model or settings.
+        ServerError: the model could not be served.
     """
     if find_spec("inspect_evals") is None:
         raise UserError("the harness is not installed: pip install 'eapo[benchmarks]'")
@@ -164,8 +200,9 @@ def run_benchmarks(
         "settings": asdict(settings),
         "experts": asdict(experts) if experts else None,
     }
-    kept = Kept.open(folder / "results.json.partial", subject)
-    with served(model) as address:
+    journal = JsonLines(folder / "results.json.partial")
+    finished = resume_journal(journal, subject, BenchmarkResult)
+    with serve_model(model) as address:
         name = f"openai-api/eapo/{address.name}"
         policy = get_model(name, base_url=address.base_url, api_key="none")
         asked = experts.before(policy, address, settings) if experts else policy
@@ -174,13 +211,13 @@ def run_benchmarks(
             settings,
             folder,
             grader=policy,
-            kept=kept,
+            finished=finished,
+            journal=journal,
             fields=address.sampling_fields(settings.temperature, settings.truncation),
         )
     report = {**subject, "results": [asdict(result) for result in results]}
-    text = json.dumps(report, indent=1) + "\n"
-    (folder / "results.json").write_text(text, encoding="utf-8")
-    kept.path.unlink()
+    write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
+    journal.path.unlink()
     return results
 
 
@@ -190,24 +227,31 @@ def evaluate_model(
     folder: Path,
     *,
     grader: Model,
-    kept: Kept | None = None,
+    finished: Sequence[BenchmarkResult] = (),
+    journal: JsonLines | None = None,
     fields: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model of the harness, in the order of the settings' tasks.
 
-    The grader is asked where the settings name none. What is kept is not run again. `fields` are
-    sent with every request to the policy.
+    A benchmark that fails, because its data cannot be downloaded say, has the error in its result;
+    the others are run all the same.
 
-    The harness's logs go to `folder/logs`. A benchmark that fails, because its data cannot be
-    downloaded say, says so in its result and does not keep the others from being run.
+    Args:
+        policy: the model that answers.
+        settings: which benchmarks, and how they are run.
+        folder: the harness's logs go to `folder/logs`.
+        grader: the model that grades where the settings name none.
+        finished: results that are not computed again.
+        journal: gets each new result of a benchmark in which nothing failed.
+        fields: sent with every request to the policy.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    found = dict(kept.results) if kept else {}
+    found = {result.name: result for result in finished}
     for name in settings.tasks:
         if name not in found:
             found[name] = _run(name, policy, settings, folder, grader, fields)
-            if kept:
-                kept.add(found[name])
+            if journal and not found[name].failed:
+                journal.append(asdict(found[name]))
     return tuple(found[name] for name in settings.tasks)
 
 
@@ -220,8 +264,6 @@ def _run(
     fields: Mapping[str, object],
 ) -> BenchmarkResult:
     from inspect_ai import eval
-
-    from eapo_agents.methods.benchmarks.tasks import BENCHMARKS, DOCKER
 
     benchmark = BENCHMARKS[name]
     sandbox = DOCKER if settings.sandbox == "docker" else settings.sandbox
@@ -245,27 +287,6 @@ def _run(
     except Exception as error:
         return replace(failed, error=f"{type(error).__name__}: {error}")
     return _result(failed, benchmark.metric, log)
-
-
-def interruptible(run: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that Ctrl-C ends, though the harness takes Ctrl-C for a failure."""
-
-    def interrupted_or(*args: P.args, **kwargs: P.kwargs) -> T:
-        came: list[int] = []
-
-        def note(number: int, frame: FrameType | None) -> None:
-            came.append(number)
-            signal.default_int_handler(number, frame)
-
-        before = signal.signal(signal.SIGINT, note)
-        try:
-            return run(*args, **kwargs)
-        finally:
-            signal.signal(signal.SIGINT, before)
-            if came:
-                raise KeyboardInterrupt
-
-    return interrupted_or
 
 
 def _result(failed: BenchmarkResult, wanted: str, log: EvalLog) -> BenchmarkResult:
@@ -292,60 +313,22 @@ def _result(failed: BenchmarkResult, wanted: str, log: EvalLog) -> BenchmarkResu
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkResult:
-    """What one benchmark found.
+def interruptible(run: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that Ctrl-C interrupts, though the harness takes Ctrl-C for a failure."""
 
-    Args:
-        name, title: of the benchmark.
-        status: the harness's: "success", or how it failed.
-        samples: rows that were answered.
-        error: why it, or the first row of it that did, failed; empty where nothing failed.
-        value: the paper's column, as a share; None where nothing was graded.
-        metrics: everything the harness measured, by `scorer/metric`.
-        log: the harness's own log, which holds every sample.
-    """
+    def interruptible_run(*args: P.args, **kwargs: P.kwargs) -> T:
+        came: list[int] = []
 
-    name: str
-    title: str
-    status: str
-    samples: int
-    error: str = ""
-    value: float | None = None
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    log: str = ""
+        def note(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            signal.default_int_handler(number, frame)
 
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            return run(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if came:
+                raise KeyboardInterrupt
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """The results of benchmarks that are not all finished: what they are of, then one a line.
-
-    A benchmark of which anything failed is not kept: it is run again.
-    """
-
-    path: Path
-    results: Mapping[str, BenchmarkResult]
-
-    @classmethod
-    def open(cls, path: Path, subject: Mapping[str, object]) -> Kept:
-        """Return what a file keeps; the file is made if it is not there.
-
-        Raises:
-            UserError: the file keeps results of something else, or none.
-        """
-        subject = json.loads(json.dumps(subject))
-        rows = json_lines(path) or [subject]
-        if rows[0] != subject:
-            raise UserError(
-                f"{path} keeps results of another model or settings; delete it to start anew"
-            )
-        results = [validated(row, BenchmarkResult, path) for row in rows[1:]]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return cls(path=path, results={result.name: result for result in results})
-
-    def add(self, result: BenchmarkResult) -> None:
-        """Keep a result."""
-        if result.status == "success" and not result.error:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
+    return interruptible_run

@@ -14,22 +14,22 @@ from importlib.util import find_spec
 from typing import Literal
 
 from eapo_agents.policies import Truncation
-from eapo_agents.serving import HOST, ExpertServers, free_port, running
+from eapo_agents.serving import HOST, ExpertServers, free_port, run_server
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """Where a model answers, under which name, and what serves it."""
+    """Address and name of a served model, and the software that serves it."""
 
     base_url: str
     name: str
     software: Literal["vllm", "transformers"] = "vllm"
 
     def sampling_fields(self, temperature: float, truncation: Truncation) -> dict[str, object]:
-        """Return what a request says of sampling beside OpenAI's own fields.
+        """Return the fields of a request on sampling that OpenAI's interface does not have.
 
-        All is said, for what is not comes from the model's folder: vLLM takes its `top_k`, and
-        `transformers serve` would take the likeliest token always, whatever the temperature.
+        Every field is set, because missing ones come from the model's generation config: vLLM takes
+        its `top_k`, and `transformers serve` would decode greedily at any temperature.
         """
         if self.software == "vllm":
             return {"top_k": truncation.top_k, "min_p": truncation.min_p}
@@ -44,12 +44,12 @@ class ServedModel:
 
 
 @contextmanager
-def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[ServedModel]:
+def serve_model(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[ServedModel]:
     """Serve a model folder or hub id on a free port while the context lasts.
 
     Raises:
-        ChildProcessError: the server ended before it answered; the end of its output is in it.
-        TimeoutError: it did not answer in time.
+        ServerError: the server ended before it answered, with the end of its output, or did not
+            answer in time.
     """
     port = free_port()
     software: Literal["vllm", "transformers"] = "vllm" if find_spec("vllm") else "transformers"
@@ -58,7 +58,7 @@ def served(model: str, *, start_timeout_s: float = 1800.0) -> Iterator[ServedMod
         with ExpertServers(model=model, port=port, start_timeout_s=start_timeout_s).run():
             yield address
     else:
-        with running(_transformers(model, port), port, environment={}) as server:
+        with run_server(_transformers(model, port), port, environment={}) as server:
             server.wait_until_healthy(start_timeout_s)
             yield address
 

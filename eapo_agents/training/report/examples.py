@@ -1,13 +1,12 @@
-"""One recorded transcript of each paradigm, chosen by a rule, as a person can read it.
+"""One example transcript of each paradigm, as readable Markdown, chosen by a fixed rule.
 
-The rule: the right answer of that paradigm in the newest step that recorded one, the first of the
-step in the file; where no answer of it was right, the newest wrong one. Of several runs, the first
-that has a right one, else the first that has any.
+The rule: the first episode with a correct answer in the newest step that has one; without any, the
+first episode of the newest step. Of several runs: the first one with a correct answer, else the
+first one with any episode.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from eapo_agents.evaluation import escaped, fenced
 from eapo_agents.rollouts import Paradigm
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
+from eapo_env.json_lines import JsonLines
 from eapo_env.validation import UserError
 
 _SPEAKERS = {
@@ -28,7 +28,7 @@ _SPEAKERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
+class TranscriptMessage:
     """A message of a transcript."""
 
     role: str
@@ -37,7 +37,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """What is shown of a recorded episode; `summary.transcript_row` writes it, and more."""
+    """The part of a recorded episode that is shown; `training/summary.py` writes the rows."""
 
     problem_id: str
     answer: str
@@ -45,7 +45,7 @@ class Transcript:
     reward: float
     turn_budget: int
     acceptance_rate: float
-    messages: list[Spoken]
+    messages: list[TranscriptMessage]
     consultations: list[list[dict[str, Any]]]
 
 
@@ -54,7 +54,7 @@ _TRANSCRIPT = TypeAdapter(Transcript)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A recorded episode that shows a paradigm."""
+    """A recorded episode that is the example of a paradigm."""
 
     paradigm: Paradigm
     run: Run
@@ -62,12 +62,12 @@ class Example:
     transcript: Transcript
 
     @property
-    def is_right(self) -> bool:
-        """Whether its answer was right."""
+    def is_correct(self) -> bool:
+        """Whether its answer is correct."""
         return self.transcript.status == "correct"
 
     def markdown(self) -> str:
-        """Return the episode as Markdown: where it stands, and all that was said."""
+        """Return the episode as Markdown: its run, step and numbers, then every message."""
         row = self.transcript
         queries = [query for consultation in row.consultations for query in consultation]
         accepted = sum(bool(query.get("accepted")) for query in queries)
@@ -78,41 +78,41 @@ class Example:
             f" gold answer {escaped(row.answer)}, verdict {escaped(row.status)},"
             f" reward {row.reward:.2f}."
         )
-        said = (f"{_speaker(one.role)}\n\n{fenced(one.content)}" for one in row.messages)
-        return "\n".join([f"{facts}\n", *said])
+        messages = (f"{_speaker(one.role)}\n\n{fenced(one.content)}" for one in row.messages)
+        return "\n".join([f"{facts}\n", *messages])
 
 
 def _speaker(role: str) -> str:
-    return _SPEAKERS.get(role) or f"**Somebody else** ({escaped(role)})"
+    return _SPEAKERS.get(role) or f"**Unknown role** ({escaped(role)})"
 
 
 def examples(runs: Sequence[Run]) -> dict[Paradigm, Example]:
-    """Return one example of each paradigm that the runs recorded, by this file's rule.
+    """Return an example of each paradigm that the runs recorded, by this file's rule.
 
     Raises:
-        UserError: a file of transcripts that holds something else.
+        UserError: an invalid file of transcripts.
     """
     chosen: dict[Paradigm, Example] = {}
     for run in runs:
         for paradigm, example in _examples_of(run).items():
             before = chosen.get(paradigm)
-            if before is None or (example.is_right and not before.is_right):
+            if before is None or (example.is_correct and not before.is_correct):
                 chosen[paradigm] = example
     return {paradigm: chosen[paradigm] for paradigm in Paradigm if paradigm in chosen}
 
 
 def _examples_of(run: Run) -> dict[Paradigm, Example]:
-    """Return a run's examples; steps are read from the newest back, until all are right."""
+    """Return a run's examples; reads steps from the newest back until all are correct."""
     chosen: dict[Paradigm, Example] = {}
     for step, path in reversed(run.transcripts.items()):
-        if len(chosen) == len(Paradigm) and all(one.is_right for one in chosen.values()):
+        if len(chosen) == len(Paradigm) and all(one.is_correct for one in chosen.values()):
             break
         for row in _rows(path):
             if row.get("paradigm") not in list(Paradigm):
                 continue  # recorded before episodes were labelled
             paradigm = Paradigm(row["paradigm"])
             before = chosen.get(paradigm)
-            if before is None or (row.get("status") == "correct" and not before.is_right):
+            if before is None or (row.get("status") == "correct" and not before.is_correct):
                 transcript = _transcript(row, path)
                 chosen[paradigm] = Example(
                     paradigm=paradigm, run=run, step=step, transcript=transcript
@@ -121,15 +121,10 @@ def _examples_of(run: Run) -> dict[Paradigm, Example]:
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise UserError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number} is no episode: {line[:80]!r}")
-            yield row
+    for place, row in JsonLines(path).read_with_places():
+        if not isinstance(row, dict):
+            raise UserError(f"{place} is no episode: {row!r:.80}")
+        yield row
 
 
 def _transcript(row: Mapping[str, Any], path: Path) -> Transcript:

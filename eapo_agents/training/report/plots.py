@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eapo_agents.evaluation import Interval, visible
+from eapo_agents.files import writing
 from eapo_agents.rollouts import Paradigm
 from eapo_agents.training.report.runs import MethodRuns
 from eapo_env.validation import UserError
@@ -21,7 +22,7 @@ _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 Panel = tuple[str, str]
 """A metric and its title."""
 
-OVERVIEW: Sequence[Panel] = (
+OVERVIEW_PANELS: Sequence[Panel] = (
     ("accuracy", "accuracy in training"),
     ("alone/mean_at_k", "mean@k alone, held-out"),
     ("call_rate", "call rate"),
@@ -29,11 +30,16 @@ OVERVIEW: Sequence[Panel] = (
     ("turn_budget", "turn budget"),
     ("response_tokens", "response length (tokens)"),
 )
-LENGTH: Sequence[Panel] = (("response_tokens", "response length in training (tokens)"),)
+RESPONSE_LENGTH_PANELS: Sequence[Panel] = (
+    ("response_tokens", "response length in training (tokens)"),
+)
 """The paper's Figure 4."""
-CALLS: Sequence[Panel] = (("call_rate", "call rate"), ("accuracy", "accuracy in training"))
+CALL_RATE_PANELS: Sequence[Panel] = (
+    ("call_rate", "call rate"),
+    ("accuracy", "accuracy in training"),
+)
 """The paper's Figure 5 (Appendix B): calls fall, accuracy stays."""
-PARADIGMS: Sequence[Panel] = tuple(
+PARADIGM_PANELS: Sequence[Panel] = tuple(
     (f"paradigm/{one}", one.replace("_", " ") + " (share)") for one in Paradigm
 )
 """The paper's section 2.3."""
@@ -41,17 +47,17 @@ PARADIGMS: Sequence[Panel] = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A value with its 95% interval, if it has one."""
+    """A value and its 95% interval; None if unknown."""
 
     value: float
     interval: Interval | None
 
 
 def curves_figure(methods: Sequence[MethodRuns], panels: Sequence[Panel]) -> Figure:
-    """Return a panel for each metric with a line for each method.
+    """Return a figure with a panel per metric and a line per method.
 
-    A method of several seeds is the mean over them, at the steps that all of them have reached,
-    with its 95% interval, and a thin line for each seed.
+    A method with several seeds is drawn as the mean over them, at the steps that all of them have
+    reached, with its 95% interval and a thin line per seed.
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -63,14 +69,14 @@ def curves_figure(methods: Sequence[MethodRuns], panels: Sequence[Panel]) -> Fig
                 _draw_curve(axis, method, metric, f"C{number % 10}")
             axis.set_title(title)
             axis.set_xlabel("training step")
-            _begin_at_zero(axis)
+            _start_at_zero(axis)
             axis.grid(alpha=0.3)
         figure.axes[0].legend(fontsize=8)
     return figure
 
 
 def bars_figure(bars: Mapping[str, Mapping[str, Bar]]) -> Figure:
-    """Return mean@k as bars: a group for each set of problems, in it a bar for each method.
+    """Return a bar chart of mean@k: a group per set of problems, a bar per method in it.
 
     Args:
         bars: by method, then by set of problems.
@@ -90,37 +96,38 @@ def bars_figure(bars: Mapping[str, Mapping[str, Bar]]) -> Figure:
                 _draw_interval(axis, place, bar)
         axis.set_xticks(range(len(sets)), [_plain(name) for name in sets])
         axis.set_ylabel("mean@k, alone (%)")
-        _begin_at_zero(axis)
+        _start_at_zero(axis)
         axis.grid(axis="y", alpha=0.3)
         axis.legend(fontsize=8)
     return figure
 
 
-def picture(path: Path) -> Path:
-    """Return where `save` writes a picture: a PNG if the path has no ending.
+def figure_path(path: Path) -> Path:
+    """Return a path for `save_figure`: as it is, or with ".png" if it has no suffix.
 
     Raises:
-        UserError: an ending that names no kind of picture.
+        UserError: a suffix that is no image format.
     """
     path = path if path.suffix else path.with_name(f"{path.name}.png")
     kinds = Figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
-        raise UserError(f"{path} names no kind of picture; endings are {', '.join(sorted(kinds))}")
+        raise UserError(f"{path} is no image format; known suffixes are {', '.join(sorted(kinds))}")
     return path
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture as the file's ending says: PNG, SVG, PDF.
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix: PNG, SVG, PDF.
 
     Raises:
-        UserError: an ending that names no kind of picture.
+        UserError: the file cannot be written.
+        ValueError: a suffix that is no image format; see `figure_path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
 
 
-def _begin_at_zero(axis: Axes) -> None:
-    """Let values begin at 0, or below where an interval reaches there."""
+def _start_at_zero(axis: Axes) -> None:
+    """Let the axis begin at 0, or lower if an interval reaches below it."""
     axis.set_ylim(bottom=min(0.0, 1.05 * axis.dataLim.y0))
 
 
@@ -153,6 +160,6 @@ def _draw_interval(axis: Axes, place: float, bar: Bar) -> None:
 
 
 def _plain(label: str) -> str:
-    """Return a label that matplotlib shows as it is: "$" begins no formula, "_" hides nothing."""
+    """Return a label that matplotlib shows literally: no "$" formula, no label hidden by "_"."""
     shown = visible(label).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown

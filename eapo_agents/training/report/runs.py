@@ -1,6 +1,7 @@
-"""Recorded runs as methods: runs whose settings differ in the seed alone are one, with an interval.
+"""Runs grouped by method, with means and intervals over seeds.
 
-Everything is read once, so that the parts of a report fit together while a run goes on.
+Runs whose settings differ only in the seed are one method. Run folders are read once, so that the
+parts of a report agree while a training is still writing.
 """
 
 from __future__ import annotations
@@ -11,25 +12,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from eapo_agents.evaluation import Interval, bootstrap_interval, first_distinct
-from eapo_agents.evaluation.comparison import Floats, seeds_interval, student_t_quantile
+from eapo_agents.evaluation import (
+    Interval,
+    bootstrap_interval,
+    first_distinct,
+    seeds_interval,
+    student_t_quantile,
+)
 from eapo_agents.files import validated
 from eapo_agents.training.config import TrainConfig
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_agents.training.settings import ProblemSettings
 from eapo_env.validation import UserError
+
+Floats = npt.NDArray[np.float64]
 
 Points = tuple[tuple[int, float], ...]
 """Training steps and values."""
 
-_OWN_INTERVALS = {"alone/mean_at_k": ("alone/interval_low", "alone/interval_high")}
-"""The metrics that a single run records with an interval."""
+_RECORDED_INTERVALS = {"alone/mean_at_k": ("alone/interval_low", "alone/interval_high")}
+"""The metrics that a run records together with an interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """What a run folder held when it was read."""
+class RecordedRun:
+    """The content of a run folder at the time it was read."""
 
     run: Run
     config: TrainConfig
@@ -37,11 +46,11 @@ class Recorded:
     evaluations: Mapping[int, Path]
 
     @classmethod
-    def read(cls, run: Run) -> Recorded:
-        """Return the run's records.
+    def read(cls, run: Run) -> RecordedRun:
+        """Return the run's records as they are now.
 
         Raises:
-            UserError: a broken line in its metrics, or settings that cannot be read.
+            UserError: an invalid line in its metrics, or an invalid config.
         """
         return cls(
             run=run,
@@ -51,14 +60,14 @@ class Recorded:
         )
 
     def points(self, metric: str) -> Points:
-        """Return (step, value) for every step that recorded the metric."""
+        """Return (step, value) of every step that recorded the metric."""
         return tuple((int(row["step"]), row[metric]) for row in self.metrics if metric in row)
 
     def correct_PK(self, step: int) -> Floats:
-        """Return every sample's verdict of the evaluation after a training step.
+        """Return the correctness of every sample of the evaluation after a training step.
 
         Raises:
-            UserError: its file holds none.
+            UserError: its file is invalid.
         """
         path = self.evaluations[step]
         try:
@@ -76,7 +85,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Evaluation:
-    """What is read of an evaluation's file."""
+    """The part of an evaluation's file that is read."""
 
     correct_PK: tuple[tuple[bool, ...], ...]
 
@@ -88,7 +97,7 @@ class Curve:
     Args:
         seeds: the points of each run that recorded it.
         mean: over those runs, at the steps that all of them recorded.
-        band: (step, low, high), the 95% interval of the mean; empty where none is known.
+        band: (step, low, high), the 95% interval of the mean; empty if unknown.
     """
 
     seeds: tuple[Points, ...]
@@ -97,19 +106,19 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a method's policies can do alone, by their newest evaluations.
+class LatestEvaluation:
+    """The newest evaluation that all evaluated runs of a method have in common.
 
     Args:
-        step: the newest training step after which all of these runs were evaluated.
-        runs: those that were evaluated.
-        values_SP: mean correctness of the samples, [runs, problems].
+        step: the newest training step after which all of them were evaluated.
+        runs: the runs that have been evaluated.
+        values_SP: mean correctness of the samples, [seeds, problems].
         interval: of the mean, 95%: over the problems for one run, over runs and problems for
-            several; None for a single value.
+            several; None if there is a single value.
     """
 
     step: int
-    runs: tuple[Recorded, ...]
+    runs: tuple[RecordedRun, ...]
     values_SP: Floats
     interval: Interval | None
 
@@ -119,7 +128,7 @@ class Outcome:
         return float(self.values_SP.mean())
 
     def metric(self, name: str) -> float | None:
-        """Return the mean over the runs of a metric of this step; None where one lacks it."""
+        """Return a metric of this step, averaged over the runs; None if one of them lacks it."""
         found = [dict(run.points(name)).get(self.step) for run in self.runs]
         values = [value for value in found if value is not None]
         return float(np.mean(values)) if len(values) == len(found) else None
@@ -127,18 +136,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodRuns:
-    """Runs of one method, and what they are called together."""
+    """Runs of one method, one per seed, and the method's label."""
 
     label: str
-    runs: tuple[Recorded, ...]
+    runs: tuple[RecordedRun, ...]
 
     @property
     def problems(self) -> ProblemSettings:
-        """The problems that it is evaluated on."""
+        """The problems that the method is evaluated on."""
         return self.runs[0].config.evaluation.problems
 
     def curve(self, metric: str) -> Curve:
-        """Return a metric over training, over the runs that recorded it."""
+        """Return a metric over training, averaged over the runs that recorded it."""
         found = [(run, points) for run in self.runs if (points := run.points(metric))]
         seeds = tuple(points for _, points in found)
         if len(seeds) < 2:
@@ -159,11 +168,11 @@ class MethodRuns:
             band=tuple(triples),
         )
 
-    def outcome(self) -> Outcome | None:
-        """Return what its policies can do alone; None where nothing was evaluated.
+    def latest_evaluation(self) -> LatestEvaluation | None:
+        """Return the newest evaluation that its runs have in common; None if there is none.
 
         Raises:
-            UserError: an evaluation's file is damaged, or the runs' are of several lengths.
+            UserError: an invalid file, or evaluations on different numbers of problems.
         """
         runs = tuple(run for run in self.runs if run.evaluations)
         common = set.intersection(*(set(run.evaluations) for run in runs)) if runs else set()
@@ -178,26 +187,28 @@ class MethodRuns:
                     f" {runs[0].evaluations[step]} has {len(values[0])}"
                 )
         values_SP = np.stack(values)
-        return Outcome(step=step, runs=runs, values_SP=values_SP, interval=_interval(values_SP))
+        return LatestEvaluation(
+            step=step, runs=runs, values_SP=values_SP, interval=_interval(values_SP)
+        )
 
     def last(self, metric: str) -> float | None:
-        """Return the mean over runs of the last recorded value; None where there is none."""
+        """Return the last recorded value, averaged over the runs; None if no run has one."""
         values = [points[-1][1] for run in self.runs if (points := run.points(metric))]
         return float(np.mean(values)) if values else None
 
 
 def methods_of(runs: Sequence[Run]) -> tuple[MethodRuns, ...]:
-    """Return the methods that some runs belong to, in the order in which they come.
+    """Return runs grouped by method, in the order of each method's first run.
 
-    Runs are one method when their settings differ in the seed alone. A second run of one seed is
-    no new evidence, so it is a method of its own; a folder that is named twice counts once.
+    Runs belong to one method if their settings differ only in the seed. A second run with the same
+    seed is not new evidence, so it becomes another method; a folder given twice counts once.
 
     Raises:
-        UserError: none of the runs has metrics, or a record is damaged.
+        UserError: none of the runs has metrics, or a file is invalid.
     """
     distinct = {run.folder.resolve(): run for run in runs}
-    groups: list[list[Recorded]] = []
-    for recorded in map(Recorded.read, distinct.values()):
+    groups: list[list[RecordedRun]] = []
+    for recorded in map(RecordedRun.read, distinct.values()):
         place = next((group for group in groups if _belongs(recorded, group)), None)
         if place is None:
             groups.append([recorded])
@@ -211,17 +222,17 @@ def methods_of(runs: Sequence[Run]) -> tuple[MethodRuns, ...]:
     )
 
 
-def _belongs(one: Recorded, group: Sequence[Recorded]) -> bool:
+def _belongs(one: RecordedRun, group: Sequence[RecordedRun]) -> bool:
     seeds = {other.config.seed for other in group}
     return one.config.seed not in seeds and group[0].config == replace(
         one.config, seed=group[0].config.seed
     )
 
 
-def _labels(groups: Sequence[Sequence[Recorded]]) -> list[str]:
-    """Name methods by their run folders, or by their settings where one has several runs.
+def _labels(groups: Sequence[Sequence[RecordedRun]]) -> list[str]:
+    """Return distinct labels: names of run folders, or of configs if a method has several runs.
 
-    Where two would be called the same, the other way is tried, then the folders' whole paths.
+    If two labels would be equal, the other kind of name is tried, then the folders' whole paths.
     """
     folders = [group[0].run.name for group in groups]
     names = [group[0].config.name for group in groups]
@@ -232,8 +243,8 @@ def _labels(groups: Sequence[Sequence[Recorded]]) -> list[str]:
     return [label + count for label, count in zip(chosen, counts, strict=True)]
 
 
-def _own_band(run: Recorded, metric: str) -> tuple[tuple[int, float, float], ...]:
-    low, high = _OWN_INTERVALS.get(metric, ("", ""))
+def _own_band(run: RecordedRun, metric: str) -> tuple[tuple[int, float, float], ...]:
+    low, high = _RECORDED_INTERVALS.get(metric, ("", ""))
     return tuple(
         (int(row["step"]), row[low], row[high])
         for row in run.metrics

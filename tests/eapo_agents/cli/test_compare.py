@@ -10,12 +10,12 @@ import matplotlib.image
 import pytest
 
 from eapo_agents.cli import main
-from eapo_agents.cli.evaluate import difference_sheet, score_bars, scores_sheet
+from eapo_agents.cli.compare import difference_table, score_bars, scores_table
 from eapo_agents.evaluation.evaluator import Report
 from eapo_agents.evaluation.journal import Evaluation, paired, write_evaluation
 from eapo_agents.evaluation.metrics import mean_at_k, variance
 from eapo_agents.training.presets import embedded
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 
 
 def report(**correct: Sequence[bool]) -> Report:
@@ -81,11 +81,11 @@ def test_a_folder_of_evaluations_or_a_single_one_says_what_is_wanted(
         write_evaluation(FIRST, path)
     for others in ([], [str(files[0])]):
         assert main(["compare", str(tmp_path), *others]) == 2
-        there = f"{tmp_path} is no run; name the evaluations in it: {files[1]} {files[0]}\n"
+        there = f"{tmp_path} is no run folder; name the evaluations in it: {files[1]} {files[0]}\n"
         assert capsys.readouterr().err == f"eapo: {there}"
     assert main(["compare", str(files[0])]) == 2
-    told = capsys.readouterr().err
-    assert told == f"eapo: eapo compare takes two evaluations or more, not {files[0]} alone\n"
+    message = capsys.readouterr().err
+    assert message == f"eapo: eapo compare takes two evaluations or more, not {files[0]} alone\n"
     (tmp_path / "empty").mkdir()
     assert main(["compare", str(tmp_path / "empty"), str(files[0])]) == 2
     assert "holds no run" in capsys.readouterr().err
@@ -117,7 +117,7 @@ def test_the_picture_stands_where_the_command_says(
     assert main(["compare", *files, "--plot", str(tmp_path / "bars.exe")]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "names no kind of picture" in shown.err
+    assert "is no image format" in shown.err
 
 
 def test_the_table_of_differences_by_hand() -> None:
@@ -131,14 +131,14 @@ def test_the_table_of_differences_by_hand() -> None:
     half = report(**dict.fromkeys(names, (True, False)))
     same, other = report(s=(True, False), t=(False, False)), report(u=(True, True))
     new = evaluation("new", x=better, y=same, z=other)
-    sheet = difference_sheet(new, evaluation("old", z=same, y=same, x=half))
-    assert sheet.title == "new - old, points of mean@k"
-    x, y, average = sheet.rows
+    table = difference_table(new, evaluation("old", z=same, y=same, x=half))
+    assert table.title == "new - old, points of mean@k"
+    x, y, average = table.rows
     assert x[:4] == ["x", "8", "+25.0", "+6.2 to +43.8"]
     assert y == ["y", "2", "+0.0", "+0.0 to +0.0", "1.000"]
     assert average[:4] == ["average of the sets", "10", "+12.5", "+3.1 to +21.9"]
     assert all(0.11 < float(row[4]) < 0.14 for row in (x, average))
-    assert len(difference_sheet(new, evaluation("few", x=half)).rows) == 1
+    assert len(difference_table(new, evaluation("few", x=half)).rows) == 1
 
 
 def test_a_run_folder_is_compared_by_its_newest_evaluation(
@@ -156,14 +156,14 @@ def test_a_run_folder_is_compared_by_its_newest_evaluation(
 def test_the_average_is_shown_where_all_have_the_same_sets() -> None:
     x, y = report(p=(True, True)), report(q=(True, False), r=(False, False))
     both, other = evaluation("both", x=x, y=y), evaluation("other", y=y, x=x)
-    sheet = scores_sheet([both, other])
-    assert sheet.header == ["", "x", "y", "Avg."]
-    assert [row[0] for row in sheet.rows] == ["both", "other"]
-    assert sheet.rows[0][1] == "1.000 (0.125 to 0.875), 0.0000"
-    assert sheet.rows[1][3].startswith("0.625 (")
-    assert sheet.rows[1][3].endswith(", 0.0625")
+    table = scores_table([both, other])
+    assert table.header == ["", "x", "y", "Avg."]
+    assert [row[0] for row in table.rows] == ["both", "other"]
+    assert table.rows[0][1] == "1.000 (0.125 to 0.875), 0.0000"
+    assert table.rows[1][3].startswith("0.625 (")
+    assert table.rows[1][3].endswith(", 0.0625")
     assert score_bars([both, other])["other"]["Avg."].value == 0.625
     few = evaluation("few", x=x)
-    assert scores_sheet([both, few]).header == ["", "x", "y"]
-    assert scores_sheet([both, few]).rows[1][1:] == [sheet.rows[0][1], "-"]
+    assert scores_table([both, few]).header == ["", "x", "y"]
+    assert scores_table([both, few]).rows[1][1:] == [table.rows[0][1], "-"]
     assert list(score_bars([both, few])["both"]) == ["x", "y"]

@@ -1,20 +1,19 @@
-"""The command line in real processes: every command, its files, its errors, its exit status."""
+"""The command line: every command, its files, its errors, its exit status."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
 import pytest
-from command import ENVIRONMENT, as_options, eapo, succeed
+from command import as_options, eapo, succeed
+from programs import run_program
 
 from eapo_agents.cli import main
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +26,26 @@ def run(tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> R
     return Run.open(root / "tiny-1")
 
 
-def test_help_does_not_wait_for_torch() -> None:
-    script = """
-import sys
-from eapo_agents.cli import main
-try:
-    main(["--help"])
-finally:
-    heavy = {"torch", "transformers", "numpy", "gymnasium", "rich", "openai"} & set(sys.modules)
-    assert not heavy, heavy
-"""
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for command in ("train", "evaluate", "play", "report", "demo", "pretrain", "settings"):
+        assert f"\n    {command} " in shown
+
+
+def test_commands_without_a_model_load_no_torch(run: Run, tmp_path: Path) -> None:
+    """Two runs are reported on and compared; `--help` does not even load numpy."""
+    copies = [shutil.copytree(run.folder, tmp_path / name) for name in ("a", "b")]
+    done = run_program("light_commands.py", *copies)
     assert (done.returncode, done.stderr) == (0, "")
-    for command_name in ("train", "evaluate", "play", "report", "demo", "pretrain"):
-        assert f"\n    {command_name} " in done.stdout
+    assert done.stdout.splitlines() == [
+        "--help",
+        "settings numpy",
+        "report numpy rich",
+        "compare numpy rich",
+    ]
 
 
 def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:
@@ -109,44 +113,77 @@ def test_pretraining_makes_a_model(tmp_path: Path) -> None:
         "copying_steps=1",
         "arithmetic_steps=1",
         "format_steps=1",
-        "careless_steps=1",
+        "noisy_steps=1",
         "batch_size=2",
-        "student.slip=0.5",
+        "demonstrator.step_error_rate=0.5",
     ]
     output = succeed("pretrain", tmp_path / "model", *as_options(settings))
     assert f"model: {tmp_path / 'model'}" in output
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
-def test_an_error_is_one_line_and_status_2() -> None:
-    done = eapo("train", "--set", "sede=1")
+@pytest.mark.parametrize("module", ["torch", "rich", "pydantic"])
+def test_without_the_train_extra_the_error_says_how_to_install_it(module: str) -> None:
+    done = run_program("without_module.py", module, "train")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "eapo: unknown setting 'sede': did you mean 'seed'? `eapo settings` lists all\n"
-    )
+    assert done.stderr.startswith(f"eapo: No module named '{module}")
+    assert done.stderr.endswith("'; install it with: pip install 'eapo[train]'\n")
 
 
-def test_without_the_train_extra_the_error_says_how_to_install_it() -> None:
-    command = [sys.executable, "-S", "-m", "eapo_agents.cli", "train"]  # sees no installed package
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 2
-    assert done.stderr.startswith("eapo: No module named ")
-    assert done.stderr.endswith("install it with: pip install 'eapo[train]'\n")
+def test_without_a_command_the_usage_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "usage: eapo" in capsys.readouterr().err
 
 
-def test_without_a_command_the_usage_is_shown() -> None:
-    done = eapo()
-    assert done.returncode == 2
-    assert "usage: eapo" in done.stderr
+PLUGIN = """
+import numpy as np
+
+from eapo_agents.learning import CustomAlgorithm
+from eapo_env.validation import UserError
+
+def shapes():
+    def advantages(rewards):
+        return np.ones(2) + np.ones(3)
+    return CustomAlgorithm(name="shapes", advantages=advantages, loss=None)
+
+def refused():
+    raise UserError("no algorithm today")
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "status", "message"),
+    [
+        ("shapes", 1, "ValueError: operands could not be broadcast together"),
+        ("refused", 2, "eapo: no algorithm today\n"),
+    ],
+)
+def test_a_bug_keeps_its_traceback_and_an_error_of_the_user_has_none(
+    factory: str, status: int, message: str, tiny_settings: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
+    custom = ["algorithm.kind=python", f"algorithm.factory=plugin:{factory}"]
+    options = as_options([*tiny_settings, *custom])
+    done = eapo("train", *options, "--runs", tmp_path / "runs", cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert ("Traceback" in done.stderr) == ('plugin.py", line' in done.stderr) == (status == 1)
+    if status == 1:
+        assert "This was training step 1" in done.stderr
+    else:
+        assert done.stderr == message
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["train", "--set", "sede=1"], "unknown setting 'sede': did you mean 'seed'?"),
         (["train", "embeded"], "unknown preset 'embeded': did you mean 'embedded'?"),
         (["train", "--resume", "HERE"], "HERE holds no run: there is no config.json in it"),
         (["train", "--resume", "RUN", "--set", "seed=1"], "--resume takes the run's own settings"),
-        (["train", "--set", "seed"], "a setting reads section.key=value, not 'seed'"),
+        (["train", "--set", "seed"], "a setting must be section.key=value, not 'seed'"),
         (["train", "--set", "model.path=HERE", "--runs", "HERE"], "no model can be loaded"),
         (["train", "--runs", "RUN/config.json"], "cannot make a run folder in RUN/config.json"),
         (["evaluate", "HERE"], "no model can be loaded from 'HERE'"),
@@ -159,7 +196,10 @@ def test_without_a_command_the_usage_is_shown() -> None:
         (["play", "--turns", "0"], "turn_budget must be at least 1, not 0"),
         (["play", "--model", "HERE"], "no model can be loaded from 'HERE'"),
         (["workflow", "embedded", "recorded", "--recording", "HERE/no"], "no recording HERE/no"),
-        (["pretrain", "HERE", "--set", "student.slip=2"], "slip must be in [0, 1], not 2"),
+        (
+            ["pretrain", "HERE", "--set", "demonstrator.step_error_rate=2"],
+            "step_error_rate must be in [0, 1], not 2",
+        ),
     ],
 )
 def test_errors_say_what_is_wrong(
@@ -202,11 +242,13 @@ def test_a_run_that_somebody_wants_to_go_on_with_is_never_removed(run: Run, tmp_
     assert Run.open(fresh.folder).config == config
 
 
-def test_a_damaged_checkpoint_is_one_line(run: Run, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
     path = copy.checkpoints[-1] / "learner.pt"
     path.write_bytes(path.read_bytes()[:100])
-    done = eapo("train", "--resume", copy.folder)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"eapo: the checkpoint {path.parent} is damaged")
-    assert done.stderr.count("\n") == 1
+    assert main(["train", "--resume", str(copy.folder)]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"eapo: the checkpoint {path.parent} is damaged")
+    assert errors.count("\n") == 1

@@ -9,7 +9,9 @@ import pytest
 from command import as_options, succeed
 
 from eapo_agents.cli import main
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
+
+pytestmark = pytest.mark.slow
 
 
 def test_distillation_leaves_a_run_that_evaluates_and_resumes(

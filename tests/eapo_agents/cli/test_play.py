@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import ENVIRONMENT, started, succeed
+from command import ENVIRONMENT, eapo, started, succeed
 
 from eapo_agents.training.config import TrainConfig
+
+pytestmark = pytest.mark.slow
 
 DUMB = ENVIRONMENT | {"TERM": "dumb"}
 
@@ -77,10 +79,12 @@ def test_a_person_consults_and_answers_at_a_terminal() -> None:
 def test_a_person_behind_a_pipe(tiny_config: TrainConfig) -> None:
     words = "Easy.\n\\boxed{3}\n\n\\boxed{4}\n\n"
     problems = ("--problems", tiny_config.problems.source)
-    told = succeed("play", *problems, "--episodes", "3", input=words, env=DUMB)
-    assert "answered: correct, reward 1" in told
-    assert "answered: not correct; the answer is 3, reward 0" in told
-    assert told.count("Problem: p") == 3, "the input ends in the third episode"
+    done = eapo("play", *problems, "--episodes", "3", input=words, env=DUMB)
+    shown = done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "answered: correct, reward 1" in shown
+    assert "answered: not correct; the answer is 3, reward 0" in shown
+    assert shown.count("Problem: p") == 3, "the input ends in the third episode"
 
 
 @pytest.mark.parametrize("turns", ["1", "2"])
@@ -88,7 +92,7 @@ def test_a_model_plays_with_the_wording_it_was_trained_on(
     tiny_model: Path, tiny_config: TrainConfig, turns: str
 ) -> None:
     options = ("--problems", tiny_config.problems.source, "--turns", turns, "--seed", "1")
-    told = succeed("play", "--model", tiny_model, *options, env=DUMB)
-    assert ("ask 3, turns 2" in told) == (turns == "2")
-    assert "Solve the problem" not in told
-    assert re.search(r"(answered|turn_budget): (not )?correct", told)
+    shown = succeed("play", "--model", tiny_model, *options)
+    assert ("ask 3, turns 2" in shown) == (turns == "2")
+    assert "Solve the problem" not in shown
+    assert re.search(r"(answered|turn_budget): (not )?correct", shown)

@@ -12,7 +12,7 @@ from stub_server import StubServer
 
 from eapo_agents.cli import main
 from eapo_agents.methods.solutions import read_solutions
-from eapo_agents.training.run import read_evaluation
+from eapo_agents.training.run_folder import read_evaluation
 
 
 def test_the_commands_on_a_model_and_served_experts(
@@ -25,8 +25,8 @@ def test_the_commands_on_a_model_and_served_experts(
     model, recording, out = str(tiny_model), tmp_path / "recording.jsonl", tmp_path / "out"
     with StubServer() as server:
         endpoint = {"base_url": server.url, "models": ["solve:3", "solve:4"]}
-        pool = f"experts.endpoints={json.dumps([endpoint])}"
-        options = as_options([*settings_without_model, pool])
+        pool = ["experts.kind=openai", f"experts.endpoints={json.dumps([endpoint])}"]
+        options = as_options([*settings_without_model, *pool])
         options += ["--pool", "solve:3 + solve:4 x3"]
         record = ["record-experts", str(recording), "--samples", "4", *options]
         assert main(record) == 0
@@ -60,7 +60,9 @@ def test_a_served_model_collaborates_with_itself(
     settings_without_model: list[str], tmp_path: Path
 ) -> None:
     with StubServer() as server:
-        options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
+        options = as_options(
+            [*settings_without_model, "engine=openai", f"engine.base_url={server.url}"]
+        )
         command = ["workflow", "solve:3", "self", "--replies", "3", *options]
         assert main([*command, "--out", str(tmp_path)]) == 0
         calls = server.records("solve:3")
@@ -76,8 +78,12 @@ def test_a_workflow_whose_server_died_goes_on(
 ) -> None:
     """Eight turns, half a second each, one at a time; the server dies in the fifth."""
     with StubServer() as server:
-        api = {"base_url": server.url, "max_live_calls": 1, "max_retries": 0}
-        settings = [*settings_without_model, f"model.api={json.dumps(api)}"]
+        engine = [
+            f"engine.base_url={server.url}",
+            "engine.max_live_calls=1",
+            "engine.max_retries=0",
+        ]
+        settings = [*settings_without_model, "engine=openai", *engine]
         options = [*as_options(settings), "--out", str(tmp_path)]
         command = ["workflow", "delay:0.5", "meaningless", *options]
         with ThreadPoolExecutor() as pool:
@@ -116,6 +122,6 @@ def test_bad_input_is_told_in_a_line(
     options = as_options(settings_without_model)
     assert main(["workflow", str(tiny_model), *arguments, *options]) == 2
     error = capsys.readouterr().err
-    told = error.splitlines()[-1]
-    assert told.startswith("eapo: ")
-    assert message in told
+    last = error.splitlines()[-1]
+    assert last.startswith("eapo: ")
+    assert message in last

@@ -1,10 +1,8 @@
-"""Workflows that go on: what is finished is not played again, another setting is refused."""
+"""Workflows that resume: finished conditions are not played again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,19 +11,19 @@ import pytest
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.cli.evaluate import evaluated, problem_sets
+from eapo_agents.cli.evaluate import problem_sets
 from eapo_agents.cli.workflows import _evaluations, _method
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.methods.workflows import Workflow
 from eapo_agents.policies.chat_model import PolicyChat
-from eapo_agents.policies.policy import ScriptedPolicy
+from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig
 
 
 def test_a_condition_that_is_finished_is_not_played_again(
     tokenizer: PreTrainedTokenizerFast, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
-    """The model dies in the second condition; the same evaluations go on from there."""
+    """The model dies in the second condition; the same evaluations resume there."""
     prompts: list[str] = []
 
     def script(prompt: str, rng: np.random.Generator) -> str:
@@ -40,41 +38,19 @@ def test_a_condition_that_is_finished_is_not_played_again(
         _method(tiny_config, Workflow(), model, condition, sets)
         for condition in ("alone", "meaningless")
     ]
-    dies_at = 8 + 3
+    console, dies_at = Console(file=StringIO()), 8 + 3
     with pytest.raises(KeyError, match="the policy dies"):
-        asyncio.run(_evaluations(tiny_config, methods, sets, tmp_path))
+        asyncio.run(_evaluations(console, tiny_config, methods, sets, tmp_path))
     assert (tmp_path / "alone.json").exists()
     dies_at = 0
     prompts.clear()
-    asyncio.run(_evaluations(tiny_config, methods, sets, tmp_path))
+    asyncio.run(_evaluations(console, tiny_config, methods, sets, tmp_path))
     assert 0 < len(prompts) <= 8, "nothing but the second condition"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"alone.json", "meaningless.json"}
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        lambda c: replace(c, vllm=replace(c.vllm, max_batch=3)),
-        lambda c: replace(c, policy_server=replace(c.policy_server, base_url="http://other:1")),
-    ],
-)
-def test_an_evaluation_does_not_go_on_with_another_sampler(
-    tokenizer: PreTrainedTokenizerFast,
-    tiny_config: TrainConfig,
-    changed: Callable[[TrainConfig], TrainConfig],
-    tmp_path: Path,
-) -> None:
-    sets = problem_sets(tiny_config, [])
-    model = PolicyChat(ScriptedPolicy(tokenizer, lambda *_: "\\boxed{3}"))
-    method = _method(tiny_config, Workflow(), model, "alone", sets)
-    file, console = tmp_path / "alone.json", Console(file=StringIO())
-    asyncio.run(evaluated(console, tiny_config, method, sets, file))
-    with pytest.raises(ValueError, match="results of another model, settings or problems"):
-        asyncio.run(evaluated(console, changed(tiny_config), method, sets, file))
-
-
-def test_an_evaluation_does_not_go_on_with_another_recording(
+def test_an_evaluation_does_not_resume_with_another_recording(
     tokenizer: PreTrainedTokenizerFast, tiny_config: TrainConfig
 ) -> None:
     """The same experts and samples, and one other text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -72,10 +73,10 @@ def test_one_seed_leaves_the_problems_and_one_problem_the_seeds() -> None:
 
 
 def test_the_interval_covers_other_seeds_and_other_problems() -> None:
-    luck, covered, trials = np.random.default_rng(7), 0, 300
+    rng, covered, trials = np.random.default_rng(7), 0, 300
     for _ in range(trials):
-        seeds, problems = luck.normal(0, 0.1, (3, 1)), luck.normal(0, 0.3, (1, 20))
-        values = 0.5 + seeds + problems + luck.normal(0, 0.1, (3, 20))
+        seeds, problems = rng.normal(0, 0.1, (3, 1)), rng.normal(0, 0.3, (1, 20))
+        values = 0.5 + seeds + problems + rng.normal(0, 0.1, (3, 20))
         low, high = seeds_interval(values)
         covered += low <= 0.5 <= high
     # Binomial(300, 0.95): mean 285, standard deviation 3.8.
@@ -116,10 +117,10 @@ def test_the_order_of_seeds_and_problems_does_not_matter(values: np.ndarray, shi
 
 
 def test_a_p_value_of_seeds_is_rarely_small_when_nothing_differs() -> None:
-    luck = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
 
     def trained() -> np.ndarray:
-        return luck.normal(0, 0.2, (4, 1)) + luck.normal(0, 0.1, (4, 10))
+        return rng.normal(0, 0.2, (4, 1)) + rng.normal(0, 0.1, (4, 10))
 
     small = sum(seeds_difference(trained(), trained()).p_value < 0.05 for _ in range(300))
     assert small <= 15 + 4 * 3.8
@@ -146,9 +147,12 @@ def test_one_set_is_the_paired_difference() -> None:
         (lambda: seeds_interval([[0.5, 1.0]], level=1.5), r"level must be in \(0, 1\), not 1.5"),
         (lambda: seeds_difference([[1, 2]], [[1, 2, 3]]), "2 problems against 3"),
         (lambda: sets_difference([], rng()), "no set of problems"),
-        (lambda: sets_difference([([1.0], [1.0, 2.0])], rng()), r"\(1,\) and \(2,\) are no pairs"),
+        (
+            lambda: sets_difference([([1.0], [1.0, 2.0])], rng()),
+            r"\(1,\) and \(2,\) cannot be paired",
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_an_error(call: object, message: str) -> None:
+def test_what_cannot_be_compared_is_an_error(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Evaluation: numbers by hand with scripted policies, alone unless told otherwise."""
+"""Evaluation: numbers by hand with scripted policies, alone by default."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.evaluation.evaluator import ProblemResult, Report, evaluate, report_on_results
-from eapo_agents.policies.policy import ScriptedPolicy
 from eapo_agents.rollouts.rollout import Rollout, TokenLimits
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts
@@ -71,7 +71,7 @@ def test_the_report_by_hand(tokenizer: PreTrainedTokenizerFast, verifier: Verifi
     assert all(isinstance(number, int | float) for number in metrics.values())
 
 
-def test_the_policy_is_alone_unless_told_otherwise(
+def test_the_policy_is_alone_by_default(
     tokenizer: PreTrainedTokenizerFast, verifier: Verifier
 ) -> None:
     def script(prompt: str, rng: np.random.Generator) -> str:
@@ -98,7 +98,7 @@ def test_the_samples_are_independent_and_a_function_of_the_seed(
     )
     assert first == again
     assert first.correct_PK != other.correct_PK
-    assert len(set(first.correct_PK)) == 4, "each problem has luck of its own"
+    assert len(set(first.correct_PK)) == 4, "each problem has its own seeds"
     assert abs(first.mean_at_k - 1 / 4) < 4 * (3 / 16 / 400) ** 0.5
 
 
@@ -150,21 +150,21 @@ def test_an_interval_holds_95_of_100_resamples() -> None:
     assert found.intervals["response_tokens"] == (2.0, 2.0)
 
 
-def test_what_is_done_is_not_played_again_and_what_is_new_is_told(
+def test_what_is_done_is_not_played_again_and_new_results_are_passed_on(
     tokenizer: PreTrainedTokenizerFast, verifier: Verifier
 ) -> None:
     done = [result("p1", True, True, True), result("p3", False, True, False)]
-    told: list[ProblemResult] = []
+    new: list[ProblemResult] = []
 
     def script(prompt: str, rng: np.random.Generator) -> str:
         assert re.findall(r"problem (\d)", prompt)[0] in "02"
         return "\\boxed{0}"
 
-    options = {"samples_per_problem": 3, "done": done, "on_result": told.append}
+    options = {"samples_per_problem": 3, "done": done, "on_result": new.append}
     found = report(tokenizer, verifier, script, **options)
     assert found.correct_PK == ((True,) * 3, (True,) * 3, (False,) * 3, (False, True, False))
-    assert sorted(one.problem_id for one in told) == ["p0", "p2"]
-    assert {one.correct for one in told} == {(True,) * 3, (False,) * 3}
+    assert sorted(one.problem_id for one in new) == ["p0", "p2"]
+    assert {one.correct for one in new} == {(True,) * 3, (False,) * 3}
 
 
 def test_nothing_to_evaluate_is_an_error(

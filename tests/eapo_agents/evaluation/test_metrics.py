@@ -66,7 +66,7 @@ def test_pass_at_k_refuses_more_than_there_are(k: int) -> None:
 
 
 def test_majority_by_hand() -> None:
-    answers = [
+    answers: list[list[str | None]] = [
         ["7", "3", "3", None],  # 3 wins and is right
         ["1", "2", None, None],  # a tie of right and wrong
         [None, None, None, None],  # nobody answered
@@ -141,9 +141,9 @@ def test_no_difference_has_a_p_value_of_one() -> None:
 
 
 def test_p_values_are_not_too_often_small_when_nothing_differs() -> None:
-    luck = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     p_values = [
-        paired_difference(luck.random(12), luck.random(12), luck, num_resamples=200).p_value
+        paired_difference(rng.random(12), rng.random(12), rng, num_resamples=200).p_value
         for _ in range(200)
     ]
     # Binomial(200, 0.1): mean 20, standard deviation 4.2.

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from eapo_agents.evaluation.metrics import Interval, PairedDifference
 from eapo_agents.evaluation.tables import (
-    Sheet,
+    Table,
     difference_cells,
     escaped,
     fenced,
@@ -63,25 +63,28 @@ def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> Non
     assert visible(text) == shown
 
 
-def test_a_sheet_is_the_same_table_in_both_forms() -> None:
-    sheet = Sheet(title="T", header=["", "a|b"], rows=[["x[red]", "<b>1</b>"], ["y", "2"]])
-    console = Console(file=io.StringIO(), width=80)
-    console.print(sheet.rich())
-    printed = console.file.getvalue()
+def shown_by_rich(table: Table) -> str:
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(table.rich())
+    return shown.getvalue()
+
+
+def test_a_table_is_the_same_in_both_forms() -> None:
+    table = Table(title="T", header=["", "a|b"], rows=[["x[red]", "<b>1</b>"], ["y", "2"]])
+    printed = shown_by_rich(table)
     assert all(text in printed for text in ("a|b", "x[red]", "<b>1</b>"))
-    html = MARKDOWN.render(sheet.markdown())
+    html = MARKDOWN.render(table.markdown())
     assert html.count("<tr>") == 3
     assert re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", html) == [
         "", "a|b", "x[red]", "&lt;b&gt;1&lt;/b&gt;", "y", "2",
     ]  # fmt: skip
 
 
-def test_nothing_in_a_sheet_commands_the_terminal() -> None:
+def test_nothing_in_a_table_commands_the_terminal() -> None:
     foreign = "\x1b[2J[red]"
-    console = Console(file=io.StringIO(), width=80)
-    console.print(Sheet(title=foreign, header=[foreign], rows=[[foreign]]).rich())
-    assert console.file.getvalue().count(r"\x1b[2J[red]") == 3
-    assert "\x1b" not in console.file.getvalue()
+    printed = shown_by_rich(Table(title=foreign, header=[foreign], rows=[[foreign]]))
+    assert printed.count(r"\x1b[2J[red]") == 3
+    assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize(

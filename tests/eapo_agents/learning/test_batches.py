@@ -28,13 +28,13 @@ EPISODE = begin(PROBLEM, Rules(), seed=0)
 
 
 def trajectory(length: int, *, seed: int, reward: float = 0.0) -> Trajectory:
-    luck = np.random.default_rng(seed)
-    mask = luck.random(length) < 0.5
+    rng = np.random.default_rng(seed)
+    mask = rng.random(length) < 0.5
     mask[0] = False
     return Trajectory(
-        token_ids=luck.integers(1, 100, length),
+        token_ids=rng.integers(1, 100, length).astype(np.int32),
         mask=mask,
-        logprobs=-luck.random(length) * mask,
+        logprobs=(-rng.random(length) * mask).astype(np.float32),
         reward=reward,
         status="correct",
         correct=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -17,14 +18,22 @@ import numpy as np
 import pytest
 import shared_updates
 import torch
-from command import ENVIRONMENT, succeed
+from command import succeed
 from hypothesis import given, strategies as st
+from programs import ENVIRONMENT, ROOT
+from safetensors.torch import load_file
+from user_parts import Brief, Librarian, custom_trainer
 
 from eapo_agents.learning.distributed import SINGLE_PROCESS, balanced_shares
+from eapo_agents.methods.distillation import distillation_trainer
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.run_folder import Run
+from eapo_agents.training.trainer import Trainer
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
+
+pytestmark = pytest.mark.slow
 
 PROBLEM = Problem(id="p", statement="p", answer="2")
 FLOAT64 = ["learner.precision=float64", "learner.max_grad_norm=0.5"]
@@ -35,7 +44,12 @@ ACCELERATE = (
 LAUNCHERS = {
     "accelerate": ["accelerate.commands.launch", *ACCELERATE.split()],
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    "two_ranks": ["two_ranks"],  # ours: the same without the launcher, and with one import of torch
 }
+
+PROGRAMS = ROOT / "tests" / "programs"
+MACHINE = ("seconds/", "sync_gap", "padding_rate", "memory/")
+"""Metrics that depend on the machine and the number of processes."""
 
 
 def launched(program: Sequence[str], launcher: str) -> subprocess.Popen[str]:
@@ -51,23 +65,23 @@ def launched(program: Sequence[str], launcher: str) -> subprocess.Popen[str]:
 
 
 def groups(num: int, size: int) -> list[Group]:
-    luck = np.random.default_rng(num)
+    rng = np.random.default_rng(num)
     return [
         Group(
             problem=PROBLEM,
-            trajectories=tuple(trajectory(luck, float(member % 2)) for member in range(size)),
+            trajectories=tuple(trajectory(rng, float(member % 2)) for member in range(size)),
         )
         for _ in range(num)
     ]
 
 
-def trajectory(luck: np.random.Generator, reward: float) -> Trajectory:
-    lengths = luck.integers(1, 8, size=4)
+def trajectory(rng: np.random.Generator, reward: float) -> Trajectory:
+    lengths = rng.integers(1, 8, size=4)
     mask = np.repeat([False, True, False, True], lengths)
     return Trajectory(
-        token_ids=luck.integers(5, 99, mask.size),
+        token_ids=rng.integers(5, 99, mask.size).astype(np.int32),
         mask=mask,
-        logprobs=np.where(mask, -luck.exponential(2.5, mask.size), 0.0),
+        logprobs=np.where(mask, -rng.exponential(2.5, mask.size), 0.0),
         reward=reward,
         status="correct" if reward else "wrong",
         correct=bool(reward),
@@ -100,7 +114,7 @@ def test_two_processes_make_the_updates_of_one(
     given, result = tmp_path / "cases", tmp_path / "result"
     given.write_bytes(pickle.dumps(list(cases.values())))
     program = [shared_updates.__file__, str(given), str(result)]
-    with launched(program, "torchrun") as process:
+    with launched(program, "two_ranks") as process:
         assert process.wait(280) == 0
     for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
         ours = shared_updates.updates(*cases[name], SINGLE_PROCESS)
@@ -135,6 +149,13 @@ def settings_of(config: TrainConfig, folder: Path) -> Path:
     return folder
 
 
+def assert_same_metrics(alone: Path, together: Path) -> None:
+    for ours, theirs in zip(metrics(alone), metrics(together), strict=True):
+        for name in ours.keys() | theirs.keys():
+            if not name.startswith(MACHINE):
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-6, abs=1e-9), name
+
+
 def test_a_run_in_two_processes_is_that_of_one(tiny_config: TrainConfig, tmp_path: Path) -> None:
     config = with_settings(tiny_config, FLOAT64)
     together = settings_of(config, tmp_path / "together")
@@ -143,12 +164,77 @@ def test_a_run_in_two_processes_is_that_of_one(tiny_config: TrainConfig, tmp_pat
         assert process.wait(280) == 0
     alone = settings_of(config, tmp_path / "alone")
     succeed("train", "--resume", alone)
-    apart = ("seconds/", "sync_gap", "padding_rate", "memory/")
-    for ours, theirs in zip(metrics(alone), metrics(together), strict=True):
-        assert theirs["sync_gap"] < 1e-6
-        for name in ours.keys() | theirs.keys():
-            if not name.startswith(apart):
-                assert theirs[name] == pytest.approx(ours[name], rel=1e-6, abs=1e-9), name
+    assert_same_metrics(alone, together)
+    assert all(row["sync_gap"] < 1e-6 for row in metrics(together))
+
+
+def test_custom_parts_are_the_same_in_two_processes(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config, [*FLOAT64, "transcripts_every=1"])
+    settings = settings_of(config, tmp_path / "settings") / "config.json"
+    program = [str(PROGRAMS / "train_with_custom_parts.py"), str(settings), str(tmp_path / "both")]
+    with launched(program, "two_ranks") as process:
+        assert process.wait(280) == 0
+    alone, dapo = (Run.create(config, tmp_path / name) for name in ("one", "dapo"))
+    assert custom_trainer(config, SINGLE_PROCESS).train(alone)
+    assert Trainer.from_config(config, reward=Brief(), experts=Librarian()).train(dapo)
+    together = Run.open(tmp_path / "both" / "tiny-1")
+    assert_same_metrics(alone.folder, together.folder)
+    assert alone.metrics[0]["reward"] == dapo.metrics[0]["reward"], "before the first update"
+    assert alone.metrics[0]["loss"] != pytest.approx(dapo.metrics[0]["loss"])
+    assert 0 < together.metrics[0]["reward"] < 1 / 4, "the custom reward's"
+    assert "librarian" in (together.folder / "transcripts" / "step-000001.jsonl").read_text()
+
+
+def test_two_processes_distil_and_resume_as_one_distils(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """All parameters, and adapters."""
+    imitation = ["distillation.batch_size=16", "distillation.learning_rate=0.01", "steps=4"]
+    imitation += ["evaluation.every=1"]
+    configs = [
+        with_settings(tiny_config, [*FLOAT64, *imitation, f"distillation.lora_rank={rank}"])
+        for rank in (0, 4)
+    ]
+    settings = [
+        str(settings_of(config, tmp_path / f"settings-{n}") / "config.json")
+        for n, config in enumerate(configs)
+    ]
+    program = [str(PROGRAMS / "distil_together.py"), *settings, str(tmp_path / "both")]
+    with launched(program, "two_ranks") as process:
+        assert process.wait(280) == 0
+    for number, config in enumerate(configs, start=1):
+        alone = Run.create(config, tmp_path / "one")
+        assert distillation_trainer(config, experts=Librarian()).train(alone)
+        together = Run.open(tmp_path / "both" / f"tiny-{number}")
+        assert_same_metrics(alone.folder, together.folder)
+        assert all(row["sync_gap"] < 1e-6 for row in together.metrics)
+        assert together.metrics[-1]["loss"] < together.metrics[0]["loss"]
+        one, other = (run.checkpoints[-1] / "model.safetensors" for run in (alone, together))
+        ours, theirs = load_file(one), load_file(other)
+        assert ours.keys() == theirs.keys()
+        for name, weight in ours.items():
+            torch.testing.assert_close(theirs[name], weight, rtol=0, atol=1e-6)
+
+
+def test_what_each_process_would_train_by_itself_is_refused(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """In a launcher's script without `lead`, without `processes`, and with a lambda to send."""
+    config = settings_of(tiny_config, tmp_path / "settings") / "config.json"
+    folder = tmp_path / "refused"
+    folder.mkdir()
+    program = [str(PROGRAMS / "refused_under_a_launcher.py"), str(config), str(folder)]
+    with launched(program, "torchrun") as process:
+        assert process.wait(280) != 0
+    first, second = ((folder / str(rank)).read_text().splitlines() for rank in range(2))
+    by_itself = r"a launcher started 2 processes, .* call eapo_agents.training.lead\(main\)"
+    assert all(re.match(by_itself, line) for line in [*first[:3], second[0]])
+    assert first[3] == second[1]
+    assert re.match(r"the algorithm 'mine' cannot be sent to the other processes .*", first[3])
+    assert "at the top level of a module, not as lambdas" in first[3]
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "1"], "no run was started"
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -184,8 +270,8 @@ def test_ctrl_c_in_one_process_stops_all_and_one_process_goes_on(
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 6))
-def test_every_item_is_dealt_once_and_no_hand_is_much_fuller(sizes: list[int], hands: int) -> None:
-    shares = balanced_shares(sizes, hands)
+def test_every_item_is_in_one_share_and_shares_are_balanced(sizes: list[int], num: int) -> None:
+    shares = balanced_shares(sizes, num)
     assert sorted(item for share in shares for item in share) == list(range(len(sizes)))
     sums = [sum(sizes[item] for item in share) for share in shares]
     assert max(sums) - min(sums) <= max(sizes)

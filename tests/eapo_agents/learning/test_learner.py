@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,21 @@ import torch
 from hypothesis import given, settings, strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
-from eapo_agents.learning.algorithms import ALGORITHMS, DAPO, Algorithm
+from eapo_agents.learning.advantages import group_advantages
+from eapo_agents.learning.algorithms import (
+    CISPO,
+    DAPO,
+    GRPO,
+    GSPO,
+    RLOO,
+    Algorithm,
+    CustomAlgorithm,
+    DrGRPO,
+)
 from eapo_agents.learning.learner import Learner
-from eapo_agents.learning.losses import LossInputs, LossOutput
+from eapo_agents.learning.losses import Loss, LossInputs, LossOutput, dapo_loss
 from eapo_agents.learning.settings import LearnerSettings
-from eapo_agents.rollouts.trajectory import Demonstration, Floats, Group, Trajectory
+from eapo_agents.rollouts.trajectory import Demonstration, Group, Logprobs, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
 
@@ -45,14 +55,14 @@ def tiny_model(seed: int = 0) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def trajectory(luck: np.random.Generator, *, reward: float) -> Trajectory:
+def trajectory(rng: np.random.Generator, *, reward: float) -> Trajectory:
     """Two turns with the environment's words between, of drawn lengths."""
-    lengths = luck.integers(1, 8, size=4)
+    lengths = rng.integers(1, 8, size=4)
     mask = np.repeat([False, True, False, True], lengths)
     return Trajectory(
-        token_ids=luck.integers(0, VOCABULARY, mask.size),
+        token_ids=rng.integers(0, VOCABULARY, mask.size).astype(np.int32),
         mask=mask,
-        logprobs=np.where(mask, -luck.exponential(2.5, mask.size), 0.0),
+        logprobs=np.where(mask, -rng.exponential(2.5, mask.size), 0.0),
         reward=reward,
         status="correct" if reward else "wrong",
         correct=bool(reward),
@@ -61,17 +71,17 @@ def trajectory(luck: np.random.Generator, *, reward: float) -> Trajectory:
 
 
 def drawn_groups(seed: int = 0, num: int = 4, size: int = 4) -> list[Group]:
-    luck = np.random.default_rng(seed)
-    rewards = luck.integers(0, 2, (num, size)).astype(float)
+    rng = np.random.default_rng(seed)
+    rewards = rng.integers(0, 2, (num, size)).astype(float)
     rewards[:, 0], rewards[:, 1] = 0.0, 1.0
     return [
-        Group(problem=PROBLEM, trajectories=tuple(trajectory(luck, reward=r) for r in row))
+        Group(problem=PROBLEM, trajectories=tuple(trajectory(rng, reward=r) for r in row))
         for row in rewards
     ]
 
 
 def gradient_of(
-    groups: Sequence[Group], settings: LearnerSettings, algorithm: Algorithm = DAPO
+    groups: Sequence[Group], settings: LearnerSettings, algorithm: Algorithm | None = None
 ) -> torch.Tensor:
     """Return the gradient of an update as one vector: AdamW's step would hide a wrong scale."""
     learner = Learner(tiny_model(), algorithm=algorithm, settings=settings)
@@ -81,7 +91,7 @@ def gradient_of(
 
 def test_logprobs_are_those_of_the_model_run_on_each_sequence_alone() -> None:
     records = [t for group in drawn_groups() for t in group.trajectories]
-    learner = Learner(tiny_model(), settings=replace(FLOAT64, temperature=0.7))
+    learner = Learner(tiny_model(), settings=FLOAT64, temperature=0.7)
     for record, found in zip(records, learner.logprobs(records), strict=True):
         ids = torch.tensor(record.token_ids, dtype=torch.int64)[None]
         with torch.no_grad():
@@ -92,7 +102,11 @@ def test_logprobs_are_those_of_the_model_run_on_each_sequence_alone() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
+@pytest.mark.parametrize(
+    "algorithm",
+    [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO()],
+    ids=lambda algorithm: algorithm.name,
+)
 @pytest.mark.parametrize(
     "cut",
     [
@@ -123,7 +137,7 @@ def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(max_batch_to
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=16, n_layer=2, n_head=2)
     state = GPT2LMHeadModel(config).state_dict()
 
-    def found(change: LearnerSettings) -> tuple[torch.Tensor, list[Floats]]:
+    def found(change: LearnerSettings) -> tuple[torch.Tensor, list[Logprobs]]:
         model = GPT2LMHeadModel(config)
         model.load_state_dict(state)
         learner = Learner(model, settings=change)
@@ -207,10 +221,10 @@ def test_rewarded_sequences_become_likelier_and_others_less_likely() -> None:
 
 
 def test_imitation_lowers_its_loss_to_almost_nothing() -> None:
-    luck = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     demonstrations = [
         Demonstration(token_ids=t.token_ids, mask=t.mask)
-        for t in (trajectory(luck, reward=0.0) for _ in range(4))
+        for t in (trajectory(rng, reward=0.0) for _ in range(4))
     ]
     learner = Learner(tiny_model(), settings=FLOAT64)
     losses = [learner.sft_update(demonstrations)["loss"] for _ in range(60)]
@@ -257,6 +271,24 @@ def test_the_learning_rate_warms_up_and_stays() -> None:
     assert seen == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
 
 
+def test_imitation_takes_a_learning_rate_for_one_step() -> None:
+    """A schedule is the caller's: SGD's step is the rate times the gradient, then the default's."""
+    records = [t for group in drawn_groups() for t in group.trajectories]
+    demonstrations = [Demonstration(token_ids=t.token_ids, mask=t.mask) for t in records]
+    settings = replace(FLOAT64, optimizer="sgd", weight_decay=0.0, warmup_steps=4)
+    learner = Learner(tiny_model(), settings=settings)
+
+    def moved(**how: float) -> tuple[float, float]:
+        before = [weight.clone() for weight in learner.model.parameters()]
+        found = learner.sft_update(demonstrations, **how)
+        gaps = [w - b for w, b in zip(learner.model.parameters(), before, strict=True)]
+        norm = math.sqrt(sum(gap.square().sum().item() for gap in gaps))
+        return found["learning_rate"], norm / found["grad_norm"]
+
+    assert moved(learning_rate=0.3) == pytest.approx((0.3, 0.3))
+    assert moved() == pytest.approx((0.005, 0.005)), "the second step of the warm-up"
+
+
 def test_gradients_are_clipped_to_their_norm() -> None:
     free = gradient_of(drawn_groups(), FLOAT64)
     clipped = gradient_of(drawn_groups(), replace(FLOAT64, max_grad_norm=free.norm().item() / 4))
@@ -264,7 +296,7 @@ def test_gradients_are_clipped_to_their_norm() -> None:
 
 
 def recorder(seen: list[LossInputs]) -> Algorithm:
-    """A user's own algorithm: sequence-level REINFORCE that also records what it is given."""
+    """A custom algorithm: sequence-level REINFORCE that also records what it is given."""
 
     def loss(inputs: LossInputs) -> LossOutput:
         seen.append(replace(inputs, logp_BT=inputs.logp_BT.detach()))
@@ -272,10 +304,10 @@ def recorder(seen: list[LossInputs]) -> Algorithm:
         mine = -(inputs.advantage_B * logp_B).sum() / inputs.num_sequences
         return LossOutput(loss=mine, sums={"mine_rate": inputs.mask_BT.sum()})
 
-    return Algorithm(name="mine", advantages=lambda rewards_G: 2.0 * rewards_G, loss=loss)
+    return CustomAlgorithm(name="mine", advantages=lambda rewards_G: 2.0 * rewards_G, loss=loss)
 
 
-def test_ones_own_algorithm_plugs_in() -> None:
+def test_a_custom_algorithm_plugs_in() -> None:
     seen: list[LossInputs] = []
     learner = Learner(tiny_model(), algorithm=recorder(seen), settings=FLOAT64)
     found = learner.update(drawn_groups())
@@ -317,18 +349,24 @@ def nan_gradient(inputs: LossInputs) -> LossOutput:
 
 @pytest.mark.parametrize("loss", [nan_loss, nan_gradient])
 def test_what_is_not_finite_is_refused_and_changes_nothing(
-    loss: Callable[[LossInputs], LossOutput],
+    loss: Loss,
 ) -> None:
-    learner = Learner(tiny_model(), settings=FLOAT64)
+    broken = False
+
+    def sometimes(inputs: LossInputs) -> LossOutput:
+        return loss(inputs) if broken else dapo_loss(inputs)
+
+    algorithm = CustomAlgorithm(name="sometimes", advantages=group_advantages, loss=sometimes)
+    learner = Learner(tiny_model(), algorithm=algorithm, settings=FLOAT64)
     learner.update(drawn_groups())
     before = {name: weight.clone() for name, weight in learner.model.state_dict().items()}
-    learner.algorithm = replace(DAPO, loss=loss)
+    broken = True
     with pytest.raises(FloatingPointError, match="update 1 is not applied: its loss is"):
         learner.update(drawn_groups())
     for name, weight in learner.model.state_dict().items():
         assert torch.equal(weight, before[name])
     assert learner.step == 1
-    learner.algorithm = DAPO
+    broken = False
     untouched = Learner(tiny_model(), settings=FLOAT64)
     untouched.update(drawn_groups())
     assert learner.update(drawn_groups(seed=1)) == untouched.update(drawn_groups(seed=1))
@@ -371,18 +409,30 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be positive, not 0.0"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm must be positive, not nan"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"mini_batches": 0}, "mini_batches must be at least 1, not 0"),
         ({"max_batch_tokens": 0}, "max_batch_tokens must be at least 1, not 0"),
-        ({"learning_rate": -1.0}, "learning_rate must not be negative, not -1.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be at least 0, not -1.0"),
         ({"layout": "shared", "gradient_checkpointing": True}, "'shared' excludes gradient"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LearnerSettings(**change)  # type: ignore[arg-type]
+
+
+def test_a_temperature_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"temperature must be positive, not 0.0"):
+        Learner(tiny_model(), temperature=0.0)
+
+
+def test_algorithm_and_settings_are_fixed() -> None:
+    """In several processes the others would not hear of a change."""
+    learner = Learner(tiny_model(), settings=FLOAT64)
+    for name in ("algorithm", "settings"):
+        with pytest.raises(AttributeError):
+            setattr(learner, name, None)
 
 
 def test_an_update_without_groups_or_policy_tokens_is_refused() -> None:
@@ -397,8 +447,8 @@ def test_a_sequence_without_policy_tokens_is_carried_along() -> None:
     one = drawn_groups()[0]
     silent = replace(
         one.trajectories[0],
-        mask=np.zeros(one.trajectories[0].num_tokens),
-        logprobs=np.zeros(one.trajectories[0].num_tokens),
+        mask=np.zeros(one.trajectories[0].num_tokens, bool),
+        logprobs=np.zeros(one.trajectories[0].num_tokens, np.float32),
     )
     group = replace(one, trajectories=(silent, *one.trajectories[1:]))
     learner = Learner(tiny_model(), settings=replace(FLOAT64, max_batch_tokens=1))

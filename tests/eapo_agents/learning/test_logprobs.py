@@ -38,12 +38,12 @@ def batch_of(ids_BT: Tensor, mask_BT: Tensor) -> Batch:
 
 
 def drawn(rows: int, columns: int, vocabulary: int, seed: int) -> tuple[Table, Batch]:
-    luck = torch.Generator().manual_seed(seed)
-    ids_BT = torch.randint(vocabulary, (rows, columns), generator=luck)
-    mask_BT = torch.rand(rows, columns, generator=luck) < 0.6
+    rng = torch.Generator().manual_seed(seed)
+    ids_BT = torch.randint(vocabulary, (rows, columns), generator=rng)
+    mask_BT = torch.rand(rows, columns, generator=rng) < 0.6
     mask_BT[:, 0] = False
     shape = (rows, columns - 1, vocabulary)
-    logits_BTV = 3 * torch.randn(shape, generator=luck, dtype=torch.float64)
+    logits_BTV = 3 * torch.randn(shape, generator=rng, dtype=torch.float64)
     return Table(logits_BTV), batch_of(ids_BT, mask_BT)
 
 
@@ -59,7 +59,7 @@ def plain(model: Table, batch: Batch, temperature: float) -> tuple[Tensor, Tenso
 def assert_as_plain(model: Table, batch: Batch, temperature: float) -> None:
     found = []
     for of in (
-        token_logprobs(model, batch, padded, temperature),  # type: ignore[arg-type]
+        token_logprobs(model, batch, padded, temperature),
         plain(model, batch, temperature),
     ):
         logp_BT, entropy = of[0][:, -(batch.ids_BT.shape[1] - 1) :], of[1]
@@ -96,7 +96,7 @@ def test_a_chosen_token_by_hand() -> None:
     model = Table(torch.tensor([[[0.0, 3.0]]]).log1p())
     model.logits_BTV.data = torch.tensor([[[1.0, 3.0]]]).log()
     batch = batch_of(torch.tensor([[0, 1]]), torch.tensor([[False, True]]))
-    logp_BT, entropy = token_logprobs(model, batch, padded, 1.0)  # type: ignore[arg-type]
+    logp_BT, entropy = token_logprobs(model, batch, padded, 1.0)
     logp_BT.sum().backward()
     assert logp_BT[0].tolist() == pytest.approx([0.0, -0.2876821])
     assert float(entropy) == pytest.approx(0.5623351)
@@ -108,7 +108,7 @@ def test_bfloat16_logits_are_read_in_float32_and_their_gradient_has_their_type()
     model, batch = drawn(1, 4, 8, seed=1)
     exact = plain(model, batch, 1.0)[0]
     model.logits_BTV = nn.Parameter(model.logits_BTV.detach().bfloat16())
-    logp_BT, _ = token_logprobs(model, batch, padded, 1.0)  # type: ignore[arg-type]
+    logp_BT, _ = token_logprobs(model, batch, padded, 1.0)
     logp_BT.sum().backward()
     assert logp_BT.dtype == torch.float32
     torch.testing.assert_close(logp_BT[:, 1:].double(), exact, rtol=0.0, atol=0.05)
@@ -130,7 +130,7 @@ def test_nothing_of_the_logits_size_is_made_but_their_gradient() -> None:
 
     model = Whole(logits_RKV)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        token_logprobs(model, batch, padded, 1.0)[0].sum().backward()  # type: ignore[arg-type]
+        token_logprobs(model, batch, padded, 1.0)[0].sum().backward()
     sizes = [
         event.nbytes()
         for event in profiled.profiler.kineto_results.events()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given, settings, strategies as st
 from torch import Tensor
 
-from eapo_agents.learning.algorithms import ALGORITHMS
+from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, Algorithm, DrGRPO
 from eapo_agents.learning.losses import (
     Loss,
     LossInputs,
     LossOutput,
+    Normalisation,
     batch_mean,
     cispo_loss,
     constant_mean,
@@ -31,7 +33,13 @@ from eapo_agents.learning.losses import (
     sft_loss,
 )
 
-NORMALISATIONS = [batch_mean, group_mean, sequence_mean, partial(constant_mean, max_tokens=7.0)]
+ALGORITHMS: list[Algorithm] = [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO()]
+NORMALISATIONS: list[Normalisation] = [
+    batch_mean,
+    group_mean,
+    sequence_mean,
+    partial(constant_mean, max_tokens=7.0),
+]
 LOSSES: list[Loss] = [
     *(algorithm.loss for algorithm in ALGORITHMS),
     *(partial(dapo_loss, normalisation=normalisation) for normalisation in NORMALISATIONS),
@@ -59,12 +67,12 @@ def by_hand() -> LossInputs:
 
 def drawn(seed: int, *, batch: int = 5, tokens: int = 6, noise: float = 0.3) -> LossInputs:
     """Random sequences with gaps in their masks (one without any policy token), in two groups."""
-    luck = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=luck, dtype=torch.float64)
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
-    mask_BT = torch.rand(batch, tokens, generator=luck) < 0.6
+    mask_BT = torch.rand(batch, tokens, generator=rng) < 0.6
     mask_BT[:, 0], mask_BT[0, 1], mask_BT[-1] = False, True, False
     logp_BT = -normal(batch, tokens).abs() * mask_BT
     old_BT = (logp_BT + noise * normal(batch, tokens)) * mask_BT
@@ -88,10 +96,9 @@ def gradient(loss: Loss, inputs: LossInputs) -> Tensor:
 
 
 def rows(inputs: LossInputs, chosen: slice) -> LossInputs:
-    tensors = {f.name: getattr(inputs, f.name) for f in fields(inputs)}
-    return replace(
-        inputs, **{name: t[chosen] for name, t in tensors.items() if isinstance(t, Tensor)}
-    )
+    values = {f.name: getattr(inputs, f.name) for f in fields(inputs)}
+    changes: dict[str, Any] = {k: v[chosen] for k, v in values.items() if isinstance(v, Tensor)}
+    return replace(inputs, **changes)
 
 
 @pytest.mark.parametrize(
@@ -276,5 +283,5 @@ def test_wild_ratios_stay_finite(loss: Loss, gap: float) -> None:
     assert gradient(loss, inputs).isfinite().all()
 
 
-def test_algorithms_have_names_of_their_own() -> None:
+def test_algorithms_have_distinct_names() -> None:
     assert len({algorithm.name for algorithm in ALGORITHMS}) == len(ALGORITHMS) == 6

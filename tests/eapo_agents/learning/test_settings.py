@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Qwen2Conf
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.policies.linear import FastLinear
+from eapo_agents.policies.models import ModelSettings, load_model
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
@@ -31,8 +33,8 @@ def gpt2(attention: str = "sdpa") -> PreTrainedModel:
     torch.manual_seed(0)
     sizes = {"n_positions": 64, "n_embd": 8, "n_layer": 2, "n_head": 2}
     sizes |= {"bos_token_id": 0, "eos_token_id": 0}
-    no_luck = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    config = GPT2Config(vocab_size=VOCABULARY, attn_implementation=attention, **sizes, **no_luck)
+    no_dropout = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    config = GPT2Config(vocab_size=VOCABULARY, attn_implementation=attention, **sizes, **no_dropout)
     return GPT2LMHeadModel(config)
 
 
@@ -54,22 +56,22 @@ def qwen2(attention: str = "sdpa") -> PreTrainedModel:
 
 def drawn_groups(seed: int, num: int = 3, size: int = 3) -> list[Group]:
     """Groups behind a prompt each; two policy turns with the environment's words between."""
-    luck = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     groups = []
     for _ in range(num):
-        prompt = luck.integers(0, VOCABULARY, luck.integers(1, 6))
-        members = tuple(drawn(luck, prompt, reward=float(n % 2)) for n in range(size))
+        prompt = rng.integers(0, VOCABULARY, rng.integers(1, 6))
+        members = tuple(drawn(rng, prompt, reward=float(n % 2)) for n in range(size))
         groups.append(Group(problem=PROBLEM, trajectories=members))
     return groups
 
 
-def drawn(luck: np.random.Generator, prompt: np.ndarray, *, reward: float) -> Trajectory:  # type: ignore[type-arg]
-    mask = np.repeat([False, True, False, True], [len(prompt), *luck.integers(1, 6, size=3)])
-    rest = luck.integers(0, VOCABULARY, mask.size - len(prompt))
+def drawn(rng: np.random.Generator, prompt: np.ndarray, *, reward: float) -> Trajectory:
+    mask = np.repeat([False, True, False, True], [len(prompt), *rng.integers(1, 6, size=3)])
+    rest = rng.integers(0, VOCABULARY, mask.size - len(prompt))
     return Trajectory(
         token_ids=np.concatenate([prompt, rest]),
         mask=mask,
-        logprobs=np.where(mask, -luck.exponential(2.5, mask.size), 0.0),
+        logprobs=np.where(mask, -rng.exponential(2.5, mask.size), 0.0),
         reward=reward,
         status="correct" if reward else "wrong",
         correct=bool(reward),
@@ -127,6 +129,7 @@ def test_packed_sequences_do_not_see_each_other(model: type, attention: str) -> 
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=rounding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_compiled_code_gives_the_same_update(layout: str) -> None:
     groups = drawn_groups(3)
@@ -182,10 +185,12 @@ def test_bfloat16_is_near_float32_in_every_layout(layout: str) -> None:
     assert 0 < (found - exact).norm() < 0.1 * exact.norm()
 
 
-def test_the_learner_multiplies_with_the_fast_layers() -> None:
+def test_loaded_models_have_fast_layers_and_given_ones_are_left_alone(tiny_model: Path) -> None:
+    loaded, _ = load_model(ModelSettings(path=str(tiny_model)))
+    assert isinstance(loaded.lm_head, FastLinear)
     model = qwen2()
     Learner(model, settings=EXACT)
-    assert isinstance(model.lm_head, FastLinear)
+    assert type(model.lm_head) is torch.nn.Linear
 
 
 def test_recomputed_activations_keep_no_cache_of_weights_in_bfloat16() -> None:

@@ -17,7 +17,7 @@ def load(folder: Path) -> PreTrainedModel:
 
 
 def learner_of(model: PreTrainedModel, temperature: float = 1.0) -> Learner:
-    return Learner(model, settings=LearnerSettings(device="cpu", temperature=temperature))
+    return Learner(model, settings=LearnerSettings(device="cpu"), temperature=temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
@@ -38,7 +38,7 @@ def test_other_weights_are_refused(
     model = load(tiny_model)
     model.model.norm.weight.data.mul_(wrong)
     policy = HFPolicy(load(tiny_model), tokenizer)
-    with pytest.raises(RuntimeError, match=r"log-probability -.*, the learner .*tolerance is 0.01"):
+    with pytest.raises(ValueError, match=r"log-probability -.*, the learner .*tolerance is 0.01"):
         asyncio.run(SyncProbe().check(policy, learner_of(model)))
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from eapo_agents.learning.advantages import group_advantages
-from eapo_agents.learning.algorithms import DapoSettings
+from eapo_agents.learning.algorithms import DAPO
 from eapo_agents.learning.losses import LossInputs, importance_weights, mismatch
 from eapo_env.reward import Overlong
 
@@ -75,12 +75,12 @@ def test_advantages(rewards: list[float], expected: list[float]) -> None:
 )
 def test_the_policy_loss(change: dict[str, object], expected: float) -> None:
     """Clip 0.20/0.28, dual clip 10, and means over the counts of the whole step."""
-    loss = DapoSettings(**change).algorithm.loss  # type: ignore[arg-type]
+    loss = DAPO(**change).loss  # type: ignore[arg-type]
     assert loss(inputs()).loss.item() == pytest.approx(expected, rel=1e-7)
 
 
 def test_the_share_of_the_dual_clip() -> None:
-    found = DapoSettings().algorithm.loss(inputs()).sums["dual_clip_rate"].item()
+    found = DAPO().loss(inputs()).sums["dual_clip_rate"].item()
     assert found / 9 == pytest.approx(0.1111111109876543, rel=1e-7)
 
 
@@ -109,7 +109,7 @@ def test_the_overlong_penalty(tokens: int, expected: float) -> None:
 
 def test_group_normalisation_is_dapos_equation_8_and_not_verls() -> None:
     """verl has no such mode: the mean over each group, then over groups, by hand."""
-    plain = DapoSettings(normalisation="group", importance_cap=None).algorithm.loss
-    per_batch = DapoSettings(importance_cap=None).algorithm.loss
+    plain = DAPO(normalisation="group", importance_cap=None).loss
+    per_batch = DAPO(importance_cap=None).loss
     expected = per_batch(inputs()).loss.item() * 20 / (2 * 9)
     assert plain(inputs()).loss.item() == pytest.approx(expected, rel=1e-14)

@@ -6,32 +6,52 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from eapo_agents.methods.benchmarks.run import BenchmarkResult, Kept
+from eapo_agents.files import resume_journal
+from eapo_agents.methods.benchmarks.run import BenchmarkResult
+from eapo_env.json_lines import JsonLines
+from eapo_env.validation import UserError
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 RESULT = BenchmarkResult(name="gpqa", title="GPQA", status="success", samples=3, value=0.5)
 
 
-def test_what_failed_is_not_kept(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "results.json.partial"
-    kept = Kept.open(path, {"model": "m"})
-    kept.add(replace(RESULT, name="hle", error="a row that died"))
-    kept.add(replace(RESULT, name="mmlu", status="error"))
-    kept.add(RESULT)
-    assert Kept.open(path, {"model": "m"}).results == {"gpqa": RESULT}
-    with path.open("a", encoding="utf-8") as file:
+def test_the_list_of_benchmarks_does_not_need_the_harness() -> None:
+    code = (
+        "import sys; from eapo_agents.methods.benchmarks.tasks import BENCHMARKS;"
+        "print(len(BENCHMARKS), sum(name.startswith('inspect_') for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["7", "0"]
+
+
+def test_what_failed_is_run_again() -> None:
+    assert not RESULT.failed
+    assert replace(RESULT, error="a row that died").failed
+    assert replace(RESULT, status="error").failed
+
+
+def test_a_journal_is_of_one_model_and_its_settings(tmp_path: Path) -> None:
+    journal = JsonLines(tmp_path / "new" / "results.json.partial")
+    assert resume_journal(journal, {"model": "m", "limits": (1, 2)}, BenchmarkResult) == []
+    journal.append(asdict(RESULT))
+    with journal.path.open("a", encoding="utf-8") as file:
         file.write('{"name": "cut sho')
-    assert Kept.open(path, {"model": "m"}).results == {"gpqa": RESULT}
-    with pytest.raises(ValueError, match="keeps results of another model or settings"):
-        Kept.open(path, {"model": "another"})
-    path.write_text('{"model": "m"}\n{"name": 7}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="holds no BenchmarkResult"):
-        Kept.open(path, {"model": "m"})
+    again = resume_journal(journal, {"model": "m", "limits": (1, 2)}, BenchmarkResult)
+    assert again == [RESULT]
+    with pytest.raises(UserError, match="holds results of another model, settings or problems"):
+        resume_journal(journal, {"model": "another"}, BenchmarkResult)
+    journal.path.write_text('{"model": "m"}\n{"name": 7}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="line 2 holds no BenchmarkResult"):
+        resume_journal(journal, {"model": "m"}, BenchmarkResult)
 
 
 INTERRUPTED = r"""
@@ -40,10 +60,12 @@ from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.methods.benchmarks.run import Kept
-from eapo_agents.methods.benchmarks.run import BenchmarkSettings, evaluate_model
+from eapo_agents.files import resume_journal
+from eapo_agents.methods.benchmarks.run import BenchmarkResult, BenchmarkSettings, evaluate_model
+from eapo_env.json_lines import JsonLines
 
 folder, asked, interrupts = Path(sys.argv[1]), [], True
+journal = JsonLines(folder / "results.json.partial")
 
 
 def reply(input, tools, tool_choice, config):
@@ -55,19 +77,23 @@ def reply(input, tools, tool_choice, config):
     return output
 
 
+def finished():
+    return resume_journal(journal, {}, BenchmarkResult)
+
+
 def results():
     settings = BenchmarkSettings(tasks=("gpqa", "mmlu", "hotpotqa"), sample=True, limit=1)
     model = get_model("mockllm/model", custom_outputs=reply, memoize=False)
-    kept = Kept.open(folder / "results.json.partial", {})
-    found = evaluate_model(model, settings, folder, grader=model, kept=kept)
+    found = evaluate_model(
+        model, settings, folder, grader=model, finished=finished(), journal=journal
+    )
     return [[one.name, one.status, one.log] for one in found]
 
 
 try:
     results()
 except KeyboardInterrupt:
-    before = list(Kept.open(folder / "results.json.partial", {}).results.values())
-    interrupts, first = False, len(asked)
+    before, interrupts, first = finished(), False, len(asked)
     print(json.dumps([[[r.name, r.log] for r in before], results(), len(asked) - first]))
 """
 

@@ -17,11 +17,15 @@ from command import ENVIRONMENT, eapo
 from stub_server import StubServer
 
 from eapo_agents.cli import main
-from eapo_agents.methods.benchmarks.run import NAMES, BenchmarkSettings
-from eapo_agents.methods.benchmarks.served_model import ServedModel, served
-from eapo_agents.policies.openai import ApiSettings
+from eapo_agents.methods.benchmarks.run import BenchmarkSettings
+from eapo_agents.methods.benchmarks.served_model import ServedModel, serve_model
+from eapo_agents.methods.benchmarks.tasks import BENCHMARKS
+from eapo_agents.policies.models import ModelSettings
+from eapo_agents.policies.openai import OpenAIEngine
 from eapo_agents.policies.policy import NO_TRUNCATION, Sampling, Truncation
 from eapo_env.types import Message
+
+pytestmark = pytest.mark.slow
 
 ROWS = resources.files("eapo_agents.methods.benchmarks") / "rows"
 
@@ -32,9 +36,10 @@ from pathlib import Path
 
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
-from eapo_agents.methods.benchmarks.run import BenchmarkExperts, BenchmarkSettings, ServedModel, evaluate_model
-from eapo_agents.training.settings import ExpertSettings
+from eapo_agents.methods.benchmarks.run import BenchmarkExperts, BenchmarkSettings, evaluate_model
+from eapo_agents.methods.benchmarks.served_model import ServedModel
 from eapo_agents.policies.policy import Truncation
+from eapo_agents.training.settings import ExpertSettings
 from eapo_env.endpoints import Endpoint
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
@@ -185,8 +190,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def test_right_answers_earn_full_marks_and_wrong_ones_none(played: Played) -> None:
-    assert values(played.results["right"]) == dict.fromkeys(NAMES, 1.0)
-    assert values(played.results["wrong"]) == dict.fromkeys(NAMES, 0.0)
+    assert values(played.results["right"]) == dict.fromkeys(BENCHMARKS, 1.0)
+    assert values(played.results["wrong"]) == dict.fromkeys(BENCHMARKS, 0.0)
 
 
 def test_the_papers_column_is_the_f1_of_the_words(played: Played) -> None:
@@ -206,11 +211,13 @@ def test_the_settings_reach_the_harness(played: Played) -> None:
 
 def test_a_model_with_experts_answers_what_their_replies_say(played: Played) -> None:
     """It looks at nothing but the last message, which relays the echoes of the whole question."""
-    assert values(played.results["helped"]) == dict.fromkeys(NAMES, 1.0)
+    assert values(played.results["helped"]) == dict.fromkeys(BENCHMARKS, 1.0)
     question = rows("hotpotqa")[0]["question"]
     assert sum(question in text for text in played.questions) == 3, "two experts and a replica"
     assert [9, 1.0, 1.0, WHOLE] in played.asked
-    assert played.deadline_s == ApiSettings().call_timeout_s, "a replica writes as long as a policy"
+    assert played.deadline_s == OpenAIEngine().call_timeout_s, (
+        "a replica writes as long as a policy"
+    )
 
 
 def test_what_fails_says_so_and_stops_nothing_else(played: Played) -> None:
@@ -243,11 +250,12 @@ def test_transformers_is_told_to_sample() -> None:
 
 def test_a_served_model_samples_and_a_truncation_reaches_it(tiny_model: Path) -> None:
     """The answers are random digits; of the likeliest token alone, always the same."""
-    with served(str(tiny_model)) as address:
+    with serve_model(str(tiny_model)) as address:
 
         def answers(truncation: Truncation) -> set[str]:
             fields = {"top_k": None, "min_p": None} | address.sampling_fields(1.0, truncation)
-            policy = ApiSettings(base_url=address.base_url, extra_body=fields).policy(address.name)
+            engine = OpenAIEngine(base_url=address.base_url, extra_body=fields)
+            policy = engine.build(ModelSettings(path=address.name))
             sampling = Sampling(max_tokens=8, truncation=truncation)
             asked = (Message(role="user", content="p1"),)
             return {asyncio.run(policy.write(asked, sampling, seed)).text for seed in range(8)}
@@ -271,7 +279,7 @@ def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Pat
     report, told = reported(tiny_model, tmp_path, *few)
     assert report["model"] == str(tiny_model)
     assert report["settings"]["truncation"] == {"top_p": 1.0, "top_k": 5, "min_p": 0.0}
-    assert [r["name"] for r in report["results"]] == list(NAMES)
+    assert [r["name"] for r in report["results"]] == list(BENCHMARKS)
     assert all(Path(r["log"]).is_file() for r in report["results"])
     for title in ("HumanEval", "HLE", "GPQA", "MMLU", "EvalPlus", "HotpotQA", "SimpleQA"):
         assert title in told
@@ -305,5 +313,5 @@ def test_bad_input_is_one_line(
 
 
 def test_the_paper_has_seven() -> None:
-    assert BenchmarkSettings().tasks == NAMES
-    assert len(NAMES) == 7
+    assert BenchmarkSettings().tasks == tuple(BENCHMARKS)
+    assert len(BENCHMARKS) == 7

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
@@ -25,7 +26,8 @@ from eapo_agents.methods.decisions import (
 )
 from eapo_agents.policies.characters import char_tokenizer
 from eapo_agents.policies.chat_model import PolicyChat
-from eapo_agents.policies.policy import Sampling, ScriptedPolicy
+from eapo_agents.policies.policy import Sampling
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.annealing import Annealing
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.env import EAPOMathEnv
@@ -96,7 +98,7 @@ def test_the_episodes_are_those_of_the_text_environment(
 
 
 def test_the_student_asks_about_what_it_misses_and_uses_what_it_is_told(verifier: Verifier) -> None:
-    flawed = DemonstratorWriter(student=NoisyDemonstrator(slip=1.0))
+    flawed = DemonstratorWriter(demonstrator=NoisyDemonstrator(step_error_rate=1.0))
     rules = Rules(turn_budget=3)
     env = DecisionVectorEnv(
         2, writer=flawed, problems=synthetic_problems(2), rules=rules, verifier=verifier
@@ -120,6 +122,7 @@ def test_the_student_asks_about_what_it_misses_and_uses_what_it_is_told(verifier
 
 def test_more_experts_than_the_rules_allow_are_not_asked(verifier: Verifier) -> None:
     env = make(verifier, rules=Rules(queries_per_turn=3))
+    assert isinstance(env.single_action_space, Discrete)
     assert env.single_action_space.n == 4
     env.rules = [Rules(queries_per_turn=n) for n in (1, 2, 3)]
     env.reset(seed=0)
@@ -231,7 +234,7 @@ def test_long_episodes_have_no_smaller_share_of_a_fractional_budget(verifier: Ve
 def test_a_score_counts_the_same_episodes_of_every_sub_environment(verifier: Verifier) -> None:
     env = DecisionVectorEnv(
         4,
-        writer=DemonstratorWriter(student=NoisyDemonstrator(slip=1.0)),
+        writer=DemonstratorWriter(demonstrator=NoisyDemonstrator(step_error_rate=1.0)),
         problems=synthetic_problems(8),
         reward=RewardRule(consultation_penalty=0.1),
         verifier=verifier,
@@ -266,5 +269,5 @@ def test_it_is_a_vector_environment_as_gymnasium_wants_it(verifier: Verifier) ->
     assert infos["episode"]["l"].tolist() == [1, 1, 0]
     assert "</consult>" in env.render()[2]
     assert pickle.loads(pickle.dumps(env.writer)) == env.writer
-    assert len(FEATURES) == env.single_observation_space.shape[0]
+    assert env.single_observation_space.shape == (len(FEATURES),)
     env.close()

@@ -12,12 +12,12 @@ from eapo_agents.methods.decisions import (
     answering,
     consulting,
     features,
-    meaningful,
+    legal,
     replies_received,
 )
 from eapo_env.actions import Answer, Consult, Malformed, render_consult
 from eapo_env.episode import Episode, act, begin, receive
-from eapo_env.types import Problem, Reply, Rules, Unavailable
+from eapo_env.types import ExpertReply, Problem, Reply, Rules, Unavailable
 
 TEXTS = st.one_of(
     st.text(max_size=30),
@@ -67,7 +67,7 @@ def test_what_is_observed_lies_between_nought_and_one(episode: Episode) -> None:
 def test_every_decision_becomes_a_turn_that_does_it(
     episode: Episode, decision: int, questions: list[str], answer: str
 ) -> None:
-    count = meaningful(decision, episode)
+    count = legal(decision, episode)
     assert 0 <= count <= min(decision, episode.rules.queries_per_turn)
     text = consulting(questions, count, episode) if count else answering(answer)
     after = act(episode, text, np.random.default_rng(0))
@@ -84,7 +84,7 @@ def test_experts_are_consulted_exactly_where_their_replies_can_be_used(
     episode: Episode, decision: int
 ) -> None:
     usable = episode.turns_left > 1 and not episode.rules.is_alone
-    assert (meaningful(decision, episode) > 0) == usable
+    assert (legal(decision, episode) > 0) == usable
 
 
 def test_the_numbers_of_an_episode_worked_by_hand() -> None:
@@ -92,7 +92,11 @@ def test_the_numbers_of_an_episode_worked_by_hand() -> None:
     episode = begin(problem, Rules(turn_budget=4, acceptance_rate=1.0))
     assert features(episode).tolist() == [0.25, 1.0, 0.0, 0.0, 0.0, 0.0, 0.75]
     episode = act(episode, render_consult(Consult(("a", "b", "c"))), np.random.default_rng(0))
-    replies = [Reply("one", "7"), Unavailable("late"), Reply("two", "It is \\boxed{7}.")]
+    replies: list[ExpertReply] = [
+        Reply("one", "7"),
+        Unavailable("late"),
+        Reply("two", "It is \\boxed{7}."),
+    ]
     episode = receive(episode, replies)
     assert replies_received(episode) == ["7", "It is \\boxed{7}."]
     expected = [1 / 3, 1.0, 1 / 2, 2 / 3, 1 / 2, 1.0, 0.75]

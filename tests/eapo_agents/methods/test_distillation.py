@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +18,18 @@ from hypothesis import given, strategies as st
 from stub_server import StubServer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from eapo_agents.methods.distillation import Distillation, distill, encode_solution
-from eapo_agents.methods.solutions import Collection, Solution, read_solutions, right_solutions
+from eapo_agents.learning.learner import Learner
+from eapo_agents.methods.distillation import distill, distillation_trainer, encode_solution
+from eapo_agents.methods.solutions import (
+    Solution,
+    SolutionCollector,
+    read_solutions,
+    right_solutions,
+)
 from eapo_agents.policies.chat import Chat
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.presets import distilled, embedded
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_agents.training.settings import DistillationSettings, ExpertSettings
 from eapo_agents.training.trainer import Trainer
 from eapo_env.demonstrator import worked_solution
@@ -29,6 +38,7 @@ from eapo_env.openai_experts import read_with_reasoning
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts
 from eapo_env.synthetic import synthetic_problems
+from eapo_env.testing import ScriptedExperts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.verifier import Verifier
 
@@ -50,7 +60,7 @@ def recorded(config: TrainConfig, verifier: Verifier, folder: Path) -> Path:
     """Return a recording of the teachers' solutions of a config's problems."""
     path = folder / "recording.jsonl"
     assert config.distillation
-    collection = Collection(
+    collection = SolutionCollector(
         solvers=RecordingExperts(Teachers(), path),
         verifier=verifier,
         prompts=config.rollout.prompts,
@@ -95,6 +105,11 @@ def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> R
     return run
 
 
+def numbers(run: Run) -> list[dict[str, float]]:
+    """All metrics but those of the machine."""
+    return [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in run.metrics]
+
+
 def test_the_policy_learns_the_right_solutions(finished: Run) -> None:
     assert [row["step"] for row in finished.metrics] == list(range(1, 21))
     assert finished.metrics[-1]["loss"] < 0.5 * finished.metrics[0]["loss"]
@@ -106,15 +121,21 @@ def test_the_policy_learns_the_right_solutions(finished: Run) -> None:
     assert right_solutions(solutions["p0"]) == [RIGHT]  # the same text counts once
 
 
+def restored(config: TrainConfig, run: Run) -> Learner:
+    """Return the learner of a run's newest checkpoint, adapters not merged."""
+    learner = distillation_trainer(config).learner
+    learner.load(run.checkpoints[-1])
+    return learner
+
+
 def test_every_checkpoint_is_a_plain_model(finished: Run, config: TrainConfig) -> None:
     """A LoRA checkpoint holds merged weights: the model computes what model and adapters did."""
-    learned = Distillation.from_config(config)
-    step = learned._restore(Run.open(finished.folder))
-    assert step == 20
+    learned = restored(config, finished)
+    assert learned.step == 20
     ids = torch.tensor([[5, 9, 12, 40, 41]])
     merged = AutoModelForCausalLM.from_pretrained(finished.checkpoints[-1])
     with torch.no_grad():
-        expected = learned.learner.model(ids).logits
+        expected = learned.model(ids).logits
         torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
     assert not any("lora" in name for name in merged.state_dict())
 
@@ -122,24 +143,22 @@ def test_every_checkpoint_is_a_plain_model(finished: Run, config: TrainConfig) -
 def test_weights_for_another_engine_are_those_of_the_checkpoint(
     finished: Run, config: TrainConfig
 ) -> None:
-    learned = Distillation.from_config(config)
-    learned._restore(Run.open(finished.folder))
-    model = learned.learner.model
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    merged = learned.adapters.merged() if learned.adapters else before
+    learned = restored(config, finished)
+    before = {name: weight.clone() for name, weight in learned.model.state_dict().items()}
+    merged = learned.weights()
     saved = AutoModelForCausalLM.from_pretrained(finished.checkpoints[-1]).state_dict()
     assert merged.keys() == saved.keys()
     for name, weight in merged.items():
         torch.testing.assert_close(weight, saved[name], atol=1e-5, rtol=1e-5)
-    for name, weight in model.state_dict().items():
-        torch.testing.assert_close(weight, before[name], atol=1e-6, rtol=1e-6)
+    for name, weight in learned.model.state_dict().items():
+        assert torch.equal(weight, before[name])
 
 
 def test_adapters_leave_the_weights_of_the_model_alone(config: TrainConfig) -> None:
     assert config.distillation
     trained = {
         name
-        for name, weight in Distillation.from_config(config).learner.model.named_parameters()
+        for name, weight in distillation_trainer(config).learner.model.named_parameters()
         if weight.requires_grad
     }
     assert trained
@@ -163,30 +182,101 @@ def test_an_interrupted_distillation_goes_on_as_if_nothing_had_happened(
         distill(run, on_step=die)
     assert len(run.checkpoints) == 1
     assert distill(Run.open(run.folder))
-    assert Run.open(run.folder).metrics == finished.metrics
+    assert numbers(run) == numbers(finished)
     assert run.last_evaluation == finished.last_evaluation
 
 
 def test_without_a_right_solution_there_is_nothing_to_learn(
     config: TrainConfig, tmp_path: Path
 ) -> None:
-    run = Run.create(replace(config, experts=ExpertSettings(kind="silent")), tmp_path)
+    silent = ScriptedExperts(lambda query: None)
     with pytest.raises(ValueError, match="of 96 solutions of 24 problems, 0 are right"):
-        distill(run)
+        distillation_trainer(config, experts=silent).train(Run.create(config, tmp_path))
+    with pytest.raises(ValueError, match="kind=silent"):
+        distillation_trainer(replace(config, experts=ExpertSettings(kind="silent")))
 
 
 def test_each_kind_of_run_has_its_command(config: TrainConfig, tiny_config: TrainConfig) -> None:
     with pytest.raises(ValueError, match="'tiny' has a section distillation"):
         Trainer.from_config(config)
     with pytest.raises(ValueError, match="'tiny' has no section distillation"):
-        Distillation.from_config(tiny_config)
+        distillation_trainer(tiny_config)
+
+
+def test_two_distillations_in_one_folder_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    run = Run.create(config, tmp_path)
+    with run.exclusively(), pytest.raises(ValueError, match="another process is training in"):
+        distill(run)
+    assert not (run.folder / "solutions.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["learner.pt", "state.json"])
+def test_a_damaged_checkpoint_is_an_error_that_says_how_to_resume(
+    finished: Run, tmp_path: Path, name: str
+) -> None:
+    run = Run(shutil.copytree(finished.folder, tmp_path / "copy"))
+    path = run.checkpoints[-1] / name
+    path.write_bytes(path.read_bytes()[:5])
+    with pytest.raises(ValueError, match=r"is damaged .* delete it to resume") as caught:
+        distill(run)
+    assert str(run.checkpoints[-1]) in str(caught.value)
+    shutil.rmtree(run.checkpoints[-1])
+    assert distill(run)
+    assert numbers(run) == numbers(finished)
+
+
+@pytest.mark.parametrize("step", [1, 9])
+def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(
+    config: TrainConfig, finished: Run, tmp_path: Path, step: int
+) -> None:
+    run = Run.create(config, tmp_path)
+
+    def interrupt(done: int, metrics: Mapping[str, float]) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert not distill(run, on_step=interrupt)
+    assert run.checkpoints[-1].name == f"step-{step:06d}"
+    assert distill(run)
+    assert numbers(run) == numbers(finished)
+
+
+def test_ctrl_c_while_experts_are_asked_stops_at_once_and_keeps_their_solutions(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    run = Run.create(config, tmp_path)
+
+    def interrupt(done: int, of: int) -> None:
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(run, on_problem=interrupt)
+    assert len(read_solutions(run.folder / "solutions.jsonl")) >= 5
+    assert not run.metrics
+
+
+def test_parts_given_in_python_replace_those_of_the_config(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    teachers = Teachers()
+    problems = [Problem(id=f"mine-{n}", statement=f"p{n}", answer="7") for n in range(3)]
+    trainer = distillation_trainer(
+        replace(config, steps=1), experts=teachers, problems=problems, held_out=problems[:0]
+    )
+    assert trainer.held_out == []
+    trainer = replace(trainer, held_out=[Problem(id="q", statement="q", answer="7")])
+    run = Run.create(config, tmp_path)
+    assert trainer.train(run)
+    assert {query.statement for query in teachers.asked} == {"p0", "p1", "p2"}
+    assert right_solutions(read_solutions(run.folder / "solutions.jsonl")["mine-0"]) == [WRONG]
 
 
 def test_what_was_collected_is_not_asked_for_again(verifier: Verifier, tmp_path: Path) -> None:
     """Half the problems first, a line cut short by a crash, then all of them."""
     problems = [Problem(id=f"p{n}", statement=f"p{n}", answer="3") for n in range(6)]
     teachers, told = Teachers(), []
-    collection = Collection(
+    collection = SolutionCollector(
         solvers=teachers,
         verifier=verifier,
         prompts=Prompts.terse(),
@@ -212,7 +302,7 @@ def test_what_was_collected_is_not_asked_for_again(verifier: Verifier, tmp_path:
     assert collect(problems) == found
     assert not teachers.asked
     path.write_text('{"problem": 7}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"solutions.jsonl, line 1: not a solution"):
+    with pytest.raises(ValueError, match=r"solutions.jsonl, line 1 holds no Solution"):
         collect(problems)
 
 

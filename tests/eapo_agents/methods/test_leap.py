@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ from eapo_agents.methods.leap import (
     route,
     similarity,
 )
-from eapo_agents.policies.policy import ScriptedPolicy
-from eapo_agents.training.run import read_evaluation
+from eapo_agents.testing import ScriptedPolicy
+from eapo_agents.training.run_folder import read_evaluation
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, StopReason
 from eapo_env.verifier import Verifier
@@ -42,7 +43,7 @@ def leap(
     words: LeapWords = WORDS,
     max_context_tokens: int = 1 << 20,
     max_response_tokens: int = 200,
-    **settings: int,
+    **settings: Any,
 ) -> Leap:
     policy = ScriptedPolicy(tokenizer, script, max_context_tokens=max_context_tokens)
     return Leap(
@@ -50,7 +51,7 @@ def leap(
         verifier=verifier,
         prompts=Prompts.terse(),
         words=words,
-        settings=LeapSettings(**{"block_tokens": 8, "summary_tokens": 12, "peers": 2, **settings}),
+        settings=LeapSettings(**{"block_tokens": 8, "summary_tokens": 12, "peers": 2} | settings),
         max_response_tokens=max_response_tokens,
     )
 
@@ -195,7 +196,7 @@ def test_routing(summaries: list[str], router: Router, peers: int) -> None:
 @pytest.mark.parametrize("name", ["paths", "block_tokens", "summary_tokens", "peers"])
 def test_numbers_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-        LeapSettings(**{name: 0})
+        LeapSettings(**dict[str, Any]({name: 0}))
 
 
 def test_more_peers_than_there_are_are_refused() -> None:
@@ -220,7 +221,7 @@ def test_the_command_on_a_real_model(
         (report,) = read_evaluation(path).reports.values()
         assert (report.num_problems, report.samples_per_problem) == (4, 2)
         assert report.call_rate == 0.0
-    assert "LeaP: 4 problems" in capsys.readouterr().out
+    assert "LeaP: 4 problems" in " ".join(capsys.readouterr().out.split()), "wrapped or not"
     assert main(["leap", model, "--block", "0", *options]) == 2
     assert "block_tokens must be at least 1, not 0" in capsys.readouterr().err
     assert main(["leap", model, "--paths", "2", "--peers", "5", *options]) == 2
@@ -231,7 +232,9 @@ def test_the_command_on_a_served_model(settings_without_model: list[str], tmp_pa
     """Cut off in its first thought, it sums up, hears its peer, and answers rightly."""
     path = tmp_path / "leap.json"
     with StubServer() as server:
-        options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
+        options = as_options(
+            [*settings_without_model, "engine=openai", f"engine.base_url={server.url}"]
+        )
         assert main(["leap", "peer:3", *options, "--json", str(path)]) == 0
         calls = [call["body"]["messages"] for call in server.records("peer:3")]
     (report,) = read_evaluation(path).reports.values()

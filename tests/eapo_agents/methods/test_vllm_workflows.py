@@ -18,9 +18,9 @@ from eapo_agents.cli import main
 from eapo_agents.evaluation.evaluator import Report
 from eapo_agents.methods.solutions import read_solutions
 from eapo_agents.policies.models import model_folder
-from eapo_agents.serving.experts import ExpertServers
+from eapo_agents.serving.expert_servers import ExpertServers
 from eapo_agents.serving.process import free_port
-from eapo_agents.training.run import read_evaluation
+from eapo_agents.training.run_folder import read_evaluation
 
 NAME = "the-embedded-model"
 SETTINGS = [
@@ -30,7 +30,7 @@ SETTINGS = [
     "evaluation.problems.num_problems=6",
     "evaluation.problems.brackets=1",
 ]
-ENGINE = ["model.engine=vllm", "vllm.max_batch=32", f"vllm.cache_bytes={32 << 20}"]
+ENGINE = ["engine=vllm", "engine.max_batch=32", f"engine.cache_bytes={32 << 20}"]
 CONDITIONS = ["alone", "self", "experts", "meaningless"]
 
 
@@ -85,7 +85,7 @@ def test_in_process_they_are_what_they_are_on_transformers(
 def test_behind_a_server_they_are_what_they_are_on_transformers(
     theirs: dict[str, Report], url: str, tmp_path: Path
 ) -> None:
-    served = with_options(f"model.api.base_url={url}")
+    served = with_options("engine=openai", f"engine.base_url={url}")
     ours = workflow(NAME, tmp_path, *served)
     assert {name: report.correct_PK for name, report in ours.items()} == {
         name: theirs[name].correct_PK for name in CONDITIONS

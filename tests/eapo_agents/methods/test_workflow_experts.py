@@ -14,7 +14,7 @@ from stub_server import StubServer
 
 from eapo_agents.cli import main
 from eapo_agents.methods.solutions import read_solutions
-from eapo_agents.training.run import read_evaluation
+from eapo_agents.training.run_folder import read_evaluation
 from eapo_agents.training.settings import ExpertSettings
 from eapo_env.endpoints import Endpoint
 from eapo_env.types import Query, Reply
@@ -45,6 +45,7 @@ def model_of(settings: list[str]) -> str:
     return next(s for s in settings if s.startswith("model.path=")).partition("=")[2]
 
 
+@pytest.mark.slow
 def test_experts_that_do_not_answer_are_no_experts(
     server: Any,
     tiny_settings: list[str],
@@ -87,6 +88,7 @@ def test_a_setting_changes_what_experts_are_sent(
     assert not any({"max_tokens", "temperature"} & set(body) for body in bodies)
 
 
+@pytest.mark.slow
 def test_an_evaluation_waits_for_a_free_call_and_training_does_not(server: Any) -> None:
     """Six calls of 0.3 s, one at a time; the deadline of a consultation is one second."""
     endpoint = Endpoint(base_url=server.url, models=("delay:0.3",), max_live_calls=1)
@@ -95,7 +97,7 @@ def test_an_evaluation_waits_for_a_free_call_and_training_does_not(server: Any) 
     for pool in (settings.without_batch_deadline(), settings.solvers(max_tokens=9, timeout_s=60.0)):
         replies = asyncio.run(pool.ask(queries))
         assert replies == [Reply("delay:0.3", f"echo: question {n}") for n in range(6)]
-    late = asyncio.run(settings.pool().ask(queries))
+    late = asyncio.run(settings.build().ask(queries))
     assert not isinstance(late[-1], Reply)
 
 

@@ -20,7 +20,7 @@ from eapo_agents.methods.workflows import (
     usual_replies,
 )
 from eapo_agents.policies.chat_model import PolicyChat
-from eapo_agents.policies.policy import ScriptedPolicy
+from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import embedded, r1_distill_qwen_7b
 from eapo_env.types import Problem

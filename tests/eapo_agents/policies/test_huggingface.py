@@ -27,7 +27,8 @@ from transformers import (
 from eapo_agents.policies.characters import char_tokenizer
 from eapo_agents.policies.decoding import StopTable, draw
 from eapo_agents.policies.huggingface import HFPolicy
-from eapo_agents.policies.policy import Completion, Sampling, check_policy
+from eapo_agents.policies.policy import Completion, Sampling
+from eapo_agents.testing import check_policy
 
 TOKENIZER = char_tokenizer()
 END = TOKENIZER.eos_token_id
@@ -79,10 +80,12 @@ def same(one: Completion, other: Completion) -> bool:
 
 
 @torch.no_grad()
-def teacher_forced(model: PreTrainedModel, prompt: Sequence[int], done: Completion, t: float):
+def teacher_forced(
+    model: PreTrainedModel, prompt: Sequence[int], done: Completion, t: float
+) -> Sequence[float]:
     ids = torch.tensor([[*prompt, *done.token_ids]])
     logp = torch.log_softmax(model(ids).logits[0, len(prompt) - 1 : -1] / t, dim=-1)
-    return logp[torch.arange(len(done.token_ids)), torch.tensor(done.token_ids)].numpy()
+    return logp[torch.arange(len(done.token_ids)), torch.tensor(done.token_ids)].tolist()
 
 
 @contextmanager
@@ -316,7 +319,7 @@ def test_weights_cannot_change_under_a_completion() -> None:
     async def run() -> None:
         task = asyncio.create_task(policy.complete(*ask(1)))
         await asyncio.sleep(0)
-        with pytest.raises(ValueError, match="1 completions under way"):
+        with pytest.raises(ValueError, match="1 completions in progress"):
             policy.load_weights(tiny_model().state_dict())
         await task
 

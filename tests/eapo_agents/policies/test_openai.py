@@ -13,9 +13,9 @@ from command import as_options
 from stub_server import StubServer
 
 from eapo_agents.cli import main
-from eapo_agents.policies.chat_model import Turn
+from eapo_agents.policies.chat_model import ChatTurn
 from eapo_agents.policies.openai import OpenAIPolicy, read_turn, room_left
-from eapo_agents.policies.policy import Sampling, Truncation
+from eapo_agents.policies.policy import PolicyError, Sampling, Truncation
 from eapo_agents.rollouts.text_rollout import TextRollout
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ScriptedExperts
@@ -42,7 +42,7 @@ def test_a_request_says_what_was_asked_for(server: Any) -> None:
     history = (*HELLO, Message("assistant", "a lone \ud800"), Message("user", "<reply>3</reply>"))
     sampling = Sampling(max_tokens=9, temperature=0.5, stop=("</consult>",))
     turn = asyncio.run(one.write(history, sampling, seed=5))
-    assert turn == Turn(text="\\boxed{3}", num_tokens=5, finish="stop")
+    assert turn == ChatTurn(text="\\boxed{3}", num_tokens=5, finish="stop")
     body = server.records("solve:3")[-1]["body"]
     assert [m["role"] for m in body["messages"]] == ["user", "assistant", "user"]
     assert body["messages"][1]["content"] == "a lone \ufffd"
@@ -59,7 +59,7 @@ def test_a_request_says_what_was_asked_for(server: Any) -> None:
 
 def test_a_model_that_fails_is_an_error_and_no_wrong_answer(server: Any) -> None:
     for model, told in (("status:400", "400"), ("html", "not a chat completion")):
-        with pytest.raises(OSError, match=f"{model} at {server.url}: .*{told}"):
+        with pytest.raises(PolicyError, match=f"{model} at {server.url}: .*{told}"):
             asyncio.run(policy(server, model).write(HELLO, Sampling(max_tokens=9), seed=0))
 
 
@@ -69,10 +69,10 @@ def test_a_conversation_that_outgrows_the_context_ends_and_an_opening_is_an_erro
     longer = (*HELLO, Message("assistant", "three?"), Message("user", "are you sure?"))
     one = policy(server, "outgrown:1")
     assert asyncio.run(one.write(HELLO, Sampling(max_tokens=9), seed=0)).text == "\\boxed{3}"
-    assert asyncio.run(one.write(longer, Sampling(max_tokens=9), seed=0)) == Turn(
+    assert asyncio.run(one.write(longer, Sampling(max_tokens=9), seed=0)) == ChatTurn(
         text="", num_tokens=0, finish="length"
     )
-    with pytest.raises(OSError, match="maximum context length is 8"):
+    with pytest.raises(PolicyError, match="maximum context length is 8"):
         asyncio.run(policy(server, "outgrown:0").write(HELLO, Sampling(max_tokens=9), seed=0))
 
 
@@ -86,7 +86,7 @@ def test_a_reply_is_cut_to_the_room_that_the_context_has(server: Any) -> None:
         turn = asyncio.run(policy(server, model).write(longer, Sampling(max_tokens=700), seed=0))
         assert turn.text == text
         assert [call["body"]["max_tokens"] for call in server.records(model)] == limits
-    with pytest.raises(OSError, match="maximum context length is 830"):
+    with pytest.raises(PolicyError, match="maximum context length is 830"):
         asyncio.run(policy(server, "context:830-830").write(HELLO, Sampling(max_tokens=7), seed=0))
 
 
@@ -160,7 +160,9 @@ def test_evaluate_takes_a_served_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every answer of the held-out problems is 3."""
-    options = as_options([*settings_without_model, f"model.api.base_url={server.url}"])
+    options = as_options(
+        [*settings_without_model, "engine=openai", f"engine.base_url={server.url}"]
+    )
     path = tmp_path / "report.json"
     assert main(["evaluate", "solve:3", *options, "--json", str(path)]) == 0
     [report] = json.loads(path.read_text(encoding="utf-8"))["sets"].values()
@@ -169,7 +171,7 @@ def test_evaluate_takes_a_served_model(
 
     assert main(["evaluate", "status:401", *options]) == 2
     assert f"eapo: status:401 at {server.url}: AuthenticationError" in capsys.readouterr().err
-    keyed = ["--set", "model.api.api_key_env=EAPO_TESTS_HAVE_NO_SUCH_KEY"]
+    keyed = ["--set", "engine.api_key_env=EAPO_TESTS_HAVE_NO_SUCH_KEY"]
     assert main(["evaluate", "solve:3", *options, *keyed]) == 2
     assert "EAPO_TESTS_HAVE_NO_SUCH_KEY holds no key" in capsys.readouterr().err
     assert main(["train", *options, "--runs", str(tmp_path)]) == 2

@@ -17,7 +17,7 @@ from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.models import load_model
 from eapo_agents.policies.policy import NO_TRUNCATION, Sampling, Truncation
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
 
 ANY = st.builds(

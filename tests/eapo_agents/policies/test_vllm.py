@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from tiny_llama import saved
 from transformers import PreTrainedModel
 
 from eapo_agents.policies.decoding import Truncations, truncated
-from eapo_agents.policies.policy import Completion, Sampling, Truncation, check_policy
-from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings
+from eapo_agents.policies.policy import Completion, Sampling, Truncation
+from eapo_agents.policies.vllm import VLLMEngine, VLLMPolicy
+from eapo_agents.testing import check_policy
 
 PROMPT = [5 + number % 90 for number in range(100)]
 LONG = 4000
@@ -194,7 +196,7 @@ def test_the_process_keeps_its_luck_and_its_threads(llama: PreTrainedModel, tmp_
     expected = torch.rand(3), np.random.rand(3)
     torch.manual_seed(7)
     np.random.seed(7)
-    VLLMPolicy(folder, VLLMSettings(dtype="float32", cache_bytes=32 << 20)).close()
+    VLLMPolicy(folder, VLLMEngine(dtype="float32", cache_bytes=32 << 20)).close()
     assert torch.equal(torch.rand(3), expected[0])
     assert np.array_equal(np.random.rand(3), expected[1])
     assert (torch.get_num_threads(), torch.set_num_threads) == (threads, set_num_threads)
@@ -204,7 +206,7 @@ def test_the_process_keeps_its_luck_and_its_threads(llama: PreTrainedModel, tmp_
     "wrong",
     [{"max_batch": 0}, {"tensor_parallel_size": 0}, {"gpu_memory_utilization": 1.5}],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     [(name, value)] = wrong.items()
     with pytest.raises(ValueError, match=f"{name}.*{value}"):
-        VLLMSettings(**wrong)
+        VLLMEngine(**wrong)

@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 from command import as_options, eapo, started
 from tiny_llama import saved, tiny_llama
 
-from eapo_agents.serving.policy import PolicyServerProcess
+from eapo_agents.serving.policy_server import PolicyServerProcess
 from eapo_agents.serving.process import free_port
 
 PATIENCE_S = 240.0
@@ -55,7 +55,7 @@ def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     ]
     folder = tmp_path / "runs" / "tiny-1"
     with server.run() as running:
-        options = [*as_options(settings), *server.setting.split(), "--runs", folder.parent]
+        options = [*as_options(settings), *server.setting.split(), "--runs", str(folder.parent)]
         with started("train", "embedded", *options) as process:
             wait_until(lambda: len(checkpoints(folder)) == 2, process)
             running.kill()
@@ -66,14 +66,14 @@ def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     assert f"the policy server {server.base_url} " in sentence
     newest = checkpoints(folder)[-1]
     step = int(newest.removeprefix("step-"))
-    assert f"This was training step {step + 1}; {folder} can go on from {newest}" in sentence
+    assert f"This was training step {step + 1}; {folder} can be resumed from {newest}" in sentence
 
     with server.run(), started("train", "--resume", folder) as process:
         wait_until(lambda: checkpoints(folder)[-1] > newest, process)
         process.send_signal(signal.SIGINT)
         said, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, told
-    assert "interrupted; go on with" in said
+    assert "interrupted; resume with" in said
 
 
 def test_without_its_server_a_run_does_not_go_on(
@@ -82,7 +82,7 @@ def test_without_its_server_a_run_does_not_go_on(
     nobody = f"http://127.0.0.1:{free_port()}"
     settings = [
         *settings_without_model,
-        *(f"model.path={llama}", "model.engine=vllm-server", f"policy_server.base_url={nobody}"),
+        *(f"model.path={llama}", "engine=vllm-server", f"engine.base_url={nobody}"),
     ]
     done = eapo("train", "embedded", *as_options(settings), "--runs", tmp_path / "runs")
     assert done.returncode == 2

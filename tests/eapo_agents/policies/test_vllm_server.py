@@ -23,13 +23,14 @@ from transformers import PreTrainedModel
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.learning.sync_probe import SyncProbe
-from eapo_agents.policies.policy import PolicyError, Sampling, check_policy
-from eapo_agents.policies.vllm_server import PolicyServer, VLLMServerPolicy
-from eapo_agents.serving.process import free_port
+from eapo_agents.policies.policy import PolicyError, Sampling
+from eapo_agents.policies.vllm_server import VLLMServerEngine, VLLMServerPolicy
+from eapo_agents.serving.process import ServerError, free_port
 from eapo_agents.serving.weight_transfer import NCCLTransfer, nccl_source
+from eapo_agents.testing import check_policy
 from eapo_agents.training.build import policy_of
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
 
 PROMPT = [5 + number % 90 for number in range(100)]
@@ -55,12 +56,14 @@ def settings(folder: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def server(settings: list[str]) -> PolicyServer:
-    return with_settings(TrainConfig(), settings).policy_server
+def server(settings: list[str]) -> VLLMServerEngine:
+    engine = with_settings(TrainConfig(), settings).engine
+    assert isinstance(engine, VLLMServerEngine)
+    return engine
 
 
 @pytest.fixture
-def policy(folder: str, server: PolicyServer) -> Iterator[VLLMServerPolicy]:
+def policy(folder: str, server: VLLMServerEngine) -> Iterator[VLLMServerPolicy]:
     """The server with the weights it was made from."""
     with closing(VLLMServerPolicy(folder, server)) as one:
         one.load_weights(llama().state_dict())
@@ -81,7 +84,7 @@ def test_sampler_and_learner_agree_before_and_after_new_weights(policy: VLLMServ
     before = asyncio.run(policy.complete(PROMPT, Sampling(max_tokens=16), 3))
     policy.load_weights(new.model.state_dict())
     assert asyncio.run(probe.check(policy, new)) < 1e-4
-    with pytest.raises(RuntimeError, match="does not sample from the learner's weights"):
+    with pytest.raises(PolicyError, match="does not sample from the learner's weights"):
         asyncio.run(probe.check(policy, old))
     after = asyncio.run(policy.complete(PROMPT, Sampling(max_tokens=16), 3))
     assert before.token_ids != after.token_ids
@@ -96,19 +99,19 @@ def test_tied_weights_may_be_named_once_and_others_must_fit(policy: VLLMServerPo
         policy.load_weights({k: v for k, v in weights.items() if k != "model.norm.weight"})
 
 
-def running_requests(server: PolicyServer) -> float:
+def running_requests(server: VLLMServerEngine) -> float:
     with urllib.request.urlopen(f"{server.base_url}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     [line] = [line for line in lines if line.startswith("vllm:num_requests_running")]
     return float(line.split()[-1])
 
 
-async def until(server: PolicyServer, wanted: float) -> None:
+async def until(server: VLLMServerEngine, wanted: float) -> None:
     while await asyncio.to_thread(running_requests, server) != wanted:
         await asyncio.sleep(0.05)
 
 
-def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: PolicyServer) -> None:
+def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: VLLMServerEngine) -> None:
     """Eight completions of thousands of ids are cancelled: the server has none left.
 
     The likeliest ids of a random model go round in a circle and never end by themselves.
@@ -120,7 +123,7 @@ def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: PolicySer
         async with asyncio.timeout(120):
             while await asyncio.to_thread(running_requests, server) == 0:
                 assert not all(task.done() for task in tasks)
-        with pytest.raises(ValueError, match="completions under way would mix two policies"):
+        with pytest.raises(ValueError, match="cannot load weights: 8 completions in progress"):
             policy.load_weights(llama().state_dict())
         for task in tasks:
             task.cancel()
@@ -133,8 +136,8 @@ def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: PolicySer
 
 
 def test_a_server_that_is_not_there_is_an_error(folder: str) -> None:
-    nobody = PolicyServer(base_url=f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(ConnectionError, match="does not answer"):
+    nobody = VLLMServerEngine(base_url=f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ServerError, match="does not answer"):
         VLLMServerPolicy(folder, nobody)
 
 
@@ -146,19 +149,19 @@ def test_a_server_that_went_away_takes_no_weights(folder: str) -> None:
             self.wfile.write(b'{"data": [{"id": "policy", "max_model_len": 99}]}')
 
     with HTTPServer(("127.0.0.1", 0), Models) as http:
-        at = PolicyServer(base_url=f"http://127.0.0.1:{http.server_port}")
+        at = VLLMServerEngine(base_url=f"http://127.0.0.1:{http.server_port}")
         answering = Thread(target=http.handle_request)
         answering.start()
         policy = VLLMServerPolicy(folder, at)
         answering.join()
-    with pytest.raises(PolicyError, match=f"the policy server {at.base_url} did not take"):
+    with pytest.raises(PolicyError, match=f"the policy server {at.base_url} did not accept"):
         policy.load_weights(llama().state_dict())
 
 
 @pytest.mark.parametrize("wrong", [{"base_url": "127.0.0.1:8100"}, {"call_timeout_s": 0.0}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
-        PolicyServer(**wrong)  # type: ignore[arg-type]
+        VLLMServerEngine(**wrong)  # type: ignore[arg-type]
 
 
 def test_training_on_the_server_hands_over_and_evaluation_puts_its_own_weights_in(
@@ -176,12 +179,12 @@ def test_training_on_the_server_hands_over_and_evaluation_puts_its_own_weights_i
         assert asyncio.run(SyncProbe(tolerance=1e-4).check(policy, learner_of(llama()))) < 1e-4
 
 
-def test_the_nccl_source_says_what_it_will_send(server: PolicyServer) -> None:
+def test_the_nccl_source_says_what_it_will_send(server: VLLMServerEngine) -> None:
     """What can be seen of it without GPUs: names, types and shapes, and the number of workers."""
     source, weights = nccl_source(), llama().state_dict()
     source.weights = weights
     said = [(meta.name, meta.dtype, meta.shape) for meta in source.metadata()]
     assert said == [(name, one.dtype, tuple(one.shape)) for name, one in source]
-    transfer = PolicyServer(base_url=server.base_url, transfer="nccl").weight_transfer
+    transfer = VLLMServerEngine(base_url=server.base_url, transfer="nccl").weight_transfer
     assert isinstance(transfer, NCCLTransfer)
     assert transfer.control.world_size() == 1

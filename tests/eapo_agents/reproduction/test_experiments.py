@@ -1,4 +1,4 @@
-"""Cells, tables, base models and copies as experts."""
+"""Experiments, the tables that they are in, base models, and copies of models as experts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from eapo_agents.policies.models import ModelSettings
-from eapo_agents.reproduction import experiments
-from eapo_agents.reproduction.base_models import Base, CopyExperts
-from eapo_agents.reproduction.experiments import TABLES, cells_of
+from eapo_agents.reproduction.base_models import BaseModel, ModelExperts
+from eapo_agents.reproduction.experiment_kinds import BASE_MODEL, Evaluate, Train
+from eapo_agents.reproduction.experiments import BASE_ONE_OR_THREE_QUERIES, EXPERIMENTS
+from eapo_agents.reproduction.paper_tables import GAIN_CURVE, PAPER_TABLES, experiments_of
 from eapo_agents.training.config import TrainConfig
-from eapo_env.experts import check_expert_pool
+from eapo_env.testing import check_expert_pool
 from eapo_env.types import Query, Reply
 
 HERE = Path("base")
@@ -35,57 +36,92 @@ def changed(one: TrainConfig, other: TrainConfig) -> set[str]:
     return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
+def config(name: str) -> TrainConfig:
+    return EXPERIMENTS[name].config(1, HERE)
+
+
 @pytest.mark.parametrize(
-    ("cell", "differs"),
+    ("name", "differs"),
     [
-        (experiments.SELF_EXPLORATORY, {"annealing.turn_budget"}),
-        (experiments.WEAK, {"experts.error_rate"}),
-        (experiments.SLOW, {"annealing.schedule"}),
-        (experiments.COPIES, {"experts.kind"}),
-        (experiments.WHOLES, {"experts.kind"}),
-        (experiments.PER_MEMBER, {"rollout.turn_budgets"}),
+        ("self-exploratory", {"annealing.turn_budget"}),
+        ("eapo-weak-experts", {"experts.error_rate"}),
+        ("eapo-constant", {"annealing.schedule"}),
+        ("eapo-slow", {"annealing.schedule"}),
+        ("eapo-fast", {"annealing.schedule"}),
+        ("eapo-copies", {"experts.kind"}),
+        ("eapo-experts-of-wholes", {"experts.kind"}),
+        ("eapo-budgets-per-member", {"rollout.turn_budgets"}),
     ],
 )
-def test_a_cell_differs_from_eapo_in_what_its_name_says(
-    cell: experiments.Trained, differs: set[str]
+def test_an_experiment_differs_from_eapo_in_what_its_name_says(
+    name: str, differs: set[str]
 ) -> None:
-    assert changed(experiments.EAPO.config(1, HERE), cell.config(1, HERE)) == {"name", *differs}
+    assert EXPERIMENTS[name].base_model == BASE_MODEL
+    assert changed(config("eapo"), config(name)) == {"name", *differs}
 
 
 def test_one_query_or_three_a_turn_is_all_that_sequential_and_parallel_differ_in() -> None:
-    assert experiments.SEQUENTIAL.base == experiments.PARALLEL.base == experiments.ASKING_EITHER_WAY
-    sequential, parallel = (
-        cell.config(1, HERE) for cell in (experiments.SEQUENTIAL, experiments.PARALLEL)
-    )
+    for name in ("eapo-one-query", "eapo-three-queries"):
+        assert EXPERIMENTS[name].base_model == BASE_ONE_OR_THREE_QUERIES
+    sequential, parallel = config("eapo-one-query"), config("eapo-three-queries")
     assert changed(sequential, parallel) == {"name", "annealing.queries_per_turn"}
-    assert changed(experiments.EAPO.config(1, HERE), parallel) == {"name", "annealing.turn_budget"}
+    assert changed(config("eapo"), parallel) == {"name", "annealing.turn_budget"}
 
 
-def test_names_are_unique_and_configs_whole() -> None:
-    found = cells_of(None)
-    assert len({cell.name for cell in found}) == len(found) > 20
-    for cell in found:
-        config = cell.config(3, HERE)
-        assert (config.name, config.seed) == (cell.name, 3)
+def test_every_experiment_is_in_a_table_and_its_config_is_whole() -> None:
+    assert set(experiments_of(None)) == set(EXPERIMENTS.values())
+    assert len(EXPERIMENTS) > 20
+    for name, experiment in EXPERIMENTS.items():
+        config = experiment.config(3, HERE)
+        assert (config.name, config.seed) == (name, 3)
         assert config.model.path == str(HERE)
         assert TrainConfig.from_json(config.to_json()) == config
 
 
 def test_tables_have_enough_seeds() -> None:
-    for table in TABLES:
-        for cell in table.cells:
-            assert cell.num_seeds >= (5 if table.key == "1" else 3)
-    assert experiments.EAPO in cells_of("9")
-    assert experiments.SLOW not in cells_of("1")
+    for table in PAPER_TABLES:
+        for row in table.rows:
+            assert EXPERIMENTS[row.experiment].num_seeds >= (5 if table.key == "1" else 3)
+    assert EXPERIMENTS["eapo"] in experiments_of("9")
+    assert EXPERIMENTS["eapo-slow"] not in experiments_of("1")
 
 
-def test_a_base_is_made_once_and_always_the_same(tmp_path: Path) -> None:
-    base = Base(slip=0.25, steps=2, batch_size=4)
+def test_claims_are_about_experiments_of_their_table() -> None:
+    for table in PAPER_TABLES:
+        scores = {row.experiment: row.paper_score for row in table.rows}
+        for claim in table.claims:
+            if {claim.better, claim.worse} <= set(scores):
+                better, worse = scores[claim.better], scores[claim.worse]
+                assert better is not None
+                assert worse is not None
+                assert claim.paper_points == pytest.approx(better - worse)
+
+
+def test_a_point_of_the_gain_curve_is_three_experiments_from_one_base_model() -> None:
+    for point in GAIN_CURVE:
+        base, *trained = (
+            EXPERIMENTS[name] for name in (point.base, point.self_exploratory, point.eapo)
+        )
+        assert isinstance(base, Evaluate)
+        for experiment, turn_budget in zip(trained, (1, 2), strict=True):
+            assert isinstance(experiment, Train)
+            assert experiment.annealing.turn_budget == turn_budget
+            assert experiment.base_model == base.base_model
+        assert base.base_model == BaseModel(step_error_rate=point.step_error_rate)
+
+
+@pytest.mark.slow
+def test_a_base_model_is_made_once_and_always_the_same(tmp_path: Path) -> None:
+    base = BaseModel(step_error_rate=0.25, steps=2, batch_size=4)
     one, other = (base.make(tmp_path / name) for name in ("one", "other"))
     assert one.name == "slip-0.25"
     weights = [load_file(folder / "model.safetensors") for folder in (one, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    for change in ({"slip": 0.75}, {"queries_per_turn": (1,)}, {"queries_per_turn": (3, 1)}):
+    for change in (
+        {"step_error_rate": 0.75},
+        {"queries_per_turn": (1,)},
+        {"queries_per_turn": (3, 1)},
+    ):
         different = dataclasses.replace(base, **change).make(tmp_path / "one")
         changed_weights = load_file(different / "model.safetensors")
         assert any(not torch.equal(weights[0][name], changed_weights[name]) for name in weights[0])
@@ -95,26 +131,27 @@ def test_a_base_is_made_once_and_always_the_same(tmp_path: Path) -> None:
     assert (one / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_a_base_that_slips_more_than_always_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"slip must be in \[0, 1\], not 1\.5"):
-        Base(slip=1.5)
+def test_an_error_rate_above_1_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"step_error_rate must be in \[0, 1\], not 1\.5"):
+        BaseModel(step_error_rate=1.5)
 
 
-def test_a_base_that_may_never_ask_is_refused() -> None:
+def test_a_base_model_that_may_never_ask_is_refused() -> None:
     with pytest.raises(ValueError, match=r"queries_per_turn must not be empty, not \(\)"):
-        Base(slip=0.5, queries_per_turn=())
+        BaseModel(step_error_rate=0.5, queries_per_turn=())
     with pytest.raises(ValueError, match="queries_per_turn must be at least 1, not 0"):
-        Base(slip=0.5, queries_per_turn=(3, 0))
+        BaseModel(step_error_rate=0.5, queries_per_turn=(3, 0))
 
 
+@pytest.mark.slow
 def test_copies_of_the_model_answer_parts_as_well_as_it_can() -> None:
-    pool = CopyExperts(ModelSettings())
+    pool = ModelExperts(ModelSettings())
     asyncio.run(check_expert_pool(pool))
     queries = [Query(text="a:((47+8)*6)", seed=seed, statement="") for seed in range(48)]
     replies = asyncio.run(pool.ask(queries))
     texts = [reply.text for reply in replies if isinstance(reply, Reply)]
     assert len(texts) > 40
     assert all(text.startswith("a=") for text in texts)
-    # it slips at every third step: about four of nine are right
+    # every third step is wrong: about four of nine are right
     assert 8 < texts.count("a=30") < 40
     assert replies == asyncio.run(pool.ask(queries)), "the seed decides"

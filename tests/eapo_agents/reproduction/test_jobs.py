@@ -1,7 +1,8 @@
-"""The miniature reproduction runs for real on tiny cells: side by side, and interrupted."""
+"""The miniature reproduction runs for real on tiny experiments: in parallel, and interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,23 +17,31 @@ import pytest
 
 from eapo_agents.cli import main
 from eapo_agents.methods.leap import LeapSettings
-from eapo_agents.reproduction.experiments import Cell, Distilled, Played, Talking, Trained
-from eapo_agents.reproduction.jobs import ENDED, Job, make_bases, open_jobs, run_jobs
+from eapo_agents.reproduction.experiment_kinds import (
+    Distill,
+    Evaluate,
+    Experiment,
+    RunLeap,
+    Train,
+)
+from eapo_agents.reproduction.jobs import ENDED, Job, make_base_models, open_jobs, run_jobs
 from eapo_agents.reproduction.results import Result, read_results
 from eapo_env.annealing import Annealing
 from eapo_env.types import Rules
 
-TRAINED = Trained(name="trained", num_seeds=1, annealing=Annealing(steps=12, turn_budget=2))
-PLAYED = Played(name="played", num_seeds=2, rules=Rules(turn_budget=2))
+pytestmark = pytest.mark.slow
+
+TRAINED = Train(name="trained", num_seeds=1, annealing=Annealing(turn_budget=2))
+EVALUATED = Evaluate(name="evaluated", num_seeds=2, rules=Rules(turn_budget=2))
 LONG = 120
 """Seconds that nothing here takes, however busy the machine."""
 
 
 @pytest.fixture(scope="module")
 def settings(tiny_settings: list[str]) -> list[str]:
-    """The tiny run's settings, but for the model, which is the base that the cells start from."""
+    """The tiny run's settings, without the model: experiments have their own base model."""
     given = [setting for setting in tiny_settings if not setting.startswith(("name", "model"))]
-    return [*given, "steps=12", "annealing.steps=12"]
+    return [*given, "steps=12"]
 
 
 @pytest.fixture
@@ -44,11 +53,11 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, settings: list[str]
 ) -> Path:
-    """A folder in which the tiny cells have run."""
+    """A folder in which the tiny experiments have run."""
     folder = with_base(tmp_path_factory.mktemp("undisturbed"), tiny_model)
-    jobs = jobs_in(folder, settings, TRAINED, PLAYED)
-    assert [job.name for job in jobs] == ["trained seed 0", "played seed 0", "played seed 1"]
-    make_bases(jobs, lambda base: None)
+    jobs = jobs_in(folder, settings, TRAINED, EVALUATED)
+    assert [job.name for job in jobs] == ["trained seed 0", "evaluated seed 0", "evaluated seed 1"]
+    make_base_models(jobs, lambda base_model: None)
     told: list[tuple[str, int]] = []
     assert run_jobs(jobs, at_once=2, on_step=lambda job, step: told.append((job.name, step)))
     steps = [step for name, step in told if name == "trained seed 0"]
@@ -61,32 +70,30 @@ def with_base(folder: Path, model: Path) -> Path:
     return folder
 
 
-def jobs_in(folder: Path, settings: list[str], *cells: Cell) -> list[Job]:
-    return open_jobs(
-        cells, num_seeds=None, folder=folder, results=folder / "results", settings=settings
-    )
+def jobs_in(folder: Path, settings: list[str], *experiments: Experiment) -> list[Job]:
+    return open_jobs(experiments, num_seeds=None, folder=folder, settings=settings)
 
 
-def test_cells_run_side_by_side_and_leave_their_results(
+def test_experiments_run_in_parallel_and_leave_their_results(
     undisturbed: Path, settings: list[str]
 ) -> None:
     results = read_results(undisturbed / "results")
     assert {name: [run.seed for run in runs] for name, runs in results.items()} == {
         "trained": [0],
-        "played": [0, 1],
+        "evaluated": [0, 1],
     }
     (trained,) = results["trained"]
     assert trained.samples_per_problem == 2
     assert len(trained.correct_P) == 4
     assert [step for step, _ in trained.curves["acceptance_rate"]] == list(range(1, 13))
     assert trained.settings == tuple(settings)
-    assert results["played"][0].response_tokens != results["played"][1].response_tokens
-    assert jobs_in(undisturbed, settings, TRAINED, PLAYED) == [], "a result is not made again"
+    assert results["evaluated"][0].response_tokens != results["evaluated"][1].response_tokens
+    assert jobs_in(undisturbed, settings, TRAINED, EVALUATED) == [], "a result is not made again"
 
 
-def test_paths_that_talk_are_a_cell_like_any_other(folder: Path, settings: list[str]) -> None:
+def test_leap_is_an_experiment_like_any_other(folder: Path, settings: list[str]) -> None:
     leap = LeapSettings(paths=2, block_tokens=2, peers=1)
-    (job,) = jobs_in(folder, settings, Talking(name="leap", num_seeds=1, leap=leap))
+    (job,) = jobs_in(folder, settings, RunLeap(name="leap", num_seeds=1, leap=leap))
     job.run(lambda step: None)
     (result,) = read_results(folder / "results")["leap"]
     assert (len(result.correct_P), result.samples_per_problem) == (4, 2)
@@ -94,15 +101,15 @@ def test_paths_that_talk_are_a_cell_like_any_other(folder: Path, settings: list[
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_a_distillation_is_a_cell_like_any_other(
+def test_a_distillation_is_an_experiment_like_any_other(
     folder: Path, settings: list[str], lora_rank: int
 ) -> None:
-    cell = Distilled(name="distilled", num_seeds=1, lora_rank=lora_rank)
+    experiment = Distill(name="distilled", num_seeds=1, lora_rank=lora_rank)
     for section, number in (("problems", 16), ("evaluation.problems", 3)):
         settings = [s for s in settings if not s.startswith(f"{section}.source")]
         settings += [f"{section}.num_problems={number}", f"{section}.brackets=1"]
     settings += ["distillation.batch_size=4", "steps=2", "checkpoint_every=1"]
-    (job,) = jobs_in(folder, settings, cell)
+    (job,) = jobs_in(folder, settings, experiment)
     job.run(lambda step: None)
     (result,) = read_results(folder / "results")["distilled"]
     assert len(result.correct_P) == 3
@@ -121,7 +128,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     folder: Path, undisturbed: Path, settings: list[str], tmp_path: Path, kill: signal.Signals
 ) -> None:
     program = tmp_path / "program.py"
@@ -149,13 +156,13 @@ def without_times(result: Result) -> Result:
     return replace(result, seconds=0.0)
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with(folder: Path, settings: list[str]) -> None:
+def test_a_run_of_other_settings_is_not_resumed(folder: Path, settings: list[str]) -> None:
     place = folder / "runs" / "trained" / "seed-0"
     place.mkdir(parents=True)
     (job,) = jobs_in(folder, settings, TRAINED)
     other = replace(job.config, steps=3)
     (place / "config.json").write_text(other.to_json(), encoding="utf-8")
-    with pytest.raises(ValueError, match="a run of other settings; delete it to start anew"):
+    with pytest.raises(ValueError, match="a run of other settings; delete it to start again"):
         job.run(lambda step: None)
     with pytest.raises(ValueError, match=r"runs failed: trained seed 0 \(exit status 1\)"):
         run_jobs([job], at_once=1, on_step=lambda job, step: None)
@@ -164,14 +171,14 @@ def test_a_run_of_other_settings_is_not_gone_on_with(folder: Path, settings: lis
 def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
     RESULT.write(tmp_path / "results")
     with pytest.raises(ValueError, match=r"the settings \[\], not \['steps=2'\]"):
-        jobs_in(tmp_path, ["steps=2"], replace(TRAINED, name=RESULT.cell))
+        jobs_in(tmp_path, ["steps=2"], replace(TRAINED, name=RESULT.experiment))
 
 
 @pytest.mark.parametrize(("num_seeds", "at_once"), [(0, 1), (1, 0)])
 def test_numbers_below_1_are_refused(tmp_path: Path, num_seeds: int, at_once: int) -> None:
     with pytest.raises(ValueError, match="must be at least 1, not 0"):
         run_jobs(
-            open_jobs([TRAINED], num_seeds=num_seeds, folder=tmp_path, results=tmp_path),
+            open_jobs([TRAINED], num_seeds=num_seeds, folder=tmp_path),
             at_once=at_once,
             on_step=lambda job, step: None,
         )
@@ -183,12 +190,13 @@ def test_numbers_below_1_are_refused(tmp_path: Path, num_seeds: int, at_once: in
         (["--jobs", "0"], "jobs must be at least 1, not 0"),
         (["--set", "nonsense=3"], "unknown setting 'nonsense'"),
         (["--set", "steps=many"], "steps must be a whole number"),
+        (["--template", "nowhere.md"], "cannot read the template nowhere.md"),
     ],
 )
-def test_bad_input_is_told_before_anything_is_made(
+def test_bad_input_is_reported_before_anything_is_made(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["reproduce", "--folder", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs")]
+    command = ["reproduce", "--folder", str(tmp_path / "runs")]
     assert main([*command, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -197,32 +205,38 @@ def test_bad_input_is_told_before_anything_is_made(
 def test_the_command_runs_a_table_and_writes_the_report(
     folder: Path, settings: list[str], tmp_path: Path
 ) -> None:
-    docs = tmp_path / "docs"
-    command = ["reproduce", "--table", "E", "--seeds", "1", "--jobs", "2"]
-    command += ["--folder", str(folder), "--docs", str(docs)]
-    assert main([*command, *(f"--set={setting}" for setting in settings)]) == 0
-    assert sorted(read_results(docs / "results")) == [
+    command = ["reproduce", "--table", "E", "--seeds", "1", "--jobs", "2", "--folder", str(folder)]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with contextlib.chdir(elsewhere):
+        assert main([*command, *(f"--set={setting}" for setting in settings)]) == 0
+    assert not list(elsewhere.iterdir()), "all is written into the folder"
+    assert sorted(read_results(folder / "results")) == [
         "assisted",
         "assisted-erroneous",
         "assisted-meaningless",
     ]
-    text = (docs / "results.md").read_text(encoding="utf-8")
+    text = (folder / "results.md").read_text(encoding="utf-8")
     assert "| meaningless experts |" in text
     assert "`rollout.group_size=4`" in text, "changed settings are shown"
-    (docs / "results.md").unlink()
-    assert main(["reproduce", "--report", "--docs", str(docs)]) == 0
-    assert (docs / "results.md").read_text(encoding="utf-8") == text
+    (folder / "results.md").unlink()
+    assert main(["reproduce", "--report", "--folder", str(folder)]) == 0
+    assert (folder / "results.md").read_text(encoding="utf-8") == text
+    template = tmp_path / "template.md"
+    template.write_text("Mine: {{ missing_seeds }}", encoding="utf-8")
+    assert main([*command[:1], "--report", *command[-2:], "--template", str(template)]) == 0
+    assert (folder / "results.md").read_text(encoding="utf-8").startswith("Mine: **Not finished**")
 
 
 def test_a_report_on_nothing_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["reproduce", "--report", "--docs", str(tmp_path)]) == 2
+    assert main(["reproduce", "--report", "--folder", str(tmp_path)]) == 2
     assert "holds no results: run `eapo reproduce` first" in capsys.readouterr().err
 
 
 RESULT = Result(
-    cell="eapo",
+    experiment="eapo",
     seed=0,
     samples_per_problem=2,
     correct_P=(0, 1, 2, 2),

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +16,20 @@ from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.policies.chat import Chat
 from eapo_agents.policies.models import ModelSettings, load_model
-from eapo_agents.policies.policy import ScriptedPolicy
 from eapo_agents.reproduction.pretraining import Pretraining
 from eapo_agents.rollouts.rollout import Rollout
 from eapo_agents.rollouts.trajectory import encode
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.episode import Episode
 from eapo_env.prompts import Prompts
 from eapo_env.types import ExpertReply, Query
 from eapo_env.verifier import Verifier
 
-TINY = Pretraining(
-    copying_steps=1, arithmetic_steps=1, format_steps=1, careless_steps=1, batch_size=4
-)
+TINY = Pretraining(copying_steps=1, arithmetic_steps=1, format_steps=1, noisy_steps=1, batch_size=4)
 
 
-class Shown:
+class RecordedReplies:
     """Experts that reply as they did in a demonstration, turn by turn."""
 
     def __init__(self, episode: Episode) -> None:
@@ -49,23 +48,26 @@ def test_a_demonstration_is_laid_out_as_its_rollout(
 ) -> None:
     rng, compared = np.random.default_rng(0), 0
     for _ in range(60):
-        shown = NoisyDemonstrator().demonstrate(rng)
-        accepted = [a for c in shown.consultations for a in c.accepted]
+        demonstration = NoisyDemonstrator().demonstrate(rng)
+        accepted = [a for c in demonstration.consultations for a in c.accepted]
         rate = 1.0 if all(accepted) else 0.0  # the gate must decide as it did
         if not (all(accepted) or not any(accepted)):
             continue
         policy = ScriptedPolicy(
-            tokenizer, [m.content for m in shown.messages if m.role == "assistant"]
+            tokenizer, [m.content for m in demonstration.messages if m.role == "assistant"]
         )
         rollout = Rollout(
-            policy=policy, experts=Shown(shown), verifier=verifier, prompts=Prompts.terse()
+            policy=policy,
+            experts=RecordedReplies(demonstration),
+            verifier=verifier,
+            prompts=Prompts.terse(),
         )
-        rules = replace(shown.rules, acceptance_rate=rate)
-        played = asyncio.run(rollout.play(shown.problem, rules, seed=1))
-        encoded = encode(shown, Chat(tokenizer))
+        rules = replace(demonstration.rules, acceptance_rate=rate)
+        played = asyncio.run(rollout.play(demonstration.problem, rules, seed=1))
+        encoded = encode(demonstration, Chat(tokenizer))
         assert played.token_ids.tolist() == encoded.token_ids.tolist()
         assert played.mask.tolist() == encoded.mask.tolist()
-        compared += bool(shown.consultations)
+        compared += bool(demonstration.consultations)
     assert compared > 5, "some of those that were compared consulted"
 
 
@@ -88,7 +90,7 @@ def test_pretraining_touches_no_file_of_others(tmp_path: Path) -> None:
     own = tmp_path / "script.sh"
     own.write_text("", encoding="utf-8")
     own.chmod(0o700)
-    replace(TINY, copying_steps=0, arithmetic_steps=0, careless_steps=0, batch_size=1).run(
+    replace(TINY, copying_steps=0, arithmetic_steps=0, noisy_steps=0, batch_size=1).run(
         tmp_path, lambda _: None
     )
     assert stat.S_IMODE(own.stat().st_mode) == 0o700
@@ -108,7 +110,7 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
         copying_steps=0,
         arithmetic_steps=12,
         format_steps=0,
-        careless_steps=0,
+        noisy_steps=0,
         batch_size=8,
         learning_rate=2e-2,
     )
@@ -117,6 +119,6 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"format_steps": -1}, {"seed": -1}])
-def test_numbers_out_of_range_are_refused(bad: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(bad))}={next(iter(bad.values()))}"):
         Pretraining(**bad)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from eapo_agents.reproduction.report import write_report
+from eapo_agents.reproduction.report import read_template, write_report
 from eapo_agents.reproduction.results import Result, curves_of, read_results
+from eapo_env.validation import UserError
 
 DOCS = Path(__file__).parents[3] / "docs"
 
+TEMPLATE = DOCS / "results" / "template.md"
+
 RUN = Result(
-    cell="eapo",
+    experiment="eapo",
     seed=0,
     samples_per_problem=4,
     correct_P=(4, 3, 2, 3),
@@ -27,10 +32,10 @@ RUN = Result(
 )
 
 
-def report(docs: Path, *runs: Result) -> str:
+def report(folder: Path, *runs: Result, template: Path | None = None) -> str:
     for run in runs:
-        run.write(docs / "results")
-    return write_report(docs).read_text(encoding="utf-8")
+        run.write(folder / "results")
+    return write_report(folder, read_template(template)).read_text(encoding="utf-8")
 
 
 def test_a_result_is_read_back(tmp_path: Path) -> None:
@@ -50,11 +55,11 @@ def test_a_file_that_holds_no_result_is_named(tmp_path: Path, text: str) -> None
 
 
 def test_counts_beyond_the_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="are no counts out of 4"):
+    with pytest.raises(ValueError, match="are not counts out of 4"):
         replace(RUN, correct_P=(5,))
 
 
-def test_numbers_that_are_none_are_refused() -> None:
+def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="variance must be a finite number, not nan"):
         replace(RUN, variance=float("nan"))
 
@@ -99,7 +104,8 @@ def test_the_tables_say_what_the_results_say(tmp_path: Path) -> None:
 def test_verdicts(tmp_path: Path, others: list[tuple[int, ...]], verdict: str, aim: str) -> None:
     eapo = [replace(RUN, seed=s, correct_P=c) for s, c in enumerate([(4, 3, 3, 4), (3, 4, 3, 4)])]
     rest = [
-        replace(RUN, cell="self-exploratory", seed=s, correct_P=c) for s, c in enumerate(others)
+        replace(RUN, experiment="self-exploratory", seed=s, correct_P=c)
+        for s, c in enumerate(others)
     ]
     text = report(tmp_path, *eapo, *rest)
     (row,) = (line for line in text.splitlines() if line.startswith("| EAPO is ahead of self"))
@@ -111,8 +117,13 @@ def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> N
     right, wrong = (4, 4, 4, 4), (0, 0, 0, 0)
     good = {("eapo", 0), ("eapo", 5), ("eapo", 6)}
     runs = [
-        replace(RUN, cell=cell, seed=seed, correct_P=right if (cell, seed) in good else wrong)
-        for cell in ("eapo", "self-exploratory")
+        replace(
+            RUN,
+            experiment=experiment,
+            seed=seed,
+            correct_P=right if (experiment, seed) in good else wrong,
+        )
+        for experiment in ("eapo", "self-exploratory")
         for seed in (0, 1, 5, 6)
     ]
     text = report(tmp_path, *runs)
@@ -122,16 +133,77 @@ def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> N
 
 
 def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:
-    for cell in ("eapo", "self-exploratory", "base"):
-        replace(RUN, cell=cell).write(tmp_path / "results")
-    write_report(tmp_path)
+    for experiment in ("eapo", "self-exploratory", "base"):
+        replace(RUN, experiment=experiment).write(tmp_path / "results")
+    write_report(tmp_path, read_template())
     for name in ("results-training.png", "results-gain.png"):
         assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_committed_report_is_that_of_the_committed_results(tmp_path: Path) -> None:
+def test_the_committed_page_is_that_of_the_committed_results_and_template(tmp_path: Path) -> None:
     shutil.copytree(DOCS / "results", tmp_path / "results")
-    assert report(tmp_path) == (DOCS / "results.md").read_text(encoding="utf-8")
+    page = report(tmp_path, template=TEMPLATE)
+    assert page == (DOCS / "results.md").read_text(encoding="utf-8")
+
+
+def test_committed_results_are_written_with_the_keys_that_they_have(tmp_path: Path) -> None:
+    results = DOCS / "results"
+    for runs in read_results(results).values():
+        for run in runs:
+            run.write(tmp_path)
+    paths = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("*/*.json"))
+    assert len(paths) == len(list(results.glob("*/*.json"))) > 100
+    for path in paths:
+        written, committed = (json.loads((at / path).read_text()) for at in (tmp_path, results))
+        assert list(written.items()) == list(committed.items())
+
+
+def test_other_results_have_none_of_our_conclusions(tmp_path: Path) -> None:
+    right, wrong = (4, 4, 4, 4), (0, 0, 0, 0)
+    others = [
+        replace(RUN, experiment=name, seed=seed, correct_P=correct)
+        for name, correct in (("eapo", right), ("eapo-constant", wrong), ("distilled", wrong))
+        for seed in range(3)
+    ]
+    page = report(tmp_path, *others)
+    assert "| EAPO is ahead of distillation | +28.76 | +100.0 (" in page
+    sections = dict(re.findall(r"^## (.+)\n([^#]+)", TEMPLATE.read_text("utf-8"), re.MULTILINE))
+    ours = {one for title in OURS for one in sentences(sections[title])} - NEUTRAL
+    assert "A constant rate does best, and the slow schedule learns next to nothing" in ours
+    assert len(ours) > 50
+    assert sentences(page) & ours == set()
+    assert "same way, but their interval of 95% holds zero" not in page
+
+
+OURS = (
+    "Where it disagrees with the paper",
+    "Where expert help pays",
+    "Appendix B: the call rate falls",
+    "What it hangs on",
+    "Tuning",
+)
+"""The sections of our page whose sentences are about our results."""
+NEUTRAL = {"EAPO, means over seeds and over each quarter of training"}
+
+
+def sentences(page: str) -> set[str]:
+    """The sentences of a page and its tables, with single spaces, without pictures."""
+    prose = re.sub(r"\*\*|!\[.*", "", page)
+    found = re.split(r"[.:;|]|\n\n", prose)
+    return {" ".join(one.split()) for one in found if len(one.split()) > 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{{ claims }} {{ nonsense }}", "unknown placeholder '{{ nonsense }}'; known are prov"),
+        (b"\xff", "cannot read the template"),
+    ],
+)
+def test_an_invalid_template_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "template.md").write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        read_template(tmp_path / "template.md")
 
 
 def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
@@ -148,8 +220,10 @@ def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:
     ]
 
 
-def test_a_trained_cell_shows_what_it_could_do_alone_at_half_time(tmp_path: Path) -> None:
-    slow = replace(RUN, cell="eapo-slow", curves={"alone/mean_at_k": ((40, 0.125), (80, 0.5))})
+def test_a_trained_experiment_shows_what_it_could_do_alone_at_half_training(tmp_path: Path) -> None:
+    slow = replace(
+        RUN, experiment="eapo-slow", curves={"alone/mean_at_k": ((40, 0.125), (80, 0.5))}
+    )
     text = report(tmp_path, slow, replace(slow, seed=1))
     (row,) = (line for line in text.splitlines() if line.startswith("| slow |"))
     assert "| 75.0 75.0 | 12.5 12.5 | 0.1250 |" in row

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -22,9 +24,9 @@ def made(number: int, correct: Sequence[bool]) -> Group:
     episode = replace(begin(problem, Rules.alone()), stop_reason=StopReason.ANSWERED)
     members = [
         Trajectory(
-            token_ids=(1, 2),
-            mask=(False, True),
-            logprobs=(0.0, -1.0),
+            token_ids=np.array([1, 2], np.int32),
+            mask=np.array([False, True]),
+            logprobs=np.array([0.0, -1.0], np.float32),
             reward=float(right),
             status="correct" if right else "wrong",
             correct=right,
@@ -89,4 +91,4 @@ def test_dynamic_sampling_makes_do_when_nothing_teaches() -> None:
 @pytest.mark.parametrize("name", ["groups_per_step", "problems_per_round", "max_rounds"])
 def test_dynamic_sampling_refuses_zero(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-        DynamicSampling(**{name: 0})
+        DynamicSampling(**dict[str, Any]({name: 0}))

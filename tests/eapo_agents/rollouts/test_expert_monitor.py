@@ -1,4 +1,4 @@
-"""The watch on experts: numbers worked by hand, on a clock that the test sets."""
+"""The monitor of experts: numbers worked by hand, on a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ DEAD = Unavailable("connection refused", "bob")
 FINE = Reply("alice", "7")
 
 
-def ask(watch: ExpertMonitor, pool: Moody, seconds: float, *replies: ExpertReply) -> None:
+def ask(monitor: ExpertMonitor, pool: Moody, seconds: float, *replies: ExpertReply) -> None:
     pool.plan.append((seconds, replies))
     queries = [Query(text="?") for _ in replies]
-    assert asyncio.run(watch.ask(pool, queries)) == replies
+    assert asyncio.run(monitor.ask(pool, queries)) == replies
 
 
 def test_latencies_and_failures_are_those_since_the_last_look() -> None:
     pool = Moody()
-    watch = ExpertMonitor(clock=lambda: pool.now)
-    assert watch.metrics() == {}
+    monitor = ExpertMonitor(clock=lambda: pool.now)
+    assert monitor.metrics() == {}
     for seconds in (1.0, 2.0, 3.0):
-        ask(watch, pool, seconds, FINE, FINE, DEAD)
-    assert watch.metrics() == pytest.approx(
+        ask(monitor, pool, seconds, FINE, FINE, DEAD)
+    assert monitor.metrics() == pytest.approx(
         {"seconds/expert_p50": 2.0, "seconds/expert_p95": 2.9, "expert_failure_rate": 1 / 3}
     )
-    ask(watch, pool, 0.5, FINE)
-    assert watch.metrics() == pytest.approx(
+    ask(monitor, pool, 0.5, FINE)
+    assert monitor.metrics() == pytest.approx(
         {"seconds/expert_p50": 0.5, "seconds/expert_p95": 0.5, "expert_failure_rate": 0.0}
     )
-    assert watch.metrics() == {}
+    assert monitor.metrics() == {}
 
 
 def test_a_dead_pool_is_reported_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     pool = Moody()
-    watch = ExpertMonitor(clock=lambda: pool.now)
+    monitor = ExpertMonitor(clock=lambda: pool.now)
     for _ in range(150):  # two and a half minutes, a call a second
-        ask(watch, pool, 1.0, DEAD, DEAD)
+        ask(monitor, pool, 1.0, DEAD, DEAD)
     assert len(caplog.records) == 3
     assert "8 expert replies did not come" in caplog.messages[0]
     assert "120 expert replies did not come" in caplog.messages[1]
     assert all("bob: connection refused" in message for message in caplog.messages)
     for _ in range(150):
-        ask(watch, pool, 1.0, FINE)
+        ask(monitor, pool, 1.0, FINE)
     assert len(caplog.records) == 3
 
 
 def test_a_reply_that_fails_now_and_then_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     pool = Moody()
-    watch = ExpertMonitor(clock=lambda: pool.now)
+    monitor = ExpertMonitor(clock=lambda: pool.now)
     for _ in range(50):
-        ask(watch, pool, 9.0, DEAD, FINE)
+        ask(monitor, pool, 9.0, DEAD, FINE)
     assert caplog.records == []
-    assert watch.metrics()["expert_failure_rate"] == 0.5
+    assert monitor.metrics()["expert_failure_rate"] == 0.5

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from written_rollout import CONSULT, PROBLEM, TOKENIZER, Recording, play, rollout
 
-from eapo_agents.policies.policy import Completion, Sampling, ScriptedPolicy
+from eapo_agents.policies.policy import Completion, Sampling
 from eapo_agents.rollouts.rollout import derive_seed, gather
 from eapo_agents.rollouts.trajectory import Group, Trajectory
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.types import ExpertReply, Query, Reply, Rules
 
 
@@ -84,7 +85,9 @@ def test_an_episode_that_waits_for_an_expert_leaves_the_policy_to_the_others() -
 
 
 def test_an_error_ends_the_others_and_comes_as_itself() -> None:
-    asked, cancelled, all_asked = [], [], asyncio.Event()
+    asked: list[int] = []
+    cancelled: list[int] = []
+    all_asked = asyncio.Event()
 
     class Broken:
         async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:

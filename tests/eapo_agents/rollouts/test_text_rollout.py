@@ -14,13 +14,14 @@ from eapo_agents.evaluation.evaluator import evaluate
 from eapo_agents.policies.chat_model import PolicyChat
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.models import ModelSettings, load_model
-from eapo_agents.policies.policy import Sampling, ScriptedPolicy
+from eapo_agents.policies.policy import Sampling
 from eapo_agents.rollouts.rollout import Rollout, TokenLimits
 from eapo_agents.rollouts.text_rollout import TextRollout
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts
-from eapo_env.types import Message, Problem, Rules, StopReason
+from eapo_env.types import Gate, Message, Problem, Reply, Rules, StopReason
 from eapo_env.verifier import Verifier
 
 PROBLEM = Problem(id="p", statement="p7", answer="3")
@@ -28,8 +29,11 @@ CONSULT = render_consult(Consult(("9",)))
 LIMITS = TokenLimits(max_response_tokens=60)
 
 
-def players(tokenizer: Any, verifier: Verifier, policy: Any) -> tuple[Rollout, TextRollout]:
-    common = {
+def players(
+    tokenizer: Any, verifier: Verifier, policy: Any, gate: Gate = "pre"
+) -> tuple[Rollout, TextRollout]:
+    common: dict[str, Any] = {
+        "gate": gate,
         "experts": ScriptedExperts(lambda query: f"{query.text}!"),
         "verifier": verifier,
         "prompts": Prompts.terse(),
@@ -48,6 +52,7 @@ def players(tokenizer: Any, verifier: Verifier, policy: Any) -> tuple[Rollout, T
     budget=st.integers(1, 3),
     rate=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 9),
+    gate=st.sampled_from(["pre", "post"]),
 )
 def test_an_episode_is_the_same_in_messages_and_in_tokens(
     tokenizer: PreTrainedTokenizerFast,
@@ -56,16 +61,34 @@ def test_an_episode_is_the_same_in_messages_and_in_tokens(
     budget: int,
     rate: float,
     seed: int,
+    gate: Gate,
 ) -> None:
     rules = Rules(turn_budget=budget, acceptance_rate=rate)
     first, second = (ScriptedPolicy(tokenizer, turns) for _ in range(2))
-    pair = players(tokenizer, verifier, first)[0], players(tokenizer, verifier, second)[1]
-    tokens, text = (asyncio.run(player.play(PROBLEM, rules, seed=seed)) for player in pair)
+    in_tokens, _ = players(tokenizer, verifier, first, gate)
+    _, in_messages = players(tokenizer, verifier, second, gate)
+    tokens = asyncio.run(in_tokens.play(PROBLEM, rules, seed=seed))
+    text = asyncio.run(in_messages.play(PROBLEM, rules, seed=seed))
     assert text.episode.messages == tokens.episode.messages
     assert text.episode.actions == tokens.episode.actions
     assert text.episode.stop_reason == tokens.episode.stop_reason
     assert (text.correct, text.status) == (tokens.correct, tokens.status)
     assert text.num_policy_tokens == tokens.num_policy_tokens
+    asked = [one.episode.consultations for one in (tokens, text)]
+    assert asked[0] == asked[1]
+    assert in_messages.monitor.metrics().keys() == in_tokens.monitor.metrics().keys()
+
+
+def test_calls_of_experts_are_monitored_and_the_gate_decides_which_there_are(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    never = Rules(turn_budget=2, acceptance_rate=0.0)
+    cases: list[tuple[Gate, bool]] = [("pre", False), ("post", True)]
+    for gate, asked in cases:
+        policy = ScriptedPolicy(tokenizer, [CONSULT, "\\boxed{3}"])
+        _, text = players(tokenizer, verifier, policy, gate)
+        asyncio.run(text.play(PROBLEM, never, seed=0))
+        assert ("expert_failure_rate" in text.monitor.metrics()) == asked
 
 
 def test_a_model_alone_has_the_same_report_in_messages_and_in_tokens(
@@ -98,7 +121,8 @@ def test_experts_can_be_asked_before_the_first_turn(
         consult_first=3,
     )
     helped = asyncio.run(text.play(PROBLEM, Rules(turn_budget=2), seed=0))
-    assert [reply.text for reply in helped.episode.consultations[0].replies] == [
+    replies = helped.episode.consultations[0].replies
+    assert [reply.text for reply in replies if isinstance(reply, Reply)] == [
         "0:p7",
         "1:p7",
         "2:p7",

@@ -85,12 +85,15 @@ def test_trajectories_refuse(change: dict[str, Any], message: str) -> None:
 
 
 def test_demonstrations_count_compare_and_refuse() -> None:
-    one = Demonstration(token_ids=(1, 2, 3), mask=(False, True, True))
+    def demonstration(token_ids: Any, mask: Any) -> Demonstration:
+        return Demonstration(token_ids=token_ids, mask=mask)
+
+    one = demonstration((1, 2, 3), (False, True, True))
     assert (one.num_tokens, one.num_policy_tokens) == (3, 2)
-    assert one == Demonstration(token_ids=np.array([1, 2, 3]), mask=np.array([False, True, True]))
-    assert one != Demonstration(token_ids=(1, 2, 3), mask=(False, False, True))
+    assert one == demonstration(np.array([1, 2, 3]), np.array([False, True, True]))
+    assert one != demonstration((1, 2, 3), (False, False, True))
     with pytest.raises(ValueError, match="first id"):
-        Demonstration(token_ids=(1, 2), mask=(True, True))
+        demonstration((1, 2), (True, True))
 
 
 @settings(deadline=None)

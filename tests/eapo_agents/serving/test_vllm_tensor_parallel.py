@@ -20,11 +20,12 @@ from tiny_llama import saved, tiny_llama
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.learning.sync_probe import SyncProbe
-from eapo_agents.policies.policy import PolicyError, Sampling, check_policy
-from eapo_agents.policies.vllm import VLLMPolicy, VLLMSettings
-from eapo_agents.policies.vllm_server import VLLMServerPolicy
-from eapo_agents.serving.policy import PolicyServerProcess
+from eapo_agents.policies.policy import PolicyError, Sampling
+from eapo_agents.policies.vllm import VLLMEngine, VLLMPolicy
+from eapo_agents.policies.vllm_server import VLLMServerEngine, VLLMServerPolicy
+from eapo_agents.serving.policy_server import PolicyServerProcess
 from eapo_agents.serving.process import free_port
+from eapo_agents.testing import check_policy
 from eapo_agents.training.config import TrainConfig, with_settings
 
 PROMPT = [5 + number % 90 for number in range(100)]
@@ -62,7 +63,7 @@ async def until_it_fails(policy: VLLMPolicy) -> None:
 @pytest.mark.timeout(900)
 def test_an_engine_of_two_workers(folder: str) -> None:
     """It samples and takes weights as one worker does, outlives Ctrl-C, and fails as a whole."""
-    settings = VLLMSettings(
+    settings = VLLMEngine(
         dtype="float32", max_batch=16, cache_bytes=32 << 20, tensor_parallel_size=2
     )
     before = set(multiprocessing.active_children())
@@ -93,8 +94,9 @@ def served(folder: str) -> Iterator[VLLMServerPolicy]:
         model=folder, port=free_port(), dtype="float32", max_num_seqs=16, tensor_parallel_size=2
     )
     with server.run():
-        settings = with_settings(TrainConfig(), shlex.split(server.setting)[1::2])
-        with closing(VLLMServerPolicy(folder, settings.policy_server)) as policy:
+        engine = with_settings(TrainConfig(), shlex.split(server.setting)[1::2]).engine
+        assert isinstance(engine, VLLMServerEngine)
+        with closing(VLLMServerPolicy(folder, engine)) as policy:
             yield policy
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_agents.learning.algorithms import ALGORITHMS
-from eapo_agents.learning.losses import batch_mean, group_mean, sequence_mean
+from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
+from eapo_agents.policies.engines import HFEngine
 from eapo_agents.policies.models import ModelSettings
+from eapo_agents.policies.vllm_server import VLLMServerEngine
 from eapo_agents.reproduction.pretraining import Pretraining
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import embedded, r1_distill_qwen_7b, self_exploratory
 from eapo_agents.training.settings import ExpertSettings, ProblemSettings
+from eapo_env.annealing import Annealing
 from eapo_env.breaker import Breaker
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.endpoints import Endpoint
@@ -27,6 +29,7 @@ from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
 from eapo_env.synthetic import work_out_part
+from eapo_env.validation import UserError
 
 PRESETS = [
     embedded(),
@@ -120,7 +123,7 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("seed", "reads section.key=value, not 'seed'"),
+        ("seed", "must be section.key=value, not 'seed'"),
         ("seed=-1", "seed must be at least 0, not -1"),
         ("zzz=1", r"unknown setting 'zzz'\. `eapo settings` lists all"),
         ("learner.lr=1", r"unknown setting 'learner\.lr'\. `eapo settings` lists all"),
@@ -133,7 +136,7 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
         ("learner.fused=maybe", "^learner.fused must be true or false, not 'maybe'$"),
         ("name=5", """^name must be a text, not 5; as a text it is '"5"'$"""),
         ("name=[1]", r"^name must be a text, not \[1\]$"),
-        ("model.api.extra_body=3", "^model.api.extra_body must be a JSON object, not 3$"),
+        ("experts.extra_body=3", "^experts.extra_body must be a JSON object, not 3$"),
         ("experts.endpoints=3", "^experts.endpoints must be a list, not 3$"),
         ('experts.endpoints=[{"models": ["m"]}]', r"^experts.endpoints.0.base_url is missing$"),
         (
@@ -142,18 +145,18 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
         ),
         ("steps=0", "steps must be at least 1, not 0"),
         ("steps=null", "^steps must be a whole number, not null$"),
-        ("name=", "name must be fit for a folder, not ''"),
-        ("name=../elsewhere", "name must be fit for a folder, not '../elsewhere'"),
+        ("name=", "name must be a valid folder name, not ''"),
+        ("name=../elsewhere", "name must be a valid folder name, not '../elsewhere'"),
         ("rollout=5", "^rollout must be a section of settings, not 5$"),
         ("rollout.sampling.x.y=5", r"unknown setting 'rollout.sampling.x'\. `eapo"),
         ("problems.source.x=5", "bad setting 'problems.source.x=5': source is 'synthetic', not a"),
         ("rollout.group_size=1", "rollout: group_size must be at least 2, not 1"),
         ("rollout.wording=verbose", "rollout.wording must be 'full' or 'terse', not 'verbose'"),
-        ("algorithm=ppo", "algorithm must be 'dapo', .* or 'rloo', not 'ppo'"),
+        ("algorithm=ppo", "algorithm.kind must be one of 'dapo', .*'python', not 'ppo'"),
         ("evaluation.samples_per_problem=0", "samples_per_problem must be at least 1, not 0"),
         ("evaluation.every=-1", "every must be at least 0, not -1"),
         ("model.dtype=float8", "model.dtype must be 'float32' or 'bfloat16', not 'float8'"),
-        ("learner.learning_rate=nan", "learner: learning_rate must not be negative, not nan"),
+        ("learner.learning_rate=nan", "learner: learning_rate must be at least 0, not nan"),
         ("annealing.initial_acceptance_rate=2", r"annealing: .* must be in \[0, 1\], not 2"),
         ('experts.endpoints=[{"base_url": "x", "models": ["m"]}]', "base_url must begin with"),
         (
@@ -163,8 +166,9 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
     ],
 )
 def test_a_bad_setting_is_an_error_that_says_what_is_wrong(setting: str, message: str) -> None:
+    served = with_settings(TrainConfig(), ["experts=openai"])
     with pytest.raises(ValueError, match=message) as caught:
-        with_settings(TrainConfig(), [setting])
+        with_settings(served, [setting])
     assert "\n" not in str(caught.value)
 
 
@@ -186,10 +190,12 @@ def test_a_bad_file_is_an_error_that_names_it(text: str, message: str, tmp_path:
 
 
 def test_settings_change_any_value() -> None:
-    changed = with_settings(Pretraining(), ["format_steps=3", "student.slip=0.1"])
-    assert changed == Pretraining(format_steps=3, student=NoisyDemonstrator(slip=0.1))
-    with pytest.raises(ValueError, match=r"did you mean 'student\.slip'"):
-        with_settings(Pretraining(), ["student.sleep=1"])
+    changed = with_settings(Pretraining(), ["format_steps=3", "demonstrator.step_error_rate=0.1"])
+    assert changed == Pretraining(
+        format_steps=3, demonstrator=NoisyDemonstrator(step_error_rate=0.1)
+    )
+    with pytest.raises(ValueError, match=r"did you mean 'demonstrator\.step_error_rate'"):
+        with_settings(Pretraining(), ["demonstrator.step_error_rat=1"])
 
 
 # --- secrets
@@ -200,91 +206,129 @@ def test_no_config_can_hold_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(base_url="http://here/v1", models=("m",), api_key_env="EXPERT_KEY")
     experts = ExpertSettings(kind="openai", endpoints=(endpoint,))
     config = dataclasses.replace(embedded(), experts=experts)
-    experts.pool()
-    assert KEY not in config.to_json() + repr(config) + repr(experts.pool())
+    experts.build()
+    assert KEY not in config.to_json() + repr(config) + repr(experts.build())
     assert json.loads(config.to_json())["experts"]["endpoints"][0]["api_key_env"] == "EXPERT_KEY"
 
 
 def test_the_only_setting_about_keys_is_the_name_of_a_variable() -> None:
     endpoint = dataclasses.asdict(Endpoint(base_url="http://here/v1", models=("m",)))
     names = [path[-1] for path in (*LEAVES, *leaves(endpoint))]
-    assert [name for name in names if "key" in name or "secret" in name] == ["api_key_env"] * 2
+    assert [name for name in names if "key" in name or "secret" in name] == ["api_key_env"]
     setting = 'experts.endpoints=[{"base_url": "http://x", "models": ["m"], "api_key": "sk"}]'
+    served = with_settings(TrainConfig(), ["experts=openai"])
     with pytest.raises(ValueError, match=r"did you mean 'experts\.endpoints\.0\.api_key_env'"):
-        with_settings(TrainConfig(), [setting])
+        with_settings(served, [setting])
 
 
 # --- sections make what they describe
 
 
-def test_every_algorithm_can_be_chosen() -> None:
-    names = [algorithm.name for algorithm in ALGORITHMS]
-    chosen = [with_settings(embedded(), [f"algorithm={n}"]).chosen_algorithm for n in names]
-    assert [one.name for one in chosen] == names
-    assert tuple(chosen[1:]) == ALGORITHMS[1:]
-    assert TrainConfig().chosen_algorithm.loss.keywords == {  # type: ignore[attr-defined]
-        "clip_low": 0.2,
-        "clip_high": 0.28,
-        "dual_clip": 10.0,
-        "importance_cap": 2.0,
-        "normalisation": batch_mean,
-    }
+def test_every_algorithm_can_be_chosen_by_its_name_and_has_settings_of_its_own() -> None:
+    kinds = {"dapo": DAPO, "grpo": GRPO, "dr_grpo": DrGRPO, "gspo": GSPO, "cispo": CISPO}
+    for kind, algorithm in (kinds | {"rloo": RLOO}).items():
+        for setting in (f"algorithm={kind}", f"algorithm.kind={kind}"):
+            config = with_settings(embedded(), [setting])
+            assert config.algorithm == algorithm()
+            assert config.algorithm.build().name == kind
+    settings = ["algorithm.clip=0.1", "algorithm=grpo", "algorithm.importance_cap=null"]
+    assert with_settings(TrainConfig(), settings).algorithm == GRPO(clip=0.1, importance_cap=None)
+    with pytest.raises(UserError, match=r"unknown setting 'algorithm.clip_high'"):
+        with_settings(TrainConfig(), ["algorithm.clip_high=0.3", "algorithm=grpo"])
 
 
-def test_the_settings_of_dapo_reach_its_loss() -> None:
-    changed = with_settings(
-        TrainConfig(),
-        ["dapo.dual_clip=null", "dapo.importance_cap=3", "dapo.clip_high=0.4"],
+def test_a_section_of_another_kind_begins_with_that_kinds_defaults() -> None:
+    served = with_settings(embedded(), ["engine=vllm-server", "engine.transfer=nccl"])
+    assert served.engine == VLLMServerEngine(transfer="nccl")
+    assert with_settings(served, ["engine=vllm-server"]) == served, "the same kind: nothing changes"
+    assert with_settings(served, ["engine.max_batch=3", "engine=hf"]).engine == HFEngine(
+        max_batch=3
     )
-    assert changed.chosen_algorithm.loss.keywords == {  # type: ignore[attr-defined]
-        "clip_low": 0.2,
-        "clip_high": 0.4,
-        "dual_clip": None,
-        "importance_cap": 3.0,
-        "normalisation": batch_mean,
-    }
-    means = {"group": group_mean, "sequence": sequence_mean, "batch": batch_mean}
-    for name, mean in means.items():
-        config = with_settings(TrainConfig(), [f"dapo.normalisation={name}"])
-        assert config.chosen_algorithm.loss.keywords["normalisation"] is mean  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["dapo.clip_low=1"], "clip_low must be between 0 and 1, not 1"),
-        (["dapo.clip_high=-0.1"], "clip_high must be positive and finite, not -0.1"),
-        (["dapo.dual_clip=0.5"], "dual_clip must be above 1, or null, not 0.5"),
-        (["dapo.importance_cap=0"], "importance_cap must be positive, or null, not 0"),
-        (["dapo.max_tokens=0"], "max_tokens must be at least 1, not 0"),
-        (["dapo.normalisation=tokens"], "normalisation"),
-        (["dapo.clip_high=0.3", "algorithm=grpo"], "changes nothing in algorithm=grpo"),
-    ],
-)
-def test_settings_of_dapo_that_make_no_sense_are_refused(settings: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        with_settings(TrainConfig(), settings)
+@given(st.permutations(["experts.kind=openai", "experts.batch_timeout_s=9", "seed=4"]))
+def test_the_kind_of_a_section_counts_wherever_it_stands(settings: list[str]) -> None:
+    config = with_settings(with_settings(embedded(), ["experts.error_rate=0.5"]), settings)
+    assert config.experts == ExpertSettings(kind="openai", batch_timeout_s=9.0)
+
+
+def test_the_settings_of_dapo_are_checked() -> None:
+    for setting, message in {
+        "clip_low=1": "algorithm: clip_low must be between 0 and 1, not 1",
+        "clip_high=-0.1": "algorithm: clip_high must be positive and finite, not -0.1",
+        "dual_clip=0.5": "algorithm: dual_clip must be above 1, or null, not 0.5",
+        "importance_cap=0": "algorithm: importance_cap must be positive, or null, not 0",
+        "max_tokens=0": "algorithm: max_tokens must be at least 1, not 0",
+        "normalisation=tokens": "algorithm.normalisation must be 'batch', ",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            with_settings(TrainConfig(), [f"algorithm.{setting}"])
+
+
+def test_what_a_kind_does_not_use_is_refused() -> None:
+    for setting, message in {
+        "experts.recording=x": "experts.recording is for experts.kind=replay, not synthetic",
+        "experts.factory=a:b": "experts.factory is for experts.kind=python, not synthetic",
+        "experts=python": "experts.kind=python needs experts.factory=package.module:callable",
+        "reward=python": "reward.kind=python needs reward.factory=package.module:callable",
+        "verifier=python": "verifier.kind=python needs verifier.factory=package.module:callable",
+        "problems.source=python": "source=python needs factory=package.module:callable",
+        "algorithm=python": "algorithm.factory is missing",
+        "engine=python": "engine.factory is missing",
+        "trackers=python": "trackers.0.factory is missing",
+        "trackers=tensorboard, paper": "trackers.1.kind must be one of .*, not 'paper'",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            with_settings(TrainConfig(), [setting])
+
+
+def test_the_experts_are_withdrawn_over_the_training_unless_said_otherwise() -> None:
+    assert with_settings(embedded(), ["steps=7"]).schedule.steps == 7
+    assert with_settings(embedded(), ["steps=7", "annealing.steps=5"]).schedule.steps == 5
+    with pytest.raises(UserError, match=r"annealing\.steps is not set"):
+        Annealing().rules_at(1)
 
 
 def test_experts_are_of_their_kind(tmp_path: Path) -> None:
     recording = tmp_path / "recording.jsonl"
     recording.write_text("", encoding="utf-8")
     endpoint = Endpoint(base_url="http://here/v1", models=("m",))
-    assert isinstance(ExpertSettings().pool(), ScriptedExperts)
-    parts = ExpertSettings(kind="synthetic-parts").pool()
+    assert isinstance(ExpertSettings().build(), ScriptedExperts)
+    parts = ExpertSettings(kind="synthetic-parts").build()
     assert parts == ScriptedExperts(work_out_part, names=("calculator",))
-    assert ExpertSettings(kind="silent").pool() == SilentExperts()
-    assert ExpertSettings(kind="meaningless").pool() == MeaninglessExperts()
-    wrong = ExpertSettings(error_rate=0.25).pool()
+    assert ExpertSettings(kind="silent").build() == SilentExperts()
+    assert ExpertSettings(kind="meaningless").build() == MeaninglessExperts()
+    wrong = ExpertSettings(error_rate=0.25).build()
     assert isinstance(wrong, ErroneousExperts)
     assert wrong.error_rate == 0.25
-    asked = ExpertSettings(kind="openai", endpoints=(endpoint,)).pool()
+    asked = ExpertSettings(kind="openai", endpoints=(endpoint,)).build()
     assert isinstance(asked, OpenAIExperts)
     keyed = dataclasses.replace(endpoint, api_key_env="EAPO_TESTS_HAVE_NO_SUCH_KEY")
     with pytest.raises(ValueError, match="variable EAPO_TESTS_HAVE_NO_SUCH_KEY holds no key"):
-        ExpertSettings(kind="openai", endpoints=(endpoint, keyed)).pool()
-    replayed = ExpertSettings(kind="replay", recording=str(recording)).pool()
+        ExpertSettings(kind="openai", endpoints=(endpoint, keyed)).build()
+    replayed = ExpertSettings(kind="replay", recording=str(recording)).build()
     assert isinstance(replayed, ReplayExperts)
+
+
+def test_experts_of_parts_solve_no_whole_problem() -> None:
+    for kind in ("synthetic-parts", "meaningless", "silent"):
+        experts = with_settings(TrainConfig(), [f"experts={kind}"]).experts
+        with pytest.raises(UserError, match=f"experts.kind={kind} cannot solve whole problems"):
+            experts.solvers(max_tokens=8, timeout_s=1.0)
+
+
+def test_columns_and_limit_are_settings(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    rows = [{"number": n, "question": f"{n}+1", "solution": str(n + 1)} for n in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = ["columns.statement=question", "columns.answer=solution", "columns.id=number"]
+    given = [f"problems.{setting}" for setting in [f"source={path}", "limit=2", *settings]]
+    problems = with_settings(TrainConfig(), given).problems.load()
+    assert [(one.id, one.statement, one.answer) for one in problems] == [
+        ("0", "0+1", "1"),
+        ("1", "1+1", "2"),
+    ]
+    assert len(with_settings(TrainConfig(), ["problems.limit=3"]).problems.load()) == 3
 
 
 def test_problems_come_from_their_source(tmp_path: Path) -> None:

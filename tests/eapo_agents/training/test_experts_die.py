@@ -12,8 +12,10 @@ from stub_server import StubServer
 
 from eapo_agents.rollouts.expert_monitor import ExpertMonitor
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_agents.training.run import Run
-from eapo_agents.training.trainer import Trainer
+from eapo_agents.training.run_folder import Run
+from eapo_agents.training.trainer import RewardStep, Trainer
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_killed_server_is_missed_once_a_minute_and_used_again(
@@ -53,8 +55,10 @@ def test_a_killed_server_is_missed_once_a_minute_and_used_again(
                     server.start()
 
         trainer = Trainer.from_config(config)
-        watch = ExpertMonitor(clock=lambda: 0.0)
-        trainer = replace(trainer, rollout=replace(trainer.rollout, watch=watch))
+        assert isinstance(trainer.step, RewardStep)
+        monitor = ExpertMonitor(clock=lambda: 0.0)
+        rollout = replace(trainer.rollout, monitor=monitor)
+        trainer = replace(trainer, step=replace(trainer.step, rollout=rollout))
         run = Run.create(config, tmp_path)
         assert trainer.train(run, on_step)
         answered = server.records("echo")  # since it came back

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from eapo_agents.learning.algorithms import DAPO
 from eapo_agents.policies.policy import Truncation
+from eapo_agents.policies.vllm_server import VLLMServerEngine
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.presets import (
     PRESETS,
@@ -23,44 +25,42 @@ from eapo_agents.training.presets import (
 )
 from eapo_env.types import Rules
 
-PAPERS = [preset for preset in PRESETS if preset is not embedded]
+PAPERS = [preset() for preset in PRESETS if preset is not embedded]
 QWQ = ("Qwen/QwQ-32B",) * 3
 
 
-@pytest.mark.parametrize("preset", PAPERS, ids=lambda preset: preset.__name__)
-def test_a_preset_holds_table_5(preset: Callable[[], TrainConfig]) -> None:
+def test_a_preset_holds_table_5() -> None:
     """The table's own rows; what it calls prompts is a problem here, of which each has a group."""
-    config = preset()
-    assert config.rollout.limits.max_response_tokens == 20_480  # "Max response length"
-    assert config.rollout.sampling.groups_per_step == 32  # "Train batch size"
-    assert config.rollout.sampling.problems_per_round == 96  # "Gen batch size"
-    assert config.learner.learning_rate == 1e-6  # "Learning rate"
-    assert config.learner.warmup_steps == 10  # "LR warmup steps"
-    assert config.rollout.temperature == config.learner.temperature == 1.0  # "Temperature"
-    assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
-    assert config.rollout.limits.max_prompt_tokens == 2_048  # "Max prompt length"
-    assert config.vllm.tensor_parallel_size == 4  # "Tensor model parallel"
-    assert config.model.engine == "vllm-server"  # "vLLM backend"
-    assert config.algorithm == "dapo"
-    assert config.dapo.clip_low == 0.20  # "Clip Ratio (Low)"
-    assert config.dapo.clip_high == 0.28  # "Clip Ratio (High)"
+    for config in PAPERS:
+        assert config.rollout.limits.max_response_tokens == 20_480  # "Max response length"
+        assert config.rollout.sampling.groups_per_step == 32  # "Train batch size"
+        assert config.rollout.sampling.problems_per_round == 96  # "Gen batch size"
+        assert config.learner.learning_rate == 1e-6  # "Learning rate"
+        assert config.learner.warmup_steps == 10  # "LR warmup steps"
+        assert config.rollout.temperature == 1.0  # "Temperature"
+        assert config.rollout.truncation == Truncation(top_p=1.0, top_k=-1)  # "Top-p", "Top-k"
+        assert config.rollout.limits.max_prompt_tokens == 2_048  # "Max prompt length"
+        assert config.engine == VLLMServerEngine()  # "vLLM backend"
+        assert isinstance(config.algorithm, DAPO)
+        assert config.algorithm.clip_low == 0.20  # "Clip Ratio (Low)"
+        assert config.algorithm.clip_high == 0.28  # "Clip Ratio (High)"
 
 
-@pytest.mark.parametrize("preset", PAPERS, ids=lambda preset: preset.__name__)
-def test_a_preset_takes_the_rest_from_the_dapo_recipe(preset: Callable[[], TrainConfig]) -> None:
-    config = preset()
-    assert config.rollout.group_size == 16
-    assert config.rollout.sampling.max_rounds == 10
-    assert (config.learner.weight_decay, config.learner.max_grad_norm) == (0.1, 1.0)
-    assert (config.dapo.dual_clip, config.dapo.importance_cap) == (10.0, 2.0)
-    assert config.dapo.normalisation == "batch"
-    assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
-    assert config.problems.source == "dapo-math-17k"
-    assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
-    assert config.model.dtype == config.learner.precision == "bfloat16"
-    assert config.learner.gradient_checkpointing
-    assert config.sync.tolerance == 0.5
-    assert config.experts.kind == "openai"
+def test_a_preset_takes_the_rest_from_the_dapo_recipe() -> None:
+    for config in PAPERS:
+        assert config.rollout.group_size == 16
+        assert config.rollout.sampling.max_rounds == 10
+        assert (config.learner.weight_decay, config.learner.max_grad_norm) == (0.1, 1.0)
+        assert isinstance(config.algorithm, DAPO)
+        assert (config.algorithm.dual_clip, config.algorithm.importance_cap) == (10.0, 2.0)
+        assert config.algorithm.normalisation == "batch"
+        assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
+        assert config.problems.source == "dapo-math-17k"
+        assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
+        assert config.model.dtype == config.learner.precision == "bfloat16"
+        assert config.learner.gradient_checkpointing
+        assert config.sync.tolerance == 0.5
+        assert config.experts.kind == "openai"
     for value in ("group size 16", "10 generation", "weight decay 0.1", "gradient clip 1.0"):
         assert value in (table_5.__doc__ or "").split("Inferred from the DAPO recipe")[1]
 
@@ -91,21 +91,23 @@ def test_every_preset_has_a_name_of_its_own() -> None:
     assert len({preset().name for preset in PRESETS}) == len(PRESETS)
 
 
-@pytest.mark.parametrize("config", [p() for p in PRESETS], ids=lambda config: config.name)
-def test_the_experts_are_withdrawn_by_the_last_step(config: TrainConfig) -> None:
-    assert config.annealing.rules_at(config.steps - 1, 0.0).is_alone
-    assert not config.annealing.rules_at(0).is_alone
-    assert config.annealing.acceptance_rate_at(0) == 1.0
+def test_the_experts_are_withdrawn_by_the_last_step() -> None:
+    for config in [preset() for preset in PRESETS]:
+        assert config.schedule.rules_at(config.steps - 1, 0.0).is_alone
+        assert not config.schedule.rules_at(0).is_alone
+        assert config.schedule.acceptance_rate_at(0) == 1.0
 
 
-@pytest.mark.parametrize("config", [p() for p in PRESETS], ids=lambda config: config.name)
-def test_self_exploratory_is_the_same_training_alone(config: TrainConfig) -> None:
-    alone = self_exploratory(config)
-    rules = [alone.annealing.rules_at(step, draw) for step in (0, 50, 500) for draw in (0.0, 0.99)]
-    assert all(one.is_alone for one in rules)
-    assert rules[0].turn_budget == Rules.alone().turn_budget
-    assert alone.name == f"{config.name}-self-exploratory"
-    assert replace(alone, name=config.name, annealing=config.annealing) == config
+def test_self_exploratory_is_the_same_training_alone() -> None:
+    for config in [preset() for preset in PRESETS]:
+        alone = self_exploratory(config)
+        rules = [
+            alone.schedule.rules_at(step, draw) for step in (0, 50, 500) for draw in (0.0, 0.99)
+        ]
+        assert all(one.is_alone for one in rules)
+        assert rules[0].turn_budget == Rules.alone().turn_budget
+        assert alone.name == f"{config.name}-self-exploratory"
+        assert replace(alone, name=config.name, annealing=config.annealing) == config
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_distillation_is_of_the_same_experts_alone(
         found = distilled(config, lora_rank=rank)
         assert found.distillation is not None
         assert (found.distillation.lora_rank, found.distillation.learning_rate) == (rank, rate)
-        assert found.annealing.rules_at(0).is_alone
+        assert found.schedule.rules_at(0).is_alone
         assert found.name == f"{config.name}-distilled{'-lora' if rank else ''}"
         changed = replace(found, name=config.name, annealing=config.annealing, distillation=None)
         assert changed == config

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -14,38 +15,39 @@ import pytest
 from markdown_it import MarkdownIt
 
 from eapo_agents.evaluation.comparison import seeds_difference
-from eapo_agents.evaluation.tables import Sheet
+from eapo_agents.evaluation.tables import Table
 from eapo_agents.training.presets import embedded
-from eapo_agents.training.report.report import CURVES, sheets, write_report
-from eapo_agents.training.report.runs import MethodRuns, Outcome, methods_of
-from eapo_agents.training.run import Run
+from eapo_agents.training.report.report import CURVE_PICTURES, report_tables, write_report
+from eapo_agents.training.report.runs import LatestEvaluation, MethodRuns, methods_of
+from eapo_agents.training.run_folder import Run
 
 Recorder = Callable[..., Run]
 
 ALL, HALF = [True, True], [True, False]
-PICTURES = {"accuracy.png", *(name for name, _, _ in CURVES)}
+PICTURES = {"accuracy.png", *(name for name, _, _ in CURVE_PICTURES)}
 
 
-def values(sheet: Sheet) -> dict[str, list[str]]:
-    return {row[0]: list(row[1:]) for row in sheet.rows}
+def values(table: Table) -> dict[str, list[str]]:
+    return {row[0]: list(row[1:]) for row in table.rows}
 
 
-def tables(*runs: Run) -> dict[str, Sheet]:
-    return {sheet.title: sheet for sheet in sheets(*methods_and_outcomes(*runs))}
+def tables(*runs: Run) -> dict[str, Table]:
+    return {table.title: table for table in report_tables(*methods_and_evaluations(*runs))}
 
 
-def methods_and_outcomes(*runs: Run) -> tuple[tuple[MethodRuns, ...], list[Outcome | None]]:
+def methods_and_evaluations(
+    *runs: Run,
+) -> tuple[tuple[MethodRuns, ...], list[LatestEvaluation | None]]:
     methods = methods_of(runs)
-    return methods, [method.outcome() for method in methods]
+    return methods, [method.latest_evaluation() for method in methods]
 
 
 def test_the_table_shows_the_last_values(recorded: Recorder) -> None:
     run = recorded("first", [0.125, 0.25, 0.375], correct={4: [ALL, HALF]})
     run.record(4, {"alone/variance": 0.125})
-    run.close()
-    [sheet] = tables(run, recorded("second", [0.0625])).values()
-    assert sheet.header == ["", "first-1", "second-1"]
-    found = values(sheet)
+    [table] = tables(run, recorded("second", [0.0625])).values()
+    assert table.header == ["", "first-1", "second-1"]
+    found = values(table)
     assert found["training steps"] == ["4", "1"]
     assert found["accuracy, last training step"] == ["0.375", "0.062"]
     assert found["mean@k, alone"] == ["0.750", "-"]
@@ -89,7 +91,7 @@ def test_methods_of_several_seeds_are_compared_over_seeds(recorded: Recorder) ->
     )
     runs += trained("c")
     [row] = tables(*runs, recorded("d", [0.5]))["Differences, points of mean@k"].rows
-    expected = seeds_difference([[1, 0.5], [1, 1], [0.5, 1]], [[0.5, 0.5], [0.5, 1]])
+    expected = seeds_difference([[1.0, 0.5], [1.0, 1.0], [0.5, 1.0]], [[0.5, 0.5], [0.5, 1.0]])
     assert row[:2] == ["a (3 seeds) - b (2 seeds)", f"{100 * expected.mean:+.1f}"]
     assert row[3:] == ["seeds and problems", f"{expected.p_value:.3f}"]
 
@@ -114,9 +116,7 @@ def test_all_numbers_of_an_evaluation_are_of_one_step(recorded: Recorder) -> Non
         runs.append(recorded("eapo", [0.5], seed=seed, correct=correct))
         for step, value in steps.items():
             runs[-1].record(step, {"alone/variance": value, "alone/pass_at_k": value})
-        runs[-1].close()
     runs[1].record(3, {"alone/majority_at_k": 0.5})
-    runs[1].close()
     found = values(tables(*runs)["Trained policies, evaluated alone on held-out problems, and their"
                                  " training"])  # fmt: skip
     assert found["variance, alone"] == found["pass@k, alone"] == ["0.188"]
@@ -133,7 +133,7 @@ def test_policies_evaluated_on_other_problems_are_not_compared(
     run = recorded("run", [0.5], correct={1: [HALF] * 8})
     fewer = recorded("fewer", [0.5], correct={1: [HALF] * 7})
     assert "Differences, points of mean@k" not in tables(run, other, fewer)
-    text = write_report(*methods_and_outcomes(run, other), tmp_path / "report").read_text(
+    text = write_report(*methods_and_evaluations(run, other), tmp_path / "report").read_text(
         encoding="utf-8"
     )
     assert "accuracy.png" in text
@@ -152,11 +152,16 @@ def several(recorded: Recorder) -> list[Run]:
 
 
 def test_a_report_is_a_page_with_its_pictures(several: list[Run], tmp_path: Path) -> None:
-    row = {"paradigm": "self_resolution", "status": "correct", "problem_id": "p", "answer": "7"}
+    row: dict[str, Any] = {
+        "paradigm": "self_resolution",
+        "status": "correct",
+        "problem_id": "p",
+        "answer": "7",
+    }
     row |= {"reward": 1.0, "turn_budget": 2, "acceptance_rate": 0.5, "consultations": []}
     said = "```\n# A heading\n\x1b[2J<script>"
     several[2].record_transcripts(3, [{**row, "messages": [{"role": "user", "content": said}]}])
-    path = write_report(*methods_and_outcomes(*several), tmp_path / "deep" / "down")
+    path = write_report(*methods_and_evaluations(*several), tmp_path / "deep" / "down")
     assert {one.name for one in path.parent.iterdir()} == {"report.md", *PICTURES}
     for name in PICTURES:
         assert path.with_name(name).read_bytes().startswith(b"\x89PNG\r\n")
@@ -177,11 +182,10 @@ def test_a_run_that_recorded_little_has_a_report_that_says_so(
 ) -> None:
     run = recorded("distilled", [])
     run.record(1, {"loss": 2.5})
-    run.close()
-    path = write_report(*methods_and_outcomes(run), tmp_path / "report")
+    path = write_report(*methods_and_evaluations(run), tmp_path / "report")
     assert [one.name for one in path.parent.iterdir()] == ["report.md"]
     text = path.read_text(encoding="utf-8")
-    assert text.count("Not recorded by these runs.") == len(CURVES)
+    assert text.count("Not recorded by these runs.") == len(CURVE_PICTURES)
     assert "Not evaluated yet: distilled-1." in text
     assert "No transcripts with paradigms are recorded." in text
 
@@ -191,5 +195,5 @@ def test_a_report_is_written_while_training_goes_on(recorded: Recorder, tmp_path
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": 3, "accuracy": float(np.float32(1 / 3))})[:20])
     assert "| training steps | 2 |" in write_report(
-        *methods_and_outcomes(run), tmp_path / "r"
+        *methods_and_evaluations(run), tmp_path / "r"
     ).read_text("utf-8")

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from eapo_agents.rollouts.paradigms import Paradigm
 from eapo_agents.training.report.examples import Example, Transcript, examples
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 
 Recorder = Callable[..., Run]
 

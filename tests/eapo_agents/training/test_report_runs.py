@@ -14,8 +14,8 @@ from hypothesis import given, strategies as st
 from eapo_agents.evaluation.comparison import seeds_interval
 from eapo_agents.evaluation.metrics import bootstrap_interval
 from eapo_agents.training.presets import embedded
-from eapo_agents.training.report.runs import MethodRuns, Recorded, methods_of
-from eapo_agents.training.run import Run
+from eapo_agents.training.report.runs import MethodRuns, RecordedRun, methods_of
+from eapo_agents.training.run_folder import Run
 
 Recorder = Callable[..., Run]
 
@@ -53,7 +53,6 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for place, steps in (("a", 2), ("b", 3)):
         run = Run.create(replace(embedded(), name="x", steps=steps), tmp_path / place)
         run.record(1, {"accuracy": 0.5})
-        run.close()
         runs.append(run)
     labels = [method.label for method in methods_of(runs)]
     assert labels == [str(run.folder) for run in runs]
@@ -88,39 +87,38 @@ def test_a_single_run_has_the_interval_that_it_recorded(recorded: Recorder) -> N
     run = recorded("eapo", [0.5, 0.5])
     bounds = {"alone/interval_low": 0.25, "alone/interval_high": 0.75}
     run.record(3, {"accuracy": 0.5, "alone/mean_at_k": 0.5, **bounds})
-    run.close()
     [method] = methods_of([run])
     assert method.curve("alone/mean_at_k").band == ((3, 0.25, 0.75),)
     assert method.curve("accuracy").band == ()
 
 
-def test_the_outcome_counts_seeds_and_problems(recorded: Recorder) -> None:
+def test_the_latest_evaluation_counts_seeds_and_problems(recorded: Recorder) -> None:
     runs = [
         recorded("eapo", [0.5], seed=0, correct={2: [NONE, NONE], 4: [ALL, HALF]}),
         recorded("eapo", [0.5], seed=1, correct={2: [NONE, NONE], 4: [HALF, NONE], 6: [ALL, ALL]}),
         recorded("eapo", [0.5], seed=2),
     ]
-    outcome = methods_of(runs)[0].outcome()
-    assert outcome is not None
-    assert (outcome.step, len(outcome.runs), outcome.mean) == (4, 2, 0.5)
-    assert outcome.values_SP.tolist() == [[1.0, 0.5], [0.5, 0.0]]
-    assert outcome.interval == seeds_interval([[1.0, 0.5], [0.5, 0.0]])
-    one = methods_of(runs[:1])[0].outcome()
+    latest = methods_of(runs)[0].latest_evaluation()
+    assert latest is not None
+    assert (latest.step, len(latest.runs), latest.mean) == (4, 2, 0.5)
+    assert latest.values_SP.tolist() == [[1.0, 0.5], [0.5, 0.0]]
+    assert latest.interval == seeds_interval([[1.0, 0.5], [0.5, 0.0]])
+    one = methods_of(runs[:1])[0].latest_evaluation()
     assert one is not None
     assert one.interval == bootstrap_interval([1.0, 0.5], np.random.default_rng(0))
-    assert methods_of(runs[2:])[0].outcome() is None
+    assert methods_of(runs[2:])[0].latest_evaluation() is None
 
 
 def test_a_single_value_has_no_interval(recorded: Recorder) -> None:
-    outcome = methods_of([recorded("eapo", [0.5], correct={1: [HALF]})])[0].outcome()
-    assert outcome is not None
-    assert (outcome.mean, outcome.interval) == (0.5, None)
+    latest = methods_of([recorded("eapo", [0.5], correct={1: [HALF]})])[0].latest_evaluation()
+    assert latest is not None
+    assert (latest.mean, latest.interval) == (0.5, None)
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_the_mean_lies_within_its_band_and_its_seeds(values: list[list[float]]) -> None:
     runs = tuple(
-        Recorded(
+        RecordedRun(
             run=Run(Path("x")),
             config=embedded(),
             metrics=tuple({"step": n, "a": value} for n, value in enumerate(one)),
@@ -163,7 +161,7 @@ def test_a_damaged_evaluation_is_an_error(text: str, value: str, recorded: Recor
     run = recorded("eapo", [0.5], correct={1: [ALL]})
     run.evaluations[1].write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"step-000001.json holds no Evaluation: .*{value}"):
-        methods_of([run])[0].outcome()
+        methods_of([run])[0].latest_evaluation()
 
 
 def test_seeds_evaluated_on_other_numbers_of_problems_are_an_error(recorded: Recorder) -> None:
@@ -172,7 +170,7 @@ def test_seeds_evaluated_on_other_numbers_of_problems_are_an_error(recorded: Rec
     ]
     paths = [run.evaluations[1] for run in runs]
     with pytest.raises(ValueError, match=f"{paths[1]} has 3 problems, {paths[0]} has 2"):
-        methods_of(runs)[0].outcome()
+        methods_of(runs)[0].latest_evaluation()
 
 
 def test_what_a_run_recorded_stays_as_it_was_read(recorded: Recorder) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.policies.policy import ScriptedPolicy
 from eapo_agents.rollouts.dynamic_sampling import Sampled
 from eapo_agents.rollouts.rollout import Rollout, TokenLimits
 from eapo_agents.rollouts.trajectory import Group
+from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.summary import step_metrics, transcript_rows
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,24 @@ import pytest
 import torch
 from command import as_options, started
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.learning.algorithms import DAPO, Algorithm
-from eapo_agents.learning.learner import Learner
+from eapo_agents.learning.algorithms import CustomAlgorithm
+from eapo_agents.learning.losses import dapo_loss
 from eapo_agents.policies.chat import Chat
-from eapo_agents.policies.policy import ScriptedPolicy
+from eapo_agents.policies.huggingface import HFPolicy
+from eapo_agents.policies.models import load_model
+from eapo_agents.policies.policy import PolicyError
+from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import self_exploratory
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
+from eapo_env.episode import Episode
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+from eapo_env.verifier import Status, Verdict
+
+pytestmark = pytest.mark.slow
 
 LONGER = ["steps=7", "annealing.steps=7", "checkpoint_every=3", "evaluation.every=4"]
 
@@ -218,7 +226,7 @@ def test_a_damaged_checkpoint_is_an_error_that_says_how_to_go_on(
         path.write_bytes(content[: len(content) // 2])
     metrics = (run.folder / "metrics.jsonl").read_bytes()
     trainer = Trainer.from_config(run.config)
-    with pytest.raises(ValueError, match=r"is damaged .* delete it to go on") as caught:
+    with pytest.raises(ValueError, match=r"is damaged .* delete it to resume") as caught:
         trainer.train(run)
     assert str(run.checkpoints[-1]) in str(caught.value)
     assert (run.folder / "metrics.jsonl").read_bytes() == metrics, "nothing was forgotten"
@@ -307,10 +315,10 @@ def test_every_problem_comes_once_an_epoch(tiny_config: TrainConfig, tmp_path: P
     assert ids[24:30] != ids[:6], "in another order each time"
 
 
-# --- parts of one's own
+# --- parts given in Python
 
 
-def test_experts_of_ones_own_are_asked(tiny_config: TrainConfig, tmp_path: Path) -> None:
+def test_given_experts_are_asked(tiny_config: TrainConfig, tmp_path: Path) -> None:
     asked: list[Query] = []
 
     class Mine:
@@ -318,28 +326,25 @@ def test_experts_of_ones_own_are_asked(tiny_config: TrainConfig, tmp_path: Path)
             asked.extend(queries)
             return [Reply("me", "three")] * len(queries)
 
-    trainer = Trainer.from_config(tiny_config)
-    trainer = replace(trainer, rollout=replace(trainer.rollout, experts=Mine()))
     run = Run.create(tiny_config, tmp_path)
-    assert trainer.train(run)
+    assert Trainer.from_config(tiny_config, experts=Mine()).train(run)
     assert asked
     assert "<reply>three</reply>" in transcripts(run)["step-000001.jsonl"]
 
 
-def test_an_algorithm_of_ones_own_is_used(tiny_config: TrainConfig, tmp_path: Path) -> None:
+def test_a_given_algorithm_is_used(tiny_config: TrainConfig, tmp_path: Path) -> None:
     config = with_settings(tiny_config, ["learner.weight_decay=0"])
-    idle = Algorithm(name="idle", advantages=np.zeros_like, loss=DAPO.loss)
-    trainer = Trainer.from_config(config)
+    idle = CustomAlgorithm(name="idle", advantages=np.zeros_like, loss=dapo_loss)
+    trainer = Trainer.from_config(config, algorithm=idle)
     before = {name: weight.clone() for name, weight in trainer.learner.model.state_dict().items()}
-    learner = Learner(trainer.learner.model, algorithm=idle, settings=config.learner)
     run = Run.create(config, tmp_path)
-    assert replace(trainer, learner=learner).train(run)
+    assert trainer.train(run)
     assert same(dict(trainer.learner.model.state_dict()), before)
     assert any("loss" in row for row in run.metrics)
 
 
-def test_a_policy_of_ones_own_plays_and_takes_the_weights(
-    tiny_config: TrainConfig, tmp_path: Path
+def test_a_given_policy_plays_and_takes_the_weights(
+    tiny_config: TrainConfig, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     taken: list[int] = []
 
@@ -347,26 +352,113 @@ def test_a_policy_of_ones_own_plays_and_takes_the_weights(
         def load_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
             taken.append(len(state_dict))
 
-    trainer = Trainer.from_config(tiny_config)
     mine = Mine(
-        trainer.rollout.policy.tokenizer,
-        lambda prompt, rng: f"\\boxed{{{3 if rng.random() < 0.5 else 4}}}",
-        logprob=-0.7,
+        tokenizer, lambda prompt, rng: f"\\boxed{{{3 if rng.random() < 0.5 else 4}}}", logprob=-0.7
     )
-    trainer = replace(trainer, rollout=replace(trainer.rollout, policy=mine))
-    run = Run.create(tiny_config, tmp_path)
-    assert trainer.train(run)
-    assert len(taken) == 1 + tiny_config.steps  # before the first step, and after each
+    config = with_settings(tiny_config, ["sync.tolerance=100"])
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config, policy=mine).train(run)
+    assert len(taken) == 1 + config.steps  # before the first step, and after each
     assert all(row["learned_sequences"] >= 4 for row in run.metrics)
+    assert all(row["sync_gap"] > 0 for row in run.metrics)
+
+
+def test_a_given_policy_must_sample_from_the_learners_weights(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    class Deaf(HFPolicy):
+        def load_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+            pass
+
+    run = Run.create(tiny_config, tmp_path)
+    assert Trainer.from_config(tiny_config, policy=HFPolicy(*load_model(tiny_config.model))).train(
+        run
+    )
+    assert all(row["sync_gap"] < 1e-4 for row in run.metrics)
+    run = Run.create(tiny_config, tmp_path)
+    with pytest.raises(PolicyError, match="does not sample from the learner's weights"):
+        Trainer.from_config(tiny_config, policy=Deaf(*load_model(tiny_config.model))).train(run)
+
+
+def test_a_given_reward_verifier_and_problems_are_used(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    problems = [Problem(id=f"mine-{n}", statement=f"p{n}", answer="3") for n in range(5)]
+
+    class AlwaysRight:
+        def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+            return [Verdict(status=Status.CORRECT) for _ in pairs]
+
+        async def averify(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+            return self.verify(pairs)
+
+        def close(self) -> None:
+            pass
+
+    class Seven:
+        def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
+            return 7.0 if correct else 0.0
+
+    run = Run.create(tiny_config, tmp_path)
+    trainer = Trainer.from_config(
+        tiny_config,
+        reward=Seven(),
+        verifier=AlwaysRight(),
+        problems=problems,
+        held_out=[replace(problem, statement=f"held out {problem.id}") for problem in problems[:3]],
+    )
+    assert trainer.train(run)
+    for row in run.metrics:
+        assert row["reward"] == pytest.approx(7.0 * row["accuracy"])
+        assert row["accuracy"] == pytest.approx(1.0 - row["no_answer_rate"])
+    assert run.last_evaluation
+    assert run.last_evaluation["problem_ids"] == ["mine-0", "mine-1", "mine-2"]
+    rows = map(json.loads, transcripts(run)["step-000001.jsonl"].splitlines())
+    assert {row["problem_id"] for row in rows} == {problem.id for problem in problems}
+
+
+@dataclass
+class Remembering:
+    """A tracker that keeps everything, and fails in a step."""
+
+    fails_in: int = 99
+    logged: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    closed: int = 0
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step == self.fails_in:
+            raise OSError("the network is down")
+        self.logged.append((step, dict(metrics)))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_given_trackers_get_the_metrics_and_are_closed(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    run, trackers = Run.create(tiny_config, tmp_path), [Remembering(), Remembering()]
+    assert Trainer.from_config(tiny_config, trackers=trackers).train(run)
+    for tracker in trackers:
+        assert [{"step": step} | metrics for step, metrics in tracker.logged] == run.metrics
+        assert tracker.closed == 1
+    assert not (run.folder / "tensorboard").exists(), "they replace the config's"
+
+
+def test_trackers_are_closed_after_an_error_too(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run, failing, other = Run.create(tiny_config, tmp_path), Remembering(fails_in=2), Remembering()
+    with pytest.raises(OSError, match="the network is down") as caught:
+        Trainer.from_config(tiny_config, trackers=[failing, other]).train(run)
+    assert "This was training step 2" in caught.value.__notes__[0]
+    assert (failing.closed, other.closed) == (1, 1)
 
 
 def test_a_step_without_signal_learns_nothing_and_goes_on(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
-    trainer = Trainer.from_config(tiny_config)
     hopeless = [Problem(id=str(n), statement=f"p{n}", answer="12345") for n in range(5)]
     run = Run.create(tiny_config, tmp_path)
-    assert replace(trainer, problems=hopeless).train(run)
+    assert Trainer.from_config(tiny_config, problems=hopeless).train(run)
     assert [row["groups_kept"] for row in run.metrics] == [0.0] * 4
     assert [row["problems_used"] for row in run.metrics] == [12.0] * 4
     assert not any("loss" in row for row in run.metrics)
@@ -408,6 +500,8 @@ def test_problems_with_long_prompts_are_left_out_of_training(tiny_config: TrainC
         Trainer.from_config(with_settings(tiny_config, ["rollout.limits.max_prompt_tokens=5"]))
 
 
-def test_sampler_and_learner_must_have_one_temperature(tiny_config: TrainConfig) -> None:
-    with pytest.raises(ValueError, match=r"learner.temperature is 1.0, .* 0.5: they must be equal"):
-        Trainer.from_config(with_settings(tiny_config, ["rollout.temperature=0.5"]))
+def test_the_learner_has_the_samplers_temperature(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    config = with_settings(tiny_config, ["rollout.temperature=0.5", "steps=1"])
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config).train(run)
+    assert abs(run.metrics[0]["mismatch_kl"]) < 1e-6

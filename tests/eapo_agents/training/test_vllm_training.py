@@ -14,15 +14,15 @@ from tiny_llama import saved, teach, tiny_llama
 from eapo_agents.methods.distillation import distill
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_agents.training.run import Run
+from eapo_agents.training.run_folder import Run
 from eapo_agents.training.settings import DistillationSettings
 from eapo_agents.training.trainer import Trainer
 
 ON_VLLM = [
-    "model.engine=vllm",
-    "vllm.dtype=float32",
-    "vllm.max_batch=64",
-    f"vllm.cache_bytes={32 << 20}",
+    "engine=vllm",
+    "engine.dtype=float32",
+    "engine.max_batch=64",
+    f"engine.cache_bytes={32 << 20}",
     "sync.tolerance=1e-4",
 ]
 
@@ -86,7 +86,7 @@ def test_a_run_on_vllm_goes_on_from_its_checkpoint(config: TrainConfig, tmp_path
 
 def test_a_hand_over_that_fails_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
     trainer = Trainer.from_config(with_settings(config, [*ON_VLLM, "sync.tolerance=1e-12"]))
-    with closing(trainer), pytest.raises(RuntimeError, match="does not sample from the learner"):
+    with closing(trainer), pytest.raises(ValueError, match="does not sample from the learner"):
         trainer.train(Run.create(config, tmp_path))
 
 

@@ -1,0 +1,56 @@
+"""`eapo serve-expert` and `eapo serve-policy`: models behind vLLM servers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from eapo_agents import policies, serving
+
+if TYPE_CHECKING:
+    from eapo_agents.cli.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    _add_serve_expert(commands)
+    _add_serve_policy(commands)
+
+
+def _add_serve_expert(commands: Commands) -> None:
+    serve = commands.add_parser("serve-expert", help="serve an expert model with vLLM")
+    serve.add_argument("model", help="a model folder or hub id, with a chat template")
+    serve.add_argument("--name", help="under which it is served; default: MODEL")
+    serve.add_argument("--replicas", type=int, default=1)
+    serve.add_argument("--port", type=int, default=8000, help="of the first replica")
+    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs a replica")
+    serve.add_argument("--max-model-len", type=int, default=None)
+    serve.add_argument("--max-num-seqs", type=int, default=64)
+    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
+    serve.set_defaults(command=_serve_expert)
+
+
+def _add_serve_policy(commands: Commands) -> None:
+    serve = commands.add_parser("serve-policy", help="serve the policy with vLLM, for training")
+    serve.add_argument("model", help="the model that training starts from")
+    serve.add_argument("--port", type=int, default=8100)
+    serve.add_argument("--transfer", choices=("file", "nccl"), default="file", help="of weights")
+    serve.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs")
+    serve.add_argument("--max-model-len", type=int, default=None)
+    serve.add_argument("--max-num-seqs", type=int, default=256)
+    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
+    serve.set_defaults(command=_serve_policy)
+
+
+def _serve_expert(options: argparse.Namespace) -> int:
+    return serving.serve_expert(serving.ExpertServers(**_given(options)))
+
+
+def _serve_policy(options: argparse.Namespace) -> int:
+    model = policies.model_folder(options.model)
+    return serving.serve_policy(serving.PolicyServerProcess(**_given(options) | {"model": model}))
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name != "command"}

@@ -1,0 +1,85 @@
+"""Custom parts, by name: `package.module:callable`, or an installed entry point."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from eapo_env.validation import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factory:
+    """A callable, by name, with its keyword arguments.
+
+    `package.module:callable` is imported from the environment or the working directory. A name
+    without ":" is an entry point in the group of the part it makes: `eapo.experts`, `eapo.engines`,
+    `eapo.algorithms`, `eapo.rewards`, `eapo.verifiers`, `eapo.problems`, `eapo.trackers`.
+
+    Args:
+        factory: `package.module:callable`, or the name of an installed entry point.
+        arguments: keyword arguments of the factory.
+    """
+
+    factory: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def make(self, group: str, *values: object) -> Any:
+        """Return the result of the callable for these values and the arguments.
+
+        Args:
+            group: the entry-point group, such as "eapo.experts".
+
+        Raises:
+            UserError: the name is malformed, or nothing callable is found under it. What the
+                callable itself raises is passed on.
+        """
+        return found(self.factory, group)(*values, **self.arguments)
+
+
+def found(name: str, group: str) -> Callable[..., Any]:
+    """Return the callable of a name; see `Factory`.
+
+    Raises:
+        UserError: the name is malformed, or nothing callable is found under it.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return _installed(name, group)
+    try:
+        value: Any = _module(module)
+        for part in attribute.split("."):
+            value = getattr(value, part)
+    except ModuleNotFoundError as error:
+        if (error.name or "") and not f"{module}.".startswith(f"{error.name}."):
+            raise  # an import inside the module failed: its traceback says where
+        raise UserError(f"factory {name!r}: no module named {error.name!r}") from error
+    except AttributeError as error:
+        raise UserError(f"factory {name!r}: {error}") from error
+    if not callable(value):
+        raise UserError(f"factory {name!r} is not callable: {value!r:.80}")
+    made: Callable[..., Any] = value
+    return made
+
+
+def _module(name: str) -> Any:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"a factory must be package.module:callable, not {name!r}")
+    folder = os.getcwd()
+    if folder not in sys.path:  # as for `python -m`: a console script does not see it
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
+def _installed(name: str, group: str) -> Callable[..., Any]:
+    points = {point.name: point for point in entry_points(group=group)}
+    if name not in points:
+        known = f"installed in {group}: {', '.join(sorted(points)) or 'nothing'}"
+        raise UserError(f"a factory must be package.module:callable, not {name!r} ({known})")
+    made: Callable[..., Any] = points[name].load()
+    return made

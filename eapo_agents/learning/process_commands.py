@@ -1,0 +1,59 @@
+"""What the first of several processes has the others do with their learners, as values.
+
+`Learner.perform` handles all of them in one `match`, in every process: a command that it forgets is
+a type error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eapo_agents.rollouts import Demonstration, Group, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Improve the model on these groups."""
+
+    groups: Sequence[Group]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imitate:
+    """Take one step of cross-entropy; a learning rate of None is the settings' own."""
+
+    demonstrations: Sequence[Demonstration]
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeLogprobs:
+    """Compute the log-probabilities of these records."""
+
+    records: Sequence[Trajectory | Demonstration]
+
+
+@dataclass(frozen=True, slots=True)
+class GatherWeights:
+    """Gather the weights in the first process."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatherState:
+    """Gather weights, optimiser state and step in the first process."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """Restore the state of the first process, which travels tensor by tensor and not in here."""
+
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[type[LoadState], tuple[()]]:
+        """Pickle without the state."""
+        return LoadState, ()
+
+
+Command = Update | Imitate | ComputeLogprobs | GatherWeights | GatherState | LoadState

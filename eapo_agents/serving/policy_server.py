@@ -1,0 +1,100 @@
+"""[edge] The policy's server on this machine: vLLM's, set up to receive the learner's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from eapo_agents.serving.expert_servers import ExpertServers, serve
+from eapo_agents.serving.process import HOST, ServerProcess
+from eapo_agents.serving.weight_transfer import Backend
+
+_WORKER_EXTENSION = "eapo_agents.serving.vllm_file_weights.FileWeights"
+"""vLLM's workers import this class by name, which registers the backend "file"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyServerProcess:
+    """A server of the policy on this machine, on a port of the loopback interface.
+
+    Args:
+        model: a folder or hub id with model and tokenizer; the learner must start from the same.
+        port: of the server.
+        transfer: how new weights are sent: "file", or "nccl" between GPUs.
+        dtype: of the weights in the server.
+        tensor_parallel_size: the number of GPUs of the model.
+        max_model_len: the most tokens of prompt and completion; by default, the model's.
+        max_num_seqs: the most completions that decode together.
+        options: further command-line options of vLLM's server; they override ours.
+        start_timeout_s: timeout until the server answers.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    model: str
+    port: int = 8100
+    transfer: Backend = "file"
+    dtype: str = "bfloat16"
+    tensor_parallel_size: int = 1
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    options: Sequence[str] = ()
+    start_timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        assert self.servers.replicas == 1  # `ExpertServers` checks the values
+
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a path."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def setting(self) -> str:
+        """The options of `eapo train` that make it sample on this server."""
+        return (
+            f"--set engine=vllm-server --set engine.base_url={self.base_url}"
+            f" --set engine.transfer={self.transfer}"
+        )
+
+    @property
+    def servers(self) -> ExpertServers:
+        """The server as `ExpertServers`, which start it and end it."""
+        extension = ("--worker-extension-cls", _WORKER_EXTENSION) if self.transfer == "file" else ()
+        return ExpertServers(
+            model=self.model,
+            port=self.port,
+            tensor_parallel_size=self.tensor_parallel_size,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            start_timeout_s=self.start_timeout_s,
+            environment={"VLLM_SERVER_DEV_MODE": "1"},  # the control plane
+            options=(
+                *("--dtype", self.dtype, "--logprobs-mode", "processed_logprobs"),
+                *("--generation-config", "vllm"),
+                *("--weight-transfer-config", f'{{"backend": "{self.transfer}"}}'),
+                *extension,
+                *self.options,
+            ),
+        )
+
+    @contextmanager
+    def run(self) -> Iterator[ServerProcess]:
+        """Yield the server once it answers; end it afterwards.
+
+        Raises:
+            UserError: as `ExpertServers.run`.
+        """
+        with self.servers.run() as [server]:
+            yield server
+
+
+def serve_policy(policy: PolicyServerProcess) -> int:
+    """Serve until Ctrl-C or SIGTERM, or until the server ends; return the exit status.
+
+    Raises:
+        UserError: as `ExpertServers.run`.
+    """
+    return serve(policy.servers, "to sample on it", policy.setting)

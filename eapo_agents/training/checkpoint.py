@@ -1,0 +1,122 @@
+"""[edge] The progress of a training run: what a checkpoint holds beside the learner's state.
+
+`Trainer.train` resumes from the newest checkpoint of a run folder (`trainer.py`).
+
+Seeds derive from the step and the problem's number, so there is no random state to keep.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from eapo_agents.rollouts import Group, Sampled, Trajectory
+from eapo_env.episode import Episode
+from eapo_env.types import Problem
+from eapo_env.validation import UserError
+
+_EPISODE, _PROBLEM = TypeAdapter(Episode), TypeAdapter(Problem)
+_ARRAYS = ("token_ids", "mask", "logprobs")
+_VALUES = ("reward", "status", "correct")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The state of a run between two training steps.
+
+    Args:
+        step: training steps taken.
+        cursor: problems played, which is the number of the next one.
+        surplus: groups that were played and not yet trained on.
+    """
+
+    step: int = 0
+    cursor: int = 0
+    surplus: tuple[Group, ...] = ()
+
+    def after(self, sampled: Sampled) -> Progress:
+        """Return the progress one training step later."""
+        return Progress(
+            step=self.step + 1,
+            cursor=self.cursor + len(sampled.played),
+            surplus=sampled.surplus,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `state.json` and, one group a line, `surplus.jsonl`."""
+        lines = [json.dumps(group_to_row(group)) + "\n" for group in self.surplus]
+        (folder / "surplus.jsonl").write_text("".join(lines), encoding="utf-8")
+        state = {"step": self.step, "cursor": self.cursor, "surplus": len(self.surplus)}
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Progress:
+        """Return the progress that `write` wrote.
+
+        Raises:
+            UserError: a file is missing or damaged; it is named.
+        """
+        path = folder / "state.json"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            step, cursor, count = (int(state[name]) for name in ("step", "cursor", "surplus"))
+            path = folder / "surplus.jsonl"
+            lines = path.read_text(encoding="utf-8").splitlines()
+            surplus = tuple(group_from_row(json.loads(line)) for line in lines)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: {error!r}") from error
+        if len(surplus) != count:
+            raise UserError(f"{path}: {len(surplus)} groups instead of {count}")
+        return cls(step=step, cursor=cursor, surplus=surplus)
+
+
+def peak_memory_mib() -> float:
+    """Return the peak memory of this process in MiB: on its accelerator, if it has one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def group_to_row(group: Group) -> dict[str, Any]:
+    """Return a group as JSON-ready values; the inverse of `group_from_row`."""
+    return {
+        "problem": asdict(group.problem),
+        "trajectories": [_trajectory_to_row(trajectory) for trajectory in group.trajectories],
+    }
+
+
+def group_from_row(row: dict[str, Any]) -> Group:
+    """Return the group of a row of `group_to_row`.
+
+    Raises:
+        ValueError, KeyError, TypeError: an invalid row.
+    """
+    trajectories: Sequence[dict[str, Any]] = row["trajectories"]
+    return Group(
+        problem=_PROBLEM.validate_python(row["problem"]),
+        trajectories=tuple(map(_trajectory_from_row, trajectories)),
+    )
+
+
+def _trajectory_to_row(trajectory: Trajectory) -> dict[str, Any]:
+    arrays = {name: getattr(trajectory, name).tolist() for name in _ARRAYS}
+    values = {name: getattr(trajectory, name) for name in _VALUES}
+    return arrays | values | {"episode": asdict(trajectory.episode)}
+
+
+def _trajectory_from_row(row: dict[str, Any]) -> Trajectory:
+    return Trajectory(
+        token_ids=np.asarray(row["token_ids"], dtype=np.int32),
+        mask=np.asarray(row["mask"], dtype=np.bool_),
+        logprobs=np.asarray(row["logprobs"], dtype=np.float32),
+        **{name: row[name] for name in _VALUES},
+        episode=_EPISODE.validate_python(row["episode"]),
+    )

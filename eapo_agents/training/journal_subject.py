@@ -1,0 +1,38 @@
+"""What the results of an evaluation depend on: all settings but those that only training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.settings import ProblemSet
+
+TRAINING_ONLY = (
+    "name",
+    "steps",
+    "algorithm",
+    "annealing",
+    "checkpoint_every",
+    "distillation",
+    "keep_checkpoints",
+    "learner",
+    "problems",
+    "reward",
+    "trackers",
+    "transcripts_every",
+    "truncation_alarm",
+)
+"""The settings of a config that no evaluation reads."""
+
+
+def evaluation_subject(config: TrainConfig, sets: Sequence[ProblemSet]) -> dict[str, Any]:
+    """Return the settings and problems of an evaluation for its `Journal`, JSON-ready.
+
+    A setting counts unless it is in `TRAINING_ONLY`: a new one that is forgotten there makes a
+    journal too strict, never too lenient.
+    """
+    settings = {key: value for key, value in asdict(config).items() if key not in TRAINING_ONLY}
+    problems = {one.name: [asdict(problem) for problem in one.problems] for one in sets}
+    return {"settings": settings, "problems": problems}

@@ -1,0 +1,281 @@
+"""The run folder: config, metrics, transcripts, evaluations and checkpoints of a training run.
+
+    config.json             every setting
+    metrics.jsonl           one line a training step
+    tensorboard/            the same, for TensorBoard
+    transcripts/            episodes as text and data, one file per recorded step
+    evaluations/            every sample's verdict of each evaluation
+    checkpoints/step-000100 the model in Hugging Face format, the optimiser, the position
+    report/                 tables, pictures, example transcripts (written by `report.py`)
+
+Checkpoints are written atomically (`files.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
+from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
+from eapo_agents.training.config import TrainConfig
+from eapo_env.json_lines import JsonLines
+from eapo_env.validation import UserError
+
+Metrics = Mapping[str, float]
+
+_INITIAL_FILES = ("config.json", "metrics.jsonl")
+"""The files of a run folder before anything is computed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder; `Run.create` makes a new one, `Run.open` finds an old one."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, config: TrainConfig, root: Path) -> Run:
+        """Return a new run in the first free `root/NAME-N`: its config, and no steps yet.
+
+        Raises:
+            UserError: the folder cannot be created.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = next(filter(_made, (root / f"{config.name}-{n}" for n in count(1))))
+            write_text(folder / "config.json", config.to_json())
+            (folder / "metrics.jsonl").touch()
+        except OSError as error:
+            raise UserError(f"cannot make a run folder in {root}: {error}") from error
+        return cls(folder)
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Return whether a folder holds a run."""
+        return all((folder / name).is_file() for name in _INITIAL_FILES)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Return the run in a folder.
+
+        Raises:
+            UserError: the folder holds no run.
+        """
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds no run: there is no config.json in it")
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        return TrainConfig.read(self.folder / "config.json")
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The recorded metrics, a mapping per training step, in order.
+
+        Raises:
+            UserError: an invalid line; a last line that a crash truncated is ignored.
+        """
+        rows = self._metrics_file.read_with_places()
+        for place, row in rows:
+            if not _is_metrics(row):
+                raise UserError(f"{place} holds no step's metrics: {row!r:.80}")
+        return [row for _, row in rows]
+
+    @property
+    def _metrics_file(self) -> JsonLines:
+        return JsonLines(self.folder / "metrics.jsonl")
+
+    def record(self, step: int, metrics: Metrics) -> None:
+        """Append a step's metrics."""
+        self._metrics_file.append({"step": step, **metrics})
+
+    def record_transcripts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a step's episodes, one JSON object a line."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.folder / "transcripts" / f"step-{step:06d}.jsonl", text)
+
+    def record_evaluation(self, step: int, report: Mapping[str, Any]) -> None:
+        """Write a step's evaluation, every sample's verdict included."""
+        path = self.folder / "evaluations" / f"step-{step:06d}.json"
+        write_text(path, json.dumps(report) + "\n")
+
+    @property
+    def last_evaluation(self) -> dict[str, Any] | None:
+        """The newest evaluation; None before the first."""
+        files = list(self.evaluations.values())
+        return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
+    @property
+    def evaluations(self) -> dict[int, Path]:
+        """The files of the evaluations by training step, in order."""
+        return _by_step(self.folder / "evaluations", "step-*.json")
+
+    @property
+    def transcripts(self) -> dict[int, Path]:
+        """The files of the transcripts by training step, in order."""
+        return _by_step(self.folder / "transcripts", "step-*.jsonl")
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The complete checkpoints, oldest first."""
+        return sorted(p for p in (self.folder / "checkpoints").glob("step-*") if p.is_dir())
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Return the new checkpoint of a step, which `write` fills; prune the oldest ones.
+
+        Raises:
+            UserError: it cannot be written; earlier checkpoints are unchanged.
+        """
+        place = self.folder / "checkpoints" / f"step-{step:06d}"
+        write_folder(place, write, mode=(self.folder / "config.json").stat().st_mode)
+        for old in self.checkpoints[: -self.config.keep_checkpoints]:
+            remove_folder(old)
+        return place
+
+    def rewind(self, step: int) -> None:
+        """Delete what was recorded after a step, to resume from there."""
+        kept = [row for row in self.metrics if row["step"] <= step]
+        write_json_lines(self._metrics_file.path, kept)
+        for recorded in (self.transcripts, self.evaluations):
+            for number, path in recorded.items():
+                if number > step:
+                    path.unlink()
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Hold the lock for training in this folder; it ends with the process.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            _lock(handle, self.folder)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def removed_if_unused(self) -> Iterator[None]:
+        """Remove the folder of a run that fails before it has computed anything."""
+        try:
+            yield
+        except BaseException:
+            if self._is_untouched:
+                for name in _INITIAL_FILES:
+                    (self.folder / name).unlink()
+                self.folder.rmdir()
+            raise
+
+    @property
+    def _is_untouched(self) -> bool:
+        names = sorted(path.name for path in self.folder.iterdir())
+        return names == list(_INITIAL_FILES) and not self.metrics
+
+    @contextmanager
+    def annotate_errors(self, step: int) -> Iterator[None]:
+        """Add to an error its step and, once anything is computed, where the run can resume."""
+        try:
+            yield
+        except Exception as error:
+            newest = self.checkpoints[-1].name if self.checkpoints else "its start"
+            rest = "" if self._is_untouched else f"; {self.folder} can be resumed from {newest}"
+            error.add_note(f"This was training step {step}{rest}")
+            raise
+
+
+def model_config(path: str, preset: TrainConfig) -> TrainConfig:
+    """Return the config of a run with its newest checkpoint, or the preset with another model.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    folder = Path(path)
+    if not Run.exists(folder):
+        return replace(preset, model=replace(preset.model, path=path))
+    run = Run.open(folder)
+    if not run.checkpoints:
+        raise UserError(f"the run {path} has no checkpoint yet")
+    return replace(run.config, model=replace(run.config.model, path=str(run.checkpoints[-1])))
+
+
+def _is_metrics(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and all(isinstance(value, int | float) for value in row.values())
+    )
+
+
+def _by_step(folder: Path, pattern: str) -> dict[int, Path]:
+    return dict(sorted((_step(path), path) for path in folder.glob(pattern)))
+
+
+def _step(path: Path) -> int:
+    number = path.stem.removeprefix("step-")
+    if not number.isdecimal():
+        raise UserError(f"{path} names no training step: {number!r} is not a number")
+    return int(number)
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; return whether it is new."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is training in {folder}") from None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Return the evaluation in a JSON file, or the newest one in a run folder.
+
+    Raises:
+        UserError: there is none, or the file holds no evaluation.
+    """
+    if path.is_dir():
+        _refuse_folder_of_evaluations(path)
+        return run_evaluation(Run.open(path))
+    return evaluation_in(path)
+
+
+def _refuse_folder_of_evaluations(folder: Path) -> None:
+    files = sorted(str(path) for path in folder.glob("*.json"))
+    if files and str(folder / "config.json") not in files:
+        raise UserError(f"{folder} is no run folder; name the evaluations in it: {' '.join(files)}")
+
+
+def run_evaluation(run: Run) -> Evaluation:
+    """Return the newest evaluation of a run.
+
+    Raises:
+        UserError: the run has none yet, or its file holds no evaluation.
+    """
+    paths = list(run.evaluations.values())
+    if not paths:
+        raise UserError(f"{run.folder} has no evaluation yet")
+    report = report_in(paths[-1])
+    return Evaluation(name=run.name, reports={run.config.evaluation.problems.label: report})

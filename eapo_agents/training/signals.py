@@ -1,0 +1,67 @@
+"""[edge] Ctrl-C and SIGTERM: work in progress ends in order; the exit status names the signal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+_Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether Ctrl-C or SIGTERM came; a second signal acts at once.
+
+    The first signal is passed on to the previous handlers, whose KeyboardInterrupt is suppressed.
+    Signals reach the main thread only: in another thread the function always returns False.
+    """
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.signal(number, before[number])
+        with suppress(KeyboardInterrupt):
+            if callable(before[number]):
+                before[number](number, frame)
+
+    with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as before:
+        yield lambda: came
+
+
+@contextmanager
+def termination() -> Iterator[Callable[[], int]]:
+    """Treat SIGTERM as Ctrl-C; yield a function that returns the exit status of an interruption.
+
+    It is 128 plus the number of the signal, as in shells: 143 after SIGTERM, else 130.
+    """
+    status = 128 + signal.SIGINT
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal status
+        status = 128 + number
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    with _handlers({signal.SIGTERM: terminate}):
+        yield lambda: status
+
+
+@contextmanager
+def _handlers(wanted: dict[signal.Signals, _Handler]) -> Iterator[dict[int, Any]]:
+    """Install handlers for the context, in the main thread only; yield the previous ones."""
+    before: dict[int, Any] = {}
+    try:
+        if current_thread() is main_thread():
+            for number, handler in wanted.items():
+                before[number] = signal.signal(number, handler)
+        yield before
+    finally:
+        for restored, former in before.items():
+            signal.signal(restored, former)

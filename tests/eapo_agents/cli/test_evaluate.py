@@ -1,0 +1,70 @@
+"""`eapo evaluate`: what it prints, the file it writes, the journal beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from eapo_agents.cli.evaluate import EvaluationMethod, problem_sets, show_evaluation
+from eapo_agents.rollouts.rollout import Rollout
+from eapo_agents.testing import ScriptedPolicy
+from eapo_agents.training.build import evaluate_alone
+from eapo_agents.training.config import TrainConfig
+from eapo_env.experts import SilentExperts
+from eapo_env.prompts import Prompts
+from eapo_env.validation import UserError
+from eapo_env.verifier import Verifier
+
+
+def test_the_journal_beside_the_file_lasts_until_all_is_done(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """The policy dies in the second set; the same command resumes there, another model does not."""
+    calls: list[str] = []
+
+    def script(prompt: str, rng: np.random.Generator) -> str:
+        calls.append(prompt)
+        if len(calls) == dies_at:
+            raise KeyError("the policy dies")
+        return f"\\boxed{{{rng.integers(2, 4)}}}"
+
+    held_out = tiny_config.evaluation.problems.source
+    sets = problem_sets(tiny_config, [held_out, f"again={held_out}"])
+    rollout = Rollout(
+        policy=ScriptedPolicy(tokenizer, script),
+        experts=SilentExperts(),
+        verifier=verifier,
+        prompts=Prompts.terse(),
+    )
+    method = EvaluationMethod(name="alone", evaluator=partial(evaluate_alone, tiny_config, rollout))
+    shown, file = StringIO(), tmp_path / "result.json"
+    console = Console(file=shown, width=200)
+    dies_at = 12
+    with pytest.raises(KeyError, match="the policy dies"):
+        show_evaluation(console, tiny_config, method, sets, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json.partial"]
+    other = replace(tiny_config, model=replace(tiny_config.model, path="other"))
+    with pytest.raises(UserError, match="results of another model, settings or problems"):
+        show_evaluation(console, other, method, sets, file)
+    dies_at = 0
+    calls.clear()
+    show_evaluation(console, tiny_config, method, sets, file)
+    assert 0 < len(calls) <= 8
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert list(written["sets"]) == ["held_out", "again"]
+    assert 'the paper\'s "Pass@2"' in shown.getvalue()
+
+
+def test_two_sets_of_one_name_are_refused(tiny_config: TrainConfig) -> None:
+    source = tiny_config.evaluation.problems.source
+    with pytest.raises(UserError, match="two problem sets are named 'held_out'"):
+        problem_sets(tiny_config, [source, source])

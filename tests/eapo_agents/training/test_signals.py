@@ -1,0 +1,134 @@
+"""Signals: what is under way ends in order, and the exit status of a command says which came."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from eapo_agents.training.run_folder import Run
+from eapo_agents.training.signals import interruption, termination
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 240.0
+BOTH = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0)  # where a handler runs at the latest
+
+
+@pytest.mark.parametrize(("number", "expected"), BOTH)
+def test_a_signal_interrupts_and_gives_its_status(number: int, expected: int) -> None:
+    before = signal.getsignal(number)
+    with termination() as status:
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
+        assert status() == expected
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("number", "expected"), BOTH)
+def test_work_that_ends_in_order_gives_the_same_status(number: int, expected: int) -> None:
+    with termination() as status:
+        with interruption() as came:
+            assert not came()
+            send(number)
+            assert came()
+            with pytest.raises(KeyboardInterrupt):
+                send(number)
+        assert status() == expected
+
+
+def test_where_ctrl_c_is_ignored_sigterm_is_not() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does behind "&"
+    try:
+        with termination() as status:
+            with pytest.raises(KeyboardInterrupt):
+                send(signal.SIGTERM)
+            assert status() == 143
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_another_thread_nothing_is_installed() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with termination(), interruption() as came:
+            seen.append(came())
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = Thread(target=work)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert (seen, signal.getsignal(signal.SIGTERM)) == ([False], before)
+
+
+# --- commands in processes of their own
+
+
+def interrupted(
+    arguments: Sequence[str], settings: Sequence[str], number: int, begun: Path
+) -> tuple[int, str, str]:
+    """Send a signal to a command once a file has two lines; return its status and its output."""
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = [sys.executable, "-m", "eapo_agents.cli", *arguments, *options]
+    # A test runner in the background ignores SIGINT, and so would its children.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "300"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
+        until = time.monotonic() + PATIENCE_S
+        while not begun.exists() or begun.read_text("utf-8").count("\n") < 2:
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        child.send_signal(number)
+        output, errors = child.communicate(timeout=PATIENCE_S)
+    return child.returncode, output, errors
+
+
+@pytest.mark.slow
+def test_training_ends_with_a_checkpoint(tiny_settings: list[str], tmp_path: Path) -> None:
+    settings = [*tiny_settings, "steps=5000", "checkpoint_every=5000"]
+    begun = tmp_path / "tiny-1" / "metrics.jsonl"
+    status, output, errors = interrupted(
+        ["train", "--runs", str(tmp_path)], settings, signal.SIGTERM, begun
+    )
+    run = Run.open(tmp_path / "tiny-1")
+    assert (status, errors) == (143, "")
+    assert f"interrupted; resume with: eapo train --resume {run.folder}" in output
+    assert [one.name for one in run.checkpoints] == [f"step-{len(run.metrics):06d}"]
+
+
+@pytest.mark.slow
+def test_an_evaluation_keeps_what_is_finished(tiny_settings: list[str], tmp_path: Path) -> None:
+    problems = tmp_path / "many.jsonl"
+    rows = [json.dumps({"id": f"{n}", "problem": f"p{n % 24}", "answer": "3"}) for n in range(800)]
+    problems.write_text("\n".join(rows), encoding="utf-8")
+    [model] = [s.removeprefix("model.path=") for s in tiny_settings if s.startswith("model.path")]
+    file = tmp_path / "report.json"
+    status, output, errors = interrupted(
+        ["evaluate", model, "--problems", str(problems), "--json", str(file)],
+        ["evaluation.samples_per_problem=2", "engine.max_batch=1"],
+        signal.SIGINT,
+        begun=tmp_path / "report.json.partial",
+    )
+    assert (status, errors) == (130, "")
+    assert "interrupted; the same command resumes" in output
+    assert not file.exists()

@@ -1,0 +1,94 @@
+"""Trackers: real TensorBoard, Weights & Biases and Trackio, on this machine alone."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.run_folder import Run
+from eapo_agents.training.trackers import PythonTracker, TensorBoard, Tracker, Trackio, Wandb
+
+METRICS = [{"accuracy": 0.25, "loss": 1.5}, {"accuracy": 0.5, "loss": 1.0}]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(TrainConfig(name="tracked"), tmp_path)
+
+
+def record(tracker: Tracker, first: int = 1) -> None:
+    for step, metrics in enumerate(METRICS, start=first):
+        tracker.log(step, metrics)
+    tracker.close()
+
+
+def accuracies(run: Run) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    return [(one.step, one.value) for one in events.Scalars("accuracy")]
+
+
+def test_tensorboard_has_the_numbers_and_forgets_those_that_a_resumed_run_records_again(
+    run: Run,
+) -> None:
+    record(TensorBoard().build(run.folder))
+    assert accuracies(run) == [(1, 0.25), (2, 0.5)]
+    record(TensorBoard().build(run.folder), first=2)
+    assert accuracies(run) == [(1, 0.25), (2, 0.25), (3, 0.5)]
+
+
+def test_a_tracker_that_logged_nothing_leaves_nothing(run: Run) -> None:
+    before = sorted(run.folder.rglob("*"))
+    for settings in (TensorBoard(), Wandb(), Trackio()):
+        settings.build(run.folder).close()
+    assert sorted(run.folder.rglob("*")) == before
+
+
+def test_weights_and_biases_writes_its_file_offline(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")  # as a user sets it
+    record(Wandb(project="tiny").build(run.folder))
+    [written] = run.folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert written.stat().st_size > 0
+
+
+def test_trackio_has_the_numbers_of_a_resumed_run_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # as a user sets it
+    pytest.importorskip("trackio")
+    record(Trackio(project="tiny").build(run.folder))
+    record(Trackio(project="tiny").build(run.folder), first=3)
+    with sqlite3.connect(tmp_path / "trackio" / "tiny.db") as database:
+        rows = database.execute("SELECT run_name, step FROM metrics ORDER BY step").fetchall()
+    assert rows == [(f"tracked-1-{run.folder.stat().st_ino}", step) for step in (1, 2, 3, 4)]
+
+
+def test_a_custom_tracker_gets_the_run_folder(run: Run, tmp_path: Path) -> None:
+    module = tmp_path / "their_tracker_module.py"
+    module.write_text(
+        "class Lines:\n"
+        "    def __init__(self, folder, name):\n"
+        "        self.file = (folder / name).open('w')\n"
+        "    def log(self, step, metrics):\n"
+        "        self.file.write(f'{step} {metrics}\\n')\n"
+        "    def close(self):\n"
+        "        self.file.close()\n",
+        encoding="utf-8",
+    )
+    sys.path.append(str(tmp_path))
+    try:
+        settings = PythonTracker(
+            factory="their_tracker_module:Lines", arguments={"name": "lines.txt"}
+        )
+        record(settings.build(run.folder))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert (run.folder / "lines.txt").read_text().startswith("1 {'accuracy': 0.25")
