@@ -222,7 +222,9 @@ def test_the_expert_is_wrong_as_often_as_it_should(rate: float) -> None:
     wrong = sum(text != "42" for text in texts)
     assert len(texts) == 1000
     assert abs(wrong - 1000 * rate) <= 4 * (1000 * rate * (1 - rate)) ** 0.5
-    assert replies == ask(*["20+22"] * 1000, error_rate=rate), "randomness depends on the question alone"
+    assert replies == ask(*["20+22"] * 1000, error_rate=rate), (
+        "randomness depends on the question alone"
+    )
 
 
 def test_there_are_no_more_brackets_than_letters_to_name_them() -> None:

@@ -11,6 +11,7 @@ cleaned_up = threading.Event()
 
 
 async def interrupted() -> None:
+    await asyncio.sleep(0.2)  # until the main thread waits for this coroutine
     try:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(3600)

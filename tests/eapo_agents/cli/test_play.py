@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -28,6 +29,7 @@ class Terminal:
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self.seen = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
 
     def wait_for(self, pattern: str) -> None:
         """Read on until the pattern appears after what was waited for before."""
@@ -35,7 +37,7 @@ class Terminal:
         while not (found := re.search(pattern, self.seen)):
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen!r}"
             if select.select([self.handle], [], [], 1.0)[0]:
-                self.seen += os.read(self.handle, 65536).decode()
+                self.seen += self.decoder.decode(os.read(self.handle, 65536))
         self.seen = self.seen[found.end() :]
 
     def type(self, text: str) -> None:
