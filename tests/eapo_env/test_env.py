@@ -1,4 +1,4 @@
-"""EAPO-Math-v0 as a Gymnasium environment: its contract, its random seeds, its options, its experts."""
+"""EAPO-Math-v0 as a Gymnasium environment: contract, seeds, options, experts."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ TestEnvMachine = EnvMachine.TestCase
 TestEnvMachine.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
 
 
-# --- random seeds ---------------------------------------------------------------------------------------
+# --- random seeds --------------------------------------------------------------------------------
 
 HALF = Rules(acceptance_rate=0.5)
 
