@@ -42,12 +42,21 @@ class Factory:
         return found(self.factory, group)(*values, **self.arguments)
 
 
+def only_in_python(name: str) -> str:
+    """Return the factory name of a part that only the script that made it can make again."""
+    return f"<{name}>"
+
+
 def found(name: str, group: str) -> Callable[..., Any]:
     """Return the callable of a name; see `Factory`.
 
     Raises:
         UserError: the name is malformed, or nothing callable is found under it.
     """
+    if name.startswith("<"):
+        raise UserError(
+            f"the part {name} was made in Python: go on in the script that made it, or set another"
+        )
     module, colon, attribute = name.partition(":")
     if not colon:
         return _installed(name, group)

@@ -33,6 +33,7 @@ from eapo_env.experts import (
     ScriptedExperts,
     SilentExperts,
 )
+from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.problems import Columns, load_problems
 from eapo_env.prompts import Prompts
@@ -67,9 +68,11 @@ __all__ = [
     "Endpoint",
     "Episode",
     "ErroneousExperts",
+    "ExpertMonitor",
     "ExpertPool",
     "ExpertReply",
     "Grader",
+    "GuardedExperts",
     "Malformed",
     "MeaninglessExperts",
     "Message",

@@ -40,7 +40,7 @@ async def play_episode(
     Args:
         episode: a fresh one (`begin`), or one in which it is the policy's turn.
         write: the policy; if it returns None, the episode is truncated.
-        experts: who is consulted.
+        experts: who is consulted, for as long as they take; `GuardedExperts` has a timeout.
         rng: the acceptance gate's generator: one uniform number per query, nothing else.
         gate: "pre" never sends a query that the gate refuses, "post" sends all.
 

@@ -25,6 +25,9 @@ _LOG = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 5.0
 _MOST_LIVE_CALLS = 1000  # the connections that the client's own pool opens at most
 _MAX_REASON_CHARS = 300
+_CHECK_TIMEOUT_S = 10.0
+_NO_LIST = (404, 405, 501)
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,31 @@ async def open_connection(endpoint: Endpoint) -> Connection | None:
     return connections[endpoint][0]
 
 
+async def unreachable(endpoint: Endpoint) -> str:
+    """Return why an endpoint cannot be asked for its models; "" if it can, or does not say.
+
+    A server that has no list of models, as some gateways, is taken at its word.
+    """
+    if not (api_key := _api_key(endpoint)):
+        return f"the environment variable {endpoint.api_key_env} holds no key"
+    client = _client(endpoint, api_key, timeout_s=_CHECK_TIMEOUT_S)
+    try:
+        served = [model.id for model in (await client.models.list()).data]
+    except Exception as error:
+        if getattr(error, "status_code", None) in _NO_LIST or isinstance(error, ValueError):
+            return ""
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        return f"{type(error).__name__}: {error}{cause}".replace(api_key, "[key]")[
+            :_MAX_REASON_CHARS
+        ]
+    finally:
+        await client.close()
+    missing = [model for model in endpoint.models if model not in served]
+    if not missing or not served:
+        return ""
+    return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}"
+
+
 async def close_connection(endpoint: Endpoint) -> None:
     """Close the running loop's connection to an endpoint, if it is open."""
     if opened := _connections_of_this_loop().pop(endpoint, None):
@@ -224,20 +252,24 @@ def _connections_of_this_loop() -> dict[Endpoint, tuple[Connection, _Lifetime]]:
 async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
     # An asynchronous generator, because a loop that shuts down closes those itself: the connection
     # ends with the loop, without a call that a user could forget.
+    client = _client(endpoint, api_key, timeout_s=endpoint.call_timeout_s)
+    try:
+        yield Connection(endpoint, client)
+    finally:
+        await client.close()
+
+
+def _client(endpoint: Endpoint, api_key: str, *, timeout_s: float) -> AsyncOpenAI:
     from openai import AsyncOpenAI, DefaultAioHttpClient, Timeout
 
-    timeout = Timeout(endpoint.call_timeout_s, connect=_CONNECT_TIMEOUT_S)
-    client = AsyncOpenAI(
+    timeout = Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
+    return AsyncOpenAI(
         base_url=endpoint.base_url,
         api_key=api_key,
         timeout=timeout,
         max_retries=endpoint.max_retries,
         http_client=DefaultAioHttpClient(timeout=timeout),
     )
-    try:
-        yield Connection(endpoint, client)
-    finally:
-        await client.close()
 
 
 def _api_key(endpoint: Endpoint) -> str:

@@ -8,6 +8,7 @@ halves of `step` before and after the waiting, for a caller that waits for many 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -24,8 +25,8 @@ from eapo_env.episode import (
     queries_to_send,
     receive_replies,
 )
-from eapo_env.event_loop import run
 from eapo_env.experts import ExpertPool, SilentExperts
+from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.options import (
     ProblemSource,
     by_id,
@@ -39,7 +40,7 @@ from eapo_env.reward import Reward, RewardRule
 from eapo_env.spaces import UnicodeText
 from eapo_env.synthetic import synthetic_experts
 from eapo_env.types import ExpertReply, Gate, Problem, Query, Rules
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, positive
 from eapo_env.verifier import Grader, Verdict, Verifier
 
 Observation = Literal["transcript", "delta"]
@@ -84,21 +85,23 @@ class EAPOMathEnv(gym.Env[str, str]):
     Terminated by an answer, or when the turn budget is used up; never truncated.
 
     ## Information
-    The same keys after every call: `problem_id`, `turn`, `turns_left`, `queries` and `accepted`
-    (both so far), `correct`, `verdict` (None until an answer is verified) and `stop_reason` (None
-    until the end). The attribute `episode` is the structured history; `rules` may be set at any
+    The same keys after every call: `problem_id`, `turn`, `turns_left`, `queries` (put to the gate
+    so far), `accepted` (replies read so far: the gate let them pass, and they came), `correct`,
+    `verdict` (None until an answer is verified) and `stop_reason` (None until the end). The
+    attribute `episode` is the structured history; `rules` may be set at any
     time and hold from the next reset on.
 
     Args:
         problems: problems, a source name or a path (`load_problems`); procedural ones by default.
-        experts: the pool that is consulted; by default the calculator of the procedural problems,
-            and no experts for other problems.
+        experts: the pool that is consulted; by default the calculator of the procedural problems.
+            For other problems there is none, which a warning says if the rules offer experts.
         rules: what an episode allows, unless the reset options say otherwise.
         reward: what an episode earns. Tokens are unknown here, so `overlong` never applies.
         verifier: the grader; one made here is closed with the environment.
         observation: `"transcript"`, the whole history, or `"delta"`, what the environment wrote
             since the last action.
         gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all.
+        expert_timeout_s: timeout of the experts in a step; later replies are unavailable.
         prompts: the wording.
         render_mode: None, `"ansi"` (`render` returns the transcript) or `"human"` (it is printed
             as it grows).
@@ -119,6 +122,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         verifier: Grader | None = None,
         observation: Observation = "transcript",
         gate: Gate = "pre",
+        expert_timeout_s: float = 300.0,
         prompts: Prompts | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -127,12 +131,15 @@ class EAPOMathEnv(gym.Env[str, str]):
         check_choice("gate", gate, get_args(Gate))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.problems = problems_of(problems)
-        self.experts = experts or _default_experts(self.problems)
         self.rules = rules or Rules()
+        self.experts = experts or _default_experts(self.problems, self.rules)
         self.reward: Reward = reward or RewardRule()
         self.verifier: Grader = verifier or Verifier()
         self.observation = observation
         self.gate: Gate = gate
+        self.expert_timeout_s = expert_timeout_s
+        positive(self, "expert_timeout_s")
+        self.expert_monitor = ExpertMonitor()
         self.prompts = prompts or Prompts()
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
@@ -197,7 +204,7 @@ class EAPOMathEnv(gym.Env[str, str]):
             UserError: the action is not a string; the episode stays as it was.
         """
         turn = self.begin_turn(action)
-        replies = run(self.experts.ask(turn.queries)) if turn.queries else ()
+        replies = self.guarded_experts.ask_now(turn.queries) if turn.queries else ()
         verdicts = self.verifier.verify(turn.pairs) if turn.pairs else ()
         return self.end_turn(turn, replies, verdicts)
 
@@ -208,7 +215,7 @@ class EAPOMathEnv(gym.Env[str, str]):
             RuntimeError: the episode was reset or stepped in the meantime; this turn is lost.
         """
         turn = self.begin_turn(action)
-        replies = await self.experts.ask(turn.queries) if turn.queries else ()
+        replies = await self.guarded_experts.ask(turn.queries) if turn.queries else ()
         verdicts = await self.verifier.averify(turn.pairs) if turn.pairs else ()
         return self.end_turn(turn, replies, verdicts)
 
@@ -280,6 +287,13 @@ class EAPOMathEnv(gym.Env[str, str]):
             self.verifier.close()
 
     @property
+    def guarded_experts(self) -> GuardedExperts:
+        """The experts as a step asks them: within its timeout, and failures are replies."""
+        return GuardedExperts(
+            inner=self.experts, timeout_s=self.expert_timeout_s, monitor=self.expert_monitor
+        )
+
+    @property
     def _correct(self) -> bool:
         return self._verdict is not None and self._verdict.correct
 
@@ -298,6 +312,13 @@ class EAPOMathEnv(gym.Env[str, str]):
         return f"{words}\n\n[{episode.stop_reason}: {outcome}]"
 
 
-def _default_experts(problems: Sequence[Problem]) -> ExpertPool:
-    procedural = all(problem.source == "synthetic" for problem in problems)
-    return synthetic_experts() if procedural else SilentExperts()
+def _default_experts(problems: Sequence[Problem], rules: Rules) -> ExpertPool:
+    if all(problem.source == "synthetic" for problem in problems):
+        return synthetic_experts()
+    if not rules.is_alone:
+        warnings.warn(
+            "the prompt offers experts, and nobody can be asked about these problems: pass"
+            " experts=..., or rules=Rules(queries_per_turn=0) for a prompt without them",
+            stacklevel=3,
+        )
+    return SilentExperts()

@@ -26,6 +26,7 @@ from eapo_env.types import (
     Message,
     Problem,
     Query,
+    Reply,
     Rules,
     StopReason,
 )
@@ -78,8 +79,12 @@ class Episode:
 
     @property
     def num_accepted(self) -> int:
-        """The number of queries whose reply the gate accepts."""
-        return sum(sum(consultation.accepted) for consultation in self.consultations)
+        """The number of replies that were read: the gate accepted them, and they came."""
+        return sum(
+            accepted and isinstance(reply, Reply)
+            for consultation in self.consultations
+            for accepted, reply in zip(consultation.accepted, consultation.replies, strict=False)
+        )
 
     @property
     def response(self) -> str:

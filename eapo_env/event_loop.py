@@ -1,8 +1,9 @@
-"""One background event loop per process, for synchronous code that asks asynchronous experts.
+"""One background event loop per process: for synchronous callers, and for code that may block.
 
-`run` works from any thread, also from one that is itself running an event loop (Jupyter), because
-the coroutine runs in a separate thread. The thread is a daemon, started at the first use; a forked
-child starts another; at exit the loop shuts down, so that everything opened in it closes.
+It works from any thread, also from one that is itself running an event loop (Jupyter), because the
+coroutine runs in a separate thread. The thread is a daemon, started at the first use; a forked
+child starts another; at exit the loop shuts down, so that everything opened in it closes. A loop
+that a coroutine blocks is abandoned for another one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import atexit
 import os
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_EXIT_PATIENCE_S = 5.0
+_EXIT_PATIENCE_S = 2.0
 
 _lock = threading.Lock()
 _current: _BackgroundLoop | None = None
@@ -46,11 +49,27 @@ class _BackgroundLoop:
         self.loop.close()
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine, run on this process's background event loop.
+@dataclass(frozen=True, slots=True)
+class Submitted(Generic[T]):
+    """A coroutine on the background event loop.
 
-    Blocks the calling thread only. Exceptions of the coroutine are raised here; interrupting the
-    wait (Ctrl-C) cancels the coroutine.
+    Args:
+        future: its result; cancelling it cancels the coroutine.
+    """
+
+    future: Future[T]
+    _background: _BackgroundLoop
+
+    def abandon_loop(self) -> None:
+        """Leave the loop to what blocks it: later coroutines run on another one."""
+        global _current
+        with _lock:
+            if _current is self._background:
+                _current = None
+
+
+def submit(coroutine: Coroutine[Any, Any, T]) -> Submitted[T]:
+    """Start a coroutine on this process's background event loop.
 
     Raises:
         RuntimeError: called from a coroutine that already runs on the background loop: await there.
@@ -59,7 +78,19 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread() is background.thread:
         coroutine.close()
         raise RuntimeError("event_loop.run would wait for itself here: await the coroutine instead")
-    future = asyncio.run_coroutine_threadsafe(coroutine, background.loop)
+    return Submitted(asyncio.run_coroutine_threadsafe(coroutine, background.loop), background)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, run on this process's background event loop.
+
+    Blocks the calling thread only. Exceptions of the coroutine are raised here; interrupting the
+    wait (Ctrl-C) cancels the coroutine.
+
+    Raises:
+        RuntimeError: as `submit`.
+    """
+    future = submit(coroutine).future
     try:
         return future.result()
     except BaseException:

@@ -2,22 +2,29 @@
 
 A pool takes a batch of queries and returns a reply to each, in the same order. It is a picklable
 value that opens nothing before its first use. An expert that fails is an `Unavailable` reply, never
-an exception. Pools behind a server are in `openai_experts.py`, recorded ones in `recordings.py`.
+an exception. Pools behind a server are in `openai_experts.py`, recorded ones in `recordings.py`;
+`guarded_experts.py` keeps whoever asks from what a pool does wrong.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import inspect
+import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, positive
 
 _LAST_DIGIT = re.compile(r"[0-9](?=[^0-9]*\Z)")
 
@@ -27,6 +34,11 @@ class ExpertPool(Protocol):
     """Experts that answer a batch of queries.
 
     `eapo_env.testing.check_expert_pool` tests an implementation.
+
+    Rollouts and environments ask a pool within a deadline of their own (`GuardedExperts`), on
+    another event loop than theirs, so that one that blocks stops nothing else. A pool that never
+    blocks (no `time.sleep`, no synchronous request) can be asked without that detour: it has a
+    true attribute `cooperative`.
     """
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
@@ -38,37 +50,129 @@ class ExpertPool(Protocol):
         ...
 
 
+def is_cooperative(pool: ExpertPool) -> bool:
+    """Return whether a pool says that it never blocks the event loop."""
+    return bool(getattr(pool, "cooperative", False))
+
+
+Answer = str | None
+
+
 @dataclass(frozen=True, slots=True)
 class ScriptedExperts:
-    """Experts whose replies a function computes.
+    """Experts whose replies a function computes, or an `async def` function asks for.
+
+    A plain function is called once for each query, one after the other: it should be quick. One
+    that waits, for a server or a database, is an `async def`, called for all queries at once.
 
     Args:
         answer: the reply to a query, or None for an unavailable expert. A module-level function,
             if the pool is to be pickled.
         names: the experts; slot i of a turn goes to expert i mod n.
+        max_live_calls: the most concurrent calls of an `async def` in one event loop; None for no
+            limit.
+        timeout_s: timeout of one call of an `async def`, from its start.
+        cache_size: how many replies are kept, the newest, for when an expert is asked the same
+            text about the same problem again; a failure is never kept, a copy of the pool starts
+            with none.
 
     An exception in `answer` makes that reply `Unavailable`, with the exception as its reason, and
     is shown as a RuntimeWarning.
+
+    Raises:
+        UserError: no name, or a value out of its range.
     """
 
-    answer: Callable[[Query], str | None]
+    answer: Callable[[Query], Answer | Awaitable[Answer]]
     names: tuple[str, ...] = ("scripted",)
+    max_live_calls: int | None = None
+    timeout_s: float = math.inf
+    cache_size: int = 0
+    _memory: _Memory = field(
+        default_factory=lambda: _Memory(), init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not self.names:
             raise UserError("a pool needs at least one expert name, not ()")
+        if self.max_live_calls is not None:
+            at_least(1, self, "max_live_calls")
+        positive(self, "timeout_s")
+        at_least(0, self, "cache_size")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the function's answers, in query order."""
-        return [self._reply(query) for query in queries]
+        begun = [self._begun(query) for query in queries]
+        awaited = iter(await _gathered([one for one in begun if isinstance(one, Coroutine)]))
+        return [next(awaited) if isinstance(one, Coroutine) else one for one in begun]
 
-    def _reply(self, query: Query) -> ExpertReply:
-        expert = self.names[query.slot % len(self.names)]
+    def _begun(self, query: Query) -> ExpertReply | Coroutine[Any, Any, ExpertReply]:
+        """Return the reply to a query, or a coroutine that returns it."""
+        key = (self._expert(query), query.text, query.statement)
+        if key in self._memory.replies:
+            self._memory.replies.move_to_end(key)
+            return self._memory.replies[key]
         try:
-            text = self.answer(query)
+            answer = self.answer(query)
         except Exception as error:
-            return _warned(error, expert)
-        return Unavailable("no answer", expert) if text is None else Reply(expert, text)
+            return _warned(error, self._expert(query))
+        if inspect.isawaitable(answer):
+            return self._waited(query, answer)
+        return self._kept(query, answer)
+
+    async def _waited(self, query: Query, answer: Awaitable[Answer]) -> ExpertReply:
+        try:
+            async with self._memory.slots(self.max_live_calls):
+                async with asyncio.timeout(None if math.isinf(self.timeout_s) else self.timeout_s):
+                    text = await answer
+        except TimeoutError:
+            return Unavailable(f"no reply within {self.timeout_s:g} s", self._expert(query))
+        except Exception as error:
+            return _warned(error, self._expert(query))
+        return self._kept(query, text)
+
+    def _kept(self, query: Query, text: object) -> ExpertReply:
+        """Return an answer as a reply, which is remembered."""
+        expert = self._expert(query)
+        if not isinstance(text, str):
+            reason = "no answer" if text is None else f"not a string: {text!r:.80}"
+            return Unavailable(reason, expert)
+        reply = Reply(expert, text)
+        if self.cache_size:
+            self._memory.replies[expert, query.text, query.statement] = reply
+            if len(self._memory.replies) > self.cache_size:
+                self._memory.replies.popitem(last=False)
+        return reply
+
+    def _expert(self, query: Query) -> str:
+        return self.names[query.slot % len(self.names)]
+
+
+class _Memory:
+    """What a pool holds while it lives: replies it has given, and each event loop's free calls.
+
+    A copy, pickled or not, starts with none.
+    """
+
+    def __init__(self) -> None:
+        self.replies: OrderedDict[tuple[str, str, str], Reply] = OrderedDict()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+        self._slots = WeakKeyDictionary()
+
+    def slots(self, limit: int | None) -> AbstractAsyncContextManager[None]:
+        """Return the context of a call on the running event loop, of at most `limit` at a time."""
+        if limit is None:
+            return nullcontext()
+        return self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(limit))
+
+    def __reduce__(self) -> tuple[type[_Memory], tuple[()]]:
+        return _Memory, ()
+
+
+async def _gathered(
+    coroutines: Sequence[Coroutine[Any, Any, ExpertReply]],
+) -> Sequence[ExpertReply]:
+    return await asyncio.gather(*coroutines) if coroutines else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +180,7 @@ class SilentExperts:
     """Experts that are never available."""
 
     reason: str = "silent"
+    cooperative: ClassVar[bool] = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return an unavailable reply to each query."""
@@ -88,6 +193,7 @@ class MeaninglessExperts:
 
     text: str = "There is nothing I can tell you about this; you will have to work it out yourself."
     name: str = "meaningless"
+    cooperative: ClassVar[bool] = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the sentence, once per query."""
@@ -132,6 +238,11 @@ class ErroneousExperts:
     def __post_init__(self) -> None:
         if not 0.0 <= self.error_rate <= 1.0:
             raise UserError(f"error_rate must be in [0, 1], not {self.error_rate}")
+
+    @property
+    def cooperative(self) -> bool:
+        """Whether the inner pool never blocks the event loop."""
+        return is_cooperative(self.inner)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the inner pool's replies, some of them corrupted, in query order."""

@@ -11,6 +11,7 @@ import asyncio
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from eapo_env.endpoints import (
     CircuitOpen,
@@ -20,6 +21,7 @@ from eapo_env.endpoints import (
     Payload,
     close_connection,
     open_connection,
+    unreachable,
 )
 from eapo_env.experts import query_rng
 from eapo_env.prompts import encodable
@@ -109,7 +111,8 @@ class OpenAIExperts:
             is None is not sent.
         seed: derives a sampling seed for each query, sent to the server; None sends no seed.
         batch_timeout_s: timeout of a batch of queries: later replies are unavailable, and their
-            calls cancelled; the others are kept.
+            calls cancelled; the others are kept. Whoever asks may have a shorter one
+            (`GuardedExperts`), and then keeps none of a batch that is late.
         route: (query, number of experts) -> index of the expert to ask: `by_slot`, `by_question` or
             a custom function.
         read: (decoded chat completion, model) -> the reply in it: `read_reply`,
@@ -129,6 +132,7 @@ class OpenAIExperts:
     batch_timeout_s: float = 300.0
     route: Callable[[Query, int], int] = by_slot
     read: Callable[[object, str], ExpertReply] = read_reply
+    cooperative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", tuple(self.endpoints))
@@ -148,6 +152,17 @@ class OpenAIExperts:
             await _cancel(tasks)
         late = Unavailable(f"no reply within {self.batch_timeout_s:g} s (the batch's deadline)")
         return [late if task.cancelled() else task.result() for task in tasks]
+
+    async def check(self) -> None:
+        """Ask every endpoint which models it serves.
+
+        Raises:
+            UserError: one does not answer, refuses the key, or does not serve one of its models.
+        """
+        reasons = await asyncio.gather(*map(unreachable, self.endpoints))
+        found = [f"{e.base_url}: {r}" for e, r in zip(self.endpoints, reasons, strict=True) if r]
+        if found:
+            raise UserError(f"experts that cannot be asked: {'; '.join(found)}")
 
     async def aclose(self) -> None:
         """Close the running loop's connections to the endpoints; the next use opens new ones."""

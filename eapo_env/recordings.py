@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from eapo_env.experts import ExpertPool, query_rng
+from eapo_env.experts import ExpertPool, is_cooperative, query_rng
 from eapo_env.json_lines import JsonLines
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError
@@ -34,6 +34,11 @@ class RecordingExperts:
 
     inner: ExpertPool
     path: str | Path
+
+    @property
+    def cooperative(self) -> bool:
+        """Whether the inner pool never blocks the event loop."""
+        return is_cooperative(self.inner)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the inner pool's replies, once they are in the file."""
@@ -57,6 +62,7 @@ class ReplayExperts:
     """
 
     path: str | Path
+    cooperative: ClassVar[bool] = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the recorded replies, in query order."""

@@ -13,6 +13,7 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -154,10 +155,17 @@ def synthetic_experts(
         parts_only: answer only questions about a single bracket, so that the policy cannot
             delegate a whole problem.
     """
-    expert = ScriptedExperts(work_out_part if parts_only else work_out, names=("calculator",))
+    expert = ProceduralExperts(work_out_part if parts_only else work_out, names=("calculator",))
     if not error_rate:
         return expert
     return ErroneousExperts(inner=expert, error_rate=error_rate, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class ProceduralExperts(ScriptedExperts):
+    """Experts on the procedural problems, whose function never waits."""
+
+    cooperative: ClassVar[bool] = True
 
 
 def work_out(query: Query) -> str | None:

@@ -21,7 +21,6 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from eapo_env.env import EAPOMathEnv, StepResult, Turn
-from eapo_env.event_loop import run
 from eapo_env.types import Rules
 from eapo_env.validation import UserError
 
@@ -104,7 +103,6 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         Raises:
             ResetNeeded: an episode is missing, or is over and this mode does not reset it here.
             UserError: not one string per sub-environment. Nothing has changed then.
-            ValueError: the expert pool broke its protocol.
         """
         turns = self._begin_turns(actions)
         results = self._wait_for(turns)
@@ -168,11 +166,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         """Return every sub-environment's result, having asked and verified all at once."""
         queries = [query for turn in turns if turn for query in turn.queries]
         pairs = [pair for turn in turns if turn for pair in turn.pairs]
-        replies = run(self.envs[0].experts.ask(queries)) if queries else ()
-        if len(replies) != len(queries):
-            raise ValueError(
-                f"the expert pool gave {len(replies)} replies to {len(queries)} queries"
-            )
+        replies = self.envs[0].guarded_experts.ask_now(queries) if queries else ()
         verdicts = self.envs[0].verifier.verify(pairs) if pairs else ()
         next_replies, next_verdicts = iter(replies), iter(verdicts)
         return [

@@ -109,6 +109,10 @@ def _resumed(options: argparse.Namespace) -> training.Run:
 
     if options.preset:
         raise UserError(f"--resume takes the run's own settings; not {options.preset}")
+    run = training.Run.open(options.resume)
     if options.set:
-        raise UserError(f"--resume takes the run's own settings; not --set {options.set}")
-    return training.Run.open(options.resume)
+        old = run.config
+        new = training.lengthened(old, training.with_settings(old, options.set))
+        with run.exclusively():
+            run.adopt(new)
+    return run

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
 
 
+_FEW_ANSWERED = 0.5
+
+
 def add(commands: Commands) -> None:
     """Add the commands."""
     train = commands.add_parser("train", help="train a policy, or resume a run")
@@ -90,9 +93,13 @@ def _trained(run: training.Run, processes: learning.Processes) -> bool:
 
 
 def _in_brief(metrics: Mapping[str, float]) -> str:
+    answered = 1 - metrics["failed_reply_rate"]
+    shown = f"answered {answered:.2f}"
     return (
         f"accuracy {metrics['accuracy']:.2f}  calls {metrics['call_rate']:.2f}"
-        f"  accepted {metrics['acceptance_rate']:.2f}  turns {metrics['turn_budget']:.1f}"
+        f"  accepted {metrics['acceptance_rate_realised']:.2f}"
+        f"  {f'[red]{shown}[/red]' if answered < _FEW_ANSWERED else shown}"
+        f"  turns {metrics['turn_budget']:.1f}"
     )
 
 

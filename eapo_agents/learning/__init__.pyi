@@ -15,6 +15,8 @@ from .algorithms import (
     AlgorithmSettings as AlgorithmSettings,
     CustomAlgorithm as CustomAlgorithm,
     DrGRPO as DrGRPO,
+    PythonAlgorithm as PythonAlgorithm,
+    StatefulAlgorithm as StatefulAlgorithm,
 )
 from .batches import (
     LAYOUTS as LAYOUTS,

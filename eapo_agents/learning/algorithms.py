@@ -8,9 +8,10 @@ Each is a frozen dataclass of its settings: `DAPO(clip_high=0.2)` is a variant. 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 from eapo_agents.factories import Factory
 from eapo_agents.learning.advantages import (
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 
 
 class Algorithm(Protocol):
-    """Computes advantages from rewards, and a loss from advantages; `check_algorithm` tests one."""
+    """Computes advantages from rewards, and a loss from advantages; `check_algorithm` tests one.
+
+    It may have more methods, each by itself:
+
+    - `keeps(group: Group) -> bool`: whether to train on a group, in the place of
+      `rollout.sampling.keep`.
+    - `state_dict() -> dict` and `load_state_dict(state)` (`StatefulAlgorithm`): what it remembers
+      from update to update, such as a running baseline, as numbers, strings, tensors, lists and
+      dicts of them. A checkpoint keeps it. Each of several processes calls `advantages` for all
+      groups.
+    """
 
     @property
     def name(self) -> str:
@@ -38,6 +49,17 @@ class Algorithm(Protocol):
 
     def loss(self, inputs: LossInputs) -> LossOutput:
         """Return a micro-batch's share of the loss of its optimiser step."""
+
+
+@runtime_checkable
+class StatefulAlgorithm(Protocol):
+    """An algorithm with a state that checkpoints keep."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from eapo_agents.learning.algorithms import DAPO, Algorithm
+from eapo_agents.learning.algorithms import DAPO, Algorithm, StatefulAlgorithm
 from eapo_agents.learning.batches import (
     LAYOUTS,
     Batch,
@@ -157,12 +157,15 @@ class Learner:
         return self._adapters.merged(weights) if self._adapters else weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to resume exactly: `model`, `optimizer`, `step`."""
+        """Return what `load_state_dict` needs to resume exactly.
+
+        It holds `model`, `optimizer`, `step` and, of an algorithm that has a state, `algorithm`.
+        """
         state: dict[str, Any] = self._perform_in_all(GatherState())
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore weights, optimiser and step."""
+        """Restore weights, optimiser, step and the algorithm's state."""
         self._perform_in_all(LoadState(state))
 
     def save(self, folder: Path) -> None:
@@ -212,6 +215,8 @@ class Learner:
                     return self._full_state()
                 case LoadState(state=state):
                     self.step = self.processes.load_full_state(self.model, self._optimizer, state)
+                    if isinstance(self.algorithm, StatefulAlgorithm) and "algorithm" in state:
+                        self.algorithm.load_state_dict(state["algorithm"])
                 case _:
                     assert_never(command)
         finally:
@@ -257,11 +262,14 @@ class Learner:
         return [found[row] for row in range(len(records))]
 
     def _full_state(self) -> dict[str, Any]:
-        return {
+        state = {
             "model": self.processes.full_weights(self.model),
             "optimizer": self.processes.full_optimizer_state(self._optimizer),
             "step": self.step,
         }
+        if isinstance(self.algorithm, StatefulAlgorithm):
+            state["algorithm"] = self.algorithm.state_dict()
+        return state
 
     def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
         limit = self.settings.max_batch_tokens

@@ -47,13 +47,13 @@ class GatherState:
 
 @dataclass(frozen=True, slots=True)
 class LoadState:
-    """Restore the state of the first process, which travels tensor by tensor and not in here."""
+    """Restore the state of the first process; but for the algorithm's it travels by tensors."""
 
     state: Mapping[str, Any] = field(default_factory=dict)
 
-    def __reduce__(self) -> tuple[type[LoadState], tuple[()]]:
-        """Pickle without the state."""
-        return LoadState, ()
+    def __reduce__(self) -> tuple[type[LoadState], tuple[Mapping[str, Any]]]:
+        """Pickle the algorithm's state alone."""
+        return LoadState, ({key: self.state[key] for key in ("algorithm",) if key in self.state},)
 
 
 Command = Update | Imitate | ComputeLogprobs | GatherWeights | GatherState | LoadState

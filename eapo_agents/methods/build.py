@@ -20,6 +20,7 @@ from eapo_agents.policies import ChatModel, OpenAIEngine, PolicyChat
 from eapo_agents.rollouts import TextRollout
 from eapo_agents.training import TrainConfig, make_rollout, policy_of
 from eapo_env.experts import ExpertPool, SilentExperts
+from eapo_env.reward import RewardRule
 from eapo_env.types import Message
 
 
@@ -48,7 +49,9 @@ def player_of(config: TrainConfig) -> Iterator[Player]:
         yield text_rollout(config, config.engine.build(config.model), SilentExperts())
         return
     with closing(policy_of(config)) as policy:
-        yield replace(make_rollout(config, policy), truncation=config.evaluation.truncation)
+        # Nobody is asked and nothing is learned: parts that only a script can make are not missed.
+        rollout = make_rollout(config, policy, experts=SilentExperts(), reward=RewardRule())
+        yield replace(rollout, truncation=config.evaluation.truncation)
 
 
 @contextmanager
@@ -102,4 +105,5 @@ def text_rollout(
         temperature=config.rollout.temperature,
         truncation=config.evaluation.truncation,
         consult_first=consult_first,
+        expert_timeout_s=config.experts.evaluation_timeout_s,
     )

@@ -38,6 +38,7 @@ from eapo_agents.rollouts import Demonstration, Rollout, encode
 from eapo_agents.training import (
     DistillationSettings,
     OnStep,
+    Parts,
     Progress,
     Run,
     StepResult,
@@ -112,10 +113,12 @@ def distillation_trainer(
     settings = config.distillation
     if settings is None:
         raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")
+    given = Parts(experts=experts, verifier=verifier, problems=problems, held_out=held_out)
     if held_out is None:
         held_out = config.evaluation.problems.load()
     problems = without(held_out, config.problems.load() if problems is None else problems)
     if experts is None:
+        config.experts.check()
         max_tokens = config.rollout.limits.max_response_tokens
         experts = config.experts.solvers(max_tokens=max_tokens, timeout_s=settings.timeout_s)
     model, tokenizer = load_model(config.model)
@@ -137,7 +140,14 @@ def distillation_trainer(
         on_problem=on_problem,
         probe=probe_of(config, processes),
     )
-    return Trainer(config=config, step=step, held_out=held_out, trackers=trackers)
+    parts = Parts.of(rollout, step.learner, step.problems, held_out)
+    return Trainer(
+        config=config,
+        step=step,
+        held_out=held_out,
+        trackers=trackers,
+        made=parts.except_for(given),
+    )
 
 
 def _spec(config: TrainConfig, settings: DistillationSettings) -> LearnerSpec:

@@ -8,6 +8,7 @@ are not asked for again, so that an interrupted collection resumes; failed calls
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from eapo_agents.files import validated, write_json_lines
 from eapo_agents.rollouts import derive_seed, gather
 from eapo_agents.training import DistillationSettings
 from eapo_env.experts import ExpertPool
+from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.json_lines import JsonLines
+from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Query, Reply, Rules
 from eapo_env.validation import UserError
@@ -58,7 +61,7 @@ class SolutionCollector:
     """Collects experts' solutions of problems in a file.
 
     Args:
-        solvers: the experts.
+        solvers: the experts; each batch has `settings.timeout_s`, unless each call has it.
         verifier: grades the solutions.
         prompts: an expert reads what the policy reads when it is alone.
         settings: number of samples per problem, and of problems at a time.
@@ -110,12 +113,19 @@ class SolutionCollector:
         samples = {solution.sample for solution in there}
         return [n for n in range(self.settings.samples_per_problem) if n not in samples]
 
+    @property
+    def _guarded(self) -> GuardedExperts:
+        own = isinstance(self.solvers, OpenAIExperts)  # and calls may have to wait for their turn
+        return GuardedExperts(
+            inner=self.solvers, timeout_s=math.inf if own else self.settings.timeout_s
+        )
+
     async def _solutions(
         self, number: int, problem: Problem, samples: Sequence[int]
     ) -> list[Solution]:
         seed = derive_seed(self.seed, 3, number)
         text = self.prompts.opening(problem, Rules.alone()).content
-        replies = await self.solvers.ask(
+        replies = await self._guarded.ask(
             [
                 Query(text=text, statement=problem.statement, seed=seed, slot=sample)
                 for sample in samples

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -189,6 +189,7 @@ class Replicas:
     prompts: Prompts
     sampling: Sampling
     brief: bool = False
+    cooperative: ClassVar[bool] = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the copies' replies, in query order.
@@ -216,6 +217,7 @@ class GivenExperts:
     """
 
     replies: Mapping[str, Sequence[ExpertReply]]
+    cooperative: ClassVar[bool] = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the fixed replies; unavailable ones to a problem that has none."""

@@ -1,5 +1,4 @@
 from .dynamic_sampling import DynamicSampling as DynamicSampling, Sampled as Sampled
-from .expert_monitor import ExpertMonitor as ExpertMonitor, MonitoredExperts as MonitoredExperts
 from .paradigms import Paradigm as Paradigm, paradigm_of as paradigm_of, shares as shares
 from .rollout import (
     Rollout as Rollout,

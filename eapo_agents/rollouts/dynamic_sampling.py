@@ -1,4 +1,4 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476 eq. 11): keep the groups with right and wrong answers.
+"""Dynamic sampling (DAPO, arXiv 2503.14476 eq. 11): which groups of a step are trained on.
 
 `SamplingState` is a pure value: it says which problems to play next, takes their groups in any
 order, and is done when it has enough groups or has used up its rounds. `DynamicSampling.sample`
@@ -15,6 +15,14 @@ from eapo_agents.rollouts.rollout import gather
 from eapo_agents.rollouts.trajectory import Group
 from eapo_env.validation import UserError
 
+Keeps = Callable[[Group], bool]
+"""Whether a group is trained on."""
+
+
+def has_signal(group: Group) -> bool:
+    """See `Group.has_signal`."""
+    return group.has_signal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicSampling:
@@ -28,23 +36,28 @@ class DynamicSampling:
         groups_per_step: the train batch size, in problems.
         problems_per_round: the generation batch size, in problems.
         max_rounds: the most generation batches a step may use.
+        keep: "mixed" trains on the groups with right and wrong answers, "all" on every group; an
+            algorithm with a method `keeps` decides in its place.
         surplus: groups with signal beyond `groups_per_step`: "discard" them, or "carry" up to
             `groups_per_step` into the next step, which trains on them first; they are then one
             update old.
 
     Raises:
-        UserError: a number below 1, or an unknown `surplus`.
+        UserError: a number below 1, or an unknown `keep` or `surplus`.
     """
 
     groups_per_step: int = 32
     problems_per_round: int = 96
     max_rounds: int = 10
+    keep: Literal["mixed", "all"] = "mixed"
     surplus: Literal["discard", "carry"] = "discard"
 
     def __post_init__(self) -> None:
         for name in ("groups_per_step", "problems_per_round", "max_rounds"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.keep not in ("mixed", "all"):
+            raise UserError(f"keep must be mixed or all, not {self.keep!r}")
         if self.surplus not in ("discard", "carry"):
             raise UserError(f"surplus must be discard or carry, not {self.surplus!r}")
 
@@ -53,13 +66,26 @@ class DynamicSampling:
         play: Callable[[int], Coroutine[None, None, Group]],
         first: int,
         carried: tuple[Group, ...] = (),
+        keeps: Keeps | None = None,
     ) -> Sampled:
-        """Return the groups of a step, playing problem numbers `first`, `first + 1`, ..."""
-        state = SamplingState(sampling=self, first=first, carried=carried)
+        """Return the groups of a step, playing problem numbers `first`, `first + 1`, ...
+
+        Args:
+            play: plays the group of a problem number.
+            carried: groups that an earlier step left over.
+            keeps: whether to train on a group; by default `self.keeps`.
+        """
+        state = SamplingState(
+            sampling=self, first=first, carried=carried, keeps=keeps or self.keeps
+        )
         while numbers := state.numbers:
             groups = await gather(play(number) for number in numbers)
             state = state.receive(dict(zip(numbers, groups, strict=True)))
         return state.sampled
+
+    def keeps(self, group: Group) -> bool:
+        """Return whether the setting `keep` keeps a group to train on."""
+        return self.keep == "all" or group.has_signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +97,13 @@ class SamplingState:
         first: the number of the first problem that the step plays.
         carried: groups that an earlier step left over.
         played: the groups of problems `first`, `first + 1`, ..., in this order.
+        keeps: whether to train on a group.
     """
 
     sampling: DynamicSampling
     first: int
     carried: tuple[Group, ...] = ()
+    keeps: Keeps = has_signal
     played: tuple[Group, ...] = ()
 
     @property
@@ -106,7 +134,7 @@ class SamplingState:
 
     @property
     def _useful(self) -> tuple[Group, ...]:
-        return (*self.carried, *(group for group in self.played if group.has_signal))
+        return (*self.carried, *filter(self.keeps, self.played))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +144,9 @@ class Sampled:
     Args:
         kept: the groups to train on; those that were carried come first.
         played: every group that was played in this step, with signal or without.
-        surplus: groups with signal that the next step starts with.
+        keep: "mixed" trains on the groups with right and wrong answers, "all" on every group; an
+            algorithm with a method `keeps` decides in its place.
+        surplus: groups to train on that the next step starts with.
     """
 
     kept: tuple[Group, ...]

@@ -24,12 +24,12 @@ from eapo_agents.policies import (
     Truncation,
     cut_tokens,
 )
-from eapo_agents.rollouts.expert_monitor import ExpertMonitor, MonitoredExperts
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.actions import CONSULT_CLOSE
 from eapo_env.driver import grade, play_episode
 from eapo_env.episode import Episode, begin
 from eapo_env.experts import ExpertPool
+from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.prompts import Prompts
 from eapo_env.reward import Reward, RewardRule
 from eapo_env.types import ExpertReply, Gate, Problem, Query, Reply, Rules
@@ -75,6 +75,7 @@ class Rollout:
         limits: the token limits of an episode.
         temperature, truncation: how every turn is sampled.
         gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
+        expert_timeout_s: timeout of one consultation; later replies are unavailable.
         monitor: collects the experts' latencies and failures.
     """
 
@@ -87,6 +88,7 @@ class Rollout:
     temperature: float = 1.0
     truncation: Truncation = NO_TRUNCATION
     gate: Gate = "pre"
+    expert_timeout_s: float = 300.0
     monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
@@ -152,8 +154,10 @@ class Rollout:
 
     @property
     def _experts(self) -> ExpertPool:
-        monitored = MonitoredExperts(inner=self.experts, monitor=self.monitor)
-        return _CutReplies(monitored, self._cut)
+        guarded = GuardedExperts(
+            inner=self.experts, timeout_s=self.expert_timeout_s, monitor=self.monitor
+        )
+        return _CutReplies(guarded, self._cut)
 
     def _cut(self, text: str) -> str:
         return cut_tokens(text, self.policy.tokenizer, self.limits.max_reply_tokens)

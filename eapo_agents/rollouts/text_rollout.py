@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from eapo_agents.policies import NO_TRUNCATION, ChatModel, ChatTurn, Truncation
-from eapo_agents.rollouts.expert_monitor import ExpertMonitor, MonitoredExperts
 from eapo_agents.rollouts.rollout import TokenLimits, derive_seed, turn_sampling
 from eapo_env.actions import Consult, render_consult
 from eapo_env.driver import consult, grade, play_episode
 from eapo_env.episode import Episode, act, begin
 from eapo_env.experts import ExpertPool
+from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.prompts import Prompts, neutralise
 from eapo_env.types import Gate, Problem, Rules
 from eapo_env.verifier import Grader
@@ -66,6 +66,7 @@ class TextRollout:
         consult_first: how many experts are asked about the whole problem before the policy's first
             turn, in its name; 0 leaves consulting to the policy (paper, Appendix C).
         gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
+        expert_timeout_s: timeout of one consultation; later replies are unavailable.
         monitor: collects the experts' latencies and failures.
     """
 
@@ -78,6 +79,7 @@ class TextRollout:
     truncation: Truncation = NO_TRUNCATION
     consult_first: int = 0
     gate: Gate = "pre"
+    expert_timeout_s: float = 300.0
     monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Attempt:
@@ -98,7 +100,9 @@ class TextRollout:
             return turn
 
         rng = np.random.default_rng(seed)
-        experts = MonitoredExperts(inner=self.experts, monitor=self.monitor)
+        experts = GuardedExperts(
+            inner=self.experts, timeout_s=self.expert_timeout_s, monitor=self.monitor
+        )
         episode = begin(problem, self._with_reply_limit(rules), self.prompts, seed=seed)
         if self.consult_first and not rules.is_alone:
             episode = await consult_about_whole(

@@ -10,6 +10,7 @@ from .build import (
 from .checkpoint import Progress as Progress
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
 from .journal_subject import evaluation_subject as evaluation_subject
+from .parts import Parts as Parts
 from .report.plots import (
     Bar as Bar,
     bars_figure as bars_figure,
@@ -18,6 +19,11 @@ from .report.plots import (
 )
 from .report.report import report_tables as report_tables, write_report as write_report
 from .report.runs import methods_of as methods_of
+from .resumption import (
+    RESUMABLE as RESUMABLE,
+    changed_settings as changed_settings,
+    lengthened as lengthened,
+)
 from .run_folder import Run as Run, model_config as model_config, read_evaluation as read_evaluation
 from .settings import (
     DistillationSettings as DistillationSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ from eapo_agents.policies import (
     load_model,
 )
 from eapo_agents.rollouts import Rollout
+from eapo_env.synthetic import work_out
+from eapo_env.types import Query
 from eapo_env.validation import UserError
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,6 +106,7 @@ def make_rollout(
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
         truncation=config.rollout.truncation,
+        expert_timeout_s=config.experts.batch_timeout_s,
     )
 
 
@@ -134,6 +140,22 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
     if not rest:
         raise UserError(f"all {len(problems)} problems are held out: none is left to train on")
     return rest
+
+
+def warn_of_strangers(config: TrainConfig, problems: Sequence[Problem]) -> None:
+    """Log a warning if the experts know other problems alone than these."""
+    kind = config.experts.kind
+    if kind in ("synthetic", "synthetic-parts") and not any(map(_is_procedural, problems)):
+        _LOG.warning(
+            "experts.kind=%s knows the procedural problems alone: nobody will answer questions"
+            " about these; see experts.kind, or train without experts by annealing.turn_budget=1",
+            kind,
+        )
+
+
+def _is_procedural(problem: Problem) -> bool:
+    value = work_out(Query(text=problem.statement))
+    return value is not None and value.lstrip("0") == problem.answer.lstrip("0")
 
 
 def _no_tokens(engine: OpenAIEngine) -> UserError:

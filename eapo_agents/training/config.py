@@ -31,7 +31,7 @@ from eapo_agents.training.settings import (
 )
 from eapo_agents.training.trackers import TensorBoard, TrackerSettings
 from eapo_env.annealing import Annealing
-from eapo_env.validation import UserError, at_least
+from eapo_env.validation import UserError, at_least, probability
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -66,6 +66,9 @@ class TrainConfig:
         keep_checkpoints: number of newest checkpoints to keep.
         transcripts_every: training steps between recorded transcripts.
         truncation_alarm: warn when limits truncate more than this share of a step's responses.
+        expert_alarm: warn when more than this share of a step's accepted queries get no reply.
+        stop_without_experts: end the run, with a checkpoint, after this number of such steps in a
+            row; null never does.
         annealing: how the experts are withdrawn, by default over all training steps; an initial
             turn budget of 1 is self-exploratory reinforcement learning (paper 3.1).
         model: the model to train.
@@ -84,6 +87,8 @@ class TrainConfig:
     keep_checkpoints: int = 2
     transcripts_every: int = 10
     truncation_alarm: float = 0.5
+    expert_alarm: float = 0.5
+    stop_without_experts: int | None = None
     annealing: Annealing = Annealing()
     model: ModelSettings = ModelSettings()
     engine: Annotated[Engine, _KIND, BeforeValidator(_by_kind)] = HFEngine()
@@ -105,6 +110,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
+        probability(self, "truncation_alarm", "expert_alarm")
+        if self.stop_without_experts is not None:
+            at_least(1, self, "stop_without_experts")
         if not self.name or set(self.name) & set("/\\\0"):
             raise UserError(f"name must be a valid folder name, not {self.name!r}")
 

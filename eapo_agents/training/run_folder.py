@@ -2,11 +2,13 @@
 
     config.json             every setting
     metrics.jsonl           one line a training step
+    events.jsonl            starts, resumptions, interruptions, errors, with time and step
     tensorboard/            the same, for TensorBoard
     transcripts/            episodes as text and data, one file per recorded step
     evaluations/            every sample's verdict of each evaluation
     checkpoints/step-000100 the model in Hugging Face format, the optimiser, the position
     report/                 tables, pictures, example transcripts (written by `report.py`)
+    superseded/             what was recorded after a checkpoint from which the run was resumed
 
 Checkpoints are written atomically (`files.py`).
 """
@@ -17,9 +19,9 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,16 @@ from typing import Any
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
 from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.resumption import changed_settings
 from eapo_env.json_lines import JsonLines
 from eapo_env.validation import UserError
 
 Metrics = Mapping[str, float]
 
 _INITIAL_FILES = ("config.json", "metrics.jsonl")
-"""The files of a run folder before anything is computed."""
+_EVENTS = "events.jsonl"
+"""The files of a run folder before anything is computed; the last one may be missing."""
+_LONGEST_ERROR = 1000
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,42 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
-    @cached_property
+    @property
     def config(self) -> TrainConfig:
-        """The settings of the run."""
+        """The settings of the run, as they are now."""
         return TrainConfig.read(self.folder / "config.json")
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a training step has been recorded, or a checkpoint written."""
+        return bool(self.metrics or self.checkpoints)
+
+    def adopt(self, config: TrainConfig) -> None:
+        """Record the config that the run is trained with from now on, and what it changes.
+
+        Raises:
+            UserError: the run has begun, and the config differs in what decides what is learned.
+        """
+        old, steps = self.config, [int(row["step"]) for row in self.metrics]
+        changes = changed_settings(old, config) if self.has_begun else {}
+        if config != old:
+            write_text(self.folder / "config.json", config.to_json())
+        if changes:
+            self.record_event("changed", max(steps, default=0), settings=changes)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened to the run, in order: `event`, `time` (UTC), `step`, and more of some."""
+        return [row for row in self._events_file.read() if isinstance(row, dict)]
+
+    def record_event(self, event: str, step: int, **more: Any) -> None:
+        """Append an event."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._events_file.append({"time": time, "event": event, "step": step, **more})
+
+    @property
+    def _events_file(self) -> JsonLines:
+        return JsonLines(self.folder / _EVENTS)
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -148,14 +185,22 @@ class Run:
             remove_folder(old)
         return place
 
-    def rewind(self, step: int) -> None:
-        """Delete what was recorded after a step, to resume from there."""
-        kept = [row for row in self.metrics if row["step"] <= step]
-        write_json_lines(self._metrics_file.path, kept)
+    def rewind(self, step: int) -> int:
+        """Move what was recorded after a step to `superseded/`; return the number of its steps."""
+        rows = self.metrics
+        late = [row for row in rows if row["step"] > step]
+        aside = self.folder / "superseded"
+        if late:
+            aside.mkdir(exist_ok=True)
+            JsonLines(aside / self._metrics_file.path.name).append(*late)
+        write_json_lines(self._metrics_file.path, [row for row in rows if row["step"] <= step])
         for recorded in (self.transcripts, self.evaluations):
             for number, path in recorded.items():
                 if number > step:
-                    path.unlink()
+                    place = aside / path.relative_to(self.folder)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(place)
+        return len(late)
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -178,22 +223,27 @@ class Run:
             yield
         except BaseException:
             if self._is_untouched:
-                for name in _INITIAL_FILES:
-                    (self.folder / name).unlink()
+                for name in (*_INITIAL_FILES, _EVENTS):
+                    (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
             raise
 
     @property
     def _is_untouched(self) -> bool:
-        names = sorted(path.name for path in self.folder.iterdir())
-        return names == list(_INITIAL_FILES) and not self.metrics
+        names = {path.name for path in self.folder.iterdir()} - {_EVENTS}
+        return names == set(_INITIAL_FILES) and not self.metrics
 
     @contextmanager
     def annotate_errors(self, step: int) -> Iterator[None]:
-        """Add to an error its step and, once anything is computed, where the run can resume."""
+        """Record an error, and add to it its step and, if any, where the run can resume."""
         try:
             yield
+        except KeyboardInterrupt:
+            self.record_event("stopped", step)
+            raise
         except Exception as error:
+            with suppress(UserError):  # the disk may be full
+                self.record_event("failed", step, error=repr(error)[:_LONGEST_ERROR])
             newest = self.checkpoints[-1].name if self.checkpoints else "its start"
             rest = "" if self._is_untouched else f"; {self.folder} can be resumed from {newest}"
             error.add_note(f"This was training step {step}{rest}")

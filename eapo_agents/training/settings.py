@@ -22,11 +22,11 @@ from eapo_agents.policies import NO_TRUNCATION, Truncation
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint
+from eapo_env.event_loop import run
 from eapo_env.experts import (
     ErroneousExperts,
     ExpertPool,
     MeaninglessExperts,
-    ScriptedExperts,
     SilentExperts,
 )
 from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
@@ -34,7 +34,7 @@ from eapo_env.problems import SOURCES, Columns, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Reward, RewardRule
-from eapo_env.synthetic import synthetic_experts, synthetic_problems
+from eapo_env.synthetic import ProceduralExperts, synthetic_experts, synthetic_problems
 from eapo_env.types import Problem
 from eapo_env.validation import UserError, at_least, positive
 from eapo_env.verifier import Grader, Verifier
@@ -115,13 +115,13 @@ ExpertKind = Literal[
 _EXPERTS_OWN: dict[str, set[str]] = {
     "synthetic": {"error_rate"},
     "synthetic-parts": {"error_rate"},
-    "openai": {"endpoints", "extra_body", "batch_timeout_s"},
+    "openai": {"endpoints", "extra_body", "preflight"},
     "replay": {"recording"},
     "python": {"factory", "arguments"},
     "meaningless": set(),
     "silent": set(),
 }
-"""The settings of each kind of experts."""
+"""The settings of each kind of experts, beside `batch_timeout_s`, which all have."""
 assert set(_EXPERTS_OWN) == set(get_args(ExpertKind))
 
 
@@ -138,8 +138,11 @@ class ExpertSettings(Factory):
         endpoints: the servers of "openai".
         extra_body: more fields of a request to them, or other values; null omits one, for models
             that refuse `temperature`, `top_p` or `max_tokens`.
-        batch_timeout_s: timeout in training for the replies to one consultation, the wait for a
-            free call included; later replies are unavailable.
+        batch_timeout_s: timeout for the replies to one consultation, the wait for a free call
+            included; later replies are unavailable. In evaluations "openai" has none but
+            `call_timeout_s` of an endpoint.
+        preflight: "required" asks the endpoints of "openai" for their models before anything else,
+            and refuses to start without; "skipped" starts in any case.
         recording: the file of "replay".
 
     Raises:
@@ -151,10 +154,27 @@ class ExpertSettings(Factory):
     endpoints: tuple[Endpoint, ...] = ()
     extra_body: Mapping[str, object] = field(default_factory=dict, hash=False)
     batch_timeout_s: float = 300.0
+    preflight: Literal["required", "skipped"] = "required"
     recording: str = ""
 
     def __post_init__(self) -> None:
         refuse_foreign(self, "experts", _EXPERTS_OWN)
+        positive(self, "batch_timeout_s")
+
+    def check(self) -> None:
+        """Ask the servers of "openai", if there are any, whether they serve the experts.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.kind != "openai" or self.preflight == "skipped":
+            return
+        pool = self.build()
+        assert isinstance(pool, OpenAIExperts)
+        try:
+            run(pool.check())
+        except UserError as error:
+            raise UserError(f"{error}. experts.preflight=skipped starts without them") from None
 
     def build(self) -> ExpertPool:
         """Return the expert pool.
@@ -197,6 +217,11 @@ class ExpertSettings(Factory):
         pool = self.build()
         return replace(pool, batch_timeout_s=math.inf) if isinstance(pool, OpenAIExperts) else pool
 
+    @property
+    def evaluation_timeout_s(self) -> float:
+        """The timeout of one consultation in evaluations; infinite if each call has its own."""
+        return math.inf if self.kind == "openai" else self.batch_timeout_s
+
     def solvers(self, *, max_tokens: int, timeout_s: float) -> ExpertPool:
         """Return the same experts as solvers of whole problems, for distillation.
 
@@ -207,7 +232,7 @@ class ExpertSettings(Factory):
         """
         match self.kind:
             case "synthetic":
-                solver = ScriptedExperts(worked_solution, names=("student",))
+                solver = ProceduralExperts(worked_solution, names=("student",))
                 return ErroneousExperts(inner=solver, error_rate=self.error_rate)
             case "synthetic-parts" | "meaningless" | "silent":
                 raise UserError(f"experts.kind={self.kind} cannot solve whole problems")
@@ -440,7 +465,7 @@ def refuse_foreign(section: DataclassInstance, name: str, own: Mapping[str, set[
     Args:
         section: has a field `kind`.
         name: the section's name, for the message.
-        own: the fields that each kind uses.
+        own: the fields that each kind uses, beside those that all use.
 
     Raises:
         UserError: a field of another kind differs from its default.
@@ -451,7 +476,7 @@ def refuse_foreign(section: DataclassInstance, name: str, own: Mapping[str, set[
     for each in fields(section):
         made = each.default_factory
         default = each.default if made is MISSING else made()
-        used = each.name == "kind" or each.name in own[kind]
+        users = " or ".join(other for other, names in own.items() if each.name in names)
+        used = not users or each.name in own[kind]
         if not used and getattr(section, each.name) != default:
-            users = " or ".join(other for other, names in own.items() if each.name in names)
             raise UserError(f"{name}.{each.name} is for {name}.kind={users}, not {kind}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,14 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
+def interruption(message: Callable[[], str] = lambda: "") -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether Ctrl-C or SIGTERM came; a second signal acts at once.
 
     The first signal is passed on to the previous handlers, whose KeyboardInterrupt is suppressed.
     Signals reach the main thread only: in another thread the function always returns False.
+
+    Args:
+        message: returns what the first signal prints on standard error, if anything.
     """
     came = False
 
@@ -28,6 +32,8 @@ def interruption() -> Iterator[Callable[[], bool]]:
         with suppress(KeyboardInterrupt):
             if callable(before[number]):
                 before[number](number, frame)
+        if text := message():
+            os.write(2, f"\n{text}\n".encode())  # a stream may be in the middle of a write
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as before:
         yield lambda: came

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,21 @@ def warn_of_truncation(step: int, truncation_rate: float, limit: float) -> None:
             100 * truncation_rate,
             100 * limit,
         )
+
+
+def experts_are_silent(step: int, metrics: Mapping[str, float], limit: float) -> bool:
+    """Return whether more of a step's accepted queries got no reply than the limit; then warn."""
+    rate = metrics.get("failed_reply_rate", 0.0)
+    if rate <= limit:
+        return False
+    _LOG.warning(
+        "STEP %d: THE EXPERTS LEFT %.0f%% OF THE ACCEPTED QUERIES UNANSWERED (more than %.0f%%);"
+        " the transcripts hold the reasons",
+        step,
+        100 * rate,
+        100 * limit,
+    )
+    return True
 
 
 def transcript_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:

@@ -10,11 +10,12 @@ resumed run equals one that was never interrupted.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -37,19 +38,28 @@ from eapo_agents.training.build import (
     make_rollout,
     probe_of,
     training_policy,
+    warn_of_strangers,
     without,
 )
 from eapo_agents.training.checkpoint import Progress, peak_memory_mib
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.parts import Parts
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.signals import interruption
-from eapo_agents.training.summary import step_metrics, transcript_rows, warn_of_truncation
+from eapo_agents.training.summary import (
+    experts_are_silent,
+    step_metrics,
+    transcript_rows,
+    warn_of_truncation,
+)
 from eapo_agents.training.trackers import Tracker
 from eapo_env.experts import ExpertPool
 from eapo_env.reward import Reward
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
+
+_LOG = logging.getLogger(__name__)
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
@@ -124,7 +134,8 @@ class RewardStep:
         start, step = time.perf_counter(), progress.step
         play = partial(self._play, step)
         sampling = self.config.rollout.sampling
-        sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus))
+        keeps = getattr(self.learner.algorithm, "keeps", None)
+        sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus, keeps))
         played = time.perf_counter()
         update = self.learner.update(sampled.kept) if sampled.kept else {}
         updated = time.perf_counter()
@@ -198,12 +209,17 @@ class Trainer:
         held_out: the problems of the evaluations.
         trackers: where metrics go beside the run folder; None for those of the config. They are
             closed when `train` returns.
+        made: the parts that the config made; a run records all others.
     """
 
     config: TrainConfig
     step: TrainingStep
     held_out: Sequence[Problem]
     trackers: Sequence[Tracker] | None = None
+    made: Parts = Parts()
+
+    def __post_init__(self) -> None:
+        _ = self.recorded_config  # as the parts are before any training
 
     @classmethod
     def from_config(
@@ -236,6 +252,17 @@ class Trainer:
         check_leads(processes)
         if config.distillation:
             raise UserError(f"{config.name!r} has a section distillation: it is for eapo distill")
+        given = Parts(
+            policy=policy,
+            experts=experts,
+            algorithm=algorithm,
+            reward=reward,
+            verifier=verifier,
+            problems=problems,
+            held_out=held_out,
+        )
+        if experts is None:
+            config.experts.check()
         spec = LearnerSpec(
             model=config.model,
             algorithm=algorithm or config.algorithm.build(),
@@ -246,6 +273,8 @@ class Trainer:
         if held_out is None:
             held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load() if problems is None else problems)
+        if experts is None:
+            warn_of_strangers(config, problems)
         model, tokenizer = load_model(config.model)
         probe: SyncProbe | None = config.sync
         if policy is None:
@@ -260,7 +289,14 @@ class Trainer:
             problems=problems,
             probe=probe,
         )
-        return cls(config=config, step=step, held_out=held_out, trackers=trackers)
+        parts = Parts.of(rollout, step.learner, problems, held_out)
+        return cls(
+            config=config,
+            step=step,
+            held_out=held_out,
+            trackers=trackers,
+            made=parts.except_for(given),
+        )
 
     @property
     def learner(self) -> Learner:
@@ -282,20 +318,38 @@ class Trainer:
 
         Resumes from the newest checkpoint in the run folder. The first Ctrl-C ends the current
         step, writes a checkpoint and returns False; a second one stops at once, as does one before
-        the first step.
+        the first step. The folder's config.json becomes this trainer's config, with the parts that
+        were handed over in Python in their places.
+
+        Args:
+            on_step: called with the step and its metrics after each step, once they are recorded
+                and the checkpoint, if one is due, is written. If it raises, the training ends with
+                a checkpoint.
 
         Raises:
-            UserError: the folder is in use by another process, or its checkpoint is damaged.
+            UserError: the folder is in use by another process, its checkpoint is damaged, or its
+                run was made with other parts or settings (`resumption.py`); the experts have not
+                answered (`stop_without_experts`).
         """
-        with (
-            run.exclusively(),
-            self._open_trackers(run) as trackers,
-            asyncio.Runner() as runner,
-        ):
-            progress = self._restore(run)
-            trainer = replace(self, step=self.step.prepared(runner, run, progress))
-            with interruption() as interrupted:
-                return trainer._train(run, runner, progress, trackers, on_step, interrupted)
+        with run.exclusively():
+            run.adopt(self.recorded_config)
+            with self._open_trackers(run) as trackers, asyncio.Runner() as runner:
+                progress = self._restore(run)
+                trainer = replace(self, step=self.step.prepared(runner, run, progress))
+                with interruption(self._waiting) as interrupted:
+                    return trainer._train(run, runner, progress, trackers, on_step, interrupted)
+
+    @cached_property
+    def recorded_config(self) -> TrainConfig:
+        """The config with the parts that it did not make in their places."""
+        parts = Parts.of(self.rollout, self.learner, self.problems, self.held_out)
+        return parts.without(self.made).recorded_in(self.config)
+
+    def _waiting(self) -> str:
+        """Return what an interruption says: what is still done, and how to do without it."""
+        number, seconds = self.rollout.monitor.waiting
+        awaited = f" (waiting for {number} expert replies, {seconds:.0f} s)" if number else ""
+        return f"finishing this step{awaited}; Ctrl-C again stops at once"
 
     def close(self) -> None:
         """Free what the policy holds, such as an engine."""
@@ -315,7 +369,7 @@ class Trainer:
         on_step: OnStep,
         interrupted: Callable[[], bool],
     ) -> bool:
-        stopping = False
+        stopping, silent_steps = False, 0
         while progress.step < self.config.steps and not stopping:
             with run.annotate_errors(progress.step + 1):
                 result = self.step.take(runner, progress)
@@ -324,14 +378,30 @@ class Trainer:
                     run.record_transcripts(step, transcript_rows(result.played))
                 metrics = result.metrics | self._evaluation_metrics(runner, run, step)
                 run.record(step, metrics)
-                for tracker in trackers:
-                    tracker.log(step, metrics)
-                on_step(step, metrics)
-                stopping = self.learner.processes.any_interrupted(interrupted())
-                stopping |= step == self.config.steps
-                if stopping or step % self.config.checkpoint_every == 0:
+                silent = experts_are_silent(step, metrics, self.config.expert_alarm)
+                silent_steps = silent_steps + 1 if silent else 0
+                alone = silent_steps == self.config.stop_without_experts
+                stopping = alone or step == self.config.steps
+                due = stopping or step % self.config.checkpoint_every == 0
+                if due:
                     self._save(run, progress)
-        return progress.step >= self.config.steps
+                try:
+                    for tracker in trackers:
+                        tracker.log(step, metrics)
+                    on_step(step, metrics)
+                    stopping |= self.learner.processes.any_interrupted(interrupted())
+                except Exception:
+                    stopping = True
+                    raise
+                finally:
+                    if stopping and not due:
+                        self._save(run, progress)
+                if alone:
+                    raise UserError(f"the experts have not answered for {silent_steps} steps")
+        finished = progress.step >= self.config.steps
+        if stopping:
+            run.record_event("finished" if finished else "interrupted", progress.step)
+        return finished
 
     def _evaluation_metrics(self, runner: asyncio.Runner, run: Run, step: int) -> dict[str, float]:
         """Evaluate after some steps and after the last one; return the metrics of it, or none."""
@@ -363,7 +433,7 @@ class Trainer:
         run.save(progress.step, write)
 
     def _restore(self, run: Run) -> Progress:
-        checkpoints = run.checkpoints
+        checkpoints, has_begun = run.checkpoints, run.has_begun
         progress = Progress()
         if checkpoints:
             newest = checkpoints[-1]
@@ -371,9 +441,22 @@ class Trainer:
                 self.learner.load(newest)
                 progress = self.step.read_progress(newest)
             except UserError as error:
+                before = "the one before" if len(checkpoints) > 1 else "step 0"
                 raise UserError(
-                    f"the checkpoint {newest} is damaged ({error}); delete it to resume from the"
-                    " one before"
+                    f"the checkpoint {newest} is damaged ({error}); delete it to resume from"
+                    f" {before}"
                 ) from error
-        run.rewind(progress.step)
+        superseded = run.rewind(progress.step)
+        if superseded and not checkpoints:
+            _LOG.warning(
+                "%s has no checkpoint: it starts from step 0, and the records of its %d steps are"
+                " now in %s",
+                run.folder,
+                superseded,
+                run.folder / "superseded",
+            )
+        if progress.step < self.config.steps and has_begun:
+            run.record_event("resumed", progress.step, superseded=superseded)
+        elif progress.step < self.config.steps:
+            run.record_event("started", progress.step)
         return progress

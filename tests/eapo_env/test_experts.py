@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from eapo_env.experts import (
 )
 from eapo_env.testing import check_expert_pool
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 texts = st.text(st.characters(codec=None), max_size=20)
 queries = st.builds(
@@ -198,3 +200,115 @@ def test_an_unavailable_expert_makes_no_errors() -> None:
 def test_an_impossible_error_rate_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match=r"error_rate must be in \[0, 1\]"):
         ErroneousExperts(inner=SilentExperts(), error_rate=rate)
+
+
+# --- functions that wait
+
+
+class Calls:
+    """An `async def` that counts its calls, and how many are live at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+        self.live = self.most_live = 0
+
+    async def __call__(self, query: Query) -> str | None:
+        self.asked.append(query)
+        self.live += 1
+        self.most_live = max(self.most_live, self.live)
+        try:
+            await asyncio.sleep(0.01)
+            if query.text == "hang":
+                await asyncio.sleep(3600)
+            if query.text == "raise":
+                raise ConnectionError("quota exceeded")
+            return None if query.text == "nothing" else query.text.upper()
+        finally:
+            self.live -= 1
+
+
+async def shout_later(query: Query) -> str:
+    await asyncio.sleep(0)
+    return query.text.upper()
+
+
+def test_an_async_function_conforms() -> None:
+    asyncio.run(check_expert_pool(ScriptedExperts(shout_later, max_live_calls=2, cache_size=3)))
+
+
+def test_an_async_function_is_asked_everything_at_once() -> None:
+    calls = Calls()
+    asked = [Query(text=text, slot=slot) for slot, text in enumerate(["a", "b", "nothing"])]
+    replies = ask(ScriptedExperts(calls, names=("ann", "bob")), *asked)
+    assert replies == [Reply("ann", "A"), Reply("bob", "B"), Unavailable("no answer", "ann")]
+    assert calls.most_live == 3
+
+
+@given(st.integers(1, 4), st.integers(0, 12))
+def test_no_more_calls_are_live_than_allowed(limit: int, number: int) -> None:
+    calls = Calls()
+    pool = ScriptedExperts(calls, max_live_calls=limit)
+    asked = [Query(text=str(slot), slot=slot) for slot in range(number)]
+
+    async def from_several() -> None:
+        await asyncio.gather(*(pool.ask(asked[start::2]) for start in range(2)))
+
+    asyncio.run(from_several())
+    assert len(calls.asked) == number
+    assert calls.most_live == min(limit, number)
+
+
+def test_a_call_has_a_timeout_and_its_error_is_shown() -> None:
+    pool = ScriptedExperts(Calls(), timeout_s=0.1)
+    with pytest.warns(RuntimeWarning, match="quota exceeded"):
+        replies = ask(pool, Query(text="hang"), Query(text="raise"), Query(text="a"))
+    assert replies == [
+        Unavailable("no reply within 0.1 s", "scripted"),
+        Unavailable("failed: ConnectionError('quota exceeded')", "scripted"),
+        Reply("scripted", "A"),
+    ]
+
+
+@given(st.lists(queries, max_size=12), st.integers(0, 4))
+def test_a_cache_changes_how_often_is_asked_and_nothing_else(
+    asked: list[Query], cache_size: int
+) -> None:
+    """The newest answers are kept: with room for all, no expert is asked one thing twice."""
+    plain, cached = Calls(), Calls()
+    names = ("ann", "bob")
+    one = ScriptedExperts(plain, names=names)
+    other = ScriptedExperts(cached, names=names, cache_size=cache_size)
+    for query in asked:
+        assert ask(one, query) == ask(other, query)
+    different = {(query.text, query.statement, query.slot % 2) for query in asked}
+    if cache_size == 0:
+        assert len(cached.asked) == len(asked)
+    elif len(different) <= cache_size:
+        assert len(cached.asked) == len(different)
+
+
+def test_failures_are_not_kept_and_the_oldest_answer_goes_first() -> None:
+    calls = Calls()
+    pool = ScriptedExperts(calls, cache_size=2)
+    for text in ("nothing", "nothing", "a", "b", "a", "c", "a", "b"):
+        ask(pool, Query(text=text))
+    assert [query.text for query in calls.asked] == ["nothing", "nothing", "a", "b", "c", "b"]
+
+
+def test_what_a_function_returns_is_a_string_or_nothing() -> None:
+    pool = ScriptedExperts(lambda query: 7)  # type: ignore[arg-type, return-value]
+    assert ask(pool, Query(text="?")) == [Unavailable("not a string: 7", "scripted")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"max_live_calls": 0}, "max_live_calls must be at least 1, not 0"),
+        ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
+        ({"cache_size": -1}, "cache_size must be at least 0, not -1"),
+        ({"names": ()}, "a pool needs at least one expert name"),
+    ],
+)
+def test_bad_settings_of_scripted_experts_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        ScriptedExperts(echo, **settings)

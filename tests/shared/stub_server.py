@@ -27,7 +27,9 @@ Json = dict[str, Any]
 class StubServer:
     """The server in another process, on a port that stays the same over restarts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *models: str) -> None:
+        """With models named, GET /v1/models lists them; else there is no such list."""
+        self.models = models
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -44,7 +46,8 @@ class StubServer:
     def start(self) -> None:
         """Start serving; returns once the server listens."""
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), "--port", str(self.port)], stdout=subprocess.PIPE
+            [sys.executable, str(Path(__file__)), "--port", str(self.port), *self.models],
+            stdout=subprocess.PIPE,
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == b"ready"
@@ -233,10 +236,15 @@ def main() -> None:
     async def records(_: web.Request) -> web.Response:
         return web.json_response({"calls": calls, "max_live": max_live})
 
+    async def list_models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": m} for m in options.models]})
+
     async def serve(port: int) -> None:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/v1/chat/completions", complete)
         app.router.add_get("/v1/records", records)
+        if options.models:
+            app.router.add_get("/v1/models", list_models)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
@@ -245,7 +253,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    asyncio.run(serve(parser.parse_args().port))
+    parser.add_argument("models", nargs="*")
+    options = parser.parse_args()
+    asyncio.run(serve(options.port))
 
 
 if __name__ == "__main__":

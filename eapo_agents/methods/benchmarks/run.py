@@ -25,9 +25,10 @@ from eapo_agents.methods.benchmarks.served_model import ServedModel, serve_model
 from eapo_agents.methods.benchmarks.tasks import BENCHMARKS, DOCKER
 from eapo_agents.methods.workflows import Replicas
 from eapo_agents.policies import NO_TRUNCATION, ModelSettings, OpenAIEngine, Sampling, Truncation
-from eapo_agents.rollouts import CHARS_A_TOKEN, MonitoredExperts
+from eapo_agents.rollouts import CHARS_A_TOKEN
 from eapo_agents.training import ExpertSettings
 from eapo_env.experts import ExpertPool
+from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.json_lines import JsonLines
 from eapo_env.types import Rules
 from eapo_env.validation import UserError, at_least
@@ -127,7 +128,10 @@ class BenchmarkExperts:
         from eapo_agents.methods.benchmarks.model import PROMPTS
 
         if self.experts:
-            return MonitoredExperts(inner=self.experts.without_batch_deadline())
+            return GuardedExperts(
+                inner=self.experts.without_batch_deadline(),
+                timeout_s=self.experts.evaluation_timeout_s,
+            )
         fields = address.sampling_fields(settings.temperature, settings.truncation)
         body = {"top_k": None, "min_p": None} | fields  # the fields that this server reads
         replica = OpenAIEngine(base_url=address.base_url, extra_body=body).build(

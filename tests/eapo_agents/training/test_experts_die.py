@@ -1,19 +1,26 @@
-"""An expert's server, a real one in a process of its own, dies during a training and comes back."""
+"""Experts that die, hang, or were never there: what a training does, and what it says."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import as_options, eapo, started
 from stub_server import StubServer
 
-from eapo_agents.rollouts.expert_monitor import ExpertMonitor
+from eapo_agents.cli import main
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import RewardStep, Trainer
+from eapo_env.guarded_experts import ExpertMonitor
+from eapo_env.types import Problem
+from eapo_env.validation import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +89,123 @@ def came(run: Run, step: int) -> set[bool]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     slots = [slot for row in rows for asked in row["consultations"] for slot in asked]
     return {"reply" in slot for slot in slots if slot["accepted"]}
+
+
+def endpoint(url: str, model: str = "echo") -> str:
+    return json.dumps([{"base_url": url, "models": [model], "max_retries": 0}])
+
+
+def test_a_run_does_not_start_with_experts_that_do_not_answer(
+    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StubServer("echo") as server:
+        settings = [*tiny_settings, "steps=1", "experts.kind=openai"]
+        arguments = ["train", *as_options(settings), "--runs", str(tmp_path / "runs"), "--set"]
+        assert main([*arguments, f"experts.endpoints={endpoint(server.url, 'QwQ-32B')}"]) == 2
+        told = capsys.readouterr().err
+        assert f"{server.url}: serves echo" in told
+        assert ", not QwQ-32B" in told
+    assert main([*arguments, f"experts.endpoints={endpoint(server.url)}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"eapo: experts that cannot be asked: {server.url}: APIConnectionError")
+    assert told.endswith("experts.preflight=skipped starts without them\n")
+    assert told.count("\n") == 1
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_experts_that_never_answer_are_seen_and_may_end_the_run(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = with_settings(
+        tiny_config,
+        [
+            "experts.kind=openai",
+            f"experts.endpoints={endpoint('http://127.0.0.1:9/v1')}",
+            "experts.preflight=skipped",
+            "steps=3",
+            "checkpoint_every=9",
+            "annealing.steps=60",
+            "stop_without_experts=2",
+        ],
+    )
+    run = Run.create(config, tmp_path)
+    with pytest.raises(UserError, match="the experts have not answered for 2 steps") as caught:
+        Trainer.from_config(config).train(run)
+    assert any("can be resumed from step-000002" in note for note in caught.value.__notes__)
+    assert len(run.metrics) == 2
+    for row in run.metrics:
+        assert row["call_rate"] > 0
+        assert row["acceptance_rate"] > 0.9
+        assert (row["acceptance_rate_realised"], row["failed_reply_rate"]) == (0, 1)
+    assert "STEP 1: THE EXPERTS LEFT 100% OF THE ACCEPTED QUERIES UNANSWERED" in caplog.text
+    resumed = with_settings(config, ["stop_without_experts=null"])
+    assert Trainer.from_config(resumed).train(run)
+
+
+HANGING = """
+import asyncio, time
+
+from pathlib import Path
+
+class Hangs:
+    async def ask(self, queries):
+        Path("asked").touch()
+        await asyncio.sleep(3600)
+
+class Blocks:
+    async def ask(self, queries):
+        Path("asked").touch()
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("pool", ["Hangs", "Blocks"])
+def test_a_pool_that_hangs_costs_its_replies_and_not_the_run(
+    pool: str, tiny_settings: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(HANGING)
+    settings = [*tiny_settings, "steps=1", "experts.kind=python", f"experts.factory=mine:{pool}"]
+    settings += ["experts.batch_timeout_s=0.5", "evaluation.samples_per_problem=1"]
+    done = eapo("train", *as_options(settings), "--runs", tmp_path / "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no reply within 0.5 s" in done.stderr
+    [row] = Run.open(tmp_path / "runs" / "tiny-1").metrics
+    assert row["expert_failure_rate"] == row["failed_reply_rate"] == 1
+    assert row["expert_errors"] > 0
+
+
+@pytest.mark.parametrize("pool", ["Hangs", "Blocks"])
+def test_ctrl_c_says_what_it_waits_for_and_a_second_one_does_not_wait(
+    pool: str, tiny_settings: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(HANGING)
+    settings = [*tiny_settings, "steps=1", "experts.kind=python", f"experts.factory=mine:{pool}"]
+    settings += ["experts.batch_timeout_s=3000"]
+    arguments = ("train", *as_options(settings), "--runs", str(tmp_path / "runs"))
+    with started(*arguments, cwd=tmp_path) as child:
+        assert child.stderr is not None
+        while not (tmp_path / "asked").exists():
+            assert child.poll() is None, child.communicate()
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.readline() == "\n"
+        told = child.stderr.readline()
+        assert re.fullmatch(
+            r"finishing this step \(waiting for \d+ expert replies, \d+ s\); Ctrl-C again stops at"
+            r" once\n",
+            told,
+        )
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert list((tmp_path / "runs").iterdir()) == []  # nothing was computed
+
+
+def test_experts_that_know_other_problems_are_reported(
+    tiny_config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems = [Problem(id=str(n), statement=f"Who is number {n}?", answer="3") for n in range(8)]
+    Trainer.from_config(tiny_config)
+    assert caplog.records == []
+    Trainer.from_config(tiny_config, problems=problems)
+    assert "experts.kind=synthetic knows the procedural problems alone" in caplog.text

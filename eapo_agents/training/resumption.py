@@ -1,0 +1,96 @@
+"""The settings that a resumed run may change: those that do not change what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from eapo_agents.training.config import TrainConfig
+from eapo_env.validation import UserError
+
+RESUMABLE = (
+    "steps",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "transcripts_every",
+    "truncation_alarm",
+    "expert_alarm",
+    "stop_without_experts",
+    "trackers*",
+    "experts.preflight",
+    "experts.batch_timeout_s",
+    "experts.endpoints.*.base_url",
+    "experts.endpoints.*.api_key_env",
+    "experts.endpoints.*.max_live_calls",
+    "experts.endpoints.*.call_timeout_s",
+    "experts.endpoints.*.max_retries",
+    "experts.endpoints.*.breaker.*",
+    "engine.base_url",
+    "engine.trainer_address",
+    "engine.transfer",
+    "engine.call_timeout_s",
+    "engine.max_batch",
+    "engine.cache_bytes",
+    "engine.gpu_memory_utilization",
+    "engine.tensor_parallel_size",
+    "learner.max_batch_tokens",
+    "learner.gradient_checkpointing",
+    "learner.device",
+    "verifier.num_workers",
+    "evaluation.every",
+    "sync.*",
+    "distillation.problems_at_once",
+    "distillation.timeout_s",
+)
+"""The settings that a resumed run may change, as patterns: length, addresses, memory, records."""
+
+Changes = Mapping[str, tuple[Any, Any]]
+"""The old and the new value of each setting that differs."""
+
+
+def changed_settings(old: TrainConfig, new: TrainConfig) -> Changes:
+    """Return the settings that a resumed run changes.
+
+    Raises:
+        UserError: one of them decides what is learned; all of those are named.
+    """
+    before, after = _flat(old), _flat(new)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    changes = {name: (before.get(name), after.get(name)) for name in names}
+    refused = {
+        name: values
+        for name, values in changes.items()
+        if not any(fnmatchcase(name, pattern) for pattern in RESUMABLE)
+    }
+    if refused:
+        shown = "; ".join(f"{name} is {old!r}, not {new!r}" for name, (old, new) in refused.items())
+        raise UserError(
+            f"a resumed run keeps the settings that decide what is learned: {shown:.1000}. Start"
+            " another run for others"
+        )
+    return changes
+
+
+def lengthened(old: TrainConfig, new: TrainConfig) -> TrainConfig:
+    """Return the new config with the old one's annealing, which by default ends with the run."""
+    if new.annealing != old.annealing:
+        return new
+    return replace(new, annealing=old.schedule)
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    return dict(_leaves(asdict(replace(config, annealing=config.schedule))))
+
+
+def _leaves(tree: object, where: str = "") -> Iterator[tuple[str, Any]]:
+    match tree:
+        case dict():
+            for key, value in tree.items():
+                yield from _leaves(value, f"{where}.{key}" if where else str(key))
+        case list() | tuple():
+            for number, value in enumerate(tree):
+                yield from _leaves(value, f"{where}.{number}")
+        case _:
+            yield where, tree

@@ -1,0 +1,230 @@
+"""Asking any expert pool within a deadline: its failures are replies, counted and said.
+
+A pool of one's own can hang, block, raise, or return too few replies. `GuardedExperts` stands
+between it and an episode: each query gets a reply in time, `Unavailable` if need be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from eapo_env.event_loop import submit
+from eapo_env.experts import ExpertPool, is_cooperative
+from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError, positive
+
+_LOG = logging.getLogger(__name__)
+_RECENT = 8
+_GRACE_S = 1.0
+"""A pool that keeps the deadline by itself has this long to hand over the replies that came."""
+
+
+@dataclass(slots=True)
+class ExpertMonitor:
+    """Measures what is asked of experts, and warns, at most once a minute, when they fail.
+
+    A single failed reply is normal: the warning comes when most of the last few have failed, or
+    when the pool itself did.
+
+    Args:
+        clock: the time in seconds, from any origin.
+        every_s: the shortest time between two warnings.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    every_s: float = 60.0
+    _latencies: list[float] = field(default_factory=list)
+    _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _waiting: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _num_asked: int = 0
+    _num_replies: int = 0
+    _num_failed: int = 0
+    _num_errors: int = 0
+    _unreported: int = 0
+    _warned_s: float = float("-inf")
+
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """How many replies are awaited now, and for how long the first of them (s)."""
+        waits = list(self._waiting.values())
+        if not waits:
+            return 0, 0.0
+        return sum(count for _, count in waits), self.clock() - min(start for start, _ in waits)
+
+    @contextmanager
+    def asking(self, num_queries: int) -> Iterator[None]:
+        """Measure the time in this context as that of one consultation."""
+        number, start = self._num_asked, self.clock()
+        self._num_asked += 1
+        self._waiting[number] = start, num_queries
+        try:
+            yield
+        finally:
+            del self._waiting[number]
+            self._latencies.append(self.clock() - start)
+
+    def heard(self, replies: Sequence[ExpertReply]) -> None:
+        """Count the replies to a consultation."""
+        failed = [reply for reply in replies if isinstance(reply, Unavailable)]
+        self._num_replies += len(replies)
+        self._num_failed += len(failed)
+        self._unreported += len(failed)
+        self._recent.extend(isinstance(reply, Unavailable) for reply in replies)
+        if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
+            self._warn(failed[-1])
+
+    def broke(self, replies: Sequence[Unavailable]) -> None:
+        """Count a consultation in which the pool itself failed: it raised, hung, or miscounted."""
+        self._num_errors += 1
+        self.heard(replies)
+        if replies:
+            self._warn(replies[-1])
+
+    def metrics(self) -> dict[str, float]:
+        """Return latencies of consultations (s), the failure rate and errors since the last call.
+
+        Empty when no expert was asked.
+        """
+        if not self._latencies:
+            return {}
+        p50, p95 = np.quantile(self._latencies, [0.5, 0.95])
+        found = {
+            "seconds/expert_p50": float(p50),
+            "seconds/expert_p95": float(p95),
+            "expert_failure_rate": self._num_failed / max(self._num_replies, 1),
+            "expert_errors": float(self._num_errors),
+        }
+        self._latencies, self._num_replies, self._num_failed, self._num_errors = [], 0, 0, 0
+        return found
+
+    def _warn(self, last: Unavailable) -> None:
+        if self.clock() - self._warned_s < self.every_s:
+            return
+        _LOG.warning(
+            "%d expert replies did not come; it goes on without them. The last: %s",
+            self._unreported,
+            f"{last.expert}: {last.reason}" if last.expert else last.reason,
+        )
+        self._warned_s, self._unreported = self.clock(), 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedExperts:
+    """An expert pool that replies to every query in time, whatever the pool in it does.
+
+    A pool that is late, raises, or returns anything but one reply per query makes these replies
+    `Unavailable`. Only a `UserError` is passed on: the user can put it right. A pool that blocks
+    its event loop blocks no other: it is asked on the background loop (`event_loop.py`), unless it
+    is cooperative (`ExpertPool`).
+
+    Args:
+        inner: the pool.
+        timeout_s: timeout of a batch of queries; infinite for none.
+        monitor: counts and measures.
+
+    Raises:
+        UserError: a timeout that is not positive.
+    """
+
+    inner: ExpertPool
+    timeout_s: float = 300.0
+    monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
+    cooperative: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        positive(self, "timeout_s")
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return one reply per query, in query order; seconds after the timeout at the latest."""
+        with self.monitor.asking(len(queries)):
+            if is_cooperative(self.inner):
+                outcome = await self._outcome(queries)
+            else:
+                asked = submit(self._outcome(queries))
+                try:
+                    future = asyncio.wrap_future(asked.future)
+                    outcome = await asyncio.wait_for(future, self._patience(2))
+                except TimeoutError:
+                    asked.abandon_loop()
+                    outcome = self._late
+        return self._replies(outcome, queries)
+
+    def ask_now(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return what `ask` returns, for a caller that is not asynchronous."""
+        with self.monitor.asking(len(queries)):
+            asked = submit(self._outcome(queries))
+            try:
+                outcome = asked.future.result(self._patience(2))
+            except TimeoutError:
+                asked.abandon_loop()
+                outcome = self._late
+            finally:
+                asked.future.cancel()
+        return self._replies(outcome, queries)
+
+    async def _outcome(self, queries: Sequence[Query]) -> Sequence[ExpertReply] | _Broke:
+        """Return the pool's replies, or how it failed."""
+        try:
+            async with asyncio.timeout(self._patience(1)) as deadline:
+                asked: object = self.inner.ask(queries)
+                if not inspect.isawaitable(asked):
+                    return _Broke(f"the pool's ask must be async def: it returned {asked!r:.80}")
+                return _checked(await asked, queries)
+        except UserError:
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return _Broke(f"the pool failed: {error!r}")
+        except Exception as error:
+            # It met text that a model wrote: that must neither end a run nor be hidden.
+            return self._late if deadline.expired() else _Broke(f"the pool failed: {error!r}")
+
+    def _replies(
+        self, outcome: Sequence[ExpertReply] | _Broke, queries: Sequence[Query]
+    ) -> Sequence[ExpertReply]:
+        if not isinstance(outcome, _Broke):
+            self.monitor.heard(outcome)
+            return outcome
+        unavailable = [Unavailable(outcome.reason)] * len(queries)
+        self.monitor.broke(unavailable)
+        return unavailable
+
+    @property
+    def _late(self) -> _Broke:
+        return _Broke(f"no reply within {self.timeout_s:g} s")
+
+    def _patience(self, graces: int) -> float | None:
+        return None if math.isinf(self.timeout_s) else self.timeout_s + graces * _GRACE_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Broke:
+    """A pool did not keep its promise to reply, with the reason."""
+
+    reason: str
+
+
+def _checked(replies: object, queries: Sequence[Query]) -> Sequence[ExpertReply] | _Broke:
+    if not isinstance(replies, Sequence) or len(replies) != len(queries):
+        shown = f"{len(replies)} replies" if isinstance(replies, Sequence) else f"{replies!r:.80}"
+        return _Broke(f"the pool returned {shown} to {len(queries)} queries")
+    for reply in replies:
+        match reply:
+            case Reply(str(), str()) | Unavailable(str(), str()):
+                continue
+            case _:
+                return _Broke(f"the pool returned {reply!r:.80}, no Reply or Unavailable of text")
+    return replies

@@ -1,0 +1,228 @@
+"""A run that is resumed with other settings, without checkpoints, or after an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eapo_agents.cli import main
+from eapo_agents.learning import LossInputs, LossOutput
+from eapo_agents.learning.advantages import Rewards
+from eapo_agents.learning.losses import dapo_loss
+from eapo_agents.rollouts import Group
+from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.resumption import changed_settings, lengthened
+from eapo_agents.training.run_folder import Run
+from eapo_agents.training.trainer import Trainer
+from eapo_env.endpoints import Endpoint
+from eapo_env.validation import UserError
+
+SERVED = replace(
+    with_settings(TrainConfig(), ["experts.kind=openai", "engine=vllm-server"]),
+    experts=replace(
+        with_settings(TrainConfig(), ["experts.kind=openai"]).experts,
+        endpoints=(Endpoint(base_url="http://a/v1", models=("x",)),),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "checkpoint_every=7",
+        "keep_checkpoints=9",
+        "trackers=[]",
+        "experts.batch_timeout_s=9",
+        'experts.endpoints=[{"base_url": "http://b/v1", "models": ["x"], "max_live_calls": 3}]',
+        "engine.base_url=http://127.0.0.1:9000",
+        "learner.max_batch_tokens=512",
+        "learner.gradient_checkpointing=true",
+        "verifier.num_workers=7",
+        "sync.tolerance=0.5",
+        "stop_without_experts=3",
+    ],
+)
+def test_what_does_not_change_what_is_learned_may_change(setting: str) -> None:
+    assert changed_settings(SERVED, with_settings(SERVED, [setting]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("seed=1", "seed is 0, not 1"),
+        ("learner.learning_rate=0.1", "learner.learning_rate is 1e-06, not 0.1"),
+        ("algorithm=grpo", "algorithm.kind is 'dapo', not 'grpo'"),
+        ("annealing.steps=7", "annealing.steps is 200, not 7"),
+        ("steps=7", "annealing.steps is 200, not 7"),
+        ("experts.kind=silent", "experts.kind is 'openai', not 'silent'"),
+        (
+            'experts.endpoints=[{"base_url": "http://a/v1", "models": ["y"]}]',
+            "experts.endpoints.0.models.0 is 'x', not 'y'",
+        ),
+        ("reward.consultation_penalty=0.1", "reward.consultation_penalty is 0.0, not 0.1"),
+        ("rollout.group_size=2", "rollout.group_size is 16, not 2"),
+        ("model.path=other", "model.path is '"),
+    ],
+)
+def test_what_decides_what_is_learned_may_not(setting: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        changed_settings(SERVED, with_settings(SERVED, [setting]))
+    assert told in str(caught.value)
+
+
+def test_a_longer_run_keeps_the_schedule_it_had() -> None:
+    longer = lengthened(SERVED, with_settings(SERVED, ["steps=300"]))
+    assert longer.schedule == SERVED.schedule
+    assert changed_settings(SERVED, longer) == {"steps": (200, 300)}
+
+
+def same(one: Run, other: Run) -> bool:
+    machine = ("seconds/", "memory/")
+    rows = [
+        [{k: v for k, v in row.items() if not k.startswith(machine)} for row in run.metrics]
+        for run in (one, other)
+    ]
+    return rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_a_run_is_lengthened_and_the_change_is_recorded(
+    tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = with_settings(tiny_config, ["steps=4", "annealing.steps=2", "evaluation.every=2"])
+    whole = Run.create(long, tmp_path)
+    assert Trainer.from_config(long).train(whole)
+    short = with_settings(long, ["steps=2", "annealing.steps=null"])
+    run = Run.create(short, tmp_path)
+    assert Trainer.from_config(short).train(run)
+    resume = ["train", "--resume", str(run.folder)]
+    assert main([*resume, "--set", "steps=4", "--set", "seed=1"]) == 2
+    assert "seed is 0, not 1" in capsys.readouterr().err
+    assert run.config == short
+    assert main([*resume, "--set", "steps=4", "--set", "trackers=[]"]) == 0
+    assert same(run, whole)
+    events = [{k: v for k, v in event.items() if k != "time"} for event in run.events]
+    assert events == [
+        {"event": "started", "step": 0},
+        {"event": "finished", "step": 2},
+        {
+            "event": "changed",
+            "step": 2,
+            "settings": {"steps": [2, 4], "trackers.0.kind": ["tensorboard", None]},
+        },
+        {"event": "resumed", "step": 2, "superseded": 0},
+        {"event": "finished", "step": 4},
+    ]
+
+
+@pytest.mark.slow
+def test_without_a_checkpoint_it_starts_again_and_keeps_what_was_recorded(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = with_settings(tiny_config, ["steps=3", "evaluation.every=1", "transcripts_every=1"])
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config).train(run)
+    rows = run.metrics
+    for checkpoint in run.checkpoints:
+        for file in checkpoint.iterdir():
+            file.unlink()
+        checkpoint.rmdir()
+    again = Trainer.from_config(config)
+    assert again.train(run)
+    assert "has no checkpoint: it starts from step 0, and the records of its 3 steps" in caplog.text
+    aside = Run(run.folder / "superseded")
+    assert aside.metrics == rows
+    assert list(aside.evaluations) == list(aside.transcripts) == [1, 2, 3]
+    assert same(run, aside)
+    assert [event["event"] for event in run.events][-2:] == ["resumed", "finished"]
+    assert run.events[-2]["superseded"] == 3
+
+
+@pytest.mark.slow
+def test_a_callback_that_raises_costs_no_step(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    config = with_settings(tiny_config, ["steps=3", "checkpoint_every=2"])
+    for bad in (1, 2):  # between two checkpoints, and with one
+        run = Run.create(config, tmp_path)
+
+        def on_step(step: int, metrics: Mapping[str, float], bad: int = bad) -> None:
+            assert step <= bad
+            if step == bad:
+                raise RuntimeError("tracker is down")
+
+        with pytest.raises(RuntimeError, match="tracker is down") as caught:
+            Trainer.from_config(config).train(run, on_step)
+        assert caught.value.__notes__ == [
+            f"This was training step {bad}; {run.folder} can be resumed from step-{bad:06d}"
+        ]
+        assert [row["step"] for row in run.metrics] == list(range(1, bad + 1))
+        assert run.events[-1]["error"] == "RuntimeError('tracker is down')"
+
+
+@dataclass
+class RunningBaseline:
+    """REINFORCE with a baseline over all groups: it remembers, and it wants every group."""
+
+    name: str = "running-baseline"
+    rewards: list[float] = field(default_factory=list)
+    groups: int = 0
+
+    def keeps(self, group: Group) -> bool:
+        self.groups += 1
+        return True
+
+    def advantages(self, rewards_G: Rewards) -> Rewards:
+        baseline = float(np.mean(self.rewards)) if self.rewards else 0.0
+        self.rewards += rewards_G.tolist()
+        return rewards_G - baseline
+
+    def loss(self, inputs: LossInputs) -> LossOutput:
+        return dapo_loss(inputs)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rewards": self.rewards}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.rewards = list(state["rewards"])
+
+
+@pytest.mark.slow
+def test_an_algorithm_may_remember_and_choose_its_groups(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config, ["steps=3", "checkpoint_every=1"])
+    whole = Run.create(config, tmp_path)
+    algorithm = RunningBaseline()
+    assert Trainer.from_config(config, algorithm=algorithm).train(whole)
+    sampling = config.rollout.sampling
+    kept = [row["groups_kept"] for row in whole.metrics]
+    assert kept == [min(sampling.groups_per_step, sampling.problems_per_round)] * 3
+    assert len(algorithm.rewards) == sum(kept) * config.rollout.group_size
+
+    run = Run.create(config, tmp_path)
+
+    def stop(step: int, metrics: object) -> None:
+        raise RuntimeError("enough")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="enough"):
+            Trainer.from_config(config, algorithm=RunningBaseline()).train(run, stop)
+    last = RunningBaseline()
+    assert Trainer.from_config(config, algorithm=last).train(run)
+    assert last.rewards == algorithm.rewards
+    assert same(run, whole)
+
+
+@pytest.mark.slow
+def test_dynamic_sampling_may_keep_every_group(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    config = with_settings(tiny_config, ["steps=1", "rollout.sampling.keep=all"])
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config).train(run)
+    [row] = run.metrics
+    sampling = config.rollout.sampling
+    assert row["groups_kept"] == min(sampling.groups_per_step, sampling.problems_per_round)
+    assert row["problems_used"] == sampling.problems_per_round
