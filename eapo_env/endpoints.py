@@ -223,10 +223,7 @@ async def unreachable(endpoint: Endpoint) -> str:
     except Exception as error:
         if getattr(error, "status_code", None) in _NO_LIST or isinstance(error, ValueError):
             return ""
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        return f"{type(error).__name__}: {error}{cause}".replace(api_key, "[key]")[
-            :_MAX_REASON_CHARS
-        ]
+        return str(error.__cause__ or error).replace(api_key, "[key]")[:_MAX_REASON_CHARS]
     finally:
         await client.close()
     missing = [model for model in endpoint.models if model not in served]
