@@ -8,7 +8,7 @@ halves of `step` before and after the waiting, for a caller that waits for many 
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -42,6 +42,8 @@ from eapo_env.synthetic import synthetic_experts
 from eapo_env.types import ExpertReply, Gate, Problem, Query, Rules
 from eapo_env.validation import UserError, positive
 from eapo_env.verifier import Grader, Verdict, Verifier
+
+_LOG = logging.getLogger(__name__)
 
 Observation = Literal["transcript", "delta"]
 Info = dict[str, str | int | float | bool | None]
@@ -316,9 +318,8 @@ def _default_experts(problems: Sequence[Problem], rules: Rules) -> ExpertPool:
     if all(problem.source == "synthetic" for problem in problems):
         return synthetic_experts()
     if not rules.is_alone:
-        warnings.warn(
+        _LOG.warning(
             "the prompt offers experts, and nobody can be asked about these problems: pass"
-            " experts=..., or rules=Rules(queries_per_turn=0) for a prompt without them",
-            stacklevel=3,
+            " experts=..., or rules=Rules(queries_per_turn=0) for a prompt without them"
         )
     return SilentExperts()

@@ -214,6 +214,7 @@ def _record(options: argparse.Namespace) -> int:
     from eapo_env.verifier import Verifier
 
     config = with_pool(preset_config(options.preset, options.set), options.pool)
+    config.experts.check()
     sets = problem_sets(config, options.problems)
     problems = [problem for one in sets for problem in one.problems]
     file: Path = options.file

@@ -126,6 +126,7 @@ class Workflow:
                 prompts = config.rollout.prompts
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)
             case "experts":
+                config.experts.check()
                 return config.experts.without_batch_deadline()
             case "recorded" | "erroneous":
                 chosen = self.chosen(condition, problems, seed=config.seed)

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from eapo_agents.training.config import TrainConfig
+from eapo_env.annealing import Annealing
 from eapo_env.validation import UserError
 
 RESUMABLE = (
@@ -81,7 +82,9 @@ def lengthened(old: TrainConfig, new: TrainConfig) -> TrainConfig:
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
-    return dict(_leaves(asdict(replace(config, annealing=config.schedule))))
+    # Imitation has no schedule to keep.
+    annealing = Annealing() if config.distillation else config.schedule
+    return dict(_leaves(asdict(replace(config, annealing=annealing))))
 
 
 def _leaves(tree: object, where: str = "") -> Iterator[tuple[str, Any]]:

@@ -27,12 +27,12 @@ def interruption(message: Callable[[], str] = lambda: "") -> Iterator[Callable[[
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        came = True
+        first, came = not came, True
         signal.signal(number, before[number])
         with suppress(KeyboardInterrupt):
             if callable(before[number]):
                 before[number](number, frame)
-        if text := message():
+        if first and (text := message()):
             os.write(2, f"\n{text}\n".encode())  # a stream may be in the middle of a write
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as before:

@@ -577,6 +577,7 @@ class Gatekeeper:
 
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     num_asked: int = 0
+    cooperative: bool = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         self.num_asked += len(queries)
@@ -640,13 +641,13 @@ class Miscounting:
         return [Reply("Ada", "a")] * (len(queries) - 1)
 
 
-def test_a_pool_that_miscounts_is_an_error_and_leaves_the_episode_as_it_was() -> None:
+def test_a_pool_that_miscounts_costs_its_replies() -> None:
     env = make(experts=Miscounting())
     env.reset(seed=0)
-    before = env.episode
-    with pytest.raises(ValueError, match="1 replies to 2 queries"):
-        env.step(ask("a?", "b?"))
-    assert env.episode is before
+    *_, info = env.step(ask("a?", "b?"))
+    assert (info["turn"], info["queries"], info["accepted"]) == (1, 2, 0)
+    reason = "the pool returned 1 replies to 2 queries"
+    assert env.episode.consultations[0].replies == (Unavailable(reason),) * 2
 
 
 @pytest.mark.parametrize(

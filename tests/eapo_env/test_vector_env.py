@@ -201,19 +201,24 @@ class Miscounting:
         ("ab", "2 actions"),
         (["a", None], "None"),
         ([ask("a"), 7], "7"),
-        ([ask("a"), ask("b")], "1 replies to 2 queries"),
     ],
 )
 def test_a_bad_step_changes_no_sub_environment(actions: Any, shown: str) -> None:
-    envs = make(2, experts=Miscounting(), rules=Rules())
+    envs = make(2, rules=Rules())
     envs.reset(seed=0)
     before = envs.get_attr("episode")
     gates = [env._gate_rng.bit_generator.state for env in envs.envs if env._gate_rng]
     with pytest.raises(ValueError, match=shown):
         envs.step(actions)
     assert all(now is then for now, then in zip(envs.get_attr("episode"), before, strict=True))
-    if "replies" not in shown:
-        assert gates == [env._gate_rng.bit_generator.state for env in envs.envs if env._gate_rng]
+    assert gates == [env._gate_rng.bit_generator.state for env in envs.envs if env._gate_rng]
+
+
+def test_a_pool_that_miscounts_costs_all_sub_environments_their_replies() -> None:
+    envs = make(2, experts=Miscounting(), rules=Rules())
+    envs.reset(seed=0)
+    *_, infos = envs.step([ask("a"), ask("b")])
+    assert (infos["queries"].tolist(), infos["accepted"].tolist()) == ([1, 1], [0, 0])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.SAME_STEP])

@@ -128,6 +128,7 @@ class BenchmarkExperts:
         from eapo_agents.methods.benchmarks.model import PROMPTS
 
         if self.experts:
+            self.experts.check()
             return GuardedExperts(
                 inner=self.experts.without_batch_deadline(),
                 timeout_s=self.experts.evaluation_timeout_s,

@@ -74,7 +74,7 @@ def test_the_metrics_of_a_step_by_hand(sampled: Sampled) -> None:
     assert found["call_rate_per_turn"] == 2 / 10
     assert found["turns_per_episode"] == 10 / 8
     assert found["queries_per_episode"] == 4 / 8
-    assert found["acceptance_rate_realised"] == 2 / 4
+    assert found["acceptance_rate_realised"] == 1 / 4  # of 2 that the gate accepted, one came
     assert found["failed_reply_rate"] == 1 / 2
     assert found["alone_rate"] == 3 / 8
     assert found["truncation_rate"] == 1 / 8
