@@ -122,7 +122,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         prompts: Prompts | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_parts(experts=experts, rules=rules, reward=reward, verifier=verifier)
+        check_parts(experts=experts, rules=rules, reward=reward, verifier=verifier, prompts=prompts)
         check_choice("observation", observation, get_args(Observation))
         check_choice("gate", gate, get_args(Gate))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))

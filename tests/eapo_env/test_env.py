@@ -655,7 +655,18 @@ def test_a_pool_that_miscounts_is_an_error_and_leaves_the_episode_as_it_was() ->
         ({"experts": "a friend"}, "experts must be a pool with the method ask, not 'a friend'"),
         ({"rules": {"turn_budget": 2}}, "rules must be a Rules value, not {'turn_budget': 2}"),
         ({"reward": 1.0}, "reward must have the method reward, not be 1.0"),
+        ({"reward": lambda *_: 1.0}, "reward must have the method reward, not be <function"),
         ({"verifier": "exact"}, "verifier must have verify, averify and close, not be 'exact'"),
+        ({"prompts": "Please solve"}, "prompts must be a Prompts value, not 'Please solve'"),
+        (
+            {"experts": SilentExperts},
+            r"experts must be an instance, not the class SilentExperts: pass"
+            r" experts=SilentExperts\(\.\.\.\)",
+        ),
+        ({"rules": Rules}, "rules must be an instance, not the class Rules"),
+        ({"reward": RewardRule}, "reward must be an instance, not the class RewardRule"),
+        ({"verifier": Verifier}, "verifier must be an instance, not the class Verifier"),
+        ({"prompts": Prompts}, "prompts must be an instance, not the class Prompts"),
     ],
 )
 def test_parts_of_another_kind_are_refused_at_once(parts: Any, message: str) -> None:
