@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from os import PathLike
 from typing import Any
 
-from eapo_env.problems import load_problems
+from eapo_env.problems import ColumnNames, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.reward import Reward
 from eapo_env.types import Problem, Rules
@@ -49,14 +49,21 @@ def check_parts(
         raise UserError(f"prompts must be a Prompts value, not {prompts!r:.200}")
 
 
-def problems_of(source: ProblemSource) -> tuple[Problem, ...]:
+def problems_of(source: ProblemSource, columns: ColumnNames | None) -> tuple[Problem, ...]:
     """Return the problems of a source name, a path or a sequence.
 
+    Args:
+        source: where they come from.
+        columns: as in `load_problems`; a sequence has none.
+
     Raises:
-        UserError: no problem, a value that is not a `Problem`, or as `load_problems`.
+        UserError: no problem, a value that is not a `Problem`, columns of a sequence, or as
+            `load_problems`.
     """
     if isinstance(source, str | PathLike):
-        return load_problems(source)
+        return load_problems(source, columns=columns)
+    if columns is not None:
+        raise UserError(f"columns are those of a file or data set, not of {source!r:.200}")
     problems = tuple(source)
     if not problems:
         raise UserError(f"there must be at least one problem: {source!r}")
