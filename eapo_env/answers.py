@@ -1,11 +1,12 @@
-r"""Extraction of the final answer: the last complete `\boxed{...}`, or the `Answer:` line.
+r"""Extraction of the final answer: the last complete `\boxed{...}`, `#### ...` or `Answer: ...`.
 
-Three forms count, in this order:
+Four forms count, in this order:
 
 1. the last `\boxed{...}` or `\fbox{...}` by brace count (`\boxed 204` too). A last box that never
    closes is no answer. Boxes joined only by `,`, `;`, `and`, `or` are one list;
-2. the last line `Answer: ...` (`Final answer:`, bold, `$...$`, the value on the next line);
-3. an explicit `the answer is ...` in the last sentence, when a number, a box of bold or a formula
+2. `#### ...` as the last line, as in GSM8K. Text that follows it makes it a heading;
+3. the last line `Answer: ...` (`Final answer:`, bold, `$...$`, the value on the next line);
+4. an explicit `the answer is ...` in the last sentence, when a number, a box of bold or a formula
    follows it directly. Any other number in prose is not an answer.
 
 Text up to the last `</think>` never counts, nor does what follows a `<think>` that stays open;
@@ -74,6 +75,7 @@ _HEDGE = re.compile(
     r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm)\b|n't|\?",
     re.IGNORECASE,
 )
+_MARKED = re.compile(r"[ \t]{0,3}####(?!#)(?!.*answer)(?P<claim>.*)", re.IGNORECASE)
 _WRAPPERS = (("**", "**"), ("`", "`"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 
 
@@ -88,6 +90,8 @@ def extract_answer(response: str) -> str | None:
         last = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
         if last >= 0 and _BOX.match(text, last):
             return _boxed(text, last)
+    if "####" in text and (marked := _marked(text)):
+        return marked
     if "nswer" in text or "NSWER" in text:
         return _stated(text)
     return None
@@ -115,7 +119,7 @@ def closing_claim(response: str) -> str | None:
     text = text[: _closing_start(text)].strip()
     if not text:
         return None
-    last_line = text[text.rfind("\n") + 1 :].removeprefix("####").strip()
+    last_line = text[text.rfind("\n") + 1 :].strip()
     if _LONE_NUMBER.fullmatch(last_line):
         return unwrapped(last_line)
     if len(text) <= _FORMULA_CHARS and "\n" not in text and not _PROSE.search(text):
@@ -186,6 +190,18 @@ def _boxes(text: str, last: int) -> Iterator[tuple[int, int, str]]:
     yield from inner
 
 
+def _marked(text: str) -> str | None:
+    """Return the value of a last line `#### ...`; an `Answer:` in it is left to `_stated`."""
+    text = text[: _closing_start(text)].rstrip()
+    line = _MARKED.fullmatch(text, text.rfind("\n") + 1)
+    return _cleaned(line["claim"]) if line else None
+
+
+def _cleaned(claim: str) -> str | None:
+    """Return the value of an answer line without emphasis and full stop; None if it is empty."""
+    return unwrapped(claim.strip(" \t*_").removesuffix(".").rstrip(" *_")) or None
+
+
 def _stated(text: str) -> str | None:
     """Return the value of the last `Answer:` line or of a closing `the answer is ...`."""
     text = text[: _closing_start(text)]
@@ -196,7 +212,7 @@ def _stated(text: str) -> str | None:
             return None
         line = _ANSWER_LINE.match(text, text.rfind("\n", 0, position) + 1)
         if line is not None and line.start("claim") > position:
-            return unwrapped(line["claim"].strip(" \t*_").removesuffix(".").rstrip(" *_")) or None
+            return _cleaned(line["claim"])
         sentence = _ANSWER_IS.match(text, position - 1) if position else None
         if sentence is not None and _SENTENCE_END.match(sentence["rest"]):
             claim = next(filter(None, sentence.group("bold", "math", "number", "choice")), "")

@@ -35,6 +35,7 @@ from eapo_env.options import (
     problems_of,
     read_options,
 )
+from eapo_env.problems import ColumnNames
 from eapo_env.prompts import Prompts
 from eapo_env.reward import Reward, RewardRule
 from eapo_env.spaces import UnicodeText
@@ -95,6 +96,9 @@ class EAPOMathEnv(gym.Env[str, str]):
 
     Args:
         problems: problems, a source name or a path (`load_problems`); procedural ones by default.
+        columns: which columns of a file or data set hold the problems (`Columns`, or a mapping of
+            those that differ, as `{"statement": "question"}`); by default `problem`, `answer` and,
+            if there is one, `id`.
         experts: the pool that is consulted; by default the calculator of the procedural problems.
             For other problems there is none, which a warning says if the rules offer experts.
         rules: what an episode allows, unless the reset options say otherwise.
@@ -118,6 +122,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         self,
         *,
         problems: ProblemSource = "synthetic",
+        columns: ColumnNames | None = None,
         experts: ExpertPool | None = None,
         rules: Rules | None = None,
         reward: Reward | None = None,
@@ -128,11 +133,11 @@ class EAPOMathEnv(gym.Env[str, str]):
         prompts: Prompts | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_parts(experts=experts, rules=rules, reward=reward, verifier=verifier)
+        check_parts(experts=experts, rules=rules, reward=reward, verifier=verifier, prompts=prompts)
         check_choice("observation", observation, get_args(Observation))
         check_choice("gate", gate, get_args(Gate))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.problems = problems_of(problems)
+        self.problems = problems_of(problems, columns)
         self.rules = rules or Rules()
         self.experts = experts or _default_experts(self.problems, self.rules)
         self.reward: Reward = reward or RewardRule()

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from os import PathLike
 from typing import Any
 
-from eapo_env.problems import load_problems
+from eapo_env.problems import ColumnNames, load_problems
+from eapo_env.prompts import Prompts
 from eapo_env.reward import Reward
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
@@ -25,8 +26,17 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise UserError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
-def check_parts(*, experts: object, rules: object, reward: object, verifier: object) -> None:
-    """Raise UserError for a part of an environment that lacks its protocol's methods."""
+def check_parts(
+    *, experts: object, rules: object, reward: object, verifier: object, prompts: object
+) -> None:
+    """Raise UserError for a part of an environment that is a class, or of another kind."""
+    parts = {"experts": experts, "reward": reward, "verifier": verifier}
+    for name, part in (parts | {"rules": rules, "prompts": prompts}).items():
+        if isinstance(part, type):
+            raise UserError(
+                f"{name} must be an instance, not the class {part.__name__}:"
+                f" pass {name}={part.__name__}(...)"
+            )
     if experts is not None and not hasattr(experts, "ask"):
         raise UserError(f"experts must be a pool with the method ask, not {experts!r:.200}")
     if rules is not None and not isinstance(rules, Rules):
@@ -35,16 +45,25 @@ def check_parts(*, experts: object, rules: object, reward: object, verifier: obj
         raise UserError(f"reward must have the method reward, not be {reward!r:.200}")
     if verifier is not None and not isinstance(verifier, Grader):
         raise UserError(f"verifier must have verify, averify and close, not be {verifier!r:.200}")
+    if prompts is not None and not isinstance(prompts, Prompts):
+        raise UserError(f"prompts must be a Prompts value, not {prompts!r:.200}")
 
 
-def problems_of(source: ProblemSource) -> tuple[Problem, ...]:
+def problems_of(source: ProblemSource, columns: ColumnNames | None) -> tuple[Problem, ...]:
     """Return the problems of a source name, a path or a sequence.
 
+    Args:
+        source: where they come from.
+        columns: as in `load_problems`; a sequence has none.
+
     Raises:
-        UserError: no problem, a value that is not a `Problem`, or as `load_problems`.
+        UserError: no problem, a value that is not a `Problem`, columns of a sequence, or as
+            `load_problems`.
     """
     if isinstance(source, str | PathLike):
-        return load_problems(source)
+        return load_problems(source, columns=columns)
+    if columns is not None:
+        raise UserError(f"columns are those of a file or data set, not of {source!r:.200}")
     problems = tuple(source)
     if not problems:
         raise UserError(f"there must be at least one problem: {source!r}")

@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from eapo_env.answers import extract_answer
-from eapo_env.rows import PlacedRow, cell, read_rows
+from eapo_env.rows import PlacedRow, cell, has_column, read_rows
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import check_gold
 
 _Found = tuple[str, Problem]  # its place, for error messages, and the problem
+
+_USUAL_NAMES = {
+    "statement": ("problem", "question", "statement", "prompt", "query", "input", "text"),
+    "answer": ("answer", "final_answer", "final", "target", "ground_truth", "solution", "output"),
+    "id": ("id", "problem_id", "uuid", "key", "index", "number"),
+}
+"""What data sets call these columns, the likeliest first: what an error suggests."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -33,12 +42,33 @@ class Columns:
     Args:
         statement: the column of the statement, a string.
         answer: the column of the gold answer, a string or a finite number.
-        id: the column of the id, a string or a whole number; None numbers the rows from 0.
+        id: the column of the id, a string or a whole number. None numbers the rows from 0, and so
+            does the default `"id"` where the first row has no such column.
+
+    Raises:
+        UserError: a column that is no string.
     """
 
     statement: str = "problem"
     answer: str = "answer"
     id: str | None = "id"
+
+    def __post_init__(self) -> None:
+        for name in _FIELDS:
+            column = getattr(self, name)
+            if not (isinstance(column, str) or (name == "id" and column is None)):
+                raise UserError(f"the column of the {name} must be a string, not {column!r}")
+
+
+_FIELDS = tuple(field.name for field in fields(Columns))
+_DEFAULT = Columns()
+
+ColumnNames = Columns | Mapping[str, str | None]
+"""All columns, or a mapping of those that differ from the default."""
+
+
+class MissingColumnError(UserError):
+    """A data set without the columns that hold a problem; the message says how to name others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +129,7 @@ def load_problems(
     source: str | PathLike[str],
     *,
     path: str | PathLike[str] | None = None,
-    columns: Columns | None = None,
+    columns: ColumnNames | None = None,
     split: str | None = None,
     subset: str | None = None,
     limit: int | None = None,
@@ -120,7 +150,7 @@ def load_problems(
         source: a name, a file, a folder, or a hub id.
         path: a local copy of a named source: a file or folder in the same layout.
         columns: which columns hold the problems; by default those of the named source, else
-            `Columns()`.
+            `Columns()`. A mapping, as `{"statement": "question"}`, changes those it names.
         split: the split of a hub data set or folder; by default that of the named source, else
             `"train"`.
         subset: the configuration of a hub data set or folder that has several.
@@ -128,9 +158,10 @@ def load_problems(
 
     Raises:
         UserError: an unknown source (naming a known one that is alike); a data set, split or subset
-            that cannot be loaded, or a split or subset of a single file; a malformed row, an empty
-            or repeated id, or a gold answer that cannot be verified (naming file, line and column);
-            no problem at all; `datasets` is needed and not installed.
+            that cannot be loaded, or a split or subset of a single file; an unknown key of
+            `columns`, or a column that the data lack (`MissingColumnError`); a malformed row, an
+            empty or repeated id, or a gold answer that cannot be verified (naming file, line and
+            column); no problem at all; `datasets` is needed and not installed.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1, not {limit}")
@@ -142,10 +173,10 @@ def load_problems(
     layout = _layout(source, path)
     if Path(layout.location).is_file():
         _refuse(f"{layout.location} is one file: it has", split=split, subset=subset)
-    columns = columns or layout.columns
+    chosen = layout.columns if columns is None else _columns(columns, layout.columns)
     rows = read_rows(layout.location, split or layout.split, subset)
-    found = _parse(rows, layout, columns)
-    checked = _checked(_unrepeated(found) if layout.repeats else found, columns)
+    found = _parse(rows, layout, chosen)
+    checked = _checked(_unrepeated(found) if layout.repeats else found, chosen)
     problems = tuple(itertools.islice(checked, limit))
     if not problems:
         raise UserError(f"{layout.location} holds no problems")
@@ -157,6 +188,23 @@ def _refuse(where: str, **given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise UserError(f"{where} no {name}, and {value!r} was asked for")
+
+
+def _columns(given: ColumnNames, default: Columns) -> Columns:
+    """Return the columns; a mapping changes those of the default that it names."""
+    if isinstance(given, Columns):
+        return given
+    if not isinstance(given, Mapping):
+        raise UserError(f"columns must be a mapping or Columns, not {given!r}")
+    changes: dict[str, Any] = dict(given)
+    for name in changes:
+        if name not in _FIELDS:
+            near = difflib.get_close_matches(str(name), _FIELDS, n=1)
+            guess = f": did you mean {near[0]!r}?" if near else "."
+            raise UserError(
+                f"unknown key {name!r} in columns{guess} There are {', '.join(_FIELDS)}"
+            )
+    return replace(default, **changes)
 
 
 def _layout(source: str | PathLike[str], path: str | PathLike[str] | None) -> _Source:
@@ -200,6 +248,8 @@ def _existing(source: str | PathLike[str]) -> str:
 def _parse(rows: Iterable[PlacedRow], layout: _Source, columns: Columns) -> Iterator[_Found]:
     """Yield the problem of every row, with its place."""
     for number, (where, row) in enumerate(rows):
+        if number == 0:
+            columns = _present(where, row, columns)
         text = {
             "statement": layout.clean_statement(cell(where, row, columns.statement)),
             "answer": layout.clean_answer(cell(where, row, columns.answer)),
@@ -217,6 +267,33 @@ def _parse(rows: Iterable[PlacedRow], layout: _Source, columns: Columns) -> Iter
                 source=layout.name,
             ),
         )
+
+
+def _present(where: str, row: Mapping[str, object], columns: Columns) -> Columns:
+    """Return the columns, without the default one of the id if the row lacks it.
+
+    Raises:
+        MissingColumnError: the row lacks another.
+    """
+    named = {name: getattr(columns, name) for name in _FIELDS}
+    id_column = named["id"]
+    if id_column in (None, _DEFAULT.id):
+        del named["id"]
+    missing = [name for name, column in named.items() if not has_column(row, column)]
+    if not missing:
+        numbered = id_column == _DEFAULT.id and not has_column(row, id_column)
+        return replace(columns, id=None) if numbered else columns
+    free = [
+        column
+        for column, value in row.items()
+        if isinstance(value, str | int | float) and column not in named.values()
+    ]
+    for name in missing:
+        named[name] = next((word for word in _USUAL_NAMES[name] if word in free), "...")
+    raise MissingColumnError(
+        f"{where}, column {getattr(columns, missing[0])!r}: missing (columns: {', '.join(row)});"
+        f" name them: columns={json.dumps(named, ensure_ascii=False)}"
+    )
 
 
 def _unrepeated(found: Iterable[_Found]) -> Iterator[_Found]:

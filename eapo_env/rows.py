@@ -145,6 +145,11 @@ def cell(where: str, row: Mapping[str, object], column: str) -> str:
     raise UserError(f"{where}, column {column!r}: text or a number is needed, not {value!r}")
 
 
+def has_column(row: Mapping[str, object], column: str) -> bool:
+    """Return whether a row has a column, read as in `cell`."""
+    return _nested(row, column) is not _ABSENT
+
+
 def _nested(row: Mapping[str, object], column: str) -> object:
     if column in row:
         return row[column]

@@ -2,8 +2,8 @@
 
 Gymnasium's `Text` has a fixed alphabet, checks every character in a Python loop, and under
 `AsyncVectorEnv`'s shared memory returns the character "0" for every string, without an error. Here
-membership depends on type, length and encoding; text never flattens to numbers; and shared memory
-is refused with an error.
+membership depends on type, length and encoding; text never flattens to numbers; and shared memory,
+which has a fixed size, is refused with an error that says what to pass.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import numpy as np
-from gymnasium.error import CustomSpaceError
 from gymnasium.spaces import Text
 from gymnasium.spaces.utils import flatdim, flatten, flatten_space, unflatten
 from gymnasium.vector.utils import batch_differing_spaces, create_shared_memory
+
+from eapo_env.validation import UserError
 
 _MAX_LENGTH = 2**31 - 1
 SAMPLE_CHARS = 64
@@ -110,9 +111,11 @@ def _flatten(space: UnicodeText, x: str) -> str:  # type: ignore[misc]  # Gymnas
 
 @create_shared_memory.register(UnicodeText)
 def _create_shared_memory(space: UnicodeText, n: int = 1, ctx: Any = None) -> NoReturn:
-    raise CustomSpaceError(
-        f"{space} cannot live in shared memory: its strings have no fixed size."
-        " Pass vector_kwargs={'shared_memory': False}"
+    # Not Gymnasium's CustomSpaceError: AsyncVectorEnv would replace its message.
+    raise UserError(
+        f"{space} has strings of any length, and shared memory a fixed size: pass"
+        " shared_memory=False to AsyncVectorEnv (vector_kwargs={'shared_memory': False} to"
+        " make_vec), or leave vectorization_mode out to ask experts in one batch"
     )
 
 

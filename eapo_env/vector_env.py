@@ -34,10 +34,13 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
 
     Args:
         num_envs: the number of sub-environments.
-        autoreset_mode: what happens to an episode that is over. `NEXT_STEP`: the next step resets
-            it and ignores its action. `SAME_STEP`: the same step does, and the end is in the
-            infos as `final_obs` and `final_info`. `DISABLED`: the caller resets it, with
+        autoreset_mode: what happens to an episode that is over; Gymnasium's enum, or its name or
+            value as a string. `NEXT_STEP`: the next step resets it and ignores its action.
+            `SAME_STEP`: the same step does, and the end is in the infos as `final_obs` and
+            `final_info`. `DISABLED`: the caller resets it, with
             `reset(options={"reset_mask": ...})`.
+        max_episode_steps: an episode of so many steps is truncated, as by `gym.make`; None and -1
+            set no limit.
         settings: the arguments of `EAPOMathEnv`, shared by all.
 
     Raises:
@@ -54,12 +57,14 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         num_envs: int = 1,
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
         **settings: Any,
     ) -> None:
         if num_envs < 1:
             raise UserError(f"num_envs must be at least 1, not {num_envs}")
         self.num_envs = num_envs
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.max_episode_steps = _step_limit(max_episode_steps)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         first = EAPOMathEnv(**settings)
         # Before the first reset a sub-environment holds nothing but what all of them share.
@@ -111,7 +116,8 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
         for index, (env, result) in enumerate(zip(self.envs, results, strict=True)):
-            observation, rewards[index], terminations[index], truncations[index], info = result
+            observation, rewards[index], terminations[index], _, info = result
+            truncations[index] = self._is_truncated(env)
             over = terminations[index] or truncations[index]
             if over and self.autoreset_mode is AutoresetMode.SAME_STEP:
                 final = {"final_obs": observation, "final_info": info}
@@ -128,6 +134,11 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
     @rules.setter
     def rules(self, rules: Rules) -> None:
         self.set_attr("rules", rules)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Return what a method of every sub-environment returns; an attribute's value as it is."""
+        found = self.get_attr(name)
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in found)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Return an attribute of every sub-environment."""
@@ -154,7 +165,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         for action in actions:
             if not isinstance(action, str):
                 raise UserError(f"every action must be a string, not {action!r:.200}")
-        over = [env.episode.stop_reason is not None for env in self.envs]
+        over = [env.episode.stop_reason is not None or self._is_truncated(env) for env in self.envs]
         if any(over) and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
             raise ResetNeeded(f"these episodes are over: {[i for i, o in enumerate(over) if o]}")
         return [
@@ -179,6 +190,9 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
             else _reset(env)
             for env, turn in zip(self.envs, turns, strict=True)
         ]
+
+    def _is_truncated(self, env: EAPOMathEnv) -> bool:
+        return self.max_episode_steps is not None and env.episode.turn >= self.max_episode_steps
 
     def _observations(self) -> tuple[str, ...]:
         return tuple(env.observe() for env in self.envs)
@@ -209,6 +223,22 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
                 f" it, not {mask!r}"
             )
         return mask
+
+
+def _autoreset_mode(given: AutoresetMode | str) -> AutoresetMode:
+    for mode in AutoresetMode:
+        if given in (mode, mode.name, mode.value):
+            return mode
+    names = ", ".join(mode.name for mode in AutoresetMode)
+    raise UserError(f"autoreset_mode must be one of {names}, not {given!r}")
+
+
+def _step_limit(given: int | None) -> int | None:
+    if given is None or given == -1:
+        return None
+    if not isinstance(given, int | np.integer) or given < 1:
+        raise UserError(f"max_episode_steps must be a whole number from 1 on, not {given!r}")
+    return int(given)
 
 
 def _reset(env: EAPOMathEnv) -> StepResult:

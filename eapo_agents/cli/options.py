@@ -46,7 +46,8 @@ def add_problems(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="[NAME=]SOURCE",
-        help="sets of problems: names, files, hub ids; default: those of the settings",
+        help="sets of problems: names, files, hub ids; default: those of the settings,"
+        " whose evaluation.problems.columns, split, subset and limit hold for these, too",
     )
 
 

@@ -30,7 +30,7 @@ from eapo_env.experts import (
     SilentExperts,
 )
 from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
-from eapo_env.problems import SOURCES, Columns, load_problems
+from eapo_env.problems import SOURCES, Columns, MissingColumnError, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Reward, RewardRule
@@ -99,13 +99,20 @@ class ProblemSettings(Factory):
             case "python":
                 return tuple(self.make("eapo.problems"))[: self.limit]
             case _:
-                return load_problems(
-                    self.source,
-                    columns=self.columns,
-                    split=self.split,
-                    subset=self.subset,
-                    limit=self.limit,
-                )
+                try:
+                    return load_problems(
+                        self.source,
+                        columns=self.columns,
+                        split=self.split,
+                        subset=self.subset,
+                        limit=self.limit,
+                    )
+                except MissingColumnError as error:
+                    error.add_note(
+                        "On the command line: --set 'problems.columns={...}' for training, --set"
+                        " 'evaluation.problems.columns={...}' for evaluation and --problems"
+                    )
+                    raise
 
 
 ExpertKind = Literal[

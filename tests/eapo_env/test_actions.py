@@ -20,7 +20,18 @@ FRAGMENTS = st.sampled_from(
         *("<consult>", "</consult>", "<query>", "</query>", "<think>", "</think>", "<reply>"),
         *("<CONSULT>", "< consult>", "<consult", "consult>", "</query", "<query/>", "\n", " "),
         *(r"\boxed{", r"\boxed{204}", r"\boxed{\frac{1}{2}}", r"\fbox{", "}", "{", "$x^2$", "\\"),
-        *("Answer: 7", "the answer is 12.", "∑ √2 ≤ ∞", "角", "\0", "\ud800", "{0}", "%s", "\r\n"),
+        *(
+            "Answer: 7",
+            "\n#### 7",
+            "the answer is 12.",
+            "∑ √2 ≤ ∞",
+            "角",
+            "\0",
+            "\ud800",
+            "{0}",
+            "%s",
+            "\r\n",
+        ),
     ]
 )
 COMPLETIONS = st.lists(FRAGMENTS | st.text(max_size=8), max_size=14).map("".join)
@@ -91,6 +102,13 @@ def test_the_end_of_a_turn_keeps_the_action(completion: str) -> None:
         ("<CONSULT><query>a</query></CONSULT> \\boxed{3}", Answer("3")),
         ("\\boxed{\\frac{1}{2}}", Answer("\\frac{1}{2}")),
         ("so it is\nAnswer: 12", Answer("12")),
+        ("so it is\n#### 1/2", Answer("1/2")),
+        ("<think>or 4?</think>\n#### 3", Answer("3")),
+        ("<think>\n#### 3\n</think>", Malformed("no answer and no consult block")),
+        ("#### 3\n<consult><query>a</query></consult>", Consult(("a",))),
+        ("<consult><query>a</query></consult>\n#### 3", Consult(("a",))),
+        ("<consult><query>a</query>\n#### 3", Malformed("a consult block is not closed")),
+        ("#### Step 1\nLet me think.", Malformed("no answer and no consult block")),
         ("\\boxed{3} and then \\boxed{4", Malformed("no answer and no consult block")),
         ("I am not sure.", Malformed("no answer and no consult block")),
         ("", Malformed("no answer and no consult block")),
@@ -110,8 +128,9 @@ def test_what_a_completion_does(completion: str, action: object) -> None:
         "</think><consult>" * 600_000,
         r"\boxed{" * 1_500_000,
         " " * 10_000_000,
+        "#### \n" * 1_600_000,
     ],
-    ids=["queries", "half-closed", "blocks", "thoughts", "boxes", "spaces"],
+    ids=["queries", "half-closed", "blocks", "thoughts", "boxes", "spaces", "marks"],
 )
 def test_ten_megabytes_take_no_quadratic_time(completion: str) -> None:
     assert isinstance(parse_action(completion), Malformed)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
+
 import pytest
 from hypothesis import example, given, strategies as st
 
 from eapo_env.answers import TAIL_CHARS, closing_claim, extract_answer
 
 any_text = st.text(st.characters(), max_size=300)
-PIECES = r"\boxed{ \fbox{ { } \{ \} \\ $ Answer: <think> </think> 42 ** and , \boxed \["
+PIECES = r"\boxed{ \fbox{ { } \{ \} \\ $ Answer: <think> </think> 42 ** and , \boxed \[ ####"
 pieces = st.lists(
     st.sampled_from([*PIECES.split(), "\n", "answer is ", "\x00", "\ud800", " "]), max_size=40
 ).map("".join)
@@ -38,6 +41,23 @@ def test_only_what_follows_the_reasoning_counts(reasoning: str, answer: int) -> 
     text = reasoning.replace("<think>", "")
     assert extract_answer(f"{text}</think>So \\boxed{{{answer}}}.") == str(answer)
     assert extract_answer(f"<think>\\boxed{{{answer}}}{text.replace('</think>', '')}") is None
+    assert extract_answer(f"{text}</think>So\n#### {answer}") == str(answer)
+    assert extract_answer(f"<think>{text.replace('</think>', '')}\n#### {answer}") is None
+
+
+@given(before=any_text | pieces, answer=st.fractions())
+def test_a_last_line_that_is_marked_is_the_answer_unless_there_is_a_box(
+    before: str, answer: Fraction
+) -> None:
+    text = re.sub("boxed|fbox|<think>", "", before)
+    assert extract_answer(f"{text}\n#### {answer}") == str(answer)
+    assert extract_answer(f"{text}\n\\boxed{{7}}\n#### {answer}") == "7"
+
+
+@given(before=any_text | pieces, heading=st.text("abc 123.*"), after=st.text("xyz 12.\n"))
+def test_text_after_a_mark_makes_it_a_heading(before: str, heading: str, after: str) -> None:
+    text = re.sub("boxed|fbox|<think>|nswer|NSWER", "", before)
+    assert extract_answer(f"{text}\n#### {heading}\nx {after}") is None
 
 
 @pytest.mark.parametrize(
@@ -61,6 +81,22 @@ def test_only_what_follows_the_reasoning_counts(reasoning: str, answer: int) -> 
         ("**Final Answer:** $\\frac{1}{2}$", r"\frac{1}{2}"),
         ("Answer $$ \n 9 \n $$", "9"),
         ("### Final answer\n\n17", "17"),
+        ("2 + 2 = 4\n#### 1,234", "1,234"),
+        ("#### 1/2\n", "1/2"),
+        ("  ####$x$  \r\n", "x"),
+        ("#### **7**.<|im_end|>", "7"),
+        ("#### 6\nNo.\n#### 7", "7"),
+        ("Answer: 6\n#### 7", "7"),
+        ("#### Answer: 7", "7"),
+        ("#### Final answer\n\n17", "17"),
+        ("Answer: 7\n#### Step 2\nSo be it.", "7"),
+        ("Answer: 7\n####", "7"),
+        ("First \\boxed{42}. Then \\boxed{4\n#### 7", None),
+        ("#### 7\nI am not sure.", None),
+        ("##### 7", None),
+        ("### 7", None),
+        ("So #### 7", None),
+        ("####", None),
         ("answer: 5\n<|im_end|>", "5"),
         ("The final answer is 12,000. I hope it is correct.", "12,000"),
         ("The answer is $x+1$.", "x+1"),
@@ -85,7 +121,6 @@ def test_extraction(text: str, answer: str | None) -> None:
         ("So the length is 5.", "5"),
         ("We find that $x < 3$.", "x < 3"),
         ("First compute 6*7.\n42", "42"),
-        ("#### 1,234", "1,234"),
         (r"\frac{1}{2}", r"\frac{1}{2}"),
         ("It may be 5.", None),
         ("It is 5 or 6", None),

@@ -34,6 +34,7 @@ from eapo_env.experts import (
     ScriptedExperts,
     SilentExperts,
 )
+from eapo_env.problems import Columns
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts, ReplayExperts
 from eapo_env.reward import RewardRule
@@ -358,6 +359,8 @@ def test_a_bad_reset_option_is_refused_and_shown(options: dict[str, Any], shown:
         ({"problems": ["1+1"]}, "1\\+1"),
         ({"problems": "no-such-source"}, "no-such-source"),
         ({"problems": [PROBLEMS[0], PROBLEMS[0]]}, "p0"),
+        ({"columns": {"statement": "question"}}, r"columns are .* data set, not of \(Problem"),
+        ({"problems": "sample", "columns": {"statment": "x"}}, "did you mean 'statement'"),
         ({"observation": "pixels"}, "pixels"),
         ({"gate": "revolving"}, "revolving"),
     ],
@@ -377,6 +380,12 @@ def test_problems_come_from_a_name_or_a_path(tmp_path: Path) -> None:
     path.write_text('{"id": "a", "problem": "1+1", "answer": "2"}\n')
     for source in (path, str(path)):
         assert make(problems=source).reset()[1]["problem_id"] == "a"
+    path.write_text('{"question": "1+1", "final": "2"}\n')
+    with pytest.raises(ValueError, match="name them: columns="):
+        make(problems=path)
+    columns = {"statement": "question", "answer": "final"}
+    for named in (columns, Columns(**columns)):
+        assert make(problems=path, columns=named).reset()[1]["problem_id"] == "mine-0"
     by_name, by_default = gym.make("EAPO-Math-v0", problems="synthetic"), gym.make("EAPO-Math-v0")
     assert by_name.reset(seed=2) == by_default.reset(seed=2)
 
@@ -656,7 +665,18 @@ def test_a_pool_that_miscounts_costs_its_replies() -> None:
         ({"experts": "a friend"}, "experts must be a pool with the method ask, not 'a friend'"),
         ({"rules": {"turn_budget": 2}}, "rules must be a Rules value, not {'turn_budget': 2}"),
         ({"reward": 1.0}, "reward must have the method reward, not be 1.0"),
+        ({"reward": lambda *_: 1.0}, "reward must have the method reward, not be <function"),
         ({"verifier": "exact"}, "verifier must have verify, averify and close, not be 'exact'"),
+        ({"prompts": "Please solve"}, "prompts must be a Prompts value, not 'Please solve'"),
+        (
+            {"experts": SilentExperts},
+            r"experts must be an instance, not the class SilentExperts: pass"
+            r" experts=SilentExperts\(\.\.\.\)",
+        ),
+        ({"rules": Rules}, "rules must be an instance, not the class Rules"),
+        ({"reward": RewardRule}, "reward must be an instance, not the class RewardRule"),
+        ({"verifier": Verifier}, "verifier must be an instance, not the class Verifier"),
+        ({"prompts": Prompts}, "prompts must be an instance, not the class Prompts"),
     ],
 )
 def test_parts_of_another_kind_are_refused_at_once(parts: Any, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import datasets
 import pytest
 
-from eapo_env.problems import SOURCES, Columns, load_problems
+from eapo_env.problems import SOURCES, ColumnNames, Columns, MissingColumnError, load_problems
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
@@ -144,6 +145,46 @@ def test_every_kind_of_file_gives_the_same_problems(tmp_path: Path, kind: str) -
     )
 
 
+@pytest.mark.parametrize("statement", ["question", "prompt", "Aufgabe"])
+@pytest.mark.parametrize("answer", ["final", "solution", "answer"])
+@pytest.mark.parametrize("as_mapping", [True, False])
+def test_columns_are_a_value_or_a_mapping(
+    tmp_path: Path, statement: str, answer: str, as_mapping: bool
+) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{statement: "1+1", answer: 2}])
+    names = {"statement": statement, "answer": answer}
+    columns: ColumnNames = names if as_mapping else Columns(**names)
+    assert load_problems(path, columns=columns) == (
+        Problem(id="set-0", statement="1+1", answer="2", source="set"),
+    )
+
+
+def test_a_mapping_changes_the_columns_it_names_of_a_named_source(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{"number": 5, "problem": "?", "solution": "7"}])
+    [problem] = load_problems("aime-2024", path=path, columns={"id": "number"})
+    assert (problem.id, problem.answer) == ("5", "7")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"statment": "question"},
+            "unknown key 'statment' in columns: did you mean 'statement'? There are statement,"
+            " answer, id",
+        ),
+        ({"zzz": "question"}, "unknown key 'zzz' in columns. There are statement, answer, id"),
+        ({0: "question"}, "unknown key 0 in columns. There are statement, answer, id"),
+        ({"answer": 2}, "the column of the answer must be a string, not 2"),
+        ({"statement": None}, "the column of the statement must be a string, not None"),
+        ("question", "columns must be a mapping or Columns, not 'question'"),
+    ],
+)
+def test_columns_of_another_kind_are_refused_and_shown(columns: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        load_problems("sample", columns=columns)
+
+
 def test_a_folder_has_splits(tmp_path: Path) -> None:
     for split, answer in (("train", 1), ("test", 2)):
         row: dict[str, object] = {"id": 0, "problem": "?", "answer": answer}
@@ -210,7 +251,18 @@ def test_a_limit_below_one_is_refused(limit: int) -> None:
 
 def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "set.jsonl", [{"problem": "?", "answer": 1}] * 2)
-    assert [p.id for p in load_problems(path, columns=Columns(id=None))] == ["set-0", "set-1"]
+    for columns in (None, Columns(id=None), {"id": None}):
+        assert [p.id for p in load_problems(path, columns=columns)] == ["set-0", "set-1"]
+    with pytest.raises(MissingColumnError, match=r"line 1, column 'key': missing"):
+        load_problems(path, columns={"id": "key"})
+
+
+def test_a_file_with_ids_has_one_in_every_row(tmp_path: Path) -> None:
+    row: dict[str, object] = {"problem": "?", "answer": 1}
+    path = write_jsonl(tmp_path / "set.jsonl", [row | {"id": "a"}, row])
+    with pytest.raises(UserError, match="line 2, column 'id': missing"):
+        load_problems(path)
+    assert [p.id for p in load_problems(path, columns={"id": None})] == ["set-0", "set-1"]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -242,12 +294,67 @@ def test_a_bad_problem_names_file_line_and_column(
         load_problems(path)
 
 
-def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "set.jsonl", [{"id": 1, "question": "?", "answer": "1"}])
-    with pytest.raises(
-        ValueError, match=r"line 1, column 'problem': missing \(columns: id, question, answer\)"
-    ):
-        load_problems(path)
+@pytest.mark.parametrize(
+    ("row", "columns", "message"),
+    [
+        (
+            {"question": "?", "final": "1"},
+            None,
+            "column 'problem': missing (columns: question, final); name them:"
+            ' columns={"statement": "question", "answer": "final"}',
+        ),
+        (
+            {"id": 1, "question": "?", "answer": "1"},
+            None,
+            "column 'problem': missing (columns: id, question, answer); name them:"
+            ' columns={"statement": "question", "answer": "answer"}',
+        ),
+        (
+            {"prompt": [{"content": "?"}], "Lösung": "1"},
+            {"id": "key"},
+            "column 'problem': missing (columns: prompt, Lösung); name them:"
+            ' columns={"statement": "...", "answer": "...", "id": "..."}',
+        ),
+        (
+            {"problem": "?", "solution": "1", "key": 3},
+            {"id": "key"},
+            "column 'answer': missing (columns: problem, solution, key); name them:"
+            ' columns={"statement": "problem", "answer": "solution", "id": "key"}',
+        ),
+    ],
+)
+def test_a_missing_column_shows_those_there_are_and_how_to_name_them(
+    tmp_path: Path, row: dict[str, object], columns: ColumnNames | None, message: str
+) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [row])
+    with pytest.raises(MissingColumnError, match=re.escape(f"line 1, {message}") + "$"):
+        load_problems(path, columns=columns)
+
+
+def remedy(source: Path) -> dict[str, str]:
+    """Return the columns that the error of a source suggests."""
+    with pytest.raises(MissingColumnError) as caught:
+        load_problems(source)
+    columns: dict[str, str] = json.loads(str(caught.value).partition("columns=")[2])
+    return columns
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("statement", ["question", "prompt", "input", "text"])
+@pytest.mark.parametrize("answer", ["final_answer", "target", "ground_truth", "solution"])
+def test_the_columns_that_an_error_suggests_load_the_file(
+    tmp_path: Path, kind: str, statement: str, answer: str
+) -> None:
+    row: dict[str, object] = {"level": "5", answer: "2", statement: "1+1"}
+    path = tmp_path / f"set.{kind}"
+    if kind == "jsonl":
+        write_jsonl(path, [row])
+    elif kind == "csv":
+        path.write_text(f"{','.join(row)}\n{','.join(map(str, row.values()))}\n")
+    else:
+        write_parquet(path, [row])
+    [problem] = load_problems(path, columns=remedy(path))
+    assert (problem.id, problem.statement, problem.answer) == ("set-0", "1+1", "2")
 
 
 def test_a_file_that_is_no_parquet_is_a_value_error_naming_it(tmp_path: Path) -> None:

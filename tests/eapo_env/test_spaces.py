@@ -9,7 +9,6 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import CustomSpaceError
 from gymnasium.spaces import Tuple
 from gymnasium.spaces.utils import flatdim, flatten, flatten_space, unflatten
 from gymnasium.vector.utils import (
@@ -23,6 +22,7 @@ from gymnasium.vector.utils import (
 from hypothesis import given, strategies as st
 
 from eapo_env.spaces import SAMPLE_CHARS, UnicodeText
+from eapo_env.validation import UserError
 
 ANY_TEXT = st.text(st.characters())  # lone surrogates included
 
@@ -100,7 +100,7 @@ def test_it_never_flattens_to_numbers() -> None:
 
 
 def test_shared_memory_is_refused_aloud() -> None:
-    with pytest.raises(CustomSpaceError, match="'shared_memory': False"):
+    with pytest.raises(UserError, match="pass shared_memory=False to AsyncVectorEnv"):
         create_shared_memory(UnicodeText(), n=2)
 
 

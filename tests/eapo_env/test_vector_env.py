@@ -14,13 +14,23 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.wrappers import TransformAction, TransformObservation, TransformReward
+from gymnasium.wrappers.vector import (
+    DictInfoToList,
+    RecordEpisodeStatistics,
+    VectorizeTransformAction,
+    VectorizeTransformObservation,
+    VectorizeTransformReward,
+)
 from hypothesis import given, settings, strategies as st
 
 from eapo_env.actions import Consult, render_consult
+from eapo_env.env import EAPOMathEnv
 from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts
+from eapo_env.spaces import UnicodeText
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+from eapo_env.validation import UserError
 from eapo_env.vector_env import EAPOMathVectorEnv
 
 PROBLEMS = tuple(Problem(id=f"p{n}", statement=f"√{n}²?", answer=str(n)) for n in range(3))
@@ -91,18 +101,24 @@ def scripts(draw: st.DrawFn) -> tuple[int, list[list[str]]]:
     seed=st.integers(0, 2**40) | st.just("list"),
     gate=st.sampled_from(["pre", "post"]),
     observation=st.sampled_from(["transcript", "delta"]),
+    max_episode_steps=st.sampled_from([None, -1, 1, 2, 5]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_vector_equals_sync(
     mode: AutoresetMode,
     scripted: tuple[int, list[list[str]]],
     seed: int | str,
     gate: str,
     observation: str,
+    max_episode_steps: int | None,
 ) -> None:
     num_envs, script = scripted
     seeds = [7 * n for n in range(num_envs)] if seed == "list" else seed
-    choices = {"gate": gate, "observation": observation}
+    choices: dict[str, Any] = {
+        "gate": gate,
+        "observation": observation,
+        "max_episode_steps": max_episode_steps,
+    }
     vector = make(num_envs, autoreset_mode=mode, **choices)
     sync = make_sync(num_envs, mode, **choices)
     disabled = mode is AutoresetMode.DISABLED
@@ -147,7 +163,8 @@ def test_the_spaces_and_metadata_are_those_of_sync(mode: AutoresetMode) -> None:
         assert getattr(vector, f"single_{space}") == getattr(sync, f"single_{space}")
     assert vector.metadata == sync.metadata
     assert vector.reset(seed=0)[0] in vector.observation_space
-    assert make(3, autoreset_mode=mode.value).autoreset_mode is mode
+    for spelt in (mode.name, mode.value):
+        assert make(3, autoreset_mode=spelt).autoreset_mode is mode
 
 
 # --- one batch ------------------------------------------------------------------------------------
@@ -234,9 +251,28 @@ def test_stepping_an_episode_that_is_over_is_an_error(mode: AutoresetMode) -> No
     assert envs.get_attr("episode") == before
 
 
+def test_stepping_a_truncated_episode_is_an_error_until_it_is_reset() -> None:
+    envs = make(2, autoreset_mode="DISABLED", max_episode_steps=1)
+    envs.reset(seed=0)
+    _, _, terminations, truncations, infos = envs.step(["hm", r"\boxed{9}"])
+    assert (terminations.tolist(), truncations.tolist()) == ([False, True], [True, True])
+    assert infos["stop_reason"].tolist() == [None, "answered"]
+    with pytest.raises(ResetNeeded, match=r"\[0, 1\]"):
+        envs.step(["hm", "hm"])
+    envs.reset()
+    envs.step(["hm", "hm"])
+
+
 @pytest.mark.parametrize(
     ("settings", "shown"),
-    [({"num_envs": 0}, "0"), ({"autoreset_mode": "Sometimes"}, "Sometimes"), ({"gate": "x"}, "x")],
+    [
+        ({"num_envs": 0}, "0"),
+        ({"autoreset_mode": "Sometimes"}, "one of NEXT_STEP, SAME_STEP, DISABLED, not 'Sometimes'"),
+        ({"gate": "x"}, "x"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be a whole number from 1 on, not 0"),
+        ({"max_episode_steps": "2"}, "not '2'"),
+        ({"experts": MeaninglessExperts}, "not the class MeaninglessExperts"),
+    ],
 )
 def test_a_bad_argument_is_refused_and_shown(settings: dict[str, Any], shown: str) -> None:
     with pytest.raises(ValueError, match=shown):
@@ -323,6 +359,17 @@ def test_rules_can_be_set_for_all_or_one_each() -> None:
         envs.set_attr("rules", [Rules()])
 
 
+def test_a_call_gives_what_it_gives_in_sync() -> None:
+    vector, sync = make(2), make_sync(2, AutoresetMode.NEXT_STEP)
+    for envs in (vector, sync):
+        envs.reset(seed=0)
+        envs.step(["hm", ask("a")])
+    for name in ("observe", "inform", "rules", "episode"):
+        assert vector.call(name) == sync.call(name)  # type: ignore[attr-defined]
+    infos = [info for _, info in vector.call("reset", seed=3, options={"problem_id": "p1"})]
+    assert [info["problem_id"] for info in infos] == ["p1", "p1"]
+
+
 def test_rendering_gives_one_text_each() -> None:
     envs = make(2, render_mode="ansi")
     observations, _ = envs.reset(seed=0)
@@ -406,13 +453,15 @@ def test_make_vec_alone_works_and_its_spec_makes_it_again() -> None:
 def test_make_vec_refuses_what_belongs_elsewhere() -> None:
     with pytest.raises(gym.error.Error, match="vector_kwargs"):
         gym.make_vec("EAPO-Math-v0", num_envs=2, vector_kwargs={"autoreset_mode": "SameStep"})
-    with pytest.raises(TypeError, match="max_episode_steps"):
-        gym.make_vec("EAPO-Math-v0", num_envs=2, max_episode_steps=3)
+    with pytest.raises(gym.error.Error, match="wrappers"):
+        gym.make_vec("EAPO-Math-v0", num_envs=2, wrappers=[gym.wrappers.RecordEpisodeStatistics])
 
 
-def test_asynchronous_processes_with_shared_memory_fail_loudly() -> None:
-    with pytest.raises(ValueError, match="shared_memory=False"):
+def test_asynchronous_processes_with_shared_memory_are_refused_with_what_to_pass() -> None:
+    with pytest.raises(UserError, match=r"pass shared_memory=False .*\{'shared_memory': False\}"):
         gym.make_vec("EAPO-Math-v0", num_envs=2, vectorization_mode="async")
+    with pytest.raises(UserError, match="pass shared_memory=False"):
+        AsyncVectorEnv([EAPOMathEnv] * 2)
 
 
 def test_asynchronous_processes_without_shared_memory_give_the_same_values() -> None:
@@ -446,3 +495,26 @@ def test_stock_vector_wrappers_work() -> None:
     listed = DictInfoToList(make(2))
     _, infos = listed.reset(seed=0)
     assert [info["turn"] for info in infos] == [0, 0]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_wrappers_of_one_environment_go_around_all_and_keep_the_one_batch(
+    mode: AutoresetMode,
+) -> None:
+    experts = Noting()
+    envs: Any = make(2, experts=experts, rules=Rules(), autoreset_mode=mode)
+    envs = VectorizeTransformObservation(
+        envs, TransformObservation, func=str.upper, observation_space=UnicodeText()
+    )
+    envs = VectorizeTransformReward(envs, TransformReward, func=lambda reward: 2 * reward)
+    envs = VectorizeTransformAction(
+        envs, TransformAction, func=lambda action: action + "}", action_space=UnicodeText()
+    )
+    observations, _ = envs.reset(seed=0, options={"problem_id": "p2"})
+    assert observations == tuple(text.upper() for text in envs.unwrapped.call("observe"))
+    envs.step((ask("a"), ask("b")))
+    assert len(experts.batches) == 1
+    observations, rewards, terminations, _, _ = envs.step((r"\boxed{2", r"\boxed{3"))
+    assert terminations.all()
+    assert rewards.tolist() == [2.0, 0.0]
+    assert all(text == text.upper() for text in observations)

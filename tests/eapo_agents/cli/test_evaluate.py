@@ -17,7 +17,7 @@ from eapo_agents.cli.evaluate import EvaluationMethod, problem_sets, show_evalua
 from eapo_agents.rollouts.rollout import Rollout
 from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.build import evaluate_alone
-from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
 from eapo_env.validation import UserError
@@ -62,6 +62,17 @@ def test_the_journal_beside_the_file_lasts_until_all_is_done(
     written = json.loads(file.read_text(encoding="utf-8"))
     assert list(written["sets"]) == ["held_out", "again"]
     assert 'the paper\'s "Pass@2"' in shown.getvalue()
+
+
+def test_the_columns_of_a_file_are_a_setting(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    file = tmp_path / "my.jsonl"
+    file.write_text('{"question": "1+1", "final": "2"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="name them: columns=") as caught:
+        problem_sets(tiny_config, [f"mine={file}"])
+    assert "'evaluation.problems.columns={...}' for evaluation" in caught.value.__notes__[0]
+    remedy = f"evaluation.problems.{str(caught.value).rpartition('name them: ')[2]}"
+    [mine] = problem_sets(with_settings(tiny_config, [remedy]), [f"mine={file}"])
+    assert (mine.name, mine.problems[0].statement) == ("mine", "1+1")
 
 
 def test_two_sets_of_one_name_are_refused(tiny_config: TrainConfig) -> None:

@@ -329,6 +329,14 @@ def test_columns_and_limit_are_settings(tmp_path: Path) -> None:
         ("1", "1+1", "2"),
     ]
     assert len(with_settings(TrainConfig(), ["problems.limit=3"]).problems.load()) == 3
+    with pytest.raises(UserError, match="column 'problem': missing") as caught:
+        with_settings(TrainConfig(), given[:1]).problems.load()
+    assert "--set 'problems.columns={...}'" in caught.value.__notes__[0]
+    remedy = str(caught.value).rpartition("name them: ")[2]
+    for section in ("problems", "evaluation.problems"):
+        config = with_settings(TrainConfig(), [f"{section}.source={path}", f"{section}.{remedy}"])
+        chosen = config.problems if section == "problems" else config.evaluation.problems
+        assert [one.answer for one in chosen.load()] == ["1", "2", "3", "4"]
 
 
 def test_problems_come_from_their_source(tmp_path: Path) -> None:
