@@ -13,6 +13,8 @@ What is assumed, term by term:
 - one sequence a micro-batch, every id but the first the policy's, gradients of earlier
   micro-batches in place; layout "padded", where a single sequence has no padding;
 - attention by a kernel whose memory grows with the length, which `sdpa` has on the CPU and on GPUs;
+- with LoRA the model's own weights are float32 too, only the adapters have gradients and moments,
+  and a hand-over makes a merged copy of every layer that has one (`Adapters.merged`);
 - FSDP2 gathers a layer at a time in float32, and embedding and head together: `fully_shard` itself
   runs, as one of `--world` processes, with a process group that moves nothing;
 - not counted: CUDA's context, its libraries' workspaces and the allocator's fragments (leave some
@@ -31,19 +33,24 @@ import torch
 import torch.distributed as dist
 from live_bytes import LiveBytes
 from shapes import SHAPES, Shape, sequences
+from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import Qwen2ForCausalLM
 
 from eapo_agents.learning import (
+    Adapters,
     Learner,
     LearnerSettings,
+    LoRA,
     Row,
     make_batches,
     padded,
     shard_over,
     token_logprobs,
 )
+from eapo_agents.policies import ModelSettings
 
 GIB = 1 << 30
 MOMENTS: dict[Literal["adamw", "adafactor", "sgd"], int] = {"adamw": 2, "sgd": 0}
@@ -57,33 +64,63 @@ class Count:
     peak: int
 
 
-def counted(shape: Shape, settings: LearnerSettings, length: int, mesh: DeviceMesh | None) -> Count:
-    """Return the bytes of an update on one sequence of `length` ids, without computing it."""
+def counted(
+    shape: Shape,
+    settings: LearnerSettings,
+    length: int,
+    mesh: DeviceMesh | None = None,
+    lora: LoRA | None = None,
+) -> Count:
+    """Return the bytes of an update on one sequence of `length` ids, without computing it.
+
+    With adapters, the hand-over that follows counts as well.
+    """
     [batch] = make_batches(
         [Row(record=record) for record in sequences(1, length, shape.vocabulary)], max_tokens=length
     )
     # Without data no mask can be looked up: all columns are the policy's anyway.
     inputs = replace(padded(batch), mask_RK=cast(Any, slice(None)))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = shape.model()
+        model, adapters = without_data(shape, lora)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if mesh is not None:
             shard_over(model, mesh)
         weights = list(model.parameters())
-        for weight in weights:
+        trained = [weight for weight in weights if weight.requires_grad]
+        for weight in trained:
             weight.grad = torch.empty_like(weight)
         kinds = range(MOMENTS[settings.optimizer])
-        moments = [torch.empty_like(weight) for weight in weights for _ in kinds]
+        moments = [torch.empty_like(weight) for weight in trained for _ in kinds]
         model.train(settings.gradient_checkpointing)
         # A fake tensor cannot tell that no mask is needed, so it is said.
         reader = partial(model, attention_mask={"full_attention": None})
-        with LiveBytes([*weights, *(weight.grad for weight in weights), *moments]) as counter:
+        with LiveBytes([*weights, *(weight.grad for weight in trained), *moments]) as counter:
             constant = counter.live
             with settings.autocast():
                 logp_BT, _ = token_logprobs(reader, batch, lambda _: inputs, 1.0)
             logp_BT.sum().backward()
+            if adapters:
+                adapters.merged(model.state_dict())
     return Count(constant, counter.peak)
+
+
+def without_data(shape: Shape, lora: LoRA | None) -> tuple[Qwen2ForCausalLM, Adapters | None]:
+    """Return a model whose tensors are fake, and the adapters on it.
+
+    PEFT refuses fake tensors, so adapters are attached on the device "meta".
+    """
+    with torch.device("meta"):
+        model = shape.model()
+        adapters = lora.attach(model, ModelSettings()) if lora else None
+    fakes: dict[int, nn.Parameter] = {}  # tied weights stay tied
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            fake = nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad)
+            setattr(module, name, fakes.setdefault(id(weight), fake))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty_like(buffer, device="cpu"))
+    return model, adapters
 
 
 def longest(

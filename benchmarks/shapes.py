@@ -49,6 +49,11 @@ class Shape:
         block = attention + 3 * self.hidden * self.intermediate
         return self.layers * block + self.hidden * self.vocabulary
 
+    @property
+    def cached(self) -> int:
+        """Keys and values that a cache holds for each token."""
+        return 2 * self.layers * self.kv_heads * self.hidden // self.heads
+
     def update_flops(self, num: int, length: int) -> float:
         """Return the operations of forward and backward over `num` sequences of `length` ids.
 
@@ -77,6 +82,24 @@ SHAPES: Final[Mapping[str, Shape]] = {
     ),
     "500M": Shape(  # Qwen2.5-0.5B
         layers=24, hidden=896, intermediate=4864, heads=14, kv_heads=2, vocabulary=151936, tied=True
+    ),
+    "1.5B": Shape(  # Qwen2.5-1.5B
+        layers=28,
+        hidden=1536,
+        intermediate=8960,
+        heads=12,
+        kv_heads=2,
+        vocabulary=151936,
+        tied=True,
+    ),
+    "3B": Shape(  # Qwen2.5-3B
+        layers=36,
+        hidden=2048,
+        intermediate=11008,
+        heads=16,
+        kv_heads=2,
+        vocabulary=151936,
+        tied=True,
     ),
     "7B": Shape(  # Qwen2.5-7B
         layers=28, hidden=3584, intermediate=18944, heads=28, kv_heads=4, vocabulary=152064

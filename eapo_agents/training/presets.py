@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from eapo_agents.learning import DAPO, LearnerSettings, SyncProbe
-from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMServerEngine
+from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMEngine, VLLMServerEngine
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.settings import (
@@ -20,6 +20,7 @@ from eapo_agents.training.settings import (
 )
 from eapo_env.annealing import Annealing
 from eapo_env.endpoints import Endpoint
+from eapo_env.problems import Columns
 from eapo_env.validation import UserError
 
 R1_QWEN_7B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
@@ -27,6 +28,16 @@ R1_QWEN_14B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
 R1_LLAMA_8B = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
 QWEN3_8B = "Qwen/Qwen3-8B"
 QWQ_32B = "Qwen/QwQ-32B"
+QWEN_0_5B = "Qwen/Qwen2.5-0.5B-Instruct"
+QWEN_7B = "Qwen/Qwen2.5-7B-Instruct"
+
+_DAPO_RECIPE = DAPO(
+    clip_low=0.20,
+    clip_high=0.28,
+    dual_clip=10.0,
+    importance_cap=2.0,
+    normalisation="batch",
+)
 
 
 def embedded() -> TrainConfig:
@@ -44,6 +55,55 @@ def embedded() -> TrainConfig:
         ),
         learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
         evaluation=EvaluationSettings(every=20),
+    )
+
+
+def one_gpu() -> TrainConfig:
+    """Return EAPO on one GPU of 80 GB: Qwen2.5-0.5B-Instruct, with an expert of 7B beside it.
+
+    Trains on MATH and evaluates on 500 of its test problems (MATH-500), which this model solves
+    in part. The values are our choices, neither tuned nor run on a GPU: one consultation of up to
+    three queries, responses of 4,096 tokens, and three times the paper's learning rate, since
+    smaller models usually take higher ones. `docs/one-gpu.md` has memory, cost and what to watch.
+    """
+    experts = ExpertSettings(
+        kind="openai",
+        endpoints=_on_loopback((QWEN_7B,)),
+        extra_body={"max_tokens": 1024},
+        batch_timeout_s=900.0,
+    )
+    return TrainConfig(
+        name="one-gpu",
+        steps=200,
+        annealing=Annealing(turn_budget=2, queries_per_turn=3),
+        model=ModelSettings(path=QWEN_0_5B, dtype="bfloat16"),
+        engine=VLLMEngine(gpu_memory_utilization=0.2, max_context_tokens=8704),
+        problems=ProblemSettings(
+            source="PrimeIntellect/Hendrycks-Math", columns=Columns(statement="question", id=None)
+        ),
+        experts=experts,
+        rollout=RolloutSettings(
+            group_size=8,
+            sampling=DynamicSampling(groups_per_step=16, problems_per_round=32, max_rounds=4),
+            limits=TokenLimits(
+                max_prompt_tokens=1024, max_response_tokens=4096, max_reply_tokens=1024
+            ),
+        ),
+        algorithm=_DAPO_RECIPE,
+        learner=LearnerSettings(
+            learning_rate=3e-6,
+            max_batch_tokens=8704,
+            precision="bfloat16",
+            gradient_checkpointing=True,
+        ),
+        sync=SyncProbe(tolerance=0.2),
+        evaluation=EvaluationSettings(
+            problems=ProblemSettings(
+                source="HuggingFaceH4/MATH-500", columns=Columns(id="unique_id"), split="test"
+            ),
+            samples_per_problem=4,
+            every=25,
+        ),
     )
 
 
@@ -139,13 +199,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             sampling=DynamicSampling(groups_per_step=32, problems_per_round=96, max_rounds=10),
             limits=TokenLimits(max_response_tokens=20_480),
         ),
-        algorithm=DAPO(
-            clip_low=0.20,
-            clip_high=0.28,
-            dual_clip=10.0,
-            importance_cap=2.0,
-            normalisation="batch",
-        ),
+        algorithm=_DAPO_RECIPE,
         learner=LearnerSettings(
             learning_rate=1e-6,
             warmup_steps=10,
@@ -215,6 +269,7 @@ def preset_named(name: str) -> TrainConfig:
 
 PRESETS: Final[tuple[Callable[[], TrainConfig], ...]] = (
     embedded,
+    one_gpu,
     r1_distill_qwen_7b,
     r1_distill_qwen_14b,
     qwen3_8b,

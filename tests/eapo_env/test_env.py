@@ -39,7 +39,7 @@ from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts, ReplayExperts
 from eapo_env.reward import RewardRule
 from eapo_env.spaces import UnicodeText
-from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 from eapo_env.verifier import Status, Verdict, Verifier
 
 PROBLEMS = tuple(

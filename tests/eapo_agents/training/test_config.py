@@ -17,7 +17,7 @@ from eapo_agents.policies.models import ModelSettings
 from eapo_agents.policies.vllm_server import VLLMServerEngine
 from eapo_agents.reproduction.pretraining import Pretraining
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_agents.training.presets import embedded, r1_distill_qwen_7b, self_exploratory
+from eapo_agents.training.presets import embedded, one_gpu, r1_distill_qwen_7b, self_exploratory
 from eapo_agents.training.settings import ExpertSettings, ProblemSettings
 from eapo_env.annealing import Annealing
 from eapo_env.breaker import Breaker
@@ -33,6 +33,7 @@ from eapo_env.validation import UserError
 
 PRESETS = [
     embedded(),
+    one_gpu(),
     r1_distill_qwen_7b(),
     self_exploratory(embedded()),
     self_exploratory(r1_distill_qwen_7b()),

@@ -9,6 +9,7 @@ import pytest
 
 from eapo_agents.learning.algorithms import DAPO
 from eapo_agents.policies.policy import Truncation
+from eapo_agents.policies.vllm import VLLMEngine
 from eapo_agents.policies.vllm_server import VLLMServerEngine
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.presets import (
@@ -18,6 +19,7 @@ from eapo_agents.training.presets import (
     R1_QWEN_14B,
     distilled,
     embedded,
+    one_gpu,
     preset_named,
     r1_distill_qwen_7b,
     self_exploratory,
@@ -25,7 +27,7 @@ from eapo_agents.training.presets import (
 )
 from eapo_env.types import Rules
 
-PAPERS = [preset() for preset in PRESETS if preset is not embedded]
+PAPERS = [preset() for preset in PRESETS if preset not in (embedded, one_gpu)]
 QWQ = ("Qwen/QwQ-32B",) * 3
 
 
@@ -87,6 +89,29 @@ def test_policies_and_pools(name: str, policy: str, experts: tuple[str, ...], qu
     assert config.annealing.queries_per_turn == queries
 
 
+def test_one_gpu_takes_nothing_that_needs_several_gpus_or_long_responses() -> None:
+    config = one_gpu()
+    assert isinstance(config.engine, VLLMEngine)
+    assert (config.engine.tensor_parallel_size, config.engine.gpu_memory_utilization) == (1, 0.2)
+    [expert] = config.experts.endpoints
+    assert expert.base_url == "http://127.0.0.1:8000/v1"
+    assert expert.models == ("Qwen/Qwen2.5-7B-Instruct",)
+    assert config.evaluation.problems.source != r1_distill_qwen_7b().evaluation.problems.source
+    assert config.algorithm == r1_distill_qwen_7b().algorithm
+
+
+def test_the_longest_episode_of_one_gpu_fits_its_context() -> None:
+    config = one_gpu()
+    limits, annealing = config.rollout.limits, config.annealing
+    replies = (annealing.turn_budget - 1) * annealing.queries_per_turn * limits.max_reply_tokens
+    longest = limits.max_prompt_tokens + limits.max_response_tokens + replies
+    assert isinstance(config.engine, VLLMEngine)
+    assert config.engine.max_context_tokens is not None
+    assert 256 < config.engine.max_context_tokens - longest < 1024  # tags and the chat template
+    assert config.learner.max_batch_tokens == config.engine.max_context_tokens
+    assert config.experts.extra_body == {"max_tokens": limits.max_reply_tokens}
+
+
 def test_every_preset_has_a_name_of_its_own() -> None:
     assert len({preset().name for preset in PRESETS}) == len(PRESETS)
 
@@ -139,6 +164,6 @@ def test_training_and_held_out_problems_of_the_embedded_preset_differ() -> None:
 def test_presets_are_found_by_name() -> None:
     assert preset_named("r1_distill_qwen_7b") == r1_distill_qwen_7b()
     with pytest.raises(
-        ValueError, match=r"'embeded': did you mean 'embedded'\? There are embedded, r1"
+        ValueError, match=r"'embeded': did you mean 'embedded'\? There are embedded, one"
     ):
         preset_named("embeded")
