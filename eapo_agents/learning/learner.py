@@ -70,8 +70,8 @@ class Learner:
             others `perform` what it announces. `LearnerSpec.start` makes the same learner in all.
 
     Raises:
-        UserError: a temperature that is not positive; a single process where a launcher started
-            several.
+        UserError: a temperature that is not positive, a device that this machine lacks, or a single
+            process where a launcher started several.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Learner:
         if not temperature > 0:
             raise UserError(f"temperature must be positive, not {temperature}")
         self._settings = settings or LearnerSettings()
+        self._settings.check_device()
         self._algorithm: Algorithm = algorithm or DAPO()
         self.temperature = temperature
         self.processes = processes

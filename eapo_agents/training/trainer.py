@@ -33,6 +33,7 @@ from eapo_agents.learning import (
 from eapo_agents.policies import Policy, load_model
 from eapo_agents.rollouts import Group, Rollout, derive_seed
 from eapo_agents.training.build import (
+    check_before_loading,
     evaluate_alone,
     make_rollout,
     probe_of,
@@ -236,6 +237,7 @@ class Trainer:
         check_leads(processes)
         if config.distillation:
             raise UserError(f"{config.name!r} has a section distillation: it is for eapo distill")
+        check_before_loading(config, trackers)
         spec = LearnerSpec(
             model=config.model,
             algorithm=algorithm or config.algorithm.build(),
@@ -243,6 +245,8 @@ class Trainer:
             temperature=config.rollout.temperature,
         )
         spec.check_picklable(processes)
+        experts = experts or config.experts.build()
+        reward, verifier = reward or config.reward.build(), verifier or config.verifier.build()
         if held_out is None:
             held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load() if problems is None else problems)
