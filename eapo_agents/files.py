@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from eapo_env.disk import cannot_write, is_write_error
 from eapo_env.json_lines import JsonLines, json_line
 from eapo_env.validation import UserError
 
 T = TypeVar("T")
 
 _UNFINISHED = ".unfinished-"
-_NOT_WRITTEN = ("inline_container.cc", "I/O error")
-"""What errors of torch and safetensors say on a full disk; they are not of type `OSError`."""
 
 
 @contextmanager
@@ -35,8 +34,12 @@ def writing(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_write_error(path, error):
+            raise
+        raise cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,12 +67,7 @@ def write_folder(place: Path, write: Callable[[Path], None], *, mode: int) -> No
             shutil.rmtree(leftover)
         unfinished = _hidden(place)
         unfinished.mkdir(parents=True)
-        try:
-            write(unfinished)
-        except Exception as error:
-            if any(text in str(error) for text in _NOT_WRITTEN):
-                raise UserError(f"cannot write {place}: {error}") from error
-            raise
+        write(unfinished)
         _settle(unfinished, mode)
         unfinished.rename(place)
         _flush(place.parent)

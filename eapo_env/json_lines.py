@@ -15,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from eapo_env.disk import cannot_write
 from eapo_env.validation import UserError
 
 _TAIL_BYTES = 1 << 16
@@ -65,7 +66,7 @@ class JsonLines:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _write(file, _repair(file) + lines)
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error}") from error
+            raise cannot_write(self.path, error) from error
 
     def _bytes(self) -> bytes:
         try:
@@ -115,8 +116,10 @@ def _repair(file: FileIO) -> bytes:
 
 def _write(file: FileIO, lines: bytes) -> None:
     """Write to the end of a file all of the lines, or nothing."""
-    start = file.seek(0, os.SEEK_END)
-    written = file.write(lines)
-    if written != len(lines):
+    start, rest = file.seek(0, os.SEEK_END), memoryview(lines)
+    try:
+        while rest:  # a write cut short by a full disk does not say why; the next one does
+            rest = rest[file.write(rest) :]
+    except OSError:
         file.truncate(start)
-        raise OSError(f"only {written} of {len(lines)} bytes could be written")
+        raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from os import PathLike
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eapo_env.answers import extract_answer
+from eapo_env.hub import is_hub_id
 from eapo_env.rows import PlacedRow, cell, has_column, read_rows
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
@@ -31,8 +31,6 @@ _USUAL_NAMES = {
     "id": ("id", "problem_id", "uuid", "key", "index", "number"),
 }
 """What data sets call these columns, the likeliest first: what an error suggests."""
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +138,7 @@ def load_problems(
       `"aimo-2025"` is Kaggle's `reference.csv` and needs `path`, `"sample"` and `"synthetic"`
       come with the package (paper 3.1 trains on the first and evaluates on the next three);
     - a `.jsonl`, `.csv` or `.parquet` file, or a folder laid out like a hub data set;
-    - a hub data set, `"owner/name"`.
+    - a hub data set, `"owner/name"`, where there is no folder `owner`.
 
     The hub file of DAPO-Math-17k repeats each problem about a hundred times, and a few statements
     come with two answers: each statement is kept once, and one with two answers not at all,
@@ -235,7 +233,7 @@ def _existing(source: str | PathLike[str]) -> str:
         return str(path)
     if not isinstance(source, str) or path.suffix in (".jsonl", ".csv", ".parquet"):
         raise UserError(f"no such file: {str(path)!r}")
-    if _HUB_ID.fullmatch(source):
+    if is_hub_id(source):
         return source
     near = difflib.get_close_matches(source.lower(), SOURCES, n=1)
     guess = f": did you mean {near[0]!r}?" if near else "."

@@ -79,9 +79,15 @@ def preset_config(preset: str, settings: Sequence[str]) -> training.TrainConfig:
 
 
 def model_config(options: argparse.Namespace) -> training.TrainConfig:
-    """Return the settings of MODEL: a run's own or those of `--preset`, with `--set` applied."""
+    """Return the settings of MODEL: a run's own or those of `--preset`, with `--set` applied.
+
+    Raises:
+        UserError: there is no such run, and no such model where its path tells that.
+    """
     config = training.model_config(options.model, preset_config(options.preset, ()))
-    return training.with_settings(config, options.set)
+    config = training.with_settings(config, options.set)
+    training.check_model(config)
+    return config
 
 
 def with_pool(config: training.TrainConfig, pool: str | None) -> training.TrainConfig:

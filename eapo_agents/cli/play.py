@@ -43,6 +43,8 @@ def _play(options: argparse.Namespace) -> int:
     rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
     preset = preset_config(options.preset, ())
     config = training.model_config(options.model, preset) if options.model else None
+    if config:
+        training.check_model(config)
     console, env = new_console(), _environment(options.problems, rules, config)
     write = _model(config, env) if config else _person(console)
     with suppress(EOFError), closing(env):

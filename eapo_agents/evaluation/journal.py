@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Journal:
     results: dict[str, list[ProblemResult]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, subject: Mapping[str, Any]) -> Journal:
+    def open(cls, path: str | PathLike[str], subject: Mapping[str, Any]) -> Journal:
         """Return the journal in a file, which is made if it is not there.
 
         Args:
@@ -88,7 +89,7 @@ class Journal:
             UserError: the file holds results of something else, or an invalid line; a last line
                 cut short by a crash is left out.
         """
-        journal = cls(file=JsonLines(path))
+        journal = cls(file=JsonLines(Path(path)))
         for found in resume_journal(journal.file, subject, _Result):
             journal.results.setdefault(found.set, []).append(found.result)
         return journal
@@ -135,17 +136,18 @@ def _means(report: Report) -> dict[str, float]:
     return dict(zip(report.problem_ids, means_P, strict=True))
 
 
-def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+def write_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
     """Write an evaluation into a JSON file, atomically."""
-    write_text(path, evaluation.to_json())
+    write_text(Path(path), evaluation.to_json())
 
 
-def evaluation_in(path: Path) -> Evaluation:
+def evaluation_in(path: str | PathLike[str]) -> Evaluation:
     """Return the evaluation in a JSON file.
 
     Raises:
         UserError: there is none, or the file holds something else.
     """
+    path = Path(path)
     tree = _json(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("sets"), dict) or not tree["sets"]:
         raise UserError(f"{path} holds no evaluation: it has no 'sets'")
@@ -154,12 +156,13 @@ def evaluation_in(path: Path) -> Evaluation:
     return Evaluation(name=str(tree.get("name", path.stem)), reports=reports, wrong_replies=wrong)
 
 
-def report_in(path: Path) -> Report:
+def report_in(path: str | PathLike[str]) -> Report:
     """Return the report in a JSON file.
 
     Raises:
         UserError: there is none, or the file holds something else.
     """
+    path = Path(path)
     return _report(_json(path), path)
 
 

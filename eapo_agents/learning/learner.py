@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, assert_never
@@ -69,8 +70,8 @@ class Learner:
             others `perform` what it announces. `LearnerSpec.start` makes the same learner in all.
 
     Raises:
-        UserError: a temperature that is not positive; a single process where a launcher started
-            several.
+        UserError: a temperature that is not positive, a device that this machine lacks, or a single
+            process where a launcher started several.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Learner:
         if not temperature > 0:
             raise UserError(f"temperature must be positive, not {temperature}")
         self._settings = settings or LearnerSettings()
+        self._settings.check_device()
         self._algorithm: Algorithm = algorithm or DAPO()
         self.temperature = temperature
         self.processes = processes
@@ -168,25 +170,27 @@ class Learner:
         """Restore weights, optimiser, step and the algorithm's state."""
         self._perform_in_all(LoadState(state))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | PathLike[str]) -> None:
         """Write a checkpoint: a plain model in Hugging Face format, the rest in `learner.pt`.
 
         Adapters are merged into the model, and kept by themselves in `adapter/`.
         """
-        state = self.state_dict()
+        folder, state = Path(folder), self.state_dict()
         weights = state.pop("model")
         if self._adapters:
             self._adapters.save(weights, folder)
         else:
             self.model.save_pretrained(folder, state_dict=weights)
-        torch.save(state, folder / "learner.pt")
+        with (folder / "learner.pt").open("wb") as file:  # whose errors say why
+            torch.save(state, file)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: str | PathLike[str]) -> None:
         """Restore what `save` wrote, to resume exactly.
 
         Raises:
             UserError: the folder holds no such checkpoint, or a damaged one.
         """
+        folder = Path(folder)
         try:
             if self._adapters:
                 weights = self._perform_in_all(GatherWeights()) | self._adapters.read(folder)

@@ -30,7 +30,8 @@ class LearnerSettings:
         mini_batches: number of updates per call, each on whole groups in their order.
         epochs: passes over the groups. With several updates in all, `logp_old` is computed once
             before the first, and the ratio is 1 only in the first.
-        device: the model's device; "auto" is an accelerator if there is one.
+        device: the model's device: "cpu", "cuda", "cuda:1", ...; "auto" is an accelerator if there
+            is one.
         precision: "bfloat16" is autocast with float32 weights; the others are the weights' dtype.
         layout: of a batch; "padded" suits every model, "packed" is for flash attention, "shared"
             computes a prompt once for its group in a batch, through a key-value cache.
@@ -66,6 +67,22 @@ class LearnerSettings:
         at_least(0, self, "learning_rate", "warmup_steps", "weight_decay")
         if self.layout == "shared" and self.gradient_checkpointing:
             raise UserError("the layout 'shared' excludes gradient checkpointing")
+
+    def check_device(self) -> None:
+        """Check that this machine has the device.
+
+        Raises:
+            UserError: it has not, or there is no device of this name; those it has are listed.
+        """
+        import torch
+
+        names, accelerator = ["auto", "cpu"], torch.accelerator.current_accelerator(True)
+        if accelerator:
+            count = torch.accelerator.device_count()
+            names += [accelerator.type, *(f"{accelerator.type}:{n}" for n in range(count))]
+        if self.device not in names:
+            known = " or ".join(map(repr, names))
+            raise UserError(f"learner.device must be {known} on this machine, not {self.device!r}")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""

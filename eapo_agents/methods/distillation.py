@@ -45,6 +45,7 @@ from eapo_agents.training import (
     Tracker,
     TrainConfig,
     Trainer,
+    check_before_loading,
     hand_over,
     make_rollout,
     probe_of,
@@ -114,13 +115,14 @@ def distillation_trainer(
     if settings is None:
         raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")
     given = Parts(experts=experts, verifier=verifier, problems=problems, held_out=held_out)
-    if held_out is None:
-        held_out = config.evaluation.problems.load()
-    problems = without(held_out, config.problems.load() if problems is None else problems)
+    check_before_loading(config, trackers)
     if experts is None:
         config.experts.check()
         max_tokens = config.rollout.limits.max_response_tokens
         experts = config.experts.solvers(max_tokens=max_tokens, timeout_s=settings.timeout_s)
+    if held_out is None:
+        held_out = config.evaluation.problems.load()
+    problems = without(held_out, config.problems.load() if problems is None else problems)
     model, tokenizer = load_model(config.model)
     policy = training_policy(config, model, tokenizer, processes)
     rollout = make_rollout(config, policy, experts=experts, verifier=verifier)

@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 from eapo_agents.files import validated, write_json_lines
@@ -75,7 +76,10 @@ class SolutionCollector:
     seed: int = 0
 
     async def collect(
-        self, problems: Sequence[Problem], path: Path, on_problem: Callable[[int, int], None]
+        self,
+        problems: Sequence[Problem],
+        path: str | PathLike[str],
+        on_problem: Callable[[int, int], None],
     ) -> dict[str, list[Solution]]:
         """Return the solutions of each problem by its id; ask for those that the file lacks.
 
@@ -99,7 +103,7 @@ class SolutionCollector:
         async def one(number: int, problem: Problem, samples: Sequence[int]) -> None:
             async with room:
                 new = await self._solutions(number, problem, samples)
-                JsonLines(path).append(*map(asdict, new))
+                JsonLines(Path(path)).append(*map(asdict, new))
             found.setdefault(problem.id, []).extend(new)
             done[number] = True
             on_problem(sum(done), len(problems))
@@ -152,7 +156,7 @@ def right_solutions(solutions: Sequence[Solution]) -> list[str]:
     return list(dict.fromkeys(s.text for s in ordered if s.status == Status.CORRECT))
 
 
-def read_solutions(path: Path) -> dict[str, list[Solution]]:
+def read_solutions(path: str | PathLike[str]) -> dict[str, list[Solution]]:
     """Return the solutions in a file by problem; empty without a file.
 
     A last line that a crash cut short is left out.
@@ -161,13 +165,13 @@ def read_solutions(path: Path) -> dict[str, list[Solution]]:
         UserError: an invalid line; the file and the line are named.
     """
     found: dict[str, list[Solution]] = {}
-    for place, row in JsonLines(path).read_with_places():
+    for place, row in JsonLines(Path(path)).read_with_places():
         solution: Solution = validated(row, Solution, place)
         found.setdefault(solution.problem, []).append(solution)
     return found
 
 
-def forget_unavailable(path: Path) -> None:
+def forget_unavailable(path: str | PathLike[str]) -> None:
     """Remove failed expert calls from a file of solutions, so that they are asked again.
 
     Raises:
@@ -176,4 +180,4 @@ def forget_unavailable(path: Path) -> None:
     found = [solution for of_one in read_solutions(path).values() for solution in of_one]
     kept = [solution for solution in found if solution.status != "unavailable"]
     if kept != found:
-        write_json_lines(path, map(asdict, kept))
+        write_json_lines(Path(path), map(asdict, kept))

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from eapo_env.hub import is_hub_id
 from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
@@ -34,15 +35,18 @@ class ModelSettings:
 
 
 def model_folder(path: str) -> str:
-    """Return the folder or hub id of a model's path.
+    """Return the folder or hub id of a model's path; `owner/name` where no folder `owner` is here.
 
     Raises:
-        UserError: the path is a folder's, which does not exist.
+        UserError: it is neither; the hub is not asked.
     """
     if path == EMBEDDED:
         return str(resources.files("eapo_agents.policies") / "embedded")
-    if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).is_dir():
-        raise UserError(f"no model can be loaded from {path!r}: there is no such folder")
+    if not (Path(path).is_dir() or is_hub_id(path)):
+        raise UserError(
+            f"no such run or model folder: {path} (a hub id is OWNER/NAME, where there is no folder"
+            " OWNER)"
+        )
     return path
 
 

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from eapo_agents.files import writing
 from eapo_agents.learning import Learner
 from eapo_agents.policies import Chat, HFPolicy, ModelSettings, Sampling, load_model
 from eapo_agents.reproduction.pretraining import (
@@ -64,8 +66,9 @@ class BaseModel:
         asks = "-".join(map(str, self.queries_per_turn))
         return f"slip-{self.step_error_rate:.2f}" + (f"-asks-{asks}" if asks != "3" else "")
 
-    def make(self, root: Path) -> Path:
+    def make(self, root: str | PathLike[str]) -> Path:
         """Return its folder in `root`, in Hugging Face format; train it first if it is missing."""
+        root = Path(root)
         folder = root / self.name
         if not folder.exists():
             unfinished = root / f".unfinished-{self.name}"
@@ -95,8 +98,9 @@ class BaseModel:
         for step, batch in enumerate(islice(batches, self.steps)):
             rate = self.learning_rate * learning_rate_factor(step, self.steps)
             learner.sft_update(batch, learning_rate=rate)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with writing(folder):
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
 
 MAX_TOKENS = 128

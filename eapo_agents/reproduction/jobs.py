@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -142,7 +143,7 @@ def open_jobs(
     experiments: Iterable[Experiment],
     *,
     num_seeds: int | None,
-    folder: Path,
+    folder: str | PathLike[str],
     settings: Sequence[str] = (),
 ) -> list[Job]:
     """Return the runs whose results are missing in a folder, the first seed of each first.
@@ -155,6 +156,7 @@ def open_jobs(
     """
     if num_seeds is not None and num_seeds < 1:
         raise UserError(f"seeds must be at least 1, not {num_seeds}")
+    folder = Path(folder)
     found = read_results(folder / "results")
     jobs = []
     for experiment in experiments:

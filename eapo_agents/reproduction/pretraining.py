@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eapo_agents.files import writing
 from eapo_agents.learning import LearnerSettings
 from eapo_agents.policies import Chat, plain_ids
 from eapo_agents.rollouts import Demonstration, Ids, encode
@@ -67,7 +69,7 @@ class Pretraining:
         if min(*self._phases, self.seed) < 0 or self.batch_size < 1:
             raise UserError(f"steps and seed must not be negative, batch_size positive: {self}")
 
-    def run(self, folder: Path, on_step: Callable[[float], None]) -> None:
+    def run(self, folder: str | PathLike[str], on_step: Callable[[float], None]) -> None:
         """Train the model and write it, in float16, to a folder in Hugging Face format."""
         import torch
         from transformers import LlamaForCausalLM
@@ -81,8 +83,10 @@ class Pretraining:
         learner = Learner(model, settings=LEARNER_SETTINGS)
         for learning_rate, batch in self._batches(Chat(tokenizer)):
             on_step(learner.sft_update(batch, learning_rate=learning_rate)["loss"])
-        model.half().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        folder = Path(folder)
+        with writing(folder):
+            model.half().save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
         for weights in folder.glob("*.safetensors"):  # which only their owner could read
             weights.chmod((folder / "config.json").stat().st_mode)
 

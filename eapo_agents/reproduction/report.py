@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +39,14 @@ _DEFAULT_TEMPLATE = Path(__file__).with_name("report_template.md")
 _PLACEHOLDER = re.compile(r"\{\{ *(\w*) *\}\}")
 
 
-def read_template(path: Path | None = None) -> str:
+def read_template(path: str | PathLike[str] | None = None) -> str:
     """Return the page's template in a file; by default one without conclusions, for any results.
 
     Raises:
         UserError: a file that cannot be read, or an unknown placeholder in it.
     """
     try:
-        template = (path or _DEFAULT_TEMPLATE).read_text(encoding="utf-8")
+        template = Path(path or _DEFAULT_TEMPLATE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the template {path}: {error}") from None
     for placeholder in _PLACEHOLDER.finditer(template):
@@ -57,7 +58,7 @@ def read_template(path: Path | None = None) -> str:
     return template
 
 
-def write_report(folder: Path, template: str) -> Path:
+def write_report(folder: str | PathLike[str], template: str) -> Path:
     """Write `results.md` and its pictures into a folder, from the results in its `results/`.
 
     Args:
@@ -67,6 +68,7 @@ def write_report(folder: Path, template: str) -> Path:
     Raises:
         UserError: no results there, or an invalid file among them.
     """
+    folder = Path(folder)
     results = read_results(folder / "results")
     if not results:
         raise UserError(f"{folder / 'results'} holds no results: run `eapo reproduce` first")

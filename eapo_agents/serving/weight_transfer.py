@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from eapo_agents.files import writing
 from eapo_agents.serving.process import ServerError, free_port
 
 if TYPE_CHECKING:
@@ -199,5 +200,7 @@ def weights_file(weights: Mapping[str, Tensor]) -> Iterator[str]:
     place = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
     with TemporaryDirectory(prefix="eapo-weights-", dir=place) as folder:
         copies = {name: weight.cpu().clone().contiguous() for name, weight in weights.items()}
-        save_file(copies, Path(folder) / "model.safetensors")
+        path = Path(folder) / "model.safetensors"
+        with writing(path):
+            save_file(copies, path)
         yield folder

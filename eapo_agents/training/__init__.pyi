@@ -1,5 +1,7 @@
 from . import presets as presets
 from .build import (
+    check_before_loading as check_before_loading,
+    check_model as check_model,
     evaluate_alone as evaluate_alone,
     make_rollout as make_rollout,
     policy_of as policy_of,

@@ -14,6 +14,7 @@ from eapo_agents.policies import (
     VLLMEngine,
     VLLMServerEngine,
     load_model,
+    model_folder,
 )
 from eapo_agents.rollouts import Rollout
 from eapo_env.synthetic import work_out
@@ -28,10 +29,37 @@ if TYPE_CHECKING:
     from eapo_agents.learning import SyncProbe
     from eapo_agents.policies import Policy
     from eapo_agents.training.config import TrainConfig
+    from eapo_agents.training.trackers import Tracker
     from eapo_env.experts import ExpertPool
     from eapo_env.reward import Reward
     from eapo_env.types import Problem
     from eapo_env.verifier import Grader
+
+
+def check_model(config: TrainConfig) -> None:
+    """Check that the model's path is a folder or a hub id; behind a server it is any name.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not isinstance(config.engine, OpenAIEngine):
+        model_folder(config.model.path)
+
+
+def check_before_loading(config: TrainConfig, trackers: Sequence[Tracker] | None) -> None:
+    """Check what is told at once, before a training loads its problems and its model.
+
+    Args:
+        trackers: replace those of the config, which are then not checked.
+
+    Raises:
+        UserError: no model folder, no such device on this machine, or a tracker that cannot work.
+    """
+    check_model(config)
+    config.learner.check_device()
+    if trackers is None:
+        for tracker in config.trackers:
+            tracker.check()
 
 
 def policy_of(config: TrainConfig) -> Policy:
@@ -138,7 +166,11 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
     statements = {problem.statement for problem in held_out}
     rest = [problem for problem in problems if problem.statement not in statements]
     if not rest:
-        raise UserError(f"all {len(problems)} problems are held out: none is left to train on")
+        raise UserError(
+            f"all {len(problems)} problems are held out, none is left to train on: problems and"
+            " evaluation.problems hold the same ones; change evaluation.problems.seed if they are"
+            " synthetic, otherwise one of the sources"
+        )
     return rest
 
 

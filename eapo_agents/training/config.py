@@ -11,9 +11,10 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
+
+Tree = Mapping[str, Any]
+"""Settings by name, those of inner sections in a mapping of their own."""
 
 
 def _by_kind(value: object) -> object:
@@ -144,14 +148,14 @@ class TrainConfig:
         return _validated(tree, cls)
 
     @classmethod
-    def read(cls, path: Path) -> TrainConfig:
+    def read(cls, path: str | PathLike[str]) -> TrainConfig:
         """Return the config in a file.
 
         Raises:
             UserError: as `from_json`, naming the file.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -242,40 +246,65 @@ _EXPECTED = {
 
 
 def _validated(tree: object, kind: type[C]) -> C:
+    if isinstance(tree, dict):
+        _refuse_unknown(kind, tree, "", list(_names(kind, tree)))
     try:
-        config = TypeAdapter(kind).validate_python(tree)
+        return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         raise UserError("; ".join(_explain(item, tree) for item in error.errors())) from None
-    known = dataclasses.asdict(config)
-    _refuse_unknown(tree, known, "", list(_names(known)))
-    return config
 
 
-def _refuse_unknown(given: object, known: object, where: str, names: Sequence[str]) -> None:
-    """Raise a `UserError` for an unknown key, which validation ignores."""
-    match given, known:
-        case dict(), dict():
-            for key, value in given.items():
-                if key not in known:
-                    near = difflib.get_close_matches(str(key), known, n=1)
-                    elsewhere = [name for name in names if f".{name}".endswith(f".{key}")]
-                    likely = elsewhere or [where + one for one in near]
-                    guess = f": did you mean {' or '.join(map(repr, likely))}?" if likely else "."
-                    raise UserError(
-                        f"unknown setting {where + str(key)!r}{guess} `eapo settings` lists all"
-                    )
-                _refuse_unknown(value, known[key], f"{where}{key}.", names)
-        case list() | tuple(), list() | tuple():
-            for number, (one, other) in enumerate(zip(given, known, strict=True)):
-                _refuse_unknown(one, other, f"{where}{number}.", names)
+def _refuse_unknown(
+    section: type[DataclassInstance], given: Tree, where: str, names: Sequence[str]
+) -> None:
+    """Raise a `UserError` for an unknown key, which validation ignores, at any depth.
+
+    Args:
+        section: the section's type.
+        given: its settings.
+        where: its name and a dot.
+        names: of all settings, to suggest from.
+    """
+    hints = get_type_hints(section)
+    for key, value in given.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            elsewhere = [name for name in names if f".{name}".endswith(f".{key}")]
+            likely = elsewhere or [where + one for one in near]
+            guess = f": did you mean {' or '.join(map(repr, likely))}?" if likely else "."
+            raise UserError(
+                f"unknown setting {where + str(key)!r}{guess} `eapo settings` lists all"
+            )
+        for place, inner, settings in _inner(hints[key], value):
+            _refuse_unknown(inner, settings, f"{where}{key}.{place}", names)
 
 
-def _names(tree: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Yield the full name of every setting."""
-    for key, value in tree.items():
-        yield where + key
-        if isinstance(value, dict):
-            yield from _names(value, f"{where}{key}.")
+def _names(section: type[DataclassInstance], given: Tree, where: str = "") -> Iterator[str]:
+    """Yield the full name of every setting of a section; of several kinds, those of the chosen."""
+    hints = get_type_hints(section)
+    for each in dataclasses.fields(section):
+        yield where + each.name
+        value = given.get(each.name, each.default)
+        if is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        for place, inner, settings in _inner(hints[each.name], value):
+            if not place:
+                yield from _names(inner, settings, f"{where}{each.name}.")
+
+
+def _inner(hint: Any, value: object) -> Iterator[tuple[str, type[DataclassInstance], Tree]]:
+    """Yield the sections in the value of a setting: "" or the place in a list, type, settings."""
+    if get_origin(hint) is tuple:
+        entries = list(enumerate(value)) if isinstance(value, list | tuple) else []
+        for number, entry in entries:
+            for _, section, settings in _inner(get_args(hint)[0], entry):
+                yield f"{number}.", section, settings
+    elif isinstance(value, dict):
+        kinds = (hint, *get_args(hint))
+        sections = [one for one in kinds if isinstance(one, type) and is_dataclass(one)]
+        for section in sections:
+            if len(sections) == 1 or value.get("kind") in get_args(get_type_hints(section)["kind"]):
+                yield "", section, value
 
 
 def _explain(item: Mapping[str, Any], tree: object) -> str:

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ class Run:
     folder: Path
 
     @classmethod
-    def create(cls, config: TrainConfig, root: Path) -> Run:
+    def create(cls, config: TrainConfig, root: str | PathLike[str]) -> Run:
         """Return a new run in the first free `root/NAME-N`: its config, and no steps yet.
 
         Raises:
             UserError: the folder cannot be created.
         """
+        root = Path(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
             folder = next(filter(_made, (root / f"{config.name}-{n}" for n in count(1))))
@@ -64,20 +66,20 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def exists(cls, folder: Path) -> bool:
+    def exists(cls, folder: str | PathLike[str]) -> bool:
         """Return whether a folder holds a run."""
-        return all((folder / name).is_file() for name in _INITIAL_FILES)
+        return all(Path(folder, name).is_file() for name in _INITIAL_FILES)
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: str | PathLike[str]) -> Run:
         """Return the run in a folder.
 
         Raises:
             UserError: the folder holds no run.
         """
-        if not (folder / "config.json").is_file():
+        if not Path(folder, "config.json").is_file():
             raise UserError(f"{folder} holds no run: there is no config.json in it")
-        return cls(folder)
+        return cls(Path(folder))
 
     @property
     def name(self) -> str:
@@ -300,12 +302,13 @@ def _lock(handle: int, folder: Path) -> None:
         raise UserError(f"another process is training in {folder}") from None
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: str | PathLike[str]) -> Evaluation:
     """Return the evaluation in a JSON file, or the newest one in a run folder.
 
     Raises:
         UserError: there is none, or the file holds no evaluation.
     """
+    path = Path(path)
     if path.is_dir():
         _refuse_folder_of_evaluations(path)
         return run_evaluation(Run.open(path))

@@ -187,7 +187,8 @@ class ExpertSettings(Factory):
         """Return the expert pool.
 
         Raises:
-            UserError: the key of "openai" is not in the environment, or the factory is not found.
+            UserError: the key of "openai" is not in the environment, the recording of "replay" is
+                missing, or the factory is not found.
         """
         match self.kind:
             case "synthetic":
@@ -203,6 +204,8 @@ class ExpertSettings(Factory):
                     batch_timeout_s=self.batch_timeout_s,
                 )
             case "replay":
+                if not Path(self.recording).is_file():
+                    raise UserError(f"experts.recording: there is no file {self.recording!r}")
                 return ReplayExperts(self.recording)
             case "python":
                 pool: ExpertPool = self.make("eapo.experts")

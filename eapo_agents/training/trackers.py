@@ -1,18 +1,24 @@
 """[edge] Metric trackers besides `metrics.jsonl`: TensorBoard, Weights & Biases, Trackio.
 
 A tracker has two methods, `log` and `close`. The classes here are the entries of the setting
-`trackers`; each builds a tracker for a run, which opens nothing before its first metrics.
+`trackers`; each checks that its tracker can work, and builds one for a run, which opens nothing
+before its first metrics.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from eapo_agents.factories import Factory
+from eapo_agents._lazy import install_command
+from eapo_agents.factories import Factory, found
+from eapo_agents.files import writing
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -34,6 +40,10 @@ class TensorBoard:
 
     kind: Literal["tensorboard"] = "tensorboard"
 
+    def check(self) -> None:
+        """Check that the package is there; a `UserError` names the extra that installs it."""
+        _check_installed("tensorboard")
+
     def build(self, folder: Path) -> Tracker:
         """Return the tracker of the run in a folder."""
         return _TensorBoardTracker(folder)
@@ -41,7 +51,7 @@ class TensorBoard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wandb:
-    """Weights & Biases; its key comes from the environment, and `WANDB_MODE=offline` sends nothing.
+    """Weights & Biases; it needs `wandb login` or `WANDB_API_KEY`, unless `WANDB_MODE=offline`.
 
     Args:
         project: the project that the run belongs to.
@@ -49,6 +59,19 @@ class Wandb:
 
     kind: Literal["wandb"] = "wandb"
     project: str = "eapo"
+
+    def check(self) -> None:
+        """Log in, unless Weights & Biases is offline or disabled; a terminal is asked for the key.
+
+        Raises:
+            UserError: the package is missing, there is no key, or the server refuses it.
+        """
+        _check_installed("wandb")
+        import wandb
+
+        if wandb.setup().settings.mode in ("online", "shared"):
+            with _refusals():
+                wandb.login(verify=True)
 
     def build(self, folder: Path) -> Tracker:
         """Return the tracker of the run in a folder."""
@@ -66,6 +89,10 @@ class Trackio:
     kind: Literal["trackio"] = "trackio"
     project: str = "eapo"
 
+    def check(self) -> None:
+        """Check that the package is there; a `UserError` names the extra that installs it."""
+        _check_installed("trackio")
+
     def build(self, folder: Path) -> Tracker:
         """Return the tracker of the run in a folder."""
         return _TrackioTracker(self.project, folder)
@@ -77,6 +104,10 @@ class PythonTracker(Factory):
 
     kind: Literal["python"] = "python"
     factory: str
+
+    def check(self) -> None:
+        """Check that something callable is found under the factory's name, as `build` does."""
+        found(self.factory, "eapo.trackers")
 
     def build(self, folder: Path) -> Tracker:
         """Return the tracker of the run in a folder.
@@ -98,13 +129,17 @@ class _TensorBoardTracker:
         self._writer: SummaryWriter | None = None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        writer, self._writer = self._writer, None  # one that fails here cannot be closed either
+        with writing(self._folder / "tensorboard"):
+            if writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            # Discard what an earlier process recorded from this step on.
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+                # Discard what an earlier process recorded from this step on.
+                writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+        self._writer = writer
 
     def close(self) -> None:
         if self._writer is not None:
@@ -120,14 +155,15 @@ class _WandbTracker:
         if self._session is None:
             import wandb
 
-            self._session = wandb.init(
-                project=self._project,
-                name=self._folder.name,
-                id=_identity(self._folder),
-                resume="allow",
-                dir=str(self._folder),
-                config=_config(self._folder),
-            )
+            with _refusals():
+                self._session = wandb.init(
+                    project=self._project,
+                    name=self._folder.name,
+                    id=_identity(self._folder),
+                    resume="allow",
+                    dir=str(self._folder),
+                    config=_config(self._folder),
+                )
         self._session.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -156,6 +192,30 @@ class _TrackioTracker:
     def close(self) -> None:
         if self._session is not None:
             self._session.finish()
+
+
+def _check_installed(package: str) -> None:
+    """Raise a `UserError` without the package; it names the extra that installs it."""
+    try:
+        import_module(package)
+    except ModuleNotFoundError as error:
+        command = install_command(error)
+        if command is None:
+            raise
+        raise UserError(
+            f"the tracker {package!r} needs {error.name}; install it with: {command}"
+        ) from error
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Weights & Biases refuses, such as a run without a key, into a `UserError`."""
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise UserError(f"the tracker 'wandb': {' '.join(str(error).split())}") from error
 
 
 def _identity(folder: Path) -> str:

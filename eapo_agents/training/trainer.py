@@ -34,6 +34,7 @@ from eapo_agents.learning import (
 from eapo_agents.policies import Policy, load_model
 from eapo_agents.rollouts import Group, Rollout, derive_seed
 from eapo_agents.training.build import (
+    check_before_loading,
     evaluate_alone,
     make_rollout,
     probe_of,
@@ -261,6 +262,7 @@ class Trainer:
             problems=problems,
             held_out=held_out,
         )
+        check_before_loading(config, trackers)
         if experts is None:
             config.experts.check()
         spec = LearnerSpec(
@@ -270,10 +272,12 @@ class Trainer:
             temperature=config.rollout.temperature,
         )
         spec.check_picklable(processes)
+        experts = experts or config.experts.build()
+        reward, verifier = reward or config.reward.build(), verifier or config.verifier.build()
         if held_out is None:
             held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load() if problems is None else problems)
-        if experts is None:
+        if given.experts is None:
             warn_of_strangers(config, problems)
         model, tokenizer = load_model(config.model)
         probe: SyncProbe | None = config.sync

@@ -164,7 +164,8 @@ def test_on_a_full_disk_the_row_is_refused_and_the_file_stays_whole(
     file, first = JsonLines(tmp_path / "rows.jsonl"), len(json_line({"n": 1}))
     command = [sys.executable, "-c", FULL, str(file.path), str(first + room)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.startswith(f"cannot write {file.path}: ")
+    reason = "a file is larger than the limit on file sizes (ulimit -f)"
+    assert said == f"cannot write {file.path}: {reason}\n"
     assert file.path.read_bytes() == b'{"n": 1}\n'
     file.append({"n": 3})
     assert file.read() == [{"n": 1}, {"n": 3}]

@@ -405,6 +405,15 @@ def test_what_ships_with_the_package_loads_and_verifies(source: str) -> None:
     assert all(verdict.correct for verdict in verdicts)
 
 
+def test_a_file_that_is_missing_beside_others_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="unknown problem source 'data/aime'"):
+        load_problems("data/aime")
+
+
 def test_a_hub_id_reaches_the_hub_loader() -> None:
     code = (
         "from eapo_env.problems import load_problems\n"

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
@@ -178,7 +179,7 @@ class BenchmarkResult:
 def run_benchmarks(
     model: str,
     settings: BenchmarkSettings,
-    folder: Path,
+    folder: str | PathLike[str],
     experts: BenchmarkExperts | None = None,
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model, which is served for the run; write them to a folder.
@@ -200,6 +201,7 @@ def run_benchmarks(
         raise UserError("the harness is not installed: pip install 'eapo[benchmarks]'")
     from inspect_ai.model import get_model
 
+    folder = Path(folder)
     subject = {
         "model": model,
         "settings": asdict(settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import matplotlib
@@ -102,12 +103,13 @@ def bars_figure(bars: Mapping[str, Mapping[str, Bar]]) -> Figure:
     return figure
 
 
-def figure_path(path: Path) -> Path:
+def figure_path(path: str | PathLike[str]) -> Path:
     """Return a path for `save_figure`: as it is, or with ".png" if it has no suffix.
 
     Raises:
         UserError: a suffix that is no image format.
     """
+    path = Path(path)
     path = path if path.suffix else path.with_name(f"{path.name}.png")
     kinds = Figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
@@ -115,14 +117,14 @@ def figure_path(path: Path) -> Path:
     return path
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
     """Write a figure in the format of the path's suffix: PNG, SVG, PDF.
 
     Raises:
         UserError: the file cannot be written.
         ValueError: a suffix that is no image format; see `figure_path`.
     """
-    with writing(path):
+    with writing(Path(path)):
         figure.savefig(path, dpi=120)
 
 

@@ -11,6 +11,7 @@ training.png          an overview, schedules included
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,9 @@ CURVE_PICTURES = (
 
 
 def write_report(
-    methods: Sequence[MethodRuns], evaluations: Sequence[LatestEvaluation | None], folder: Path
+    methods: Sequence[MethodRuns],
+    evaluations: Sequence[LatestEvaluation | None],
+    folder: str | PathLike[str],
 ) -> Path:
     """Write the report on some methods, with its pictures, into a folder; return `report.md`.
 
@@ -76,6 +79,7 @@ def write_report(
     Raises:
         UserError: a file of the runs is invalid, or the report cannot be written.
     """
+    folder = Path(folder)
     path = folder / "report.md"
     parts = [
         _introduction(methods),

@@ -177,6 +177,9 @@ def test_a_bug_keeps_its_traceback_and_an_error_of_the_user_has_none(
         assert done.stderr == message
 
 
+NO_PROBLEMS = "evaluation.problems.source=none.jsonl"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,10 +191,34 @@ def test_a_bug_keeps_its_traceback_and_an_error_of_the_user_has_none(
             "decide what is learned: seed is 0, not 1",
         ),
         (["train", "embedded", "--resume", "RUN"], "--resume takes the run's own settings"),
+        (["train", "nosuchpreset"], "unknown preset 'nosuchpreset'. There are embedded, r1_"),
+        (["train", "--set", "steps=abc"], "steps must be a whole number, not 'abc'"),
+        (["train", "--set", "steps="], "steps must be a whole number, not ''"),
+        (["train", "--set", "=3"], "unknown setting ''. `eapo settings` lists all"),
+        (["train", "--set", ""], "a setting must be section.key=value, not ''"),
+        (
+            ["train", "--set", "learner.device=gpu", "--runs", "HERE"],
+            "learner.device must be 'auto'",
+        ),
+        (
+            ["distill", "--runs", "HERE", "--set", "learner.device=gpu", "--set", NO_PROBLEMS],
+            "learner.device must be 'auto'",
+        ),
+        (["train", "--set", "trackers=paper"], "trackers.0.kind must be one of"),
         (["train", "--set", "seed"], "a setting must be section.key=value, not 'seed'"),
         (["train", "--set", "model.path=HERE", "--runs", "HERE"], "no model can be loaded"),
         (["train", "--runs", "RUN/config.json"], "cannot make a run folder in RUN/config.json"),
         (["evaluate", "HERE"], "no model can be loaded from 'HERE'"),
+        (
+            ["evaluate", "HERE/nothing", "--problems", "none.jsonl"],
+            "no such run or model folder: HERE/nothing (a hub id is",
+        ),
+        (["evaluate", "nothing"], "no such run or model folder: nothing (a hub id is OWNER/NAME"),
+        (["leap", "HERE/nothing"], "no such run or model folder: HERE/nothing"),
+        (
+            ["play", "--model", "HERE/nothing", "--problems", "none.jsonl"],
+            "no such run or model folder: HERE/nothing",
+        ),
         (["evaluate", "FRESH"], "the run FRESH has no checkpoint yet"),
         (["report", "HERE"], "HERE holds no run"),
         (["report", "RUN", "RUN/../tiny-1"], "the run RUN/../tiny-1 is named twice"),

@@ -44,8 +44,9 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     }
     evaluation = Evaluation(name="model", reports=sets, wrong_replies={"x": 0.25})
     assert evaluation.average() == (0.75, (0.75, 0.75))
-    write_evaluation(evaluation, tmp_path / "deep" / "result.json")
-    assert evaluation_in(tmp_path / "deep" / "result.json") == evaluation
+    path = tmp_path / "deep" / "result.json"
+    write_evaluation(evaluation, str(path))
+    assert evaluation_in(path) == evaluation_in(str(path)) == evaluation
 
 
 def test_a_journal_goes_on_where_it_was_cut_short(tmp_path: Path) -> None:

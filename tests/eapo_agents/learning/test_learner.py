@@ -376,9 +376,9 @@ def test_a_saved_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
     settings = LearnerSettings(device="cpu", learning_rate=1e-3)
     first = Learner(tiny_model(), settings=settings)
     first.update(drawn_groups(seed=0))
-    first.save(tmp_path)
+    first.save(str(tmp_path))
     second, third = (Learner(tiny_model(seed=7), settings=settings) for _ in range(2))
-    second.load(tmp_path)
+    second.load(str(tmp_path))
     third.load_state_dict(first.state_dict())
     expected = [first.update(drawn_groups(seed=seed)) for seed in (1, 2)]
     assert [second.update(drawn_groups(seed=seed)) for seed in (1, 2)] == expected

@@ -20,6 +20,7 @@ from eapo_agents.policies.models import ModelSettings, load_model
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
+from eapo_env.validation import UserError
 
 VOCABULARY = 11
 PROBLEM = Problem(id="p", statement="1 + 1 = ?", answer="2")
@@ -191,6 +192,29 @@ def test_loaded_models_have_fast_layers_and_given_ones_are_left_alone(tiny_model
     model = qwen2()
     Learner(model, settings=EXACT)
     assert type(model.lm_head) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:1", "meta", ""])
+def test_a_device_that_this_machine_lacks_is_refused_with_those_it_has(device: str) -> None:
+    settings = replace(EXACT, device=device)
+    message = rf"learner\.device must be 'auto' or 'cpu'.* on this machine, not '{device}'"
+    with pytest.raises(UserError, match=message):
+        settings.check_device()
+    with pytest.raises(UserError, match=message):
+        Learner(qwen2(), settings=settings)
+
+
+def test_the_devices_of_this_machine_can_be_chosen() -> None:
+    for device in ("auto", "cpu"):
+        replace(EXACT, device=device).check_device()
+    for device in ("cuda", "cuda:0", "mps"):
+        found = torch.accelerator.current_accelerator(True)
+        settings = replace(EXACT, device=device)
+        if found and device.startswith(found.type):
+            settings.check_device()
+        else:
+            with pytest.raises(UserError, match=f"not '{device}'"):
+                settings.check_device()
 
 
 def test_recomputed_activations_keep_no_cache_of_weights_in_bfloat16() -> None:

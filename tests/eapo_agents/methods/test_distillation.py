@@ -68,7 +68,7 @@ def recorded(config: TrainConfig, verifier: Verifier, folder: Path) -> Path:
         seed=config.seed,
     )
     asyncio.run(
-        collection.collect(config.problems.load(), folder / "solutions.jsonl", lambda *_: None)
+        collection.collect(config.problems.load(), f"{folder}/solutions.jsonl", lambda *_: None)
     )
     return path
 
@@ -115,7 +115,7 @@ def test_the_policy_learns_the_right_solutions(finished: Run) -> None:
     assert finished.metrics[-1]["loss"] < 0.5 * finished.metrics[0]["loss"]
     assert finished.metrics[-1]["alone/mean_at_k"] >= 0.25  # 0.1 before
     assert finished.last_evaluation
-    solutions = read_solutions(finished.folder / "solutions.jsonl")
+    solutions = read_solutions(f"{finished.folder}/solutions.jsonl")
     assert len(solutions) == 24
     assert [s.status for s in solutions["p0"]] == ["correct", "wrong"] * 2
     assert right_solutions(solutions["p0"]) == [RIGHT]  # the same text counts once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from eapo_agents.policies.characters import char_tokenizer
 from eapo_agents.policies.models import ModelSettings, load_model, model_folder
+from eapo_env.validation import UserError
 
 
 def test_a_folder_is_loaded_in_the_wanted_dtype(tiny_model: Path) -> None:
@@ -52,11 +54,16 @@ def test_an_attention_that_is_not_there_is_an_error(tiny_model: Path) -> None:
         load_model(ModelSettings(path=str(tiny_model), attention="no_such_kernel"))
 
 
-@pytest.mark.parametrize("path", ["/no/such/model", "./model", "a/b/c"])
-def test_a_folder_that_is_not_there_is_called_so(path: str) -> None:
-    with pytest.raises(ValueError, match=f"'{path}': there is no such folder"):
+@pytest.mark.parametrize("path", ["/no/such/model", "./model", "a/b/c", "runs/nothing", "emb"])
+def test_a_folder_that_is_not_there_is_called_so(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"no such run or model folder: {path} (a hub")):
         model_folder(path)
 
 
-def test_a_hub_id_is_no_folder() -> None:
+def test_a_hub_id_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert model_folder("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"

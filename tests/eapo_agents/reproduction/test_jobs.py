@@ -71,7 +71,7 @@ def with_base(folder: Path, model: Path) -> Path:
 
 
 def jobs_in(folder: Path, settings: list[str], *experiments: Experiment) -> list[Job]:
-    return open_jobs(experiments, num_seeds=None, folder=folder, settings=settings)
+    return open_jobs(experiments, num_seeds=None, folder=str(folder), settings=settings)
 
 
 def test_experiments_run_in_parallel_and_leave_their_results(

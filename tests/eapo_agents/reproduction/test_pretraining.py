@@ -73,7 +73,7 @@ def test_a_demonstration_is_laid_out_as_its_rollout(
 
 def test_a_tiny_pretraining_makes_a_model_that_loads(tmp_path: Path) -> None:
     losses: list[float] = []
-    TINY.run(tmp_path / "model", losses.append)
+    TINY.run(f"{tmp_path}/model", losses.append)
     assert len(losses) == TINY.steps == 4
     assert all(np.isfinite(losses))
     model, tokenizer = load_model(ModelSettings(path=str(tmp_path / "model")))

@@ -135,7 +135,7 @@ def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> N
 def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:
     for experiment in ("eapo", "self-exploratory", "base"):
         replace(RUN, experiment=experiment).write(tmp_path / "results")
-    write_report(tmp_path, read_template())
+    write_report(str(tmp_path), read_template())
     for name in ("results-training.png", "results-gain.png"):
         assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -203,7 +203,7 @@ def sentences(page: str) -> set[str]:
 def test_an_invalid_template_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "template.md").write_bytes(text)
     with pytest.raises(UserError, match=message):
-        read_template(tmp_path / "template.md")
+        read_template(f"{tmp_path}/template.md")
 
 
 def test_each_training_of_the_aim_shows_how_it_went(tmp_path: Path) -> None:

@@ -56,8 +56,9 @@ LEAVES = sorted(leaves(dataclasses.asdict(TrainConfig())))
 @pytest.mark.parametrize("config", PRESETS, ids=lambda config: config.name)
 def test_a_preset_survives_json(config: TrainConfig, tmp_path: Path) -> None:
     assert TrainConfig.from_json(config.to_json()) == config
-    (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
-    assert TrainConfig.read(tmp_path / "config.json") == config
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json(), encoding="utf-8")
+    assert TrainConfig.read(path) == TrainConfig.read(str(path)) == config
 
 
 def test_settings_that_json_has_no_word_for_survive() -> None:
@@ -160,6 +161,28 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
         ("learner.learning_rate=nan", "learner: learning_rate must be at least 0, not nan"),
         ("annealing.initial_acceptance_rate=2", r"annealing: .* must be in \[0, 1\], not 2"),
         ('experts.endpoints=[{"base_url": "x", "models": ["m"]}]', "base_url must begin with"),
+        (
+            'experts.endpoints=[{"base_ur": "http://x", "models": ["m"]}]',
+            r"'experts.endpoints.0.base_ur': did you mean 'experts.endpoints.0.base_url'\?",
+        ),
+        (
+            'experts.endpoints=[{"base_url": "http://x", "breaker": {"failures": 1}}]',
+            r"unknown setting 'experts.endpoints.0.breaker.failures': did you mean .*max_failures'",
+        ),
+        (
+            'trackers=["tensorboard", {"kind": "wandb", "projec": 3}]',
+            r"unknown setting 'trackers.1.projec': did you mean 'trackers.1.project'\?",
+        ),
+        (
+            'trackers=[{"kind": "python", "factor": "a:b"}]',
+            r"unknown setting 'trackers.0.factor': did you mean 'trackers.0.factory'\?",
+        ),
+        (
+            'algorithm={"kind": "grpo", "clipp": "x"}',
+            r"unknown setting 'algorithm.clipp': did you mean 'algorithm.clip'\?",
+        ),
+        ('engine={"kind": "hff", "max_bat": 1}', "engine.kind must be one of .*, not 'hff'"),
+        ('rollout=[{"group_size": 4}]', "^rollout must be a section of settings, not "),
         (
             'experts.endpoints=[{"base_url": "http://x", "models": ["m"], "api_key_envv": "K"}]',
             "did you mean 'experts.endpoints.0.api_key_env'",

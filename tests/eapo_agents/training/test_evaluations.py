@@ -82,7 +82,7 @@ def test_a_runs_newest_evaluation_goes_by_the_run_and_its_problems(
         read_evaluation(run.folder)
     for step, right in ((9, False), (10, True)):
         run.record_evaluation(step, asdict(report_on_results([result("a", right)])))
-    found = read_evaluation(run.folder)
+    found = read_evaluation(str(run.folder))
     assert found.name == "tiny-1"
     assert found.reports == {"held_out": report_on_results([result("a", True)])}
 

@@ -40,7 +40,9 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
 
     done = eapo("train", "--resume", run.folder, preexec_fn=no_room)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"eapo: cannot write {run.folder}/checkpoints/step-000004")
+    reason = "a file is larger than the limit on file sizes (ulimit -f)"
+    place = run.folder / "checkpoints" / "step-000004"
+    assert done.stderr.startswith(f"eapo: cannot write {place}: {reason}. This was")
     assert "This was training step 4" in done.stderr
     assert "can be resumed from step-000002" in done.stderr
     assert [one.name for one in run.checkpoints] == ["step-000002"]

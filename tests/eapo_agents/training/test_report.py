@@ -161,7 +161,7 @@ def test_a_report_is_a_page_with_its_pictures(several: list[Run], tmp_path: Path
     row |= {"reward": 1.0, "turn_budget": 2, "acceptance_rate": 0.5, "consultations": []}
     said = "```\n# A heading\n\x1b[2J<script>"
     several[2].record_transcripts(3, [{**row, "messages": [{"role": "user", "content": said}]}])
-    path = write_report(*methods_and_evaluations(*several), tmp_path / "deep" / "down")
+    path = write_report(*methods_and_evaluations(*several), f"{tmp_path}/deep/down")
     assert {one.name for one in path.parent.iterdir()} == {"report.md", *PICTURES}
     for name in PICTURES:
         assert path.with_name(name).read_bytes().startswith(b"\x89PNG\r\n")

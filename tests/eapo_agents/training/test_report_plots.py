@@ -95,7 +95,7 @@ def test_an_interval_that_reaches_below_zero_is_not_cut_off(recorded: Recorder) 
 
 
 def test_a_picture_without_a_suffix_is_a_png(tmp_path: Path) -> None:
-    assert figure_path(tmp_path / "bars") == tmp_path / "bars.png"
+    assert figure_path(f"{tmp_path}/bars") == tmp_path / "bars.png"
     for name in ("bars.png", "bars.SVG", "bars.pdf"):
         assert figure_path(tmp_path / name) == tmp_path / name
     with pytest.raises(ValueError, match=r"bars.exe is no image format; known suffixes are .*png"):
@@ -107,7 +107,7 @@ def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
         name: {"_$x$": Bar(value=0.5, interval=None)} for name in ("_hidden", "$\\frac{", "\x1b")
     }
     figure = bars_figure(bars)
-    save_figure(figure, tmp_path / "deep" / "bars.png")
+    save_figure(figure, f"{tmp_path}/deep/bars.png")
     assert matplotlib.image.imread(tmp_path / "deep" / "bars.png")[..., :3].std() > 0.05
     assert legend(figure.axes[0]) == [" _hidden", "\\$\\frac{", "\\x1b"]
 

@@ -42,6 +42,14 @@ def test_a_run_that_is_opened_again_has_its_config(run: Run) -> None:
     assert Run.open(run.folder).config == CONFIG
 
 
+def test_a_folder_may_be_a_text(tmp_path: Path) -> None:
+    run = Run.create(CONFIG, f"{tmp_path}/runs")
+    assert run.folder == tmp_path / "runs" / "some-1"
+    assert Run.open(str(run.folder)) == run
+    assert Run.exists(str(run.folder))
+    assert not Run.exists(str(tmp_path))
+
+
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{tmp_path} holds no run"):
         Run.open(tmp_path)

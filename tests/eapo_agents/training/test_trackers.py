@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import ENVIRONMENT, as_options, eapo
+from programs import run_program
+from small_files import small_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trackers import PythonTracker, TensorBoard, Tracker, Trackio, Wandb
+from eapo_env.validation import UserError
 
 METRICS = [{"accuracy": 0.25, "loss": 1.5}, {"accuracy": 0.5, "loss": 1.0}]
 
@@ -42,6 +46,17 @@ def test_tensorboard_has_the_numbers_and_forgets_those_that_a_resumed_run_record
     assert accuracies(run) == [(1, 0.25), (2, 0.25), (3, 0.5)]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_on_a_full_disk_is_an_error_when_it_logs(run: Run) -> None:
+    tracker = TensorBoard().build(run.folder)
+    tracker.log(1, METRICS[0])
+    place = run.folder / "tensorboard"
+    with pytest.raises(UserError, match=f"cannot write {place}: a file is larger"), small_files():
+        tracker.log(2, METRICS[1])
+    tracker.close()
+    assert accuracies(run) == [(1, 0.25)]
+
+
 def test_a_tracker_that_logged_nothing_leaves_nothing(run: Run) -> None:
     before = sorted(run.folder.rglob("*"))
     for settings in (TensorBoard(), Wandb(), Trackio()):
@@ -69,6 +84,41 @@ def test_trackio_has_the_numbers_of_a_resumed_run_too(
     with sqlite3.connect(tmp_path / "trackio" / "tiny.db") as database:
         rows = database.execute("SELECT run_name, step FROM metrics ORDER BY step").fetchall()
     assert rows == [(f"tracked-1-{run.folder.stat().st_ino}", step) for step in (1, 2, 3, 4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(
+    package: str, tmp_path: Path
+) -> None:
+    settings = as_options([f"trackers={package}", f"model.path={tmp_path}"])
+    done = run_program("without_module.py", package, "train", *settings, "--runs", tmp_path)
+    needs = (
+        f"the tracker '{package}' needs {package}; install it with: pip install 'eapo[{package}]'"
+    )
+    assert (done.returncode, done.stderr) == (2, f"eapo: {needs}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "mistyped"}])
+def test_weights_and_biases_without_a_key_is_refused_before_anything_is_loaded(
+    key: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("wandb")
+    nobody = {name: text for name, text in ENVIRONMENT.items() if not name.startswith("WANDB_")}
+    nobody |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), **key}
+    settings = as_options(["trackers=wandb", f"model.path={tmp_path}"])
+    done = eapo("train", *settings, "--runs", tmp_path / "runs", env=nobody)
+    assert done.returncode == 2
+    said = "WANDB_API_KEY invalid" if key else "No API key configured"
+    assert done.stderr.startswith(f"eapo: the tracker 'wandb': {said}")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_custom_tracker_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="factory 'json:nothing'"):
+        PythonTracker(factory="json:nothing").check()
 
 
 def test_a_custom_tracker_gets_the_run_folder(run: Run, tmp_path: Path) -> None:

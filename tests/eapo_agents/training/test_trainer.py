@@ -29,11 +29,12 @@ from eapo_agents.policies.models import load_model
 from eapo_agents.policies.policy import PolicyError
 from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_agents.training.presets import self_exploratory
+from eapo_agents.training.presets import embedded, self_exploratory
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
 from eapo_env.episode import Episode
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verdict
 
 pytestmark = pytest.mark.slow
@@ -481,8 +482,45 @@ def test_held_out_problems_are_left_out_of_training(tiny_config: TrainConfig) ->
 
 def test_training_on_the_held_out_problems_is_an_error(tiny_config: TrainConfig) -> None:
     source = tiny_config.problems.source
-    with pytest.raises(ValueError, match="all 24 problems are held out"):
+    with pytest.raises(UserError, match="all 24 problems are held out"):
         Trainer.from_config(with_settings(tiny_config, [f"evaluation.problems.source={source}"]))
+    same = ["source=synthetic", "num_problems=9", "seed=5"]
+    settings = [
+        f"{section}.{one}" for section in ("problems", "evaluation.problems") for one in same
+    ]
+    message = "all 9 problems are held out, .* hold the same ones; change evaluation.problems.seed"
+    with pytest.raises(UserError, match=message):
+        Trainer.from_config(with_settings(tiny_config, settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["learner.device=gpu"], "learner.device must be 'auto' or 'cpu' .*, not 'gpu'"),
+        (["model.path=./nowhere"], "no such run or model folder: ./nowhere"),
+        (['trackers=[{"kind": "python", "factory": "os:nothing"}]'], "factory 'os:nothing'"),
+        (["experts=python", "experts.factory=os:nothing"], "factory 'os:nothing'"),
+        (["reward=python", "reward.factory=os:nothing"], "factory 'os:nothing'"),
+        (["verifier=python", "verifier.factory=os:nothing"], "factory 'os:nothing'"),
+        (["experts=replay", "experts.recording=no"], "experts.recording: there is no file 'no'"),
+        (
+            [
+                'experts={"kind": "openai", "endpoints": [{"base_url": "http://x", "models": ["m"],'
+                ' "api_key_env": "EAPO_TESTS_HAVE_NO_SUCH_KEY"}]}'
+            ],
+            "EAPO_TESTS_HAVE_NO_SUCH_KEY holds no key",
+        ),
+    ],
+)
+def test_what_is_cheap_is_checked_before_problems_and_model_are_loaded(
+    settings: list[str], message: str, tmp_path: Path
+) -> None:
+    slow = [f"model.path={tmp_path}", "evaluation.problems.source=missing.jsonl"]
+    config = with_settings(embedded(), [*slow, *settings])
+    with pytest.raises(UserError, match=message):
+        Trainer.from_config(config)
+    with pytest.raises(UserError, match=r"no such file: 'missing\.jsonl'"):
+        Trainer.from_config(with_settings(embedded(), slow))
 
 
 def test_problems_with_long_prompts_are_left_out_of_training(tiny_config: TrainConfig) -> None:
