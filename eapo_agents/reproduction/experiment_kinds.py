@@ -230,10 +230,9 @@ def _expert_settings(experts: Experts) -> ExpertSettings:
     return experts if isinstance(experts, ExpertSettings) else ExpertSettings(kind="silent")
 
 
-def _expert_pool(experts: Experts, config: TrainConfig) -> ExpertPool:
-    if isinstance(experts, BaseModelExperts):
-        return ModelExperts(config.model)
-    return config.experts.build()
+def _expert_pool(experts: Experts, config: TrainConfig) -> ExpertPool | None:
+    """Return the pool that a config cannot describe; None where it makes the experts itself."""
+    return ModelExperts(config.model) if isinstance(experts, BaseModelExperts) else None
 
 
 def _measurement_of_run(run: Run, seconds: float) -> Measurement:
@@ -246,6 +245,6 @@ def _new_or_resumed_run(folder: Path, config: TrainConfig) -> Run:
     if not (folder / "config.json").exists():
         (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     run = Run.open(folder)
-    if run.config != config:
+    if replace(run.config, experts=config.experts) != config:
         raise UserError(f"{folder} holds a run of other settings; delete it to start again")
     return run

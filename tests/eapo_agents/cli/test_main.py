@@ -191,7 +191,10 @@ NO_PROBLEMS = "evaluation.problems.source=none.jsonl"
             "decide what is learned: seed is 0, not 1",
         ),
         (["train", "embedded", "--resume", "RUN"], "--resume takes the run's own settings"),
-        (["train", "nosuchpreset"], "unknown preset 'nosuchpreset'. There are embedded, r1_"),
+        (
+            ["train", "nosuchpreset"],
+            "unknown preset 'nosuchpreset'. There are embedded, one_gpu, r1_",
+        ),
         (["train", "--set", "steps=abc"], "steps must be a whole number, not 'abc'"),
         (["train", "--set", "steps="], "steps must be a whole number, not ''"),
         (["train", "--set", "=3"], "unknown setting ''. `eapo settings` lists all"),

@@ -165,7 +165,7 @@ def test_adapters_leave_the_weights_of_the_model_alone(config: TrainConfig) -> N
     assert all("lora_" in name for name in trained) == bool(config.distillation.lora_rank)
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """The process dies."""
 
 

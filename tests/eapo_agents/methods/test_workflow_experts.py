@@ -67,6 +67,9 @@ def test_experts_that_do_not_answer_are_no_experts(
 
     server.kill()
     given[-1] = str(tmp_path / "dead")
+    assert main(command("workflow", *given, settings=settings)) == 2
+    assert "experts that cannot be asked" in capsys.readouterr().err
+    settings.append("experts.preflight=skipped")
     assert main(command("workflow", *given, settings=settings)) == 0
     assert "experts, held_out: 100% of the queries" in said(capsys)
     assert any("expert replies did not come" in message for message in caplog.messages)

@@ -23,12 +23,12 @@ from eapo_env.annealing import Annealing
 from eapo_env.breaker import Breaker
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.endpoints import Endpoint
-from eapo_env.experts import ErroneousExperts, MeaninglessExperts, ScriptedExperts, SilentExperts
+from eapo_env.experts import ErroneousExperts, MeaninglessExperts, SilentExperts
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
-from eapo_env.synthetic import work_out_part
+from eapo_env.synthetic import ProceduralExperts, work_out, work_out_part
 from eapo_env.validation import UserError
 
 PRESETS = [
@@ -317,9 +317,9 @@ def test_experts_are_of_their_kind(tmp_path: Path) -> None:
     recording = tmp_path / "recording.jsonl"
     recording.write_text("", encoding="utf-8")
     endpoint = Endpoint(base_url="http://here/v1", models=("m",))
-    assert isinstance(ExpertSettings().build(), ScriptedExperts)
+    assert ExpertSettings().build() == ProceduralExperts(work_out, names=("calculator",))
     parts = ExpertSettings(kind="synthetic-parts").build()
-    assert parts == ScriptedExperts(work_out_part, names=("calculator",))
+    assert parts == ProceduralExperts(work_out_part, names=("calculator",))
     assert ExpertSettings(kind="silent").build() == SilentExperts()
     assert ExpertSettings(kind="meaningless").build() == MeaninglessExperts()
     wrong = ExpertSettings(error_rate=0.25).build()

@@ -38,7 +38,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
 
-    done = eapo("train", "--resume", run.folder, preexec_fn=no_room)
+    done = eapo("train", "--resume", run.folder, "--set", "steps=4", preexec_fn=no_room)
     assert done.returncode == 2
     reason = "a file is larger than the limit on file sizes (ulimit -f)"
     place = run.folder / "checkpoints" / "step-000004"
