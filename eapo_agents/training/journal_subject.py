@@ -36,5 +36,6 @@ def evaluation_subject(config: TrainConfig, sets: Sequence[ProblemSet]) -> dict[
     journal too strict, never too lenient.
     """
     settings = {key: value for key, value in asdict(config).items() if key not in TRAINING_ONLY}
+    del settings["experts"]["preflight"]  # it decides whether to start
     problems = {one.name: [asdict(problem) for problem in one.problems] for one in sets}
     return {"settings": settings, "problems": problems}
