@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from eapo_agents.training.config import TrainConfig
@@ -17,6 +19,7 @@ TRAINING_ONLY = (
     "checkpoint_every",
     "distillation",
     "expert_alarm",
+    "experts.preflight",
     "keep_checkpoints",
     "learner",
     "problems",
@@ -26,7 +29,7 @@ TRAINING_ONLY = (
     "transcripts_every",
     "truncation_alarm",
 )
-"""The settings of a config that no evaluation reads."""
+"""The settings of a config that no result of an evaluation depends on."""
 
 
 def evaluation_subject(config: TrainConfig, sets: Sequence[ProblemSet]) -> dict[str, Any]:
@@ -35,7 +38,9 @@ def evaluation_subject(config: TrainConfig, sets: Sequence[ProblemSet]) -> dict[
     A setting counts unless it is in `TRAINING_ONLY`: a new one that is forgotten there makes a
     journal too strict, never too lenient.
     """
-    settings = {key: value for key, value in asdict(config).items() if key not in TRAINING_ONLY}
-    del settings["experts"]["preflight"]  # it decides whether to start
+    settings = asdict(config)
+    for name in TRAINING_ONLY:
+        *sections, key = name.split(".")
+        del reduce(getitem, sections, settings)[key]
     problems = {one.name: [asdict(problem) for problem in one.problems] for one in sets}
     return {"settings": settings, "problems": problems}
