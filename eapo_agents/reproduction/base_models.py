@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -114,6 +115,7 @@ class ModelExperts:
     """An expert pool that answers with a frozen copy of a model, which is loaded at first use."""
 
     model: ModelSettings
+    cooperative: ClassVar[bool] = True
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the copy's answers, in query order."""
