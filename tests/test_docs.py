@@ -12,6 +12,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+from forked import run_forked
 
 from eapo_agents.cli import app
 from eapo_agents.training.config import with_settings
@@ -68,10 +69,15 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def run(code: str, folder: Path, name: str) -> str:
-    """Return what a script prints, run as a user would run it, but with warnings as errors."""
+def written(code: str, folder: Path, name: str) -> Path:
     path = folder / f"{Path(name).stem.replace('-', '_')}.py"
     path.write_text(code, encoding="utf-8")
+    return path
+
+
+def run(code: str, folder: Path, name: str) -> str:
+    """Return what a script prints, run as a user would run it, but with warnings as errors."""
+    path = written(code, folder, name)
     result = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
         capture_output=True,
@@ -94,7 +100,10 @@ def resolves(name: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PROGRAMS)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    run(script(page), tmp_path, page)
+    """As the README, but in processes that have imported torch."""
+    path = written(script(page), tmp_path, page)
+    result = run_forked(path, cwd=tmp_path, warnings="error")
+    assert result.returncode == 0, f"{page} (line numbers are the page's):\n{result.stderr}"
 
 
 @pytest.mark.slow

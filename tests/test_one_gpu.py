@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_forked
 
 from eapo_agents.learning.algorithms import DAPO
 from eapo_agents.learning.learner import Learner
@@ -28,13 +26,7 @@ DEMONSTRATION = Demonstration(token_ids=np.arange(1, 9, dtype=np.int32), mask=np
 def test_the_tables_are_those_of_the_command() -> None:
     command = "python benchmarks/one_gpu.py"
     assert command in PAGE
-    done = subprocess.run(
-        [sys.executable, *command.split()[1:]],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    done = run_forked(*command.split()[1:])
     assert done.returncode == 0, done.stderr
     tables = done.stdout.strip().split("\n\n")
     assert len(tables) == 3

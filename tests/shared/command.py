@@ -12,6 +12,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from forked import Forked, run_forked
+
 from eapo_agents.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,16 @@ def started(*arguments: str | Path, **how: Any) -> subprocess.Popen[str]:
     """Start the command in a process, as `subprocess.Popen` with `how`; its output is piped."""
     usual: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*EAPO, *arguments], **usual | {"env": ENVIRONMENT} | how)
+
+
+def eapo_forked(*arguments: str | Path, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, as `eapo`, in a process that has imported torch."""
+    return run_forked(*EAPO[1:], *arguments, **{"env": ENVIRONMENT} | how)
+
+
+def started_forked(*arguments: str | Path, **how: Any) -> Forked:
+    """Start the command, as `started`, in a process that has imported torch."""
+    return Forked(*EAPO[1:], *arguments, **{"env": ENVIRONMENT} | how)
 
 
 def as_options(settings: Iterable[str]) -> list[str]:

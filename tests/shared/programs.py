@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests" / "programs"
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
 
 
 def command(name: str, *arguments: str | Path, options: tuple[str, ...] = ()) -> list[str]:
     """Return what starts a program; `options` are Python's."""
-    program = ROOT / "tests" / "programs" / name
-    return [sys.executable, "-W", "error", *options, str(program), *map(str, arguments)]
+    return [sys.executable, "-W", "error", *options, str(PROGRAMS / name), *map(str, arguments)]
 
 
 def run_program(

@@ -19,8 +19,9 @@ import pytest
 import shared_updates
 import torch
 from command import succeed
+from forked import run_forked
 from hypothesis import given, strategies as st
-from programs import ENVIRONMENT, ROOT
+from programs import ENVIRONMENT, PROGRAMS
 from safetensors.torch import load_file
 from user_parts import Brief, Librarian, custom_trainer
 
@@ -44,10 +45,8 @@ ACCELERATE = (
 LAUNCHERS = {
     "accelerate": ["accelerate.commands.launch", *ACCELERATE.split()],
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-    "two_ranks": ["two_ranks"],  # ours: the same without the launcher, and with one import of torch
 }
 
-PROGRAMS = ROOT / "tests" / "programs"
 MACHINE = ("seconds/", "sync_gap", "padding_rate", "memory/")
 """Metrics that depend on the machine and the number of processes."""
 
@@ -62,6 +61,11 @@ def launched(program: Sequence[str], launcher: str) -> subprocess.Popen[str]:
         restore_signals=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def run_in_two(*program: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in two processes that no launcher started (`two_ranks.py`)."""
+    return run_forked("-m", "two_ranks", *program)
 
 
 def groups(num: int, size: int) -> list[Group]:
@@ -113,9 +117,8 @@ def test_two_processes_make_the_updates_of_one(
 ) -> None:
     given, result = tmp_path / "cases", tmp_path / "result"
     given.write_bytes(pickle.dumps(list(cases.values())))
-    program = [shared_updates.__file__, str(given), str(result)]
-    with launched(program, "two_ranks") as process:
-        assert process.wait(280) == 0
+    done = run_in_two(shared_updates.__file__, given, result)
+    assert done.returncode == 0, done.stderr
     for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
         ours = shared_updates.updates(*cases[name], SINGLE_PROCESS)
         rel, atol = (1e-3, 1e-4) if name == "float32" else (1e-6, 1e-10)
@@ -173,9 +176,8 @@ def test_custom_parts_are_the_same_in_two_processes(
 ) -> None:
     config = with_settings(tiny_config, [*FLOAT64, "transcripts_every=1"])
     settings = settings_of(config, tmp_path / "settings") / "config.json"
-    program = [str(PROGRAMS / "train_with_custom_parts.py"), str(settings), str(tmp_path / "both")]
-    with launched(program, "two_ranks") as process:
-        assert process.wait(280) == 0
+    done = run_in_two(PROGRAMS / "train_with_custom_parts.py", settings, tmp_path / "both")
+    assert done.returncode == 0, done.stderr
     alone, dapo = (Run.create(config, tmp_path / name) for name in ("one", "dapo"))
     assert custom_trainer(config, SINGLE_PROCESS).train(alone)
     assert Trainer.from_config(config, reward=Brief(), experts=Librarian()).train(dapo)
@@ -201,9 +203,8 @@ def test_two_processes_distil_and_resume_as_one_distils(
         str(settings_of(config, tmp_path / f"settings-{n}") / "config.json")
         for n, config in enumerate(configs)
     ]
-    program = [str(PROGRAMS / "distil_together.py"), *settings, str(tmp_path / "both")]
-    with launched(program, "two_ranks") as process:
-        assert process.wait(280) == 0
+    done = run_in_two(PROGRAMS / "distil_together.py", *settings, tmp_path / "both")
+    assert done.returncode == 0, done.stderr
     for number, config in enumerate(configs, start=1):
         alone = Run.create(config, tmp_path / "one")
         assert distillation_trainer(config, experts=Librarian()).train(alone)
@@ -225,9 +226,8 @@ def test_what_each_process_would_train_by_itself_is_refused(
     config = settings_of(tiny_config, tmp_path / "settings") / "config.json"
     folder = tmp_path / "refused"
     folder.mkdir()
-    program = [str(PROGRAMS / "refused_under_a_launcher.py"), str(config), str(folder)]
-    with launched(program, "torchrun") as process:
-        assert process.wait(280) != 0
+    done = run_in_two(PROGRAMS / "refused_under_a_launcher.py", config, folder)
+    assert done.returncode == 2, done.stderr
     first, second = ((folder / str(rank)).read_text().splitlines() for rank in range(2))
     by_itself = r"a launcher started 2 processes, .* call eapo_agents.training.lead\(main\)"
     assert all(re.match(by_itself, line) for line in [*first[:3], second[0]])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 from eapo_agents.files import resume_journal
 from eapo_agents.methods.benchmarks.run import BenchmarkResult
@@ -101,13 +101,7 @@ except KeyboardInterrupt:
 def test_interrupted_benchmarks_go_on(tmp_path: Path) -> None:
     """Ctrl-C in the second of three: the harness takes it for itself, and must not go on."""
     (tmp_path / "script.py").write_text(INTERRUPTED, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "script.py", tmp_path],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
-    )
+    done = run_forked(tmp_path / "script.py", tmp_path)
     assert done.returncode == 0, done.stderr
     [[kept], found, num_asked] = json.loads(done.stdout.splitlines()[-1])
     assert kept[0] == "gpqa"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ENVIRONMENT, eapo
+from command import ENVIRONMENT, eapo_forked
 from stub_server import StubServer
 
 from eapo_agents.cli import main
@@ -266,7 +266,7 @@ def test_a_served_model_samples_and_a_truncation_reaches_it(tiny_model: Path) ->
 
 def reported(tiny_model: Path, folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     """Return what the command writes into the folder, and what it prints."""
-    done = eapo("benchmarks", tiny_model, *arguments, "--out", folder, env=LOCAL)
+    done = eapo_forked("benchmarks", tiny_model, *arguments, "--out", folder, env=LOCAL)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     found = [(r["status"], r["samples"], r["error"]) for r in report["results"]]

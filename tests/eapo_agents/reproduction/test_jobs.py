@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forked import Forked
+from programs import PROGRAMS
 
 from eapo_agents.cli import main
 from eapo_agents.methods.leap import LeapSettings
@@ -33,8 +33,6 @@ pytestmark = pytest.mark.slow
 
 TRAINED = Train(name="trained", num_seeds=1, annealing=Annealing(turn_budget=2))
 EVALUATED = Evaluate(name="evaluated", num_seeds=2, rules=Rules(turn_budget=2))
-LONG = 120
-"""Seconds that nothing here takes, however busy the machine."""
 
 
 @pytest.fixture(scope="module")
@@ -116,34 +114,31 @@ def test_a_distillation_is_an_experiment_like_any_other(
     assert [step for step, _ in result.curves["alone/mean_at_k"]] == [2]
 
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from tests.eapo_agents.reproduction.test_jobs import TRAINED, jobs_in
-from eapo_agents.reproduction.jobs import run_jobs
-if __name__ == "__main__":
-    jobs = jobs_in(Path(sys.argv[1]), json.loads(sys.argv[2]), TRAINED)
-    sys.exit(not run_jobs(jobs, at_once=1, on_step=lambda job, step: None))
-"""
+def test_an_interrupted_run_resumes(folder: Path, undisturbed: Path, settings: list[str]) -> None:
+    """SIGTERM comes to this process, which passes it on to that of the run."""
+
+    def interrupt(job: Job, step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    jobs = jobs_in(folder, settings, TRAINED)
+    assert not run_jobs(jobs, at_once=1, on_step=interrupt)
+    checkpoints = folder / "runs" / "trained" / "seed-0" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] != ["step-000012"], "it did not end"
+    assert_resumes(folder, undisturbed, settings)
 
 
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_run_resumes(
-    folder: Path, undisturbed: Path, settings: list[str], tmp_path: Path, kill: signal.Signals
-) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM, encoding="utf-8")
-    root = str(Path(__file__).parents[3])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, *sys.path])}
-    command = [sys.executable, str(program), str(folder), json.dumps(settings)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+def test_a_killed_run_resumes(folder: Path, undisturbed: Path, settings: list[str]) -> None:
     metrics = folder / "runs" / "trained" / "seed-0" / "metrics.jsonl"
-    until = time.monotonic() + LONG
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 2):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.send_signal(kill)
-    process.wait(LONG)
+    with Forked(PROGRAMS / "train_seed.py", folder, json.dumps(settings)) as process:
+        while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.kill()
+    assert_resumes(folder, undisturbed, settings)
+
+
+def assert_resumes(folder: Path, undisturbed: Path, settings: list[str]) -> None:
     for job in jobs_in(folder, settings, TRAINED):
         job.run(lambda step: None)
     (one,), (other,) = (

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import as_options, eapo, started
+from command import as_options, eapo_forked, started_forked
 from stub_server import StubServer
 
 from eapo_agents.cli import main
@@ -166,7 +166,7 @@ def test_a_pool_that_hangs_costs_its_replies_and_not_the_run(
     (tmp_path / "mine.py").write_text(HANGING)
     settings = [*tiny_settings, "steps=1", "experts.kind=python", f"experts.factory=mine:{pool}"]
     settings += ["experts.batch_timeout_s=0.5", "evaluation.samples_per_problem=1"]
-    done = eapo("train", *as_options(settings), "--runs", tmp_path / "runs", cwd=tmp_path)
+    done = eapo_forked("train", *as_options(settings), "--runs", tmp_path / "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no reply within 0.5 s" in done.stderr
     [row] = Run.open(tmp_path / "runs" / "tiny-1").metrics
@@ -182,8 +182,7 @@ def test_ctrl_c_says_what_it_waits_for_and_a_second_one_does_not_wait(
     settings = [*tiny_settings, "steps=1", "experts.kind=python", f"experts.factory=mine:{pool}"]
     settings += ["experts.batch_timeout_s=3000"]
     arguments = ("train", *as_options(settings), "--runs", str(tmp_path / "runs"))
-    with started(*arguments, cwd=tmp_path) as child:
-        assert child.stderr is not None
+    with started_forked(*arguments, cwd=tmp_path) as child:
         while not (tmp_path / "asked").exists():
             assert child.poll() is None, child.communicate()
             time.sleep(0.05)

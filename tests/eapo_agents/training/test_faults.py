@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from command import ENVIRONMENT, eapo
+from command import ENVIRONMENT, eapo_forked
+from forked import run_forked
+from programs import PROGRAMS
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.cli import main
@@ -34,11 +35,8 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint(
     assert Trainer.from_config(replace(tiny_config, steps=2)).train(run)
     before = {path.name: path.read_bytes() for path in run.checkpoints[0].iterdir()}
     smallest = max(map(len, before.values()))  # the weights, or the optimiser's state
-
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
-
-    done = eapo("train", "--resume", run.folder, "--set", "steps=4", preexec_fn=no_room)
+    command = ("train", "--resume", run.folder, "--set", "steps=4")
+    done = run_forked(PROGRAMS / "little_room.py", str(smallest // 2), *command)
     assert done.returncode == 2
     reason = "a file is larger than the limit on file sizes (ulimit -f)"
     place = run.folder / "checkpoints" / "step-000004"
@@ -158,7 +156,7 @@ def test_weights_and_biases_gets_the_metrics_too(tiny_config: TrainConfig, tmp_p
     config = with_settings(tiny_config, ["trackers=wandb", "steps=1"])
     run = Run.create(config, tmp_path)
     offline = ENVIRONMENT | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    done = eapo("train", "--resume", run.folder, env=offline)
+    done = eapo_forked("train", "--resume", run.folder, env=offline)
     assert done.returncode == 0, done.stderr
     [written] = run.folder.glob("wandb/offline-run-*/run-*.wandb")
     assert b"groups_all_wrong" in written.read_bytes()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import run_program
+from forked import run_forked
+from programs import PROGRAMS
 
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.run_folder import Run
@@ -43,7 +44,7 @@ def test_a_training_killed_at_any_moment_ends_as_one_never_killed(
     undisturbed, killed = (Run.create(config, tmp_path) for _ in range(2))
     assert Trainer.from_config(config).train(undisturbed)
     assert any(row["groups_carried"] for row in undisturbed.metrics)
-    done = run_program("kill_and_resume.py", killed.folder)
+    done = run_forked(PROGRAMS / "kill_and_resume.py", killed.folder, warnings="error")
     assert done.returncode == 0, done.stderr
     assert rows(killed) == rows(undisturbed)
     assert killed.last_evaluation == undisturbed.last_evaluation

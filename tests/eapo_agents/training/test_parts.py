@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import eapo
+from command import eapo_forked
 from hypothesis import given, strategies as st
 from user_parts import Brief, Librarian, OnlySuccesses
 
@@ -248,5 +248,5 @@ def test_a_run_whose_experts_only_its_script_can_make_is_still_evaluated(
     config = with_settings(tiny_config, ["steps=1"])
     run = Run.create(config, tmp_path)
     assert Trainer.from_config(config, experts=Stateful(3, "sk-secret")).train(run)
-    done = eapo("evaluate", run.folder)
+    done = eapo_forked("evaluate", run.folder)
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from command import as_options, started_forked
 
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.signals import interruption, termination
 
-ROOT = Path(__file__).parents[3]
 PATIENCE_S = 240.0
 BOTH = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
@@ -81,18 +79,7 @@ def interrupted(
     arguments: Sequence[str], settings: Sequence[str], number: int, begun: Path
 ) -> tuple[int, str, str]:
     """Send a signal to a command once a file has two lines; return its status and its output."""
-    options = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-m", "eapo_agents.cli", *arguments, *options]
-    # A test runner in the background ignores SIGINT, and so would its children.
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "300"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as child:
+    with started_forked(*arguments, *as_options(settings)) as child:
         until = time.monotonic() + PATIENCE_S
         while not begun.exists() or begun.read_text("utf-8").count("\n") < 2:
             assert child.poll() is None, child.communicate()
@@ -100,7 +87,7 @@ def interrupted(
             time.sleep(0.01)
         child.send_signal(number)
         output, errors = child.communicate(timeout=PATIENCE_S)
-    return child.returncode, output, errors
+        return child.wait(), output, errors
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from command import ENVIRONMENT, as_options, eapo
-from programs import run_program
+from command import ENVIRONMENT, as_options, eapo_forked
+from forked import run_forked
+from programs import PROGRAMS
 from small_files import small_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -96,7 +97,8 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(
     package: str, tmp_path: Path
 ) -> None:
     settings = as_options([f"trackers={package}", f"model.path={tmp_path}"])
-    done = run_program("without_module.py", package, "train", *settings, "--runs", tmp_path)
+    without = PROGRAMS / "without_module.py"
+    done = run_forked(without, package, "train", *settings, "--runs", tmp_path, warnings="error")
     needs = (
         f"the tracker '{package}' needs {package}; install it with: pip install 'eapo[{package}]'"
     )
@@ -112,7 +114,7 @@ def test_weights_and_biases_without_a_key_is_refused_before_anything_is_loaded(
     nobody = {name: text for name, text in ENVIRONMENT.items() if not name.startswith("WANDB_")}
     nobody |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), **key}
     settings = as_options(["trackers=wandb", f"model.path={tmp_path}"])
-    done = eapo("train", *settings, "--runs", tmp_path / "runs", env=nobody)
+    done = eapo_forked("train", *settings, "--runs", tmp_path / "runs", env=nobody)
     assert done.returncode == 2
     said = "WANDB_API_KEY invalid" if key else "No API key configured"
     assert done.stderr.startswith(f"eapo: the tracker 'wandb': {said}")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import as_options, started
+from command import as_options, started, started_forked
+from forked import Forked
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -110,7 +110,7 @@ def uninterrupted(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
 # --- interrupted and resumed
 
 
-def wait_for_lines(path: Path, count: int, child: subprocess.Popen[str]) -> None:
+def wait_for_lines(path: Path, count: int, child: Forked) -> None:
     while not path.exists() or path.read_text("utf-8").count("\n") < count:
         assert child.poll() is None, child.communicate()
         time.sleep(0.005)
@@ -119,7 +119,7 @@ def wait_for_lines(path: Path, count: int, child: subprocess.Popen[str]) -> None
 def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
     settings: list[str], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    with started("train", *as_options(settings), "--runs", tmp_path) as child:
+    with started_forked("train", *as_options(settings), "--runs", tmp_path) as child:
         wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 1, child)
         child.send_signal(signal.SIGINT)
         output, errors = child.communicate()
@@ -130,9 +130,9 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
     done = len(run.metrics)
     assert done < 7
     assert run.checkpoints[-1].name == f"step-{done:06d}"
-    with started("train", "--resume", run.folder) as child:
-        output, errors = child.communicate()
-    assert (child.returncode, errors) == (0, "")
+    with started("train", "--resume", run.folder) as again:
+        output, errors = again.communicate()
+    assert (again.returncode, errors) == (0, "")
     assert f"run folder: {run.folder}" in output
     assert_same_training(run, uninterrupted)
 
@@ -140,7 +140,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_happened(
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     settings: list[str], uninterrupted: Run, tmp_path: Path
 ) -> None:
-    with started("train", *as_options(settings), "--runs", tmp_path) as child:
+    with started_forked("train", *as_options(settings), "--runs", tmp_path) as child:
         wait_for_lines(tmp_path / "tiny-1" / "metrics.jsonl", 4, child)
         child.kill()
         child.communicate()
