@@ -1,6 +1,6 @@
 """Compute the tables of `docs/one-gpu.md`: memory, disk, and the tokens of a run.
 
-    python benchmarks/one_gpu.py
+    python benchmarks/one_gpu.py             # a minute; `0.5B 3B` behind it: only these sizes
 
 Nothing is measured. The limits are those of the preset `one_gpu`, the shapes those of Qwen2.5, and
 the learner's bytes are counted as in `longest.py`, which states what that assumes. Beyond it:
@@ -12,7 +12,8 @@ the learner's bytes are counted as in `longest.py`, which states what that assum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -74,13 +75,13 @@ def engine_bytes(shape: Shape, weights: Weights, tokens: int) -> int:
     return BFLOAT16 * (weights.model + shape.cached * tokens)
 
 
-def memory_table(config: TrainConfig) -> str:
+def memory_table(config: TrainConfig, sizes: Mapping[str, str]) -> str:
     """Return the bytes of learner and engine by size, and which GPUs hold them."""
     length = config.learner.max_batch_tokens
     expert = weights_of(SHAPES[EXPERT]).model * BFLOAT16 + EXPERT_CACHE_GIB * GIB
     rows = []
     for lora in (None, ADAPTERS):
-        for size, name in SIZES.items():
+        for size, name in sizes.items():
             shape = SHAPES[name]
             learner = counted(shape, config.learner, length, lora=lora)
             engine = engine_bytes(shape, weights_of(shape), CONCURRENT * length)
@@ -103,11 +104,11 @@ def fits(total: int, expert: int, gpu: int) -> str:
     return "yes" if total <= USABLE * gpu else "no"
 
 
-def disk_table(config: TrainConfig) -> str:
+def disk_table(config: TrainConfig, sizes: Mapping[str, str]) -> str:
     """Return the bytes of a checkpoint by size, and of all that a run folder holds at a time."""
     most = config.keep_checkpoints + 1
     rows = []
-    for size, name in SIZES.items():
+    for size, name in sizes.items():
         weights = weights_of(SHAPES[name])
         full = checkpoint_bytes(weights.model)
         adapters = BFLOAT16 * weights.model + checkpoint_bytes(weights.adapters)
@@ -171,8 +172,9 @@ def tokens(config: TrainConfig, example: Example, steps: int, rounds: int) -> li
 
 def main() -> None:
     config = presets.one_gpu()
-    print(memory_table(config))
-    print(disk_table(config))
+    sizes = {size: SIZES[size] for size in sys.argv[1:] or SIZES}
+    print(memory_table(config, sizes))
+    print(disk_table(config, sizes))
     print(token_table(config, Example()), end="")
 
 
