@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trackers import PythonTracker, TensorBoard, Tracker, Trackio, Wandb
+from eapo_env.validation import UserError
 
 METRICS = [{"accuracy": 0.25, "loss": 1.5}, {"accuracy": 0.5, "loss": 1.0}]
 
@@ -40,6 +42,21 @@ def test_tensorboard_has_the_numbers_and_forgets_those_that_a_resumed_run_record
     assert accuracies(run) == [(1, 0.25), (2, 0.5)]
     record(TensorBoard().build(run.folder), first=2)
     assert accuracies(run) == [(1, 0.25), (2, 0.25), (3, 0.5)]
+
+
+def test_tensorboard_on_a_full_disk_is_an_error_that_names_the_file(run: Run) -> None:
+    tracker = TensorBoard().build(run.folder)
+    tracker.log(1, METRICS[0])
+    [written] = (run.folder / "tensorboard").iterdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written.stat().st_size + 8, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"cannot write {written}: .*File too large"):
+            tracker.log(2, METRICS[1])
+        tracker.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert accuracies(run) == [(1, 0.25)]
 
 
 def test_a_tracker_that_logged_nothing_leaves_nothing(run: Run) -> None:
