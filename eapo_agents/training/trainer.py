@@ -399,7 +399,7 @@ class Trainer:
                 if alone:
                     raise UserError(f"the experts have not answered for {silent_steps} steps")
         finished = progress.step >= self.config.steps
-        if stopping:
+        if stopping or (finished and not run.has_finished(progress.step)):
             run.record_event("finished" if finished else "interrupted", progress.step)
         return finished
 
