@@ -7,12 +7,13 @@ GPUs where there are some.
 from __future__ import annotations
 
 import asyncio
+import reprlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from eapo_agents.policies.models import ModelSettings, model_folder
-from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
+from eapo_agents.policies.policy import Completion, PolicyError, Sampling, completion_limit
 from eapo_agents.policies.vllm import check_temperature, weight_names, with_tied
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
 from eapo_env.validation import UserError
@@ -79,7 +80,7 @@ class VLLMServerPolicy:
         server: see `VLLMServerEngine`.
 
     Raises:
-        ServerError: the server does not answer.
+        ServerError: the server does not answer, or not as one of `eapo serve-policy`.
     """
 
     def __init__(self, model: str, server: VLLMServerEngine | None = None) -> None:
@@ -88,9 +89,8 @@ class VLLMServerPolicy:
         self._server = server or VLLMServerEngine()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self._names = weight_names(AutoConfig.from_pretrained(model))
-        served = Control(self._server.base_url.rstrip("/")).models()[0]
-        self._model: str = served["id"]
-        self.max_context_tokens: int = served["max_model_len"]
+        served = Control(self._server.base_url.rstrip("/")).model()
+        self._model, self.max_context_tokens = served
         self._transfer = self._server.weight_transfer
         self._under_way = 0
         self._clients: dict[asyncio.AbstractEventLoop, tuple[AsyncOpenAI, _Lifetime]] = {}
@@ -198,15 +198,22 @@ async def _lifetime(server: VLLMServerEngine) -> _Lifetime:
         await client.close()
 
 
-def _read(answer: Any, where: str) -> Completion:
-    choice = answer["choices"][0]
-    if choice["finish_reason"] not in ("stop", "length"):
-        raise PolicyError(
-            f"the policy server {where} ended a completion with {choice['finish_reason']!r}"
-        )
-    finish: Finish = "stop" if choice["finish_reason"] == "stop" else "length"
-    return Completion(
-        token_ids=tuple(choice["token_ids"]),
-        logprobs=tuple(choice["logprobs"]["token_logprobs"]),
-        finish=finish,
-    )
+def _read(answer: object, where: str) -> Completion:
+    match answer:
+        case {
+            "choices": [
+                {
+                    "finish_reason": "stop" | "length" as finish,
+                    "token_ids": [*token_ids],
+                    "logprobs": {"token_logprobs": [*logprobs]},
+                },
+                *_,
+            ]
+        }:
+            return Completion(token_ids=tuple(token_ids), logprobs=tuple(logprobs), finish=finish)
+        case {"choices": [{"finish_reason": str(other)}, *_]}:
+            raise PolicyError(f"the policy server {where} ended a completion with {other!r}")
+        case _:
+            raise PolicyError(
+                f"the policy server {where} answered with no completion: {reprlib.repr(answer)}"
+            )

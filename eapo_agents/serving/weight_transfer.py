@@ -8,12 +8,14 @@ prefix cache is dropped, because its keys and values are of the old weights.
 from __future__ import annotations
 
 import json
+import reprlib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -67,8 +69,11 @@ class Control:
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Finish an update, and drop the prefix cache."""
         self.post("finish_weight_update", {})
-        if not json.loads(self._call("POST", "reset_prefix_cache", None))["success"]:
-            raise ServerError(f"the policy server {self.root} kept its prefix cache")
+        match self._json("POST", "reset_prefix_cache"):
+            case {"success": True}:
+                return
+            case answer:
+                raise self._stranger("reset_prefix_cache", answer)
 
     def shutdown_weight_transfer_engine(self) -> None:
         """Shut the transfer down, so that another trainer can initialise one."""
@@ -76,16 +81,37 @@ class Control:
 
     def world_size(self) -> int:
         """Return the number of the server's workers."""
-        return int(json.loads(self._call("GET", "get_world_size", None))["world_size"])
+        match self._json("GET", "get_world_size"):
+            case {"world_size": int(number)}:
+                return number
+            case answer:
+                raise self._stranger("get_world_size", answer)
 
-    def models(self) -> list[dict[str, Any]]:
-        """Return the served models: their names and context lengths."""
-        served: list[dict[str, Any]] = json.loads(self._call("GET", "v1/models", None))["data"]
-        return served
+    def model(self) -> tuple[str, int]:
+        """Return the name of the served model, and its context length."""
+        match self._json("GET", "v1/models"):
+            case {"data": [{"id": str(name), "max_model_len": int(length)}, *_]}:
+                return name, length
+            case answer:
+                raise self._stranger("v1/models", answer)
 
     def post(self, path: str, body: Mapping[str, object] | None = None) -> None:
         """Send a POST request."""
         self._call("POST", path, body)
+
+    def _json(self, method: str, path: str) -> object:
+        """Return the decoded answer; one that is not JSON as text."""
+        content = self._call(method, path, None)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            return content.decode("utf-8", "replace")
+
+    def _stranger(self, path: str, answer: object) -> ServerError:
+        return ServerError(
+            f"the policy server {self.root} answered to {path} with {reprlib.repr(answer)}. It must"
+            " be one of `eapo serve-policy`"
+        )
 
     def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
@@ -102,7 +128,7 @@ class Control:
                 f"the policy server {self.root} refused {path} ({error.code}): {said}. It must be"
                 " one of `eapo serve-policy`"
             ) from None
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise ServerError(
                 f"the policy server {self.root} does not answer to {path}: {error}"
             ) from error

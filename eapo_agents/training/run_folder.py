@@ -114,6 +114,10 @@ class Run:
         """What happened to the run, in order: `event`, `time` (UTC), `step`, and more of some."""
         return [row for row in self._events_file.read() if isinstance(row, dict)]
 
+    def has_finished(self, step: int) -> bool:
+        """Return whether it is recorded that the run finished with this step."""
+        return ("finished", step) in [(event["event"], event["step"]) for event in self.events]
+
     def record_event(self, event: str, step: int, **more: Any) -> None:
         """Append an event."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")

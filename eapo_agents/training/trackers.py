@@ -8,20 +8,19 @@ before its first metrics.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from eapo_agents._lazy import install_command
 from eapo_agents.factories import Factory, found
 from eapo_agents.files import writing
 from eapo_env.validation import UserError
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class Tracker(Protocol):
@@ -124,26 +123,35 @@ TrackerSettings = TensorBoard | Wandb | Trackio | PythonTracker
 
 
 class _TensorBoardTracker:
+    """Appends a step at a time: TensorBoard's own writer is a thread, and fails where none sees."""
+
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._folder = folder / "tensorboard"
+        self._path: Path | None = None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        writer, self._writer = self._writer, None  # one that fails here cannot be closed either
-        with writing(self._folder / "tensorboard"):
-            if writer is None:
-                from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-                # Discard what an earlier process recorded from this step on.
-                writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
-            for name, value in metrics.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
-        self._writer = writer
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in metrics.items()]
+        events = [Event(step=step, summary=Summary(value=values))]
+        if self._path is None:
+            self._path = self._folder / f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}"
+            # Discard what an earlier process recorded from this step on.
+            start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+            events = [Event(file_version="brain.Event:2"), start, *events]
+        self._append(self._path, events)
+
+    def _append(self, path: Path, events: Sequence[Any]) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with writing(path), path.open("ab") as file:
+            for event in events:
+                event.wall_time = time.time()
+                RecordWriter(file).write(event.SerializeToString())
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Do nothing: every step is in its file."""
 
 
 class _WandbTracker:

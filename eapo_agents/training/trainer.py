@@ -46,7 +46,7 @@ from eapo_agents.training.checkpoint import Progress, peak_memory_mib
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.parts import Parts
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.signals import interruption
+from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
 from eapo_agents.training.summary import (
     experts_are_silent,
     step_metrics,
@@ -338,6 +338,7 @@ class Trainer:
         with run.exclusively():
             run.adopt(self.recorded_config)
             with self._open_trackers(run) as trackers, asyncio.Runner() as runner:
+                runner.get_loop().set_exception_handler(report_all_but_ctrl_c)
                 progress = self._restore(run)
                 trainer = replace(self, step=self.step.prepared(runner, run, progress))
                 with interruption(self._waiting) as interrupted:
@@ -403,7 +404,7 @@ class Trainer:
                 if alone:
                     raise UserError(f"the experts have not answered for {silent_steps} steps")
         finished = progress.step >= self.config.steps
-        if stopping:
+        if stopping or (finished and not run.has_finished(progress.step)):
             run.record_event("finished" if finished else "interrupted", progress.step)
         return finished
 

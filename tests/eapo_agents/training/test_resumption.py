@@ -121,6 +121,21 @@ def test_a_run_is_lengthened_and_the_change_is_recorded(
 
 
 @pytest.mark.slow
+def test_a_run_killed_after_its_last_checkpoint_finishes_when_it_is_resumed(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config, ["steps=1"])
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config).train(run)
+    events = run.folder / "events.jsonl"
+    first, _ = events.read_text("utf-8").splitlines(keepends=True)
+    events.write_text(first, "utf-8")
+    for _ in range(2):
+        assert Trainer.from_config(config).train(run)
+        assert [event["event"] for event in run.events] == ["started", "finished"]
+
+
+@pytest.mark.slow
 def test_without_a_checkpoint_it_starts_again_and_keeps_what_was_recorded(
     tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from command import as_options, started_forked
+from command import ROOT, as_options, started_forked
 
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.signals import interruption, termination
@@ -103,6 +105,26 @@ def test_training_ends_with_a_checkpoint(tiny_settings: list[str], tmp_path: Pat
     assert errors.count("step") == 1
     assert f"interrupted; resume with: eapo train --resume {run.folder}" in output
     assert [one.name for one in run.checkpoints] == [f"step-{len(run.metrics):06d}"]
+
+
+def test_ctrl_c_while_python_ends_prints_no_traceback() -> None:
+    code = (
+        "import atexit, time; from eapo_agents.cli import main;"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(3600)));"
+        "main(['settings'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as child:
+        assert child.stdout is not None
+        assert "ending\n" in iter(child.stdout.readline, "")
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, errors) == (-signal.SIGINT, "")
 
 
 @pytest.mark.slow

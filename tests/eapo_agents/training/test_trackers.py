@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -48,17 +47,13 @@ def test_tensorboard_has_the_numbers_and_forgets_those_that_a_resumed_run_record
     assert accuracies(run) == [(1, 0.25), (2, 0.25), (3, 0.5)]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_tensorboard_on_a_full_disk_is_an_error_when_it_logs(run: Run) -> None:
-    threads = set(threading.enumerate())
+def test_tensorboard_on_a_full_disk_is_an_error_that_names_the_file(run: Run) -> None:
     tracker = TensorBoard().build(run.folder)
     tracker.log(1, METRICS[0])
-    place = run.folder / "tensorboard"
-    with pytest.raises(UserError, match=f"cannot write {place}: a file is larger"), small_files():
+    [written] = (run.folder / "tensorboard").iterdir()
+    with pytest.raises(UserError, match=f"cannot write {written}: a file is larger"), small_files():
         tracker.log(2, METRICS[1])
     tracker.close()
-    for writer in set(threading.enumerate()) - threads:
-        writer.join()  # its error is reported by its own thread, too
     assert accuracies(run) == [(1, 0.25)]
 
 
