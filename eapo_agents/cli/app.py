@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -84,6 +86,8 @@ def _status(options: argparse.Namespace, speaker: str) -> int:
             status = _run(options, speaker)
         except KeyboardInterrupt:
             status = INTERRUPTED
+        # Ctrl-C while Python ends is the kernel's: no traceback of what Python does then.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
         return signal_status() if status == INTERRUPTED else status
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import current_thread, main_thread
@@ -37,6 +38,15 @@ def interruption(message: Callable[[], str] = lambda: "") -> Iterator[Callable[[
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as before:
         yield lambda: came
+
+
+def report_all_but_ctrl_c(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what a task raised and nobody awaits, as asyncio does, unless it is Ctrl-C.
+
+    A second Ctrl-C is raised in whatever runs at that moment, which may be any task.
+    """
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from eapo_agents.training.checkpoint import Progress, peak_memory_mib
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.parts import Parts
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.signals import interruption
+from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
 from eapo_agents.training.summary import (
     experts_are_silent,
     step_metrics,
@@ -334,6 +334,7 @@ class Trainer:
         with run.exclusively():
             run.adopt(self.recorded_config)
             with self._open_trackers(run) as trackers, asyncio.Runner() as runner:
+                runner.get_loop().set_exception_handler(report_all_but_ctrl_c)
                 progress = self._restore(run)
                 trainer = replace(self, step=self.step.prepared(runner, run, progress))
                 with interruption(self._waiting) as interrupted:

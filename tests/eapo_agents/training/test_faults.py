@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -105,6 +107,34 @@ def test_a_policy_that_dies_names_the_step(
         trainer.train(run)
     assert "This was training step" in caught.value.__notes__[0]
     assert str(run.folder) in caught.value.__notes__[0]
+
+
+def test_ctrl_c_in_the_middle_of_a_completion_prints_no_traceback(
+    tiny_config: TrainConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Interrupted(ScriptedPolicy):
+        async def complete(
+            self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+        ) -> Completion:
+            engine = asyncio.create_task(self.decode())  # as `HFPolicy` has it
+            await asyncio.Event().wait()
+            return await engine
+
+        async def decode(self) -> Completion:
+            raise KeyboardInterrupt
+
+    trainer = Trainer.from_config(
+        with_settings(tiny_config, ["sync.num_completions=1"]),
+        policy=Interrupted(tokenizer, lambda prompt, rng: "3"),
+    )
+    run = Run.create(tiny_config, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(run)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_experts_that_die_and_come_back_are_asked_again(

@@ -116,6 +116,26 @@ def test_training_ends_with_a_checkpoint(tiny_settings: list[str], tmp_path: Pat
     assert [one.name for one in run.checkpoints] == [f"step-{len(run.metrics):06d}"]
 
 
+def test_ctrl_c_while_python_ends_prints_no_traceback() -> None:
+    code = (
+        "import atexit, time; from eapo_agents.cli import main;"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(3600)));"
+        "main(['settings'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as child:
+        assert child.stdout is not None
+        assert "ending\n" in iter(child.stdout.readline, "")
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, errors) == (-signal.SIGINT, "")
+
+
 @pytest.mark.slow
 def test_an_evaluation_keeps_what_is_finished(tiny_settings: list[str], tmp_path: Path) -> None:
     problems = tmp_path / "many.jsonl"
