@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -118,6 +119,11 @@ def test_ctrl_c_in_the_middle_of_a_completion_prints_no_traceback(
         async def complete(
             self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
         ) -> Completion:
+            engine = asyncio.create_task(self.decode())  # as `HFPolicy` has it
+            await asyncio.Event().wait()
+            return await engine
+
+        async def decode(self) -> Completion:
             raise KeyboardInterrupt
 
     trainer = Trainer.from_config(
