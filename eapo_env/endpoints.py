@@ -13,7 +13,9 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from json import JSONDecodeError
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from eapo_env.breaker import Breaker, Circuit, Closed
 from eapo_env.validation import UserError, at_least, positive
@@ -27,6 +29,7 @@ _MOST_LIVE_CALLS = 1000  # the connections that the client's own pool opens at m
 _MAX_REASON_CHARS = 300
 _CHECK_TIMEOUT_S = 10.0
 _NO_LIST = (404, 405, 501)
+_REFUSALS = (400, 422, 429)
 _MAX_SHOWN = 5
 
 
@@ -60,6 +63,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url must begin with http:// or https://, not {self.base_url!r}")
+        if "@" in urlsplit(self.base_url).netloc:
+            raise UserError("base_url must hold no user and password: name a variable, api_key_env")
         if isinstance(self.models, str) or not self.models:
             raise UserError(f"models must be a non-empty tuple of names, not {self.models!r}")
         object.__setattr__(self, "models", tuple(self.models))
@@ -211,25 +216,49 @@ async def open_connection(endpoint: Endpoint) -> Connection | None:
 
 
 async def unreachable(endpoint: Endpoint) -> str:
-    """Return why an endpoint cannot be asked for its models; "" if it can, or does not say.
+    """Return why an endpoint cannot be asked; "" if it can.
 
-    A server that has no list of models, as some gateways, is taken at its word.
+    It is asked for its list of models or, where it has none, as some gateways, for a token of each.
     """
     if not (api_key := _api_key(endpoint)):
         return f"the environment variable {endpoint.api_key_env} holds no key"
     client = _client(endpoint, api_key, timeout_s=_CHECK_TIMEOUT_S)
     try:
-        served = [model.id for model in (await client.models.list()).data]
-    except Exception as error:
-        if getattr(error, "status_code", None) in _NO_LIST or isinstance(error, ValueError):
+        served = await _served(client)
+        if not served:
+            for model in dict.fromkeys(endpoint.models):
+                await _say_something(client, model)
             return ""
+    except Exception as error:
         return str(error.__cause__ or error).replace(api_key, "[key]")[:_MAX_REASON_CHARS]
     finally:
         await client.close()
     missing = [model for model in endpoint.models if model not in served]
-    if not missing or not served:
-        return ""
-    return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}"
+    return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}" if missing else ""
+
+
+async def _served(client: AsyncOpenAI) -> list[str]:
+    """Return the names of the models that a server lists; none if it has no list."""
+    try:
+        return [model.id for model in (await client.models.list()).data]
+    except JSONDecodeError:
+        return []
+    except Exception as error:
+        if getattr(error, "status_code", None) in _NO_LIST:
+            return []
+        raise
+
+
+async def _say_something(client: AsyncOpenAI, model: str) -> None:
+    """Ask a model for a token; a refusal of the request is an answer, too."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    try:
+        await client.post("/chat/completions", body=body, cast_to=object)
+    except JSONDecodeError:
+        return
+    except Exception as error:
+        if getattr(error, "status_code", None) not in _REFUSALS:
+            raise
 
 
 async def close_connection(endpoint: Endpoint) -> None:

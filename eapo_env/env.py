@@ -139,9 +139,11 @@ class EAPOMathEnv(gym.Env[str, str]):
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.problems = problems_of(problems, columns)
         self.rules = rules or Rules()
-        self.experts = experts or _default_experts(self.problems, self.rules)
-        self.reward: Reward = reward or RewardRule()
-        self.verifier: Grader = verifier or Verifier()
+        if experts is None:
+            experts = _default_experts(self.problems, self.rules)
+        self.experts = experts
+        self.reward: Reward = RewardRule() if reward is None else reward
+        self.verifier: Grader = Verifier() if verifier is None else verifier
         self.observation = observation
         self.gate: Gate = gate
         self.expert_timeout_s = expert_timeout_s

@@ -89,7 +89,7 @@ class Learner:
             raise UserError(f"temperature must be positive, not {temperature}")
         self._settings = settings or LearnerSettings()
         self._settings.check_device()
-        self._algorithm: Algorithm = algorithm or DAPO()
+        self._algorithm: Algorithm = DAPO() if algorithm is None else algorithm
         self.temperature = temperature
         self.processes = processes
         self.model = model.to(self.settings.weights_dtype)

@@ -144,8 +144,6 @@ class Sampled:
     Args:
         kept: the groups to train on; those that were carried come first.
         played: every group that was played in this step, with signal or without.
-        keep: "mixed" trains on the groups with right and wrong answers, "all" on every group; an
-            algorithm with a method `keeps` decides in its place.
         surplus: groups to train on that the next step starts with.
     """
 

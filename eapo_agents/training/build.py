@@ -127,9 +127,9 @@ def make_rollout(
     """Return a config's rollout with this policy; each part given replaces the config's."""
     return Rollout(
         policy=policy,
-        experts=experts or config.experts.build(),
-        verifier=verifier or config.verifier.build(),
-        reward=reward or config.reward.build(),
+        experts=config.experts.build() if experts is None else experts,
+        verifier=config.verifier.build() if verifier is None else verifier,
+        reward=config.reward.build() if reward is None else reward,
         prompts=config.rollout.prompts,
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,

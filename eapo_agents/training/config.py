@@ -268,9 +268,13 @@ def _refuse_unknown(
     hints = get_type_hints(section)
     for key, value in given.items():
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
+            near, nearest = (
+                difflib.get_close_matches(str(key), hints, n=1, cutoff=least)
+                for least in (0.6, 0.8)
+            )
+            here = nearest if where else []
             elsewhere = [name for name in names if f".{name}".endswith(f".{key}")]
-            likely = elsewhere or [where + one for one in near]
+            likely = [where + one for one in here] or elsewhere or [where + one for one in near]
             guess = f": did you mean {' or '.join(map(repr, likely))}?" if likely else "."
             raise UserError(
                 f"unknown setting {where + str(key)!r}{guess} `eapo settings` lists all"

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ from eapo_env.validation import UserError
 Metrics = Mapping[str, float]
 
 _INITIAL_FILES = ("config.json", "metrics.jsonl")
+"""The files of a run folder before anything is computed; beside them there may be `_EVENTS`."""
 _EVENTS = "events.jsonl"
-"""The files of a run folder before anything is computed; the last one may be missing."""
 _LONGEST_ERROR = 1000
+"""Characters of an error in `_EVENTS`."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Run:
         for recorded in (self.transcripts, self.evaluations):
             for number, path in recorded.items():
                 if number > step:
-                    place = aside / path.relative_to(self.folder)
+                    place = _free(aside / path.relative_to(self.folder))
                     place.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(place)
         return len(late)
@@ -288,6 +289,12 @@ def _step(path: Path) -> int:
     if not number.isdecimal():
         raise UserError(f"{path} names no training step: {number!r} is not a number")
     return int(number)
+
+
+def _free(path: Path) -> Path:
+    """Return the path, or `stem_2.suffix`, `stem_3.suffix`, ... if there are such files."""
+    others = (path.with_stem(f"{path.stem}_{n}") for n in count(2))
+    return next(place for place in chain([path], others) if not place.exists())
 
 
 def _made(folder: Path) -> bool:

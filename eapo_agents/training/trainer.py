@@ -267,13 +267,14 @@ class Trainer:
             config.experts.check()
         spec = LearnerSpec(
             model=config.model,
-            algorithm=algorithm or config.algorithm.build(),
+            algorithm=config.algorithm.build() if algorithm is None else algorithm,
             settings=config.learner,
             temperature=config.rollout.temperature,
         )
         spec.check_picklable(processes)
-        experts = experts or config.experts.build()
-        reward, verifier = reward or config.reward.build(), verifier or config.verifier.build()
+        experts = config.experts.build() if experts is None else experts
+        reward = config.reward.build() if reward is None else reward
+        verifier = config.verifier.build() if verifier is None else verifier
         if held_out is None:
             held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load() if problems is None else problems)
@@ -385,8 +386,9 @@ class Trainer:
                 run.record(step, metrics)
                 silent = experts_are_silent(step, metrics, self.config.expert_alarm)
                 silent_steps = silent_steps + 1 if silent else 0
-                alone = silent_steps == self.config.stop_without_experts
-                stopping = alone or step == self.config.steps
+                last = step == self.config.steps
+                alone = not last and silent_steps == self.config.stop_without_experts
+                stopping = alone or last
                 due = stopping or step % self.config.checkpoint_every == 0
                 if due:
                     self._save(run, progress)
@@ -451,6 +453,11 @@ class Trainer:
                     f"the checkpoint {newest} is damaged ({error}); delete it to resume from"
                     f" {before}"
                 ) from error
+        elif self.learner.step:
+            raise UserError(
+                f"this trainer has trained already, and {run.folder} starts from step 0: make"
+                " another trainer"
+            )
         superseded = run.rewind(progress.step)
         if superseded and not checkpoints:
             _LOG.warning(

@@ -17,6 +17,7 @@ from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 KEY, KEY_ENV = "sk-this-must-not-leak", "EAPO_TEST_KEY"
 PATIENT = Breaker(max_failures=1000)
@@ -272,3 +273,9 @@ def test_no_other_key_of_the_environment_is_sent(server: StubServer) -> None:
 def test_impossible_endpoints_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Endpoint(**{"base_url": "http://127.0.0.1/v1", "models": ["echo"], **settings})
+
+
+def test_an_address_with_a_password_is_refused() -> None:
+    with pytest.raises(UserError, match="base_url must hold no user and password") as caught:
+        Endpoint(base_url="http://me:hunter2@here/v1", models=("m",))
+    assert "hunter2" not in str(caught.value)

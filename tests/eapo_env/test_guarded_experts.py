@@ -349,3 +349,17 @@ def test_experts_that_hang_cost_an_environment_their_replies() -> None:
     many.close()
     with pytest.raises(UserError, match="expert_timeout_s must be positive, not 0"):
         EAPOMathEnv(expert_timeout_s=0)
+
+
+def test_a_pool_that_is_empty_as_a_container_is_asked_all_the_same() -> None:
+    class Caching:
+        def __len__(self) -> int:
+            return 0
+
+        async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+            return [FINE] * len(queries)
+
+    env = EAPOMathEnv(experts=Caching())
+    env.reset(seed=0)
+    assert env.step(CONSULT)[-1]["accepted"] == 2
+    env.close()

@@ -23,7 +23,7 @@ def test_the_commands_on_a_model_and_served_experts(
 ) -> None:
     """Every held-out problem's answer is 3; one expert knows it, the other says 4."""
     model, recording, out = str(tiny_model), tmp_path / "recording.jsonl", tmp_path / "out"
-    with StubServer() as server:
+    with StubServer("solve:3", "solve:4") as server:
         endpoint = {"base_url": server.url, "models": ["solve:3", "solve:4"]}
         pool = ["experts.kind=openai", f"experts.endpoints={json.dumps([endpoint])}"]
         options = as_options([*settings_without_model, *pool])

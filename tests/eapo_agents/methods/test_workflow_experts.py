@@ -27,9 +27,10 @@ def server() -> Iterator[Any]:
 
 
 def experts(server: Any, *models: str, **fields: object) -> list[str]:
-    """The settings of experts behind a server."""
+    """The settings of experts behind a server, which is not asked for anything else."""
     endpoint = {"base_url": server.url, "models": models, "max_retries": 0, **fields}
-    return ["experts.kind=openai", f"experts.endpoints={json.dumps([endpoint])}"]
+    served = ["experts.kind=openai", f"experts.endpoints={json.dumps([endpoint])}"]
+    return [*served, "experts.preflight=skipped"]
 
 
 def command(name: str, *arguments: str, settings: list[str]) -> list[str]:
@@ -67,9 +68,9 @@ def test_experts_that_do_not_answer_are_no_experts(
 
     server.kill()
     given[-1] = str(tmp_path / "dead")
-    assert main(command("workflow", *given, settings=settings)) == 2
+    checked = [*settings, "experts.preflight=required"]
+    assert main(command("workflow", *given, settings=checked)) == 2
     assert "experts that cannot be asked" in capsys.readouterr().err
-    settings.append("experts.preflight=skipped")
     assert main(command("workflow", *given, settings=settings)) == 0
     assert "experts, held_out: 100% of the queries" in said(capsys)
     assert any("expert replies did not come" in message for message in caplog.messages)

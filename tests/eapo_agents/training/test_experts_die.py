@@ -113,6 +113,20 @@ def test_a_run_does_not_start_with_experts_that_do_not_answer(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_a_server_without_a_list_of_models_is_asked_for_a_token(
+    tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*tiny_settings, "steps=1", "experts.kind=openai"]
+    arguments = ["train", *as_options(settings), "--runs", str(tmp_path / "runs"), "--set"]
+    with StubServer() as server:
+        assert main([*arguments, f"experts.endpoints={endpoint(server.url)}"]) == 0
+        assert server.records("echo")[0]["body"]["max_tokens"] == 1
+        nowhere = server.url.removesuffix("/v1")
+        capsys.readouterr()
+        assert main([*arguments, f"experts.endpoints={endpoint(nowhere)}"]) == 2
+        assert f"experts that cannot be asked: {nowhere}: " in capsys.readouterr().err
+
+
 def test_experts_that_never_answer_are_seen_and_may_end_the_run(
     tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

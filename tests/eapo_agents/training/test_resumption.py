@@ -154,8 +154,24 @@ def test_without_a_checkpoint_it_starts_again_and_keeps_what_was_recorded(
     assert aside.metrics == rows
     assert list(aside.evaluations) == list(aside.transcripts) == [1, 2, 3]
     assert same(run, aside)
+    run.rewind(0)
+    names = sorted(path.stem for path in (aside.folder / "transcripts").iterdir())
+    assert names == [f"step-00000{n}{more}" for n in (1, 2, 3) for more in ("", "_2")]
     assert [event["event"] for event in run.events][-2:] == ["resumed", "finished"]
     assert run.events[-2]["superseded"] == 3
+
+
+@pytest.mark.slow
+def test_a_trainer_that_has_trained_does_not_start_another_run(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config, ["steps=1"])
+    trainer = Trainer.from_config(config)
+    assert trainer.train(Run.create(config, tmp_path))
+    another = Run.create(config, tmp_path)
+    with pytest.raises(UserError, match="this trainer has trained already"):
+        trainer.train(another)
+    assert Trainer.from_config(config).train(another)
 
 
 @pytest.mark.slow
