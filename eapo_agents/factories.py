@@ -55,7 +55,8 @@ def found(name: str, group: str) -> Callable[..., Any]:
     """
     if name.startswith("<"):
         raise UserError(
-            f"the part {name} was made in Python: go on in the script that made it, or set another"
+            f"the part {name} was made in Python: resume the run, or evaluate it, from the script"
+            " that made it"
         )
     module, colon, attribute = name.partition(":")
     if not colon:

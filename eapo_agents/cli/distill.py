@@ -41,8 +41,8 @@ def _distill(options: argparse.Namespace) -> int:
         return training.with_settings(chosen, options.set)
 
     def main(processes: learning.Processes) -> tuple[training.Run, bool]:
-        with new_or_resumed_run(options, config) as run:
-            return run, _distilled(run, processes)
+        with new_or_resumed_run(options, config) as (run, chosen):
+            return run, _distilled(run, chosen, processes)
 
     outcome = training.lead_or_follow(main)
     if outcome is None:
@@ -51,13 +51,15 @@ def _distill(options: argparse.Namespace) -> int:
     return show_report([run]) if finished else INTERRUPTED
 
 
-def _distilled(run: training.Run, processes: learning.Processes) -> bool:
+def _distilled(
+    run: training.Run, config: training.TrainConfig, processes: learning.Processes
+) -> bool:
     """Distil a run to its end, with a bar each for solutions and updates; return whether it did."""
     console = new_console()
-    console.print(f"[bold]{run.name}[/bold]: {run.config.steps} updates, run folder {run.folder}")
+    console.print(f"[bold]{run.name}[/bold]: {config.steps} updates, run folder {run.folder}")
     with progress_bars(console, "{task.fields[metrics]}") as progress:
         asked = progress.add_task("problems solved by experts", total=None, metrics="")
-        bar = progress.add_task("updates", total=run.config.steps, metrics="")
+        bar = progress.add_task("updates", total=config.steps, metrics="")
 
         def on_problem(done: int, total: int) -> None:
             progress.update(asked, completed=done, total=total)
@@ -67,7 +69,7 @@ def _distilled(run: training.Run, processes: learning.Processes) -> bool:
 
         try:
             finished = methods.distill(
-                run, on_problem=on_problem, on_step=on_step, processes=processes
+                run, config, on_problem=on_problem, on_step=on_step, processes=processes
             )
         except KeyboardInterrupt:  # while the experts were asked
             finished = False

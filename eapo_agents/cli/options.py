@@ -98,8 +98,8 @@ def with_pool(config: training.TrainConfig, pool: str | None) -> training.TrainC
 @contextmanager
 def new_or_resumed_run(
     options: argparse.Namespace, config: Callable[[], training.TrainConfig]
-) -> Iterator[training.Run]:
-    """Yield the run of `--resume`, or a new one of a config.
+) -> Iterator[tuple[training.Run, training.TrainConfig]]:
+    """Yield the run of `--resume`, or a new one of a config, and the config to train it with.
 
     A new one that fails before anything was computed leaves no folder.
     """
@@ -108,18 +108,19 @@ def new_or_resumed_run(
         return
     run = training.Run.create(config(), options.runs)
     with run.removed_if_unused():
-        yield run
+        yield run, run.config
 
 
-def _resumed(options: argparse.Namespace) -> training.Run:
+def _resumed(options: argparse.Namespace) -> tuple[training.Run, training.TrainConfig]:
+    """Return the run and its settings with `--set` applied, which the training records."""
     from eapo_env.validation import UserError
 
     if options.preset:
         raise UserError(f"--resume takes the run's own settings; not {options.preset}")
     run = training.Run.open(options.resume)
-    if options.set:
-        old = run.config
-        new = training.lengthened(old, training.with_settings(old, options.set))
-        with run.exclusively():
-            run.adopt(new)
-    return run
+    old = run.config
+    if not options.set:
+        return run, old
+    new = training.lengthened(old, training.with_settings(old, options.set))
+    run.changes_by(new)  # refused before a model is loaded
+    return run, new

@@ -51,8 +51,8 @@ def _train(options: argparse.Namespace) -> int:
     def main(processes: learning.Processes) -> tuple[training.Run, bool]:
         with new_or_resumed_run(
             options, lambda: preset_config(options.preset or "embedded", options.set)
-        ) as run:
-            return run, _trained(run, processes)
+        ) as (run, config):
+            return run, _trained(run, config, processes)
 
     outcome = training.lead_or_follow(main)
     if outcome is None:
@@ -67,15 +67,17 @@ def _demo(options: argparse.Namespace) -> int:
     for config in (eapo, training.presets.self_exploratory(eapo)):
         run = training.Run.create(config, options.runs)
         with run.removed_if_unused():
-            if not _trained(run, learning.SINGLE_PROCESS):
+            if not _trained(run, config, learning.SINGLE_PROCESS):
                 return INTERRUPTED
         runs.append(run)
     return show_report(runs)
 
 
-def _trained(run: training.Run, processes: learning.Processes) -> bool:
+def _trained(
+    run: training.Run, config: training.TrainConfig, processes: learning.Processes
+) -> bool:
     """Train a run to its end; return whether it got there."""
-    config, console = run.config, new_console()
+    console = new_console()
     console.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
     with (
         closing(training.Trainer.from_config(config, processes=processes)) as trainer,

@@ -68,14 +68,16 @@ def _do_nothing(*_: object) -> None:
 
 def distill(
     run: Run,
+    config: TrainConfig | None = None,
     *,
     on_problem: OnProblem = _do_nothing,
     on_step: OnStep = _do_nothing,
     processes: Processes = SINGLE_PROCESS,
 ) -> bool:
-    """Distil as the run's config says, from its newest checkpoint; return whether it was completed.
+    """Distil in a run folder, from its newest checkpoint; return whether it was completed.
 
     Args:
+        config: by default the run's own.
         on_problem: called with the number of problems that the experts have solved, and of all.
         on_step: called with the step and the metrics of each update.
         processes: those that share the updates.
@@ -83,7 +85,7 @@ def distill(
     Raises:
         UserError: as `distillation_trainer`, or no right solution of any problem.
     """
-    trainer = distillation_trainer(run.config, on_problem=on_problem, processes=processes)
+    trainer = distillation_trainer(config or run.config, on_problem=on_problem, processes=processes)
     with closing(trainer):
         return trainer.train(run, on_step)
 

@@ -8,19 +8,19 @@ can be said of it, and the run is resumed by the script that made it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import inspect
 import json
-import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from eapo_agents.factories import Factory, found, only_in_python
 from eapo_agents.learning import AlgorithmSettings, PythonAlgorithm
 from eapo_agents.policies import PythonEngine
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.description import describe, holds_secret, name_of
 from eapo_agents.training.settings import (
     ExpertSettings,
     ProblemSettings,
@@ -29,7 +29,6 @@ from eapo_agents.training.settings import (
 )
 from eapo_env.reward import RewardRule
 from eapo_env.types import Problem
-from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from eapo_env.reward import Reward
     from eapo_env.verifier import Grader
 
-_DEEPEST, _LARGEST = 4, 50
-_SECRET = re.compile(r"(\A|_)(key|secret|password|token)\Z")
+_GENERATED = "<string>"
+"""The file of an `__init__` that `dataclass` wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ class Parts:
         """Return the config with each of these parts in the place of what it says there."""
         sections: dict[str, Any] = {}
         if self.policy is not None:
-            sections["engine"] = PythonEngine(factory=only_in_python(_name(type(self.policy))))
+            sections["engine"] = PythonEngine(factory=only_in_python(name_of(type(self.policy))))
         if self.experts is not None:
             sections["experts"] = ExpertSettings(
                 kind="python",
@@ -142,72 +141,60 @@ def _problems(problems: Sequence[Problem]) -> ProblemSettings:
 
 def _factory_of(part: object) -> Factory:
     """Return the factory that makes an equal part, or else the description of this one."""
+    try:
+        made = _factory_by_name(part)
+    except Exception:  # of the part's own code
+        made = None
+    return made or _described(part)
+
+
+def _factory_by_name(part: Any) -> Factory | None:
+    """Return the factory of a dataclass that its fields make again; None for any other part."""
     kind = type(part)
-    if dataclasses.is_dataclass(part) and kind.__module__ != "__main__":
-        arguments = dict(_attributes(part))
-        name = f"{kind.__module__}:{kind.__qualname__}"
-        if _is_json(arguments) and not any(map(_SECRET.search, arguments)):
-            try:
-                if found(name, "") is kind:
-                    return Factory(factory=name, arguments=arguments)
-            except UserError:
-                pass  # a class within a function
-    return _described(part)
+    if kind.__module__ == "__main__" or not _is_made_of_fields(kind):
+        return None
+    fields = [field for field in dataclasses.fields(part) if field.init]
+    arguments = {field.name: getattr(part, field.name) for field in fields}
+    if not all(field.repr for field in fields) or holds_secret(arguments):
+        return None
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    if found(name, "") is not kind or not _is_json(arguments):
+        return None
+    again = kind(**deepcopy(arguments))
+    same = all(_is_same(getattr(again, n), one) for n, one in arguments.items())
+    return Factory(factory=name, arguments=arguments) if same else None
+
+
+def _is_made_of_fields(kind: type) -> bool:
+    """Return whether a class is a dataclass whose fields are what its instances are made of."""
+    if "__dataclass_fields__" not in vars(kind):
+        return False
+    make = vars(kind)["__init__"]
+    if make.__code__.co_filename != _GENERATED:
+        return False
+    fields = dataclasses.fields(kind)
+    parameters = list(inspect.signature(make).parameters)[1:]  # without self
+    return set(parameters) == {field.name for field in fields if field.init} and not any(
+        field.compare for field in fields if not field.init
+    )
+
+
+def _is_same(one: object, other: object) -> bool:
+    return _is_json(one) and json.dumps(one) == json.dumps(other)
+
+
+def _is_json(value: object) -> bool:
+    """Return whether JSON gives the value back, its types included."""
+    if type(value) is dict:
+        return all(type(key) is str and _is_json(one) for key, one in value.items())
+    if type(value) is list:
+        return all(map(_is_json, value))
+    return type(value) in (type(None), bool, int, float, str) and value == value
 
 
 def _described(part: object) -> Factory:
     description = describe(part)
-    return Factory(
-        factory=only_in_python(description["is"]), arguments=description.get("settings", {})
-    )
-
-
-def describe(value: Any, depth: int = 0) -> Any:
-    """Return what can be said of a value in JSON, the same in every process.
-
-    Numbers, strings, lists and mappings of them are themselves; a function is its name; any other
-    object is its class, `is`, and its attributes, `settings`. Private attributes and those that
-    look like secrets by their names are left out; so is what is large or nested deeply.
-    """
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case type() | FunctionType() | BuiltinFunctionType():
-            return _name(value)
-    if depth == _DEEPEST or (isinstance(value, Sized) and len(value) > _LARGEST):
-        return {"is": _name(type(value))}
-    attributes: Mapping[str, Any]
-    match value:
-        case Mapping():
-            return {str(key): describe(one, depth + 1) for key, one in value.items()}
-        case list() | tuple():
-            return [describe(one, depth + 1) for one in value]
-        case functools.partial(func=func, args=args, keywords=keywords):
-            name, attributes = _name(func), {"arguments": args} | keywords
-        case MethodType(__func__=func, __self__=owner):
-            name, attributes = _name(func), {"of": owner}
-        case _:
-            name, attributes = _name(type(value)), _attributes(value)
-    shown = {
-        key: describe(one, depth + 1)
-        for key, one in attributes.items()
-        if not key.startswith("_") and not _SECRET.search(key)
-    }
-    return {"is": name, "settings": shown}
-
-
-def _attributes(value: Any) -> Mapping[str, Any]:
-    if dataclasses.is_dataclass(value):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-    return getattr(value, "__dict__", {})
-
-
-def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
-
-
-def _is_json(value: object) -> bool:
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError, RecursionError):
-        return False
+    if not isinstance(description, Mapping) or "is" not in description:
+        description = {"is": name_of(type(part)), "settings": {"value": description}}
+    name = only_in_python(description["is"])
+    return Factory(factory=name, arguments=description.get("settings", {}))

@@ -58,8 +58,8 @@ def changed_settings(old: TrainConfig, new: TrainConfig) -> Changes:
         UserError: one of them decides what is learned; all of those are named.
     """
     before, after = _flat(old), _flat(new)
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    changes = {name: (before.get(name), after.get(name)) for name in names}
+    values = {name: (before.get(name), after.get(name)) for name in {**before, **after}}
+    changes = {name: pair for name, pair in values.items() if _differ(*pair)}
     refused = {
         name: values
         for name, values in changes.items()
@@ -69,9 +69,26 @@ def changed_settings(old: TrainConfig, new: TrainConfig) -> Changes:
         shown = "; ".join(f"{name} is {old!r}, not {new!r}" for name, (old, new) in refused.items())
         raise UserError(
             f"a resumed run keeps the settings that decide what is learned: {shown:.1000}. Start"
-            " another run for others"
+            f" another run for others{_hints(old, new, refused, after)}"
         )
     return changes
+
+
+def _differ(old: Any, new: Any) -> bool:
+    both_are_nan = old != old and new != new
+    return bool(old != new) and not both_are_nan
+
+
+def _hints(old: TrainConfig, new: TrainConfig, refused: Changes, after: Mapping[str, Any]) -> str:
+    """Return what else there is to say of refused settings; each sentence begins with ". "."""
+    hints = ""
+    if "annealing.steps" in refused and new.annealing == old.annealing:
+        steps = old.schedule.steps
+        hints += f". The annealing ends with the run: set annealing.steps={steps} to change steps"
+    sections = (name.partition(".arguments.") for name in refused)
+    if any(dot and str(after.get(f"{name}.factory")).startswith("<") for name, dot, _ in sections):
+        hints += '. An attribute of a part whose name begins with "_" is not compared'
+    return hints
 
 
 def lengthened(old: TrainConfig, new: TrainConfig) -> TrainConfig:

@@ -30,7 +30,7 @@ from typing import Any
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
 from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
 from eapo_agents.training.config import TrainConfig
-from eapo_agents.training.resumption import changed_settings
+from eapo_agents.training.resumption import Changes, changed_settings
 from eapo_env.json_lines import JsonLines
 from eapo_env.validation import UserError
 
@@ -101,14 +101,29 @@ class Run:
         """Record the config that the run is trained with from now on, and what it changes.
 
         Raises:
-            UserError: the run has begun, and the config differs in what decides what is learned.
+            UserError: as `changes_by`.
         """
-        old, steps = self.config, [int(row["step"]) for row in self.metrics]
-        changes = changed_settings(old, config) if self.has_begun else {}
-        if config != old:
+        changes = self.changes_by(config)
+        if config != self.config:
             write_text(self.folder / "config.json", config.to_json())
         if changes:
+            steps = [int(row["step"]) for row in self.metrics]
             self.record_event("changed", max(steps, default=0), settings=changes)
+
+    def changes_by(self, config: TrainConfig) -> Changes:
+        """Return the settings that a resumption with this config changes; none before the run.
+
+        Raises:
+            UserError: the run has begun, and the config differs in what decides what is learned, or
+                its `steps` are fewer than the run has done.
+        """
+        if not self.has_begun:
+            return {}
+        changes = changed_settings(self.config, config)
+        done = _step(self.checkpoints[-1]) if self.checkpoints else 0
+        if config.steps < done:
+            raise UserError(f"the run has done {done} steps; it cannot end after {config.steps}")
+        return changes
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -33,5 +33,7 @@ def test_distillation_leaves_a_run_that_evaluates_and_resumes(
     assert list(written["sets"].values()) == [run.last_evaluation]
 
     assert main(["distill", "--resume", str(run.folder)]) == 0
+    assert main(["distill", "--resume", str(run.folder), "--set", "steps=3"]) == 0
+    assert (run.config.steps, len(run.metrics)) == (3, 3)
     assert main(["train", "--resume", str(run.folder)]) == 2
     assert "it is for eapo distill" in capsys.readouterr().err

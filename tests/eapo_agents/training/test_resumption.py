@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eapo_agents.cli import main
-from eapo_agents.learning import LossInputs, LossOutput
+from eapo_agents.learning import LossInputs, LossOutput, PythonAlgorithm
 from eapo_agents.learning.advantages import Rewards
 from eapo_agents.learning.losses import dapo_loss
 from eapo_agents.rollouts import Group
@@ -79,6 +79,61 @@ def test_a_longer_run_keeps_the_schedule_it_had() -> None:
     longer = lengthened(SERVED, with_settings(SERVED, ["steps=300"]))
     assert longer.schedule == SERVED.schedule
     assert changed_settings(SERVED, longer) == {"steps": (200, 300)}
+
+
+def test_a_schedule_that_follows_steps_is_named_where_only_steps_was_changed() -> None:
+    hint = "The annealing ends with the run: set annealing.steps=200 to change steps"
+    with pytest.raises(UserError, match=hint):
+        changed_settings(SERVED, replace(SERVED, steps=300))
+    longer = with_settings(SERVED, ["steps=300", "annealing.steps=200"])
+    assert changed_settings(SERVED, longer)["steps"] == (200, 300)
+    with pytest.raises(UserError) as caught:
+        changed_settings(SERVED, with_settings(SERVED, ["annealing.steps=7"]))
+    assert "ends with the run" not in str(caught.value)
+
+
+def made_of(**arguments: Any) -> TrainConfig:
+    algorithm = PythonAlgorithm(factory="<mine.Algorithm>", arguments=arguments)
+    return replace(SERVED, algorithm=algorithm)
+
+
+def test_what_is_not_a_number_is_equal_to_itself() -> None:
+    nan = float("nan")
+    assert changed_settings(made_of(clip=nan), made_of(clip=-nan)) == {}
+    with pytest.raises(UserError, match=r"algorithm.arguments.clip is nan, not 1.0"):
+        changed_settings(made_of(clip=nan), made_of(clip=1.0))
+
+
+def test_the_refusal_of_a_described_part_says_what_is_not_compared() -> None:
+    private = 'An attribute of a part whose name begins with "_" is not compared'
+    with pytest.raises(UserError, match=private):
+        changed_settings(made_of(calls=1), made_of(calls=2))
+    with pytest.raises(UserError) as caught:
+        changed_settings(SERVED, with_settings(SERVED, ["seed=1"]))
+    assert private not in str(caught.value)
+
+
+def files_of(run: Run) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_refused_setting_leaves_the_folder_as_it_was(
+    tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_settings(tiny_config, ["steps=2", "checkpoint_every=9"])
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config).train(run)
+    before = files_of(run)
+    resume = ["train", "--resume", str(run.folder), "--set"]
+    assert main([*resume, "steps=1"]) == 2
+    assert "the run has done 2 steps; it cannot end after 1" in capsys.readouterr().err
+    assert main([*resume, "learner.device=cuda:9", "--set", "steps=3"]) == 2
+    assert "cuda:9" in capsys.readouterr().err
+    shorter = with_settings(config, ["steps=1", "annealing.steps=2"])
+    with pytest.raises(UserError, match="has done 2 steps"):
+        Trainer.from_config(shorter).train(run)
+    assert files_of(run) == before
 
 
 def same(one: Run, other: Run) -> bool:
