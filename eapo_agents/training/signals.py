@@ -16,10 +16,10 @@ _Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def interruption(message: Callable[[], str] = lambda: "") -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether Ctrl-C or SIGTERM came; a second signal, of either
-    kind, acts at once.
+    """Yield a function that returns whether Ctrl-C or SIGTERM came; a second one acts at once.
 
-    The first signal is passed on to the previous handlers, whose KeyboardInterrupt is suppressed.
+    The first signal restores the previous handlers of both, and is passed on to its own, whose
+    KeyboardInterrupt is suppressed.
     Signals reach the main thread only: in another thread the function always returns False.
 
     Args:

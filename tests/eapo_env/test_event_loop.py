@@ -109,6 +109,15 @@ def test_a_coroutine_that_wants_to_exit_ends_itself_alone(error: type[BaseExcept
     assert event_loop.run(double(2)) == 4
 
 
+def test_a_coroutine_cannot_stop_the_loop() -> None:
+    async def stop() -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+
+    event_loop.run(stop())
+    assert event_loop.run(double(2)) == 4
+
+
 def test_a_coroutine_may_wait_for_a_thread() -> None:
     assert event_loop.run(asyncio.to_thread(threading.current_thread)).daemon
     with pytest.raises(ValueError, match="invalid literal"):
