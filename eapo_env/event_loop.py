@@ -2,8 +2,8 @@
 
 It works from any thread, also from one that is itself running an event loop (Jupyter), because the
 coroutine runs in a separate thread. The thread is a daemon, started at the first use; a forked
-child starts another; at exit the loop shuts down, so that everything opened in it closes. A loop
-that a coroutine blocks is abandoned for another one.
+child starts another; at exit the loop shuts down, so that everything opened in it closes. While a
+coroutine blocks the loop, another one takes its place.
 """
 
 from __future__ import annotations
@@ -12,35 +12,73 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _EXIT_PATIENCE_S = 2.0
 
 _lock = threading.Lock()
-_current: _BackgroundLoop | None = None
+_loops: list[_BackgroundLoop] = []
+"""The oldest one that answers is used: what coroutines made on a loop, they find there again."""
 _inherited: list[_BackgroundLoop] = []
 
 
+class _DaemonThreads(ThreadPoolExecutor):
+    """Runs each call in a daemon thread of its own, for which the process does not wait at exit."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        threading.Thread(target=work, name="eapo-blocking-call", daemon=True).start()
+        return future
+
+
 class _BackgroundLoop:
-    """An event loop and the daemon thread that runs it."""
+    """An event loop and the daemon thread that runs it.
+
+    Attributes:
+        answers: whether nothing is known to block the loop.
+    """
 
     def __init__(self) -> None:
+        self.answers = True
+        self._stopping = False
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_DaemonThreads())
         self.thread = threading.Thread(target=self._serve, name="eapo-event-loop", daemon=True)
         self.thread.start()
 
+    def abandon(self) -> None:
+        """Leave the loop to what blocks it, until it answers again."""
+        self.answers = False
+        self.loop.call_soon_threadsafe(setattr, self, "answers", True)
+
     def stop(self) -> None:
+        self._stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(_EXIT_PATIENCE_S)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self._stopping:
+            with suppress(BaseException):  # asyncio hands a task's SystemExit to its loop as well
+                self.loop.run_forever()
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
@@ -61,11 +99,8 @@ class Submitted(Generic[T]):
     _background: _BackgroundLoop
 
     def abandon_loop(self) -> None:
-        """Leave the loop to what blocks it: later coroutines run on another one."""
-        global _current
-        with _lock:
-            if _current is self._background:
-                _current = None
+        """Run later coroutines on another loop, until what blocks this one has ended."""
+        self._background.abandon()
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> Submitted[T]:
@@ -99,26 +134,27 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _background() -> _BackgroundLoop:
-    global _current
     with _lock:
-        if _current is None:
-            _current = _BackgroundLoop()
-        return _current
+        for background in _loops:
+            if background.answers:
+                return background
+        _loops.append(_BackgroundLoop())
+        return _loops[-1]
 
 
 def _forget_after_fork() -> None:
-    # The child has the loop but not its thread. The loop is kept, not closed: closing it would
+    # The child has the loops but not their threads. They are kept, not closed: closing one would
     # unregister the wake-up pipe from the epoll instance that it still shares with the parent.
-    global _lock, _current
+    global _lock
     _lock = threading.Lock()
-    if _current is not None:
-        _inherited.append(_current)
-    _current = None
+    _inherited.extend(_loops)
+    _loops.clear()
 
 
 def _stop_at_exit() -> None:
-    if _current is not None:
-        _current.stop()
+    for background in _loops:
+        if background.answers:
+            background.stop()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,16 +15,16 @@ import math
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
-from eapo_env.validation import UserError, at_least, positive
+from eapo_env.validation import UserError, at_least, positive, probability, whole
 
 _LAST_DIGIT = re.compile(r"[0-9](?=[^0-9]*\Z)")
 
@@ -36,9 +36,10 @@ class ExpertPool(Protocol):
     `eapo_env.testing.check_expert_pool` tests an implementation.
 
     Rollouts and environments ask a pool within a deadline of their own (`GuardedExperts`), on
-    another event loop than theirs, so that one that blocks stops nothing else. A pool that never
-    blocks (no `time.sleep`, no synchronous request) can be asked without that detour: it has a
-    true attribute `cooperative`.
+    another event loop than theirs, so that one that blocks stops nothing else. A pool can be asked
+    without that detour, and without its protection, if it has a true attribute `cooperative`. This
+    promises three things: it never blocks (no `time.sleep`, no synchronous request), it waits for
+    no thread (no `asyncio.to_thread`), and it ends when it is cancelled.
     """
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
@@ -51,7 +52,7 @@ class ExpertPool(Protocol):
 
 
 def is_cooperative(pool: ExpertPool) -> bool:
-    """Return whether a pool says that it never blocks the event loop."""
+    """Return whether a pool promises what `ExpertPool` asks of a cooperative one."""
     return bool(getattr(pool, "cooperative", False))
 
 
@@ -93,21 +94,36 @@ class ScriptedExperts:
     )
 
     def __post_init__(self) -> None:
-        if not self.names:
-            raise UserError("a pool needs at least one expert name, not ()")
+        match self.names:
+            case []:
+                raise UserError("a pool needs at least one expert name, not ()")
+            case [*names] if all(isinstance(name, str) for name in names):
+                pass
+            case _:
+                raise UserError(f"names must be a tuple of strings, not {self.names!r:.200}")
         if self.max_live_calls is not None:
+            whole(self, "max_live_calls")
             at_least(1, self, "max_live_calls")
         positive(self, "timeout_s")
+        whole(self, "cache_size")
         at_least(0, self, "cache_size")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the function's answers, in query order."""
         begun = [self._begun(query) for query in queries]
-        awaited = iter(await _gathered([one for one in begun if isinstance(one, Coroutine)]))
-        return [next(awaited) if isinstance(one, Coroutine) else one for one in begun]
+        waiting = [
+            self._waited(query, one)
+            for query, one in zip(queries, begun, strict=True)
+            if isinstance(one, Awaitable)
+        ]
+        try:
+            awaited = iter(await asyncio.gather(*waiting) if waiting else ())
+        finally:
+            _close_unstarted(begun)
+        return [next(awaited) if isinstance(one, Awaitable) else one for one in begun]
 
-    def _begun(self, query: Query) -> ExpertReply | Coroutine[Any, Any, ExpertReply]:
-        """Return the reply to a query, or a coroutine that returns it."""
+    def _begun(self, query: Query) -> ExpertReply | Awaitable[Answer]:
+        """Return the reply to a query, or an awaitable of the answer."""
         key = (self._expert(query), query.text, query.statement)
         if key in self._memory.replies:
             self._memory.replies.move_to_end(key)
@@ -116,20 +132,22 @@ class ScriptedExperts:
             answer = self.answer(query)
         except Exception as error:
             return _warned(error, self._expert(query))
-        if inspect.isawaitable(answer):
-            return self._waited(query, answer)
+        if isinstance(answer, Awaitable):
+            return answer
         return self._kept(query, answer)
 
     async def _waited(self, query: Query, answer: Awaitable[Answer]) -> ExpertReply:
         try:
-            async with self._memory.slots(self.max_live_calls):
-                async with asyncio.timeout(None if math.isinf(self.timeout_s) else self.timeout_s):
-                    text = await answer
-        except TimeoutError:
-            return Unavailable(f"no reply within {self.timeout_s:g} s", self._expert(query))
+            async with self._memory.slots(self.max_live_calls), self._timeout() as deadline:
+                text = await answer
         except Exception as error:
+            if deadline.expired():
+                return Unavailable(f"no reply within {self.timeout_s:g} s", self._expert(query))
             return _warned(error, self._expert(query))
         return self._kept(query, text)
+
+    def _timeout(self) -> asyncio.Timeout:
+        return asyncio.timeout(None if math.isinf(self.timeout_s) else self.timeout_s)
 
     def _kept(self, query: Query, text: object) -> ExpertReply:
         """Return an answer as a reply, which is remembered."""
@@ -169,10 +187,11 @@ class _Memory:
         return _Memory, ()
 
 
-async def _gathered(
-    coroutines: Sequence[Coroutine[Any, Any, ExpertReply]],
-) -> Sequence[ExpertReply]:
-    return await asyncio.gather(*coroutines) if coroutines else ()
+def _close_unstarted(begun: Sequence[object]) -> None:
+    """Close the coroutines that a cancellation has left unstarted."""
+    for one in begun:
+        if inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
+            one.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +255,12 @@ class ErroneousExperts:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.error_rate <= 1.0:
-            raise UserError(f"error_rate must be in [0, 1], not {self.error_rate}")
+        probability(self, "error_rate")
 
     @property
     def cooperative(self) -> bool:
-        """Whether the inner pool never blocks the event loop."""
-        return is_cooperative(self.inner)
+        """Whether the inner pool is cooperative, and no custom function could block."""
+        return self.corrupt is change_last_digit and is_cooperative(self.inner)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the inner pool's replies, some of them corrupted, in query order."""
@@ -263,8 +281,17 @@ class ErroneousExperts:
 
 def _warned(error: Exception, expert: str) -> Unavailable:
     # The user's function met text that a model wrote: that must neither end a run nor be hidden.
-    warnings.warn(f"the expert {expert!r} failed: {error!r}", RuntimeWarning, stacklevel=3)
-    return Unavailable(f"failed: {error!r}", expert)
+    told = described(error)
+    warnings.warn(f"the expert {expert!r} failed: {told}", RuntimeWarning, stacklevel=3)
+    return Unavailable(f"failed: {told}", expert)
+
+
+def described(error: BaseException) -> str:
+    """Return an exception as text, also one that cannot be shown."""
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__name__
 
 
 def query_rng(query: Query, seed: int) -> np.random.Generator:

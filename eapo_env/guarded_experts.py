@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +21,13 @@ from typing import ClassVar
 import numpy as np
 
 from eapo_env.event_loop import submit
-from eapo_env.experts import ExpertPool, is_cooperative
+from eapo_env.experts import ExpertPool, described, is_cooperative
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
-from eapo_env.validation import UserError, positive
+from eapo_env.validation import UserError, at_least, positive
 
 _LOG = logging.getLogger(__name__)
 _RECENT = 8
-_GRACE_S = 1.0
-"""A pool that keeps the deadline by itself has this long to hand over the replies that came."""
+_LONGEST_REASON = 300
 
 
 @dataclass(slots=True)
@@ -132,18 +132,22 @@ class GuardedExperts:
         inner: the pool.
         timeout_s: timeout of a batch of queries; infinite for none.
         monitor: counts and measures.
+        grace_s: how long after the timeout a pool that keeps it by itself may hand over the replies
+            that came, and how long after that one that blocks is waited for.
 
     Raises:
-        UserError: a timeout that is not positive.
+        UserError: a timeout that is not positive, or a negative grace.
     """
 
     inner: ExpertPool
     timeout_s: float = 300.0
     monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
+    grace_s: float = 1.0
     cooperative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(self, "timeout_s")
+        at_least(0, self, "grace_s")
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return one reply per query, in query order; seconds after the timeout at the latest."""
@@ -183,14 +187,11 @@ class GuardedExperts:
                 return _checked(await asked, queries)
         except UserError:
             raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return _Broke(f"the pool failed: {error!r}")
-        except Exception as error:
+        except BaseException as error:
             # It met text that a model wrote: that must neither end a run nor be hidden.
-            return self._late if deadline.expired() else _Broke(f"the pool failed: {error!r}")
+            if _is_interruption(error):
+                raise
+            return self._late if deadline.expired() else _failure(error)
 
     def _replies(
         self, outcome: Sequence[ExpertReply] | _Broke, queries: Sequence[Query]
@@ -207,7 +208,7 @@ class GuardedExperts:
         return _Broke(f"no reply within {self.timeout_s:g} s")
 
     def _patience(self, graces: int) -> float | None:
-        return None if math.isinf(self.timeout_s) else self.timeout_s + graces * _GRACE_S
+        return None if math.isinf(self.timeout_s) else self.timeout_s + graces * self.grace_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,22 @@ class _Broke:
     """A pool did not keep its promise to reply, with the reason."""
 
     reason: str
+
+
+def _failure(error: BaseException) -> _Broke:
+    return _Broke(f"the pool failed: {described(error)}"[:_LONGEST_REASON])
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Return whether an exception comes from whoever waits for the pool, not from the pool."""
+    match error:
+        case asyncio.CancelledError():
+            task = asyncio.current_task()
+            return task is None or task.cancelling() > 0
+        case KeyboardInterrupt():  # Ctrl-C comes in the main thread only
+            return threading.current_thread() is threading.main_thread()
+        case _:
+            return False
 
 
 def _checked(replies: object, queries: Sequence[Query]) -> Sequence[ExpertReply] | _Broke:

@@ -11,7 +11,6 @@ import asyncio
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from eapo_env.endpoints import (
     CircuitOpen,
@@ -92,6 +91,9 @@ def by_question(query: Query, num_experts: int) -> int:
     return (query.seed + query.turn + query.slot) % num_experts
 
 
+_BUILT_IN = (by_slot, by_question, read_reply, read_with_reasoning)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIExperts:
     """A pool of expert models behind one or several OpenAI-compatible endpoints.
@@ -132,13 +134,17 @@ class OpenAIExperts:
     batch_timeout_s: float = 300.0
     route: Callable[[Query, int], int] = by_slot
     read: Callable[[object, str], ExpertReply] = read_reply
-    cooperative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", tuple(self.endpoints))
         if not self.endpoints:
             raise UserError("a pool needs at least one endpoint, not ()")
         positive(self, "batch_timeout_s")
+
+    @property
+    def cooperative(self) -> bool:
+        """Whether no custom function could block."""
+        return self.route in _BUILT_IN and self.read in _BUILT_IN
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return the experts' replies in query order; they are asked in parallel; never raises."""

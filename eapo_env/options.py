@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from os import PathLike
 from typing import Any
@@ -64,6 +64,8 @@ def problems_of(source: ProblemSource, columns: ColumnNames | None) -> tuple[Pro
         return load_problems(source, columns=columns)
     if columns is not None:
         raise UserError(f"columns are those of a file or data set, not of {source!r:.200}")
+    if not isinstance(source, Iterable):
+        raise UserError(f"problems must be Problem values, a name or a path, not {source!r:.200}")
     problems = tuple(source)
     if not problems:
         raise UserError(f"there must be at least one problem: {source!r}")

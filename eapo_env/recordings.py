@@ -37,7 +37,7 @@ class RecordingExperts:
 
     @property
     def cooperative(self) -> bool:
-        """Whether the inner pool never blocks the event loop."""
+        """Whether the inner pool is cooperative."""
         return is_cooperative(self.inner)
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:

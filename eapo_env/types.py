@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from numbers import Integral
 from typing import Literal
 
-from eapo_env.validation import UserError, at_least, probability
+from eapo_env.validation import UserError, at_least, probability, whole
 
 Role = Literal["user", "assistant"]
 Gate = Literal["pre", "post"]
@@ -137,10 +136,7 @@ class Rules:
     max_reply_chars: int = 16_384
 
     def __post_init__(self) -> None:
-        for name in ("turn_budget", "queries_per_turn", "max_reply_chars"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                raise UserError(f"{name} must be a whole number, not {value!r}")
+        whole(self, "turn_budget", "queries_per_turn", "max_reply_chars")
         at_least(1, self, "turn_budget", "max_reply_chars")
         at_least(0, self, "queries_per_turn")
         probability(self, "acceptance_rate")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+from typing import Any
+
 
 class UserError(ValueError):
     """Bad input, or something outside the program that the user can put right.
@@ -15,11 +18,12 @@ def at_least(lowest: int, section: object, *names: str) -> None:
     """Check that each named field of a section is `lowest` or more.
 
     Raises:
-        UserError: a field is below; its name and value are shown.
+        UserError: a field is below or no number; its name and value are shown.
     """
     for name in names:
-        if not getattr(section, name) >= lowest:
-            raise UserError(f"{name} must be at least {lowest}, not {getattr(section, name)}")
+        value = _number(section, name)
+        if not value >= lowest:
+            raise UserError(f"{name} must be at least {lowest}, not {value}")
 
 
 def positive(section: object, *names: str) -> None:
@@ -29,8 +33,9 @@ def positive(section: object, *names: str) -> None:
         UserError: a field is not; its name and value are shown.
     """
     for name in names:
-        if not getattr(section, name) > 0:
-            raise UserError(f"{name} must be positive, not {getattr(section, name)}")
+        value = _number(section, name)
+        if not value > 0:
+            raise UserError(f"{name} must be positive, not {value}")
 
 
 def probability(section: object, *names: str) -> None:
@@ -40,5 +45,25 @@ def probability(section: object, *names: str) -> None:
         UserError: a field is not; its name and value are shown.
     """
     for name in names:
-        if not 0.0 <= getattr(section, name) <= 1.0:
-            raise UserError(f"{name} must be in [0, 1], not {getattr(section, name)}")
+        value = _number(section, name)
+        if not 0.0 <= value <= 1.0:
+            raise UserError(f"{name} must be in [0, 1], not {value}")
+
+
+def whole(section: object, *names: str) -> None:
+    """Check that each named field of a section is an integer.
+
+    Raises:
+        UserError: a field is not; its name and value are shown.
+    """
+    for name in names:
+        value = getattr(section, name)
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise UserError(f"{name} must be a whole number, not {value!r:.200}")
+
+
+def _number(section: object, name: str) -> Any:
+    value = getattr(section, name)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} must be a number, not {value!r:.200}")
+    return value

@@ -22,7 +22,7 @@ from gymnasium.vector.utils import batch_space
 
 from eapo_env.env import EAPOMathEnv, StepResult, Turn
 from eapo_env.types import Rules
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, whole
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -60,9 +60,9 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         max_episode_steps: int | None = None,
         **settings: Any,
     ) -> None:
-        if num_envs < 1:
-            raise UserError(f"num_envs must be at least 1, not {num_envs}")
         self.num_envs = num_envs
+        whole(self, "num_envs")
+        at_least(1, self, "num_envs")
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.max_episode_steps = _step_limit(max_episode_steps)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]

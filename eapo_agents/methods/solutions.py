@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from eapo_agents.files import validated, write_json_lines
 from eapo_agents.rollouts import derive_seed, gather
 from eapo_agents.training import DistillationSettings
 from eapo_env.experts import ExpertPool
-from eapo_env.guarded_experts import GuardedExperts
+from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.json_lines import JsonLines
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.prompts import Prompts
@@ -67,6 +67,7 @@ class SolutionCollector:
         prompts: an expert reads what the policy reads when it is alone.
         settings: number of samples per problem, and of problems at a time.
         seed: random seed of the queries.
+        monitor: measures the experts, and warns when they fail.
     """
 
     solvers: ExpertPool
@@ -74,6 +75,7 @@ class SolutionCollector:
     prompts: Prompts
     settings: DistillationSettings
     seed: int = 0
+    monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def collect(
         self,
@@ -121,7 +123,9 @@ class SolutionCollector:
     def _guarded(self) -> GuardedExperts:
         own = isinstance(self.solvers, OpenAIExperts)  # and calls may have to wait for their turn
         return GuardedExperts(
-            inner=self.solvers, timeout_s=math.inf if own else self.settings.timeout_s
+            inner=self.solvers,
+            timeout_s=math.inf if own else self.settings.timeout_s,
+            monitor=self.monitor,
         )
 
     async def _solutions(

@@ -16,9 +16,10 @@ _Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def interruption(message: Callable[[], str] = lambda: "") -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether Ctrl-C or SIGTERM came; a second signal acts at once.
+    """Yield a function that returns whether Ctrl-C or SIGTERM came; a second one acts at once.
 
-    The first signal is passed on to the previous handlers, whose KeyboardInterrupt is suppressed.
+    The first signal restores the previous handlers of both, and is passed on to its own, whose
+    KeyboardInterrupt is suppressed.
     Signals reach the main thread only: in another thread the function always returns False.
 
     Args:
@@ -28,12 +29,13 @@ def interruption(message: Callable[[], str] = lambda: "") -> Iterator[Callable[[
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        first, came = not came, True
-        signal.signal(number, before[number])
+        came = True
+        for each, former in before.items():
+            signal.signal(each, former)
         with suppress(KeyboardInterrupt):
             if callable(before[number]):
                 before[number](number, frame)
-        if first and (text := message()):
+        if text := message():
             os.write(2, f"\n{text}\n".encode())  # a stream may be in the middle of a write
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as before:

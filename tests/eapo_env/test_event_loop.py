@@ -75,6 +75,55 @@ def test_waiting_for_itself_is_an_error_and_no_deadlock() -> None:
         event_loop.run(inner())
 
 
+def test_a_blocked_loop_is_replaced_until_it_answers_again() -> None:
+    blocked, released = threading.Event(), threading.Event()
+
+    async def here() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    async def block() -> None:
+        blocked.set()
+        released.wait()
+
+    usual = event_loop.run(here())
+    blocking = event_loop.submit(block())
+    blocked.wait()
+    blocking.abandon_loop()
+    other = event_loop.run(here())
+    assert other is not usual
+    assert event_loop.run(here()) is other
+    released.set()
+    blocking.future.result()
+    assert event_loop.run(here()) is usual
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_coroutine_that_wants_to_exit_ends_itself_alone(error: type[BaseException]) -> None:
+    async def leave() -> None:
+        raise error
+
+    other = event_loop.submit(asyncio.sleep(0.1, "goes on")).future
+    with pytest.raises(error):
+        event_loop.run(leave())
+    assert other.result() == "goes on"
+    assert event_loop.run(double(2)) == 4
+
+
+def test_a_coroutine_cannot_stop_the_loop() -> None:
+    async def stop() -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+
+    event_loop.run(stop())
+    assert event_loop.run(double(2)) == 4
+
+
+def test_a_coroutine_may_wait_for_a_thread() -> None:
+    assert event_loop.run(asyncio.to_thread(threading.current_thread)).daemon
+    with pytest.raises(ValueError, match="invalid literal"):
+        event_loop.run(asyncio.to_thread(int, "x"))
+
+
 def _child(number: int, results: Any) -> None:
     results.put((event_loop.run(double(number)), os.getpid()))
 
@@ -104,6 +153,11 @@ def test_an_interrupt_cancels_the_coroutine_and_the_loop_goes_on() -> None:
 def test_at_exit_what_was_left_open_is_closed() -> None:
     done = run_program("loop_left_open.py")
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\ncancelled\nclosed\n", "")
+
+
+def test_at_exit_no_thread_is_waited_for() -> None:
+    done = run_program("loop_waits_for_a_thread.py", timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\ncancelled\n", "")
 
 
 def test_a_child_that_exits_leaves_the_parents_loop_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 from random import Random
 from typing import Any
@@ -217,7 +218,7 @@ class Calls:
         self.live += 1
         self.most_live = max(self.most_live, self.live)
         try:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
             if query.text == "hang":
                 await asyncio.sleep(3600)
             if query.text == "raise":
@@ -269,6 +270,35 @@ def test_a_call_has_a_timeout_and_its_error_is_shown() -> None:
     ]
 
 
+async def exhausted(query: Query) -> str:
+    raise TimeoutError("db pool exhausted")
+
+
+@pytest.mark.parametrize("timeout_s", [60, float("inf")])
+def test_a_timeout_of_the_answers_own_is_shown_as_such(timeout_s: float) -> None:
+    with pytest.warns(RuntimeWarning, match="db pool exhausted"):
+        replies = ask(ScriptedExperts(exhausted, timeout_s=timeout_s), Query(text="a"))
+    assert replies == [Unavailable("failed: TimeoutError('db pool exhausted')", "scripted")]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_calls_that_had_not_begun_are_closed_when_they_are_cancelled(turns: int) -> None:
+    """Otherwise Python warns, which fails the test, that a coroutine was never awaited."""
+    pool = ScriptedExperts(Calls(), max_live_calls=1)
+
+    async def interrupted() -> None:
+        asked = [Query(text="hang"), Query(text="a"), Query(text="b")]
+        waiting = asyncio.ensure_future(pool.ask(asked))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(interrupted())
+    gc.collect()
+
+
 @given(st.lists(queries, max_size=12), st.integers(0, 4))
 def test_a_cache_changes_how_often_is_asked_and_nothing_else(
     asked: list[Query], cache_size: int
@@ -307,6 +337,12 @@ def test_what_a_function_returns_is_a_string_or_nothing() -> None:
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"cache_size": -1}, "cache_size must be at least 0, not -1"),
         ({"names": ()}, "a pool needs at least one expert name"),
+        ({"names": "ab"}, "names must be a tuple of strings, not 'ab'"),
+        ({"names": (1,)}, r"names must be a tuple of strings, not \(1,\)"),
+        ({"max_live_calls": 1.5}, "max_live_calls must be a whole number, not 1.5"),
+        ({"cache_size": True}, "cache_size must be a whole number, not True"),
+        ({"timeout_s": "3"}, "timeout_s must be a number, not '3'"),
+        ({"timeout_s": None}, "timeout_s must be a number, not None"),
     ],
 )
 def test_bad_settings_of_scripted_experts_are_refused(settings: dict[str, Any], told: str) -> None:

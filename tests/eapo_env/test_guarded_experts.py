@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from eapo_env.endpoints import Endpoint
 from eapo_env.env import EAPOMathEnv
 from eapo_env.event_loop import run
 from eapo_env.experts import ErroneousExperts, ExpertPool, SilentExperts, is_cooperative
 from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
+from eapo_env.openai_experts import OpenAIExperts, by_question, read_with_reasoning
 from eapo_env.testing import check_expert_pool
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.validation import UserError
@@ -128,6 +134,11 @@ async def answers(queries: Sequence[Query]) -> Sequence[ExpertReply]:
     return [FINE] * len(queries)
 
 
+async def answers_later(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+    await asyncio.sleep(0.1)
+    return [FINE] * len(queries)
+
+
 async def sleeps(queries: Sequence[Query]) -> Sequence[ExpertReply]:
     await asyncio.sleep(3600)
     return [FINE] * len(queries)
@@ -159,6 +170,23 @@ async def is_cancelled(queries: Sequence[Query]) -> Sequence[ExpertReply]:
     raise asyncio.CancelledError
 
 
+async def exits(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+    raise SystemExit("of its own")
+
+
+class UnspeakableError(Exception):
+    def __repr__(self) -> str:
+        raise LookupError
+
+
+async def raises_what_cannot_be_shown(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+    raise UnspeakableError
+
+
+async def raises_a_long_text(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+    raise ValueError("x" * 10_000)
+
+
 async def miscounts(queries: Sequence[Query]) -> Sequence[ExpertReply]:
     return [FINE] * (len(queries) + 1)
 
@@ -184,6 +212,9 @@ BROKEN: dict[Callable[[Sequence[Query]], Any], str] = {
     raises: "the pool failed: ConnectionError('quota exceeded')",
     times_out: "the pool failed: TimeoutError('of its own')",
     is_cancelled: "the pool failed: CancelledError()",
+    exits: "the pool failed: SystemExit('of its own')",
+    raises_what_cannot_be_shown: "the pool failed: UnspeakableError",
+    raises_a_long_text: "the pool failed: ValueError('" + "x" * 271,
     miscounts: "the pool returned 3 replies to 2 queries",
     returns_none: "the pool returned None to 2 queries",
     returns_text: "the pool returned '7', no Reply or Unavailable of text",
@@ -218,11 +249,69 @@ def test_a_pool_that_cannot_be_stopped_is_left_behind(
     behaviour: Callable[[Sequence[Query]], Any],
 ) -> None:
     """The next pool is asked on an event loop that nothing blocks."""
-    experts = GuardedExperts(inner=Custom(behaviour), timeout_s=0.1)
+    experts = GuardedExperts(inner=Custom(behaviour), timeout_s=0.1, grace_s=0.1)
     late = [Unavailable("no reply within 0.1 s")] * 2
     assert asyncio.run(asked(experts, TWO)) == late
     assert experts.ask_now(TWO) == late
     assert GuardedExperts(inner=Custom(answers), timeout_s=60).ask_now(TWO) == [FINE] * 2
+
+
+@pytest.mark.parametrize("error", [SystemExit("mine"), KeyboardInterrupt("mine")])
+def test_what_a_task_of_a_pool_raises_ends_no_other(error: BaseException) -> None:
+    async def fail() -> ExpertReply:
+        raise error
+
+    async def gathers(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        return await asyncio.gather(*(fail() for _ in queries))
+
+    async def both() -> tuple[Sequence[ExpertReply], Sequence[ExpertReply]]:
+        slow = GuardedExperts(inner=Custom(answers_later)).ask(TWO)
+        failing = GuardedExperts(inner=Custom(gathers)).ask(TWO)
+        replies, others = await asyncio.gather(failing, slow)
+        return replies, others
+
+    failed = [Unavailable(f"the pool failed: {error!r}")] * 2
+    assert asyncio.run(both()) == (failed, [FINE] * 2)
+
+
+def test_ctrl_c_while_a_cooperative_pool_is_asked_is_not_the_pools() -> None:
+    async def interrupted(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        signal.raise_signal(signal.SIGINT)
+        return ()
+
+    experts = GuardedExperts(inner=Custom(interrupted, cooperative=True))
+    with closing(asyncio.new_event_loop()) as loop, pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(experts.ask(TWO))
+
+
+class Booked:
+    """One call at a time, by a semaphore that belongs to the loop on which it first waits."""
+
+    def __init__(self) -> None:
+        self.room = asyncio.Semaphore(1)
+        self.released = threading.Event()
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        return await asyncio.gather(*map(self._reply, queries))
+
+    async def _reply(self, query: Query) -> ExpertReply:
+        async with self.room:
+            if query.text == "block":
+                self.released.wait()
+            await asyncio.sleep(0)
+            return FINE
+
+
+def test_a_pool_that_has_blocked_finds_its_event_loop_again() -> None:
+    pool = Booked()
+    experts = GuardedExperts(inner=pool, timeout_s=0.1, grace_s=0.1)
+    patient = GuardedExperts(inner=pool)
+    assert patient.ask_now(TWO) == [FINE] * 2
+    assert experts.ask_now([Query(text="block")]) == [Unavailable("no reply within 0.1 s")]
+    assert "different event loop" in str(patient.ask_now(TWO))
+    pool.released.set()
+    while patient.ask_now(TWO) != [FINE] * 2:
+        time.sleep(0.01)
 
 
 def test_a_pool_that_blocks_does_not_stop_what_asks_it() -> None:
@@ -273,6 +362,29 @@ def test_a_cooperative_pool_is_asked_where_the_episode_is() -> None:
     assert [loop is here for loop in loops] == [True, False]
     assert not is_cooperative(ErroneousExperts(inner=Custom(where), error_rate=0.5))
     assert is_cooperative(ErroneousExperts(inner=SilentExperts(), error_rate=0.5))
+
+
+def changed(text: str, rng: np.random.Generator) -> str:
+    return text
+
+
+def first(query: Query, num_experts: int) -> int:
+    return 0
+
+
+def read(content: object, model: str) -> ExpertReply:
+    return FINE
+
+
+def test_a_pool_with_a_custom_function_is_not_cooperative() -> None:
+    assert not is_cooperative(
+        ErroneousExperts(inner=SilentExperts(), error_rate=0.5, corrupt=changed)
+    )
+    endpoints = [Endpoint(base_url="http://127.0.0.1:9/v1", models=("m",))]
+    asked = OpenAIExperts(endpoints=endpoints, route=by_question, read=read_with_reasoning)
+    assert is_cooperative(asked)
+    assert not is_cooperative(replace(asked, route=first))
+    assert not is_cooperative(replace(asked, read=read))
 
 
 def test_without_a_timeout_it_waits() -> None:

@@ -267,6 +267,8 @@ def test_stepping_a_truncated_episode_is_an_error_until_it_is_reset() -> None:
     ("settings", "shown"),
     [
         ({"num_envs": 0}, "0"),
+        ({"num_envs": "2"}, "num_envs must be a whole number, not '2'"),
+        ({"problems": 5}, "problems must be Problem values, a name or a path, not 5"),
         ({"autoreset_mode": "Sometimes"}, "one of NEXT_STEP, SAME_STEP, DISABLED, not 'Sometimes'"),
         ({"gate": "x"}, "x"),
         ({"max_episode_steps": 0}, "max_episode_steps must be a whole number from 1 on, not 0"),

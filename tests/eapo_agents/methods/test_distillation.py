@@ -34,6 +34,7 @@ from eapo_agents.training.settings import DistillationSettings, ExpertSettings
 from eapo_agents.training.trainer import Trainer
 from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint
+from eapo_env.guarded_experts import ExpertMonitor
 from eapo_env.openai_experts import read_with_reasoning
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts
@@ -304,6 +305,30 @@ def test_what_was_collected_is_not_asked_for_again(verifier: Verifier, tmp_path:
     path.write_text('{"problem": 7}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"solutions.jsonl, line 1 holds no Solution"):
         collect(problems)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Experts that never come."""
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        raise ConnectionError("nobody there")
+
+
+def test_experts_that_fail_are_reported_once(
+    verifier: Verifier, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collection = SolutionCollector(
+        solvers=Absent(),
+        verifier=verifier,
+        prompts=Prompts.terse(),
+        settings=DistillationSettings(samples_per_problem=2),
+        monitor=ExpertMonitor(clock=lambda: 0.0),
+    )
+    problems = [Problem(id=f"p{n}", statement=f"p{n}", answer="3") for n in range(6)]
+    asyncio.run(collection.collect(problems, tmp_path / "solutions.jsonl", lambda *_: None))
+    [told] = [one for one in caplog.messages if "expert replies did not come" in one]
+    assert "nobody there" in told
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))

@@ -170,10 +170,15 @@ class Blocks:
     async def ask(self, queries):
         Path("asked").touch()
         time.sleep(3600)
+
+class WaitsForAThread:
+    async def ask(self, queries):
+        Path("asked").touch()
+        await asyncio.to_thread(time.sleep, 3600)
 """
 
 
-@pytest.mark.parametrize("pool", ["Hangs", "Blocks"])
+@pytest.mark.parametrize("pool", ["Hangs", "Blocks", "WaitsForAThread"])
 def test_a_pool_that_hangs_costs_its_replies_and_not_the_run(
     pool: str, tiny_settings: list[str], tmp_path: Path
 ) -> None:
@@ -188,7 +193,7 @@ def test_a_pool_that_hangs_costs_its_replies_and_not_the_run(
     assert row["expert_errors"] > 0
 
 
-@pytest.mark.parametrize("pool", ["Hangs", "Blocks"])
+@pytest.mark.parametrize("pool", ["Hangs", "Blocks", "WaitsForAThread"])
 def test_ctrl_c_says_what_it_waits_for_and_a_second_one_does_not_wait(
     pool: str, tiny_settings: list[str], tmp_path: Path
 ) -> None:

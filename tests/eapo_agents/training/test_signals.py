@@ -37,15 +37,27 @@ def test_a_signal_interrupts_and_gives_its_status(number: int, expected: int) ->
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize(("second", "expected"), BOTH)
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_of_either_kind_acts_at_once(
+    first: int, second: int, expected: int
+) -> None:
+    with termination() as status:
+        with interruption() as came:
+            assert not came()
+            send(first)
+            assert came()
+            with pytest.raises(KeyboardInterrupt):
+                send(second)
+        assert status() == (143 if first == signal.SIGTERM else expected)
+
+
 @pytest.mark.parametrize(("number", "expected"), BOTH)
 def test_work_that_ends_in_order_gives_the_same_status(number: int, expected: int) -> None:
     with termination() as status:
         with interruption() as came:
-            assert not came()
             send(number)
             assert came()
-            with pytest.raises(KeyboardInterrupt):
-                send(number)
         assert status() == expected
 
 
