@@ -55,12 +55,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         Train(
             name="eapo-one-query",
             base_model=BASE_ONE_OR_THREE_QUERIES,
-            annealing=Annealing(turn_budget=4, queries_per_turn=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=4, queries_per_turn=1),
         ),
         Train(
             name="eapo-three-queries",
             base_model=BASE_ONE_OR_THREE_QUERIES,
-            annealing=Annealing(turn_budget=4, queries_per_turn=3),
+            annealing=Annealing(schedule="ours_linear", turn_budget=4, queries_per_turn=3),
         ),
         Train(name="eapo-weak-experts", experts=replace(BRACKET_EXPERTS, error_rate=0.3)),
         # Table 3
@@ -68,15 +68,15 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         # Table 9
         Train(
             name="eapo-constant",
-            annealing=Annealing(turn_budget=2, schedule="constant"),
+            annealing=Annealing(turn_budget=2, schedule="constant", rate=0.5),
         ),
         Train(
             name="eapo-slow",
-            annealing=Annealing(turn_budget=2, schedule="slow"),
+            annealing=Annealing(turn_budget=2, schedule="ours_slow", turn_pace="acceptance"),
         ),
         Train(
             name="eapo-fast",
-            annealing=Annealing(turn_budget=2, schedule="fast"),
+            annealing=Annealing(turn_budget=2, schedule="ours_fast", turn_pace="acceptance"),
         ),
         # Appendix E, Table 8
         Evaluate(
