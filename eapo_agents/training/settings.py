@@ -54,6 +54,7 @@ class ProblemSettings(Factory):
         num_problems: number of synthetic problems.
         brackets: number of brackets of a synthetic problem, which is their sum.
         operations: number of operations in a synthetic bracket.
+        carry_rate: the probability that a synthetic step carries or borrows; null is as it comes.
         seed: random seed of the synthetic problems.
         columns: columns of statement, answer and id in a file or data set; null is the default.
         split: split of a hub data set; null is its default.
@@ -70,6 +71,7 @@ class ProblemSettings(Factory):
     num_problems: int = 4096
     brackets: int = 3
     operations: int = 2
+    carry_rate: float | None = None
     seed: int = 0
     columns: Columns | None = None
     split: str | None = None
@@ -97,8 +99,13 @@ class ProblemSettings(Factory):
         """
         match self.source:
             case "synthetic":
-                difficulty = {"brackets": self.brackets, "operations": self.operations}
-                made = synthetic_problems(self.num_problems, **difficulty, seed=self.seed)
+                made = synthetic_problems(
+                    self.num_problems,
+                    brackets=self.brackets,
+                    operations=self.operations,
+                    carry_rate=self.carry_rate,
+                    seed=self.seed,
+                )
                 return made[: self.limit]
             case "python":
                 return tuple(self.make("eapo.problems"))[: self.limit]
