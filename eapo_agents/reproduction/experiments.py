@@ -48,7 +48,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         Train(
             name="self-exploratory",
             num_seeds=10,
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(name="eapo", num_seeds=10),
         # Table 2
@@ -97,22 +97,22 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         Train(
             name="self-exploratory-slip-0.20",
             base_model=BaseModel(step_error_rate=0.2),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(
             name="self-exploratory-slip-0.35",
             base_model=BaseModel(step_error_rate=0.35),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(
             name="self-exploratory-slip-0.42",
             base_model=BaseModel(step_error_rate=0.42),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(
             name="self-exploratory-slip-0.60",
             base_model=BaseModel(step_error_rate=0.6),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(name="eapo-slip-0.20", base_model=BaseModel(step_error_rate=0.2)),
         Train(name="eapo-slip-0.35", base_model=BaseModel(step_error_rate=0.35)),

@@ -56,7 +56,7 @@ def test_a_preset_takes_the_rest_from_the_dapo_recipe() -> None:
         assert isinstance(config.algorithm, DAPO)
         assert (config.algorithm.dual_clip, config.algorithm.importance_cap) == (10.0, 2.0)
         assert config.algorithm.normalisation == "batch"
-        assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
+        assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (10, 32)
         assert config.problems.source == "dapo-math-17k"
         assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
         assert config.model.dtype == config.learner.precision == "bfloat16"
