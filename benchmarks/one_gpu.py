@@ -151,7 +151,7 @@ def tokens(config: TrainConfig, example: Example, steps: int, rounds: int) -> li
     episodes = rounds * sampling.problems_per_round * group
     sent = [
         schedule.acceptance_rate_at(step) * (schedule.turn_budget_at(step) - 1)
-        for step in range(steps)
+        for step in range(1, steps + 1)
     ]
     queries = episodes * config.annealing.queries_per_turn * sum(sent)
     expert = queries * (example.query_tokens + example.reply_tokens)

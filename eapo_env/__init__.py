@@ -33,6 +33,7 @@ from eapo_env.experts import (
     ScriptedExperts,
     SilentExperts,
 )
+from eapo_env.f1_grader import F1Grader, f1_score
 from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.openai_experts import OpenAIExperts
 from eapo_env.problems import Columns, load_problems
@@ -71,6 +72,7 @@ __all__ = [
     "ExpertMonitor",
     "ExpertPool",
     "ExpertReply",
+    "F1Grader",
     "Grader",
     "GuardedExperts",
     "Malformed",
@@ -101,6 +103,7 @@ __all__ = [
     "begin",
     "draw_acceptance",
     "extract_answer",
+    "f1_score",
     "grade",
     "load_problems",
     "pairs_to_grade",

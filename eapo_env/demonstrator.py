@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from eapo_env.synthetic import (
     Bracket,
     BracketSum,
     apply,
+    forgetful_apply,
     random_sum,
     read_sum,
     work_out,
@@ -42,8 +44,11 @@ class NoisyDemonstrator:
     """A scripted policy on the procedural problems: right format, random errors in the steps.
 
     Args:
-        step_error_rate: probability that the result of a step within a part is replaced by a
-            random one.
+        step_error_rate: probability that the result of a step within a part is replaced.
+        error: by what: a "random" result, or that of somebody who forgets to "carry" and to borrow
+            (`forgetful_apply`), which is right where nothing is carried. A model that imitates
+            random errors is most often right; one that imitates these, from a rate above one half
+            on, is most often wrong.
         alone: probability that an episode is played under the evaluation prompt.
         consult: probability that otherwise the first turn consults rather than solves.
         whole: probability that a consultation asks one question about the whole problem rather
@@ -54,12 +59,14 @@ class NoisyDemonstrator:
             about the next ones in its next turn.
         max_brackets: the number of brackets of a problem is uniform on 1 to `max_brackets`.
         operations: of each bracket.
+        carry_rate: of its problems, as in `synthetic_problems`.
 
     Raises:
         UserError: a probability outside [0, 1], or a number below 1.
     """
 
     step_error_rate: float = 0.35
+    error: Literal["random", "carry"] = "random"
     alone: float = 0.5
     consult: float = 0.95
     whole: float = 0.1
@@ -67,6 +74,7 @@ class NoisyDemonstrator:
     queries_per_turn: int = 3
     max_brackets: int = 3
     operations: int = 2
+    carry_rate: float | None = None
 
     def __post_init__(self) -> None:
         probability(self, "step_error_rate", "alone", "consult", "whole", "again")
@@ -78,6 +86,7 @@ class NoisyDemonstrator:
             rng,
             brackets=int(rng.integers(1, self.max_brackets + 1)),
             operations=self.operations,
+            carry_rate=self.carry_rate,
         )
         problem = Problem(id="demonstration", statement=total.statement, answer=str(total.value))
         episode = begin(problem, self._rules(rng), Prompts.terse())
@@ -99,14 +108,27 @@ class NoisyDemonstrator:
             return f"\\boxed{{{known[TOTAL]:02}}}"
         lines, values = [], []
         for name, part in total.parts.items():
-            steps, value = (
-                ([], known[name]) if name in known else _work(part, self.step_error_rate, rng)
-            )
+            steps, value = ([], known[name]) if name in known else self._work(part, rng)
             values.append(value)
             lines.append(",".join([*steps, f"{name}={value:02}"]))
         steps, value = _added(values)
         lines += [",".join(steps)] if steps else []
         return ";".join(lines) + f" \\boxed{{{value:02}}}"
+
+    def _work(self, part: Bracket, rng: np.random.Generator) -> tuple[list[str], int]:
+        """Return the written steps of a chain and the value they end in."""
+        value, steps = part.start, []
+        for operation, operand in part.steps:
+            result = apply(operation, value, operand)
+            if rng.random() < self.step_error_rate:
+                match self.error:
+                    case "random":
+                        result = int(rng.integers(MODULUS))
+                    case "carry":
+                        result = forgetful_apply(operation, value, operand)
+            steps.append(f"{value:02}{operation}{operand}={result:02}")
+            value = result
+        return steps, value
 
     def _rules(self, rng: np.random.Generator) -> Rules:
         if rng.random() < self.alone:
@@ -129,18 +151,6 @@ class NoisyDemonstrator:
             questions = [total.statement] if whole else fresh or questions
             return render_consult(Consult(tuple(questions[: self.queries_per_turn])))
         return self.solve(total, rng, known)
-
-
-def _work(part: Bracket, error_rate: float, rng: np.random.Generator) -> tuple[list[str], int]:
-    """Return the written steps of a chain and the value they end in."""
-    value, steps = part.start, []
-    for operation, operand in part.steps:
-        result = apply(operation, value, operand)
-        if rng.random() < error_rate:
-            result = int(rng.integers(MODULUS))
-        steps.append(f"{value:02}{operation}{operand}={result:02}")
-        value = result
-    return steps, value
 
 
 def _added(values: list[int]) -> tuple[list[str], int]:

@@ -137,13 +137,13 @@ class EAPOMathEnv(gym.Env[str, str]):
         check_choice("observation", observation, get_args(Observation))
         check_choice("gate", gate, get_args(Gate))
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.problems = problems_of(problems, columns)
+        self.verifier: Grader = Verifier() if verifier is None else verifier
+        self.problems = problems_of(problems, columns, self.verifier)
         self.rules = rules or Rules()
         if experts is None:
             experts = _default_experts(self.problems, self.rules)
         self.experts = experts
         self.reward: Reward = RewardRule() if reward is None else reward
-        self.verifier: Grader = Verifier() if verifier is None else verifier
         self.observation = observation
         self.gate: Gate = gate
         self.expert_timeout_s = expert_timeout_s
@@ -183,19 +183,21 @@ class EAPOMathEnv(gym.Env[str, str]):
 
         Args:
             seed: restarts both streams; None continues them.
-            options: `problem_id` (one of this environment's) or `problem` (any), and any field of
-                `Rules`, for this episode only.
+            options: `problem_id` (one of this environment's) or `problem` (any), any field of
+                `Rules`, and `gate_seed`, which seeds the gate in the place of the episode's seed:
+                episodes with equal gate seeds and actions have equal slots accepted. All of them
+                are for this episode only.
 
         Raises:
             UserError: an unknown option, or an invalid value.
         """
-        problem, rules = read_options(options or {}, self.rules, self._by_id)
+        problem, rules, gate_seed = read_options(options or {}, self.rules, self._by_id)
         super().reset(seed=seed)
         if seed is not None or self._episode_seeds is None:
             self._episode_seeds = np.random.default_rng(self.np_random.integers(2**63))
         problem = problem or self.problems[int(self.np_random.integers(len(self.problems)))]
         episode_seed = int(self._episode_seeds.integers(2**63))
-        self._gate_rng = np.random.default_rng(episode_seed)
+        self._gate_rng = np.random.default_rng(episode_seed if gate_seed is None else gate_seed)
         self._episode = begin(problem, rules, self.prompts, seed=episode_seed)
         self._verdict = None
         self._num_printed = 0
@@ -259,7 +261,8 @@ class EAPOMathEnv(gym.Env[str, str]):
         self._verdict = verdicts[0] if verdicts else None
         self._show()
         over = episode.stop_reason is not None
-        reward = float(self.reward.reward(episode, self._correct, 0)) if over else 0.0
+        score = self._verdict.score if self._verdict else 0.0
+        reward = float(self.reward.reward(episode, score, 0)) if over else 0.0
         return self.observe(), reward, over, False, self.inform()
 
     def observe(self) -> str:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
-from eapo_env.problems import ColumnNames, load_problems
+from eapo_env.problems import AnswerKind, ColumnNames, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.reward import Reward
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
-from eapo_env.verifier import Grader
+from eapo_env.verifier import Grader, Verifier
 
 ProblemSource = Sequence[Problem] | str | PathLike[str]
 
 _RULES = tuple(field.name for field in fields(Rules))
-_OPTIONS = ("problem", "problem_id", *_RULES)
+_OPTIONS = ("problem", "problem_id", "gate_seed", *_RULES)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -49,19 +50,23 @@ def check_parts(
         raise UserError(f"prompts must be a Prompts value, not {prompts!r:.200}")
 
 
-def problems_of(source: ProblemSource, columns: ColumnNames | None) -> tuple[Problem, ...]:
+def problems_of(
+    source: ProblemSource, columns: ColumnNames | None, grader: Grader
+) -> tuple[Problem, ...]:
     """Return the problems of a source name, a path or a sequence.
 
     Args:
         source: where they come from.
         columns: as in `load_problems`; a sequence has none.
+        grader: answers that are loaded for a `Verifier` must be such that it can check them.
 
     Raises:
         UserError: no problem, a value that is not a `Problem`, columns of a sequence, or as
             `load_problems`.
     """
     if isinstance(source, str | PathLike):
-        return load_problems(source, columns=columns)
+        answers: AnswerKind = "math" if isinstance(grader, Verifier) else "words"
+        return load_problems(source, columns=columns, answers=answers)
     if columns is not None:
         raise UserError(f"columns are those of a file or data set, not of {source!r:.200}")
     if not isinstance(source, Iterable):
@@ -91,11 +96,11 @@ def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
 
 def read_options(
     options: Mapping[str, Any], rules: Rules, problems: Mapping[str, Problem]
-) -> tuple[Problem | None, Rules]:
-    """Return the problem that the options of a reset choose, or None, and the episode's rules.
+) -> tuple[Problem | None, Rules, int | None]:
+    """Return what the options of a reset choose: problem or None, rules, seed of the gate or None.
 
     Args:
-        options: `problem_id` or `problem` (None is the default), and any field of `Rules`.
+        options: `problem_id` or `problem` (None is the default), `gate_seed`, any field of `Rules`.
         rules: the defaults.
         problems: by id, for `problem_id`.
 
@@ -111,7 +116,11 @@ def read_options(
             rules = replace(rules, **changes)
         except TypeError as error:
             raise UserError(f"bad rules in the reset options {changes}: {error}") from None
-    return _chosen(options.get("problem"), options.get("problem_id"), problems), rules
+    gate_seed = options.get("gate_seed")
+    if gate_seed is not None and not (isinstance(gate_seed, Integral) and int(gate_seed) >= 0):
+        raise UserError(f"gate_seed must be a whole number from 0 on, not {gate_seed!r}")
+    problem = _chosen(options.get("problem"), options.get("problem_id"), problems)
+    return problem, rules, gate_seed if gate_seed is None else int(gate_seed)
 
 
 def _chosen(problem: object, problem_id: object, problems: Mapping[str, Problem]) -> Problem | None:

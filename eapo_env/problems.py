@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eapo_env.answers import extract_answer
 from eapo_env.hub import is_hub_id
@@ -22,6 +22,8 @@ from eapo_env.rows import PlacedRow, cell, has_column, read_rows
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import check_gold
+
+AnswerKind = Literal["math", "words"]
 
 _Found = tuple[str, Problem]  # its place, for error messages, and the problem
 
@@ -131,6 +133,7 @@ def load_problems(
     split: str | None = None,
     subset: str | None = None,
     limit: int | None = None,
+    answers: AnswerKind = "math",
 ) -> tuple[Problem, ...]:
     """Return the problems of a named source, a file, a folder or a hub data set, in row order.
 
@@ -153,6 +156,8 @@ def load_problems(
             `"train"`.
         subset: the configuration of a hub data set or folder that has several.
         limit: keep the first `limit` problems; None keeps all.
+        answers: "math" refuses a gold answer that `Verifier` cannot check, "words" takes any, for
+            another grader (`F1Grader`).
 
     Raises:
         UserError: an unknown source (naming a known one that is alike); a data set, split or subset
@@ -174,7 +179,7 @@ def load_problems(
     chosen = layout.columns if columns is None else _columns(columns, layout.columns)
     rows = read_rows(layout.location, split or layout.split, subset)
     found = _parse(rows, layout, chosen)
-    checked = _checked(_unrepeated(found) if layout.repeats else found, chosen)
+    checked = _checked(_unrepeated(found) if layout.repeats else found, chosen, answers)
     problems = tuple(itertools.islice(checked, limit))
     if not problems:
         raise UserError(f"{layout.location} holds no problems")
@@ -305,7 +310,7 @@ def _unrepeated(found: Iterable[_Found]) -> Iterator[_Found]:
     yield from (pair for statement, pair in first.items() if statement not in contradicted)
 
 
-def _checked(found: Iterable[_Found], columns: Columns) -> Iterator[Problem]:
+def _checked(found: Iterable[_Found], columns: Columns, answers: AnswerKind) -> Iterator[Problem]:
     """Yield the problems; check that ids are unique and gold answers verifiable."""
     places: dict[str, str] = {}
     for where, problem in found:
@@ -316,7 +321,8 @@ def _checked(found: Iterable[_Found], columns: Columns) -> Iterator[Problem]:
             )
         places[problem.id] = where
         try:
-            check_gold(problem.answer)
+            if answers == "math":
+                check_gold(problem.answer)
         except ValueError as error:
             raise UserError(f"{where}, column {columns.answer!r}: {error}") from None
         yield problem

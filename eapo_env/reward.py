@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from eapo_env.actions import Malformed
 from eapo_env.episode import Episode
+from eapo_env.types import StopReason
 from eapo_env.validation import UserError
 
 LARGEST_PENALTY = 0.5
@@ -16,11 +18,15 @@ LARGEST_PENALTY = 0.5
 class Reward(Protocol):
     """A reward function; `eapo_env.testing.check_reward` tests an implementation."""
 
-    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
+    def reward(self, episode: Episode, score: float, num_policy_tokens: int) -> float:
         """Return what a finished episode earns: finite, and a function of the arguments alone.
 
-        A correct answer never earns less than a wrong one in the same episode. Where no tokens
-        are known, as in `EAPOMathEnv`, `num_policy_tokens` is 0.
+        Args:
+            episode: as it ended.
+            score: how right its answer is: 1 correct, 0 wrong or none, for answers in words also
+                between (`Verdict.score`). A higher score never earns less in the same episode.
+            num_policy_tokens: what the policy wrote; 0 where no tokens are known, as in
+                `EAPOMathEnv`.
         """
         ...
 
@@ -59,29 +65,47 @@ class Overlong:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardRule:
-    """The paper's reward: 1 for a correct answer, 0 otherwise, minus penalties.
+    """The paper's reward: the F1 of the answer, or a little for a right format; minus penalties.
+
+    The F1 is 1 or 0 in mathematics. Of an answer with F1 0 the format is right if the episode ended
+    in an answer and no turn was malformed: an answer where the instructions want it, and consult
+    blocks that can be read.
 
     Args:
+        format_reward: for a wrong answer in the right format (paper: 0.1).
         consultation_penalty: taken off per query, at most 0.5 in all, so that a correct answer
             always earns more than a wrong one. A query counts whether or not the gate accepts it.
         overlong: DAPO's length punishment, or None for none.
 
     Raises:
-        UserError: a negative or infinite penalty.
+        UserError: a value out of its range.
     """
 
+    format_reward: float = 0.1
     consultation_penalty: float = 0.0
     overlong: Overlong | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.format_reward < LARGEST_PENALTY:
+            raise UserError(
+                f"format_reward must be in [0, {LARGEST_PENALTY}), not {self.format_reward}"
+            )
         if not 0 <= self.consultation_penalty < math.inf:
             raise UserError(
                 "consultation_penalty must be at least 0 and finite, not"
                 f" {self.consultation_penalty}"
             )
 
-    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int = 0) -> float:
+    def reward(self, episode: Episode, score: float, num_policy_tokens: int = 0) -> float:
         """Return the reward of a finished episode."""
+        earned = float(score) or (self.format_reward if is_well_formed(episode) else 0.0)
         asked = min(self.consultation_penalty * episode.num_queries, LARGEST_PENALTY)
         length = self.overlong.penalty(num_policy_tokens) if self.overlong else 0.0
-        return float(correct) - asked + length
+        return earned - asked + length
+
+
+def is_well_formed(episode: Episode) -> bool:
+    """Return whether an episode ended in an answer, and no turn was malformed."""
+    return episode.stop_reason is StopReason.ANSWERED and not any(
+        isinstance(action, Malformed) for action in episode.actions
+    )

@@ -24,6 +24,9 @@ from eapo_env.validation import UserError
 MODULUS = 100
 OPERATIONS = "+-*"
 
+_STEPS = tuple((operation, operand) for operation in OPERATIONS for operand in range(2, 10))
+"""The steps of a bracket: an operation and its operand."""
+
 MOST_BRACKETS = len(string.ascii_lowercase)
 
 _LONGEST_QUESTION = 1000
@@ -88,9 +91,32 @@ def apply(operation: str, left: int, right: int) -> int:
     return values[operation] % MODULUS
 
 
-def random_sum(rng: np.random.Generator, *, brackets: int, operations: int) -> BracketSum:
-    """Return a random problem: `brackets` brackets of `operations` operations each."""
-    return BracketSum(tuple(_random_bracket(rng, operations) for _ in range(brackets)))
+def forgetful_apply(operation: str, left: int, right: int) -> int:
+    """Return `apply` as somebody works it out who forgets to carry and to borrow.
+
+    `right` is a single digit: each digit of the result is right for itself, so that 47 + 8 is 45,
+    42 - 5 is 47, and 47 * 6 is 42. Where nothing is carried, the result is right.
+    """
+    tens, units = divmod(left % MODULUS, 10)
+    if operation == "*":
+        return 10 * (tens * right % 10) + units * right % 10
+    return 10 * tens + apply(operation, units, right) % 10
+
+
+def carries(operation: str, left: int, right: int) -> bool:
+    """Return whether a step carries or borrows: it is wrong without."""
+    return apply(operation, left, right) != forgetful_apply(operation, left, right)
+
+
+def random_sum(
+    rng: np.random.Generator, *, brackets: int, operations: int, carry_rate: float | None = None
+) -> BracketSum:
+    """Return a random problem: `brackets` brackets of `operations` operations each.
+
+    Args:
+        carry_rate: the probability that a step carries or borrows; by default, as it comes.
+    """
+    return BracketSum(tuple(_random_bracket(rng, operations, carry_rate) for _ in range(brackets)))
 
 
 def read_sum(statement: str) -> BracketSum | None:
@@ -102,7 +128,12 @@ def read_sum(statement: str) -> BracketSum | None:
 
 
 def synthetic_problems(
-    num_problems: int = 256, *, brackets: int = 3, operations: int = 2, seed: int = 0
+    num_problems: int = 256,
+    *,
+    brackets: int = 3,
+    operations: int = 2,
+    carry_rate: float | None = None,
+    seed: int = 0,
 ) -> tuple[Problem, ...]:
     """Return distinct procedural problems; the same arguments give the same problems.
 
@@ -110,6 +141,7 @@ def synthetic_problems(
         num_problems: the number of problems.
         brackets: independent parts of each problem, at least 1; each can be asked about.
         operations: steps in each part, at least 1.
+        carry_rate: the probability that a step carries or borrows; by default, as it comes.
         seed: random seed of the problems.
 
     Raises:
@@ -123,19 +155,22 @@ def synthetic_problems(
     ):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
+    if carry_rate is not None and not 0 <= carry_rate <= 1:
+        raise UserError(f"carry_rate must be in [0, 1], not {carry_rate}")
     if brackets > MOST_BRACKETS:
         raise UserError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
     most = (90 * (8 * len(OPERATIONS)) ** operations) ** brackets // 2
     if num_problems > most:
         raise UserError(f"num_problems must be at most {most} at this difficulty: {num_problems}")
     rng = np.random.default_rng([seed, brackets, operations])
+    drawn_how = "" if carry_rate is None else f"c{carry_rate:g}"
     sums: dict[str, BracketSum] = {}
     while len(sums) < num_problems:
-        drawn = random_sum(rng, brackets=brackets, operations=operations)
+        drawn = random_sum(rng, brackets=brackets, operations=operations, carry_rate=carry_rate)
         sums.setdefault(drawn.statement, drawn)
     return tuple(
         Problem(
-            id=f"synthetic-{brackets}x{operations}-{seed}-{number}",
+            id=f"synthetic-{brackets}x{operations}{drawn_how}-{seed}-{number}",
             statement=drawn.statement,
             answer=str(drawn.value),
             source="synthetic",
@@ -216,12 +251,26 @@ def _is_chain(expression: str) -> bool:
     return isinstance(node, ast.Constant)
 
 
-def _random_bracket(rng: np.random.Generator, operations: int) -> Bracket:
-    steps = tuple(
-        (OPERATIONS[rng.integers(len(OPERATIONS))], int(rng.integers(2, 10)))
-        for _ in range(operations)
-    )
-    return Bracket(int(rng.integers(10, 100)), steps)
+def _random_bracket(rng: np.random.Generator, operations: int, carry_rate: float | None) -> Bracket:
+    if carry_rate is None:
+        steps = tuple(_random_step(rng) for _ in range(operations))
+        return Bracket(int(rng.integers(10, 100)), steps)
+    while True:  # of some numbers, such as 20, no step carries
+        start = value = int(rng.integers(10, 100))
+        chosen: list[tuple[str, int]] = []
+        for _ in range(operations):
+            wanted = rng.random() < carry_rate
+            fitting = [step for step in _STEPS if carries(step[0], value, step[1]) == wanted]
+            if not fitting:
+                break
+            chosen.append(fitting[rng.integers(len(fitting))])
+            value = apply(chosen[-1][0], value, chosen[-1][1])
+        else:
+            return Bracket(start, tuple(chosen))
+
+
+def _random_step(rng: np.random.Generator) -> tuple[str, int]:
+    return OPERATIONS[rng.integers(len(OPERATIONS))], int(rng.integers(2, 10))
 
 
 def _read_bracket(text: str) -> Bracket:

@@ -145,16 +145,19 @@ def check_reward(reward: Reward) -> None:
     assert isinstance(reward, Reward), f"{reward!r} has no method `reward`"
     for episode in _finished_episodes():
         for num_tokens in (0, 1, 1000, 10**6):
-            wrong, right = (_reward(reward, episode, said, num_tokens) for said in (False, True))
+            wrong, half, right = (
+                _reward(reward, episode, score, num_tokens) for score in (0.0, 0.5, 1.0)
+            )
             shown = f"{episode.stop_reason}, {num_tokens} tokens"
             assert right >= wrong, f"correct earns {right}, wrong {wrong} ({shown})"
-            again = _reward(reward, episode, False, num_tokens)
+            assert right >= half >= wrong, f"score 0.5 earns {half}, of {wrong}, {right} ({shown})"
+            again = _reward(reward, episode, 0.0, num_tokens)
             assert again == wrong, f"{again} after {wrong} for the same episode ({shown})"
 
 
-def _reward(reward: Reward, episode: Episode, correct: bool, num_tokens: int) -> float:
+def _reward(reward: Reward, episode: Episode, score: float, num_tokens: int) -> float:
     try:
-        value: object = reward.reward(episode, correct, num_tokens)
+        value: object = reward.reward(episode, score, num_tokens)
     except Exception as error:
         raise AssertionError(f"raised {error!r} on {episode.stop_reason}") from error
     assert isinstance(value, int | float | np.number), f"not a number: {value!r}"

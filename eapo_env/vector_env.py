@@ -83,8 +83,9 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         Args:
             seed: a number s gives sub-environment i the seed s + i; a sequence gives each its
                 own; see `EAPOMathEnv.reset`.
-            options: those of `EAPOMathEnv.reset`, for all; `problem_ids`, one per
-                sub-environment (None draws one); `reset_mask`, a boolean array of those to reset.
+            options: those of `EAPOMathEnv.reset`, for all, so that one `gate_seed` gives a group
+                common gate draws; `problem_ids`, one per sub-environment (None draws one);
+                `reset_mask`, a boolean array of those to reset.
 
         Raises:
             UserError: an unknown option, or an invalid value.

@@ -43,9 +43,20 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one check."""
+    """The outcome of one check.
+
+    Args:
+        status: what was found.
+        partial: how right a wrong answer is, in [0, 1); 0 unless the grader has degrees.
+    """
 
     status: Status
+    partial: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """How right the answer is, in [0, 1]: 1 if it is correct."""
+        return 1.0 if self.correct else self.partial
 
     @property
     def correct(self) -> bool:

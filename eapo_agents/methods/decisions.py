@@ -39,7 +39,7 @@ Decisions = npt.NDArray[np.integer[Any]]
 Decide = Callable[[Features], Decisions]
 """A decision rule: from observations [num_envs, features] to decisions [num_envs]."""
 RulesAt = Callable[[int, float], Rules]
-"""A schedule: from (training step, draw in (0, 1)) to the rules of an episode."""
+"""A schedule: from (training step, from 1 on; draw in (0, 1)) to the rules of an episode."""
 
 ANSWER = 0
 
@@ -343,7 +343,7 @@ class ScheduledRules(VectorWrapper[Features, Decisions, npt.NDArray[Any]]):
 
     def _set_rules(self) -> None:
         draws = (self._places % self.num_envs + 0.5) / self.num_envs
-        self.env.rules = [self.rules_at(self.num_steps, float(draw)) for draw in draws]
+        self.env.rules = [self.rules_at(self.num_steps + 1, float(draw)) for draw in draws]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

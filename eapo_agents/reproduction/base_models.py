@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class BaseModel:
 
     Args:
         step_error_rate: the share of the demonstrator's calculation steps that are wrong.
+        error, carry_rate: how they are wrong, and on which problems (`NoisyDemonstrator`).
         queries_per_turn: how many queries a turn of the demonstrations allows; the batches go
             through these numbers in turn.
         steps: optimiser steps of imitation.
@@ -52,6 +53,8 @@ class BaseModel:
     """
 
     step_error_rate: float
+    error: Literal["random", "carry"] = "random"
+    carry_rate: float | None = None
     queries_per_turn: tuple[int, ...] = (3,)
     steps: int = 200
     batch_size: int = 64
@@ -63,9 +66,12 @@ class BaseModel:
 
     @property
     def name(self) -> str:
-        """The name of its folder: `slip-0.50`, or `slip-0.50-asks-1-3`."""
+        """The name of its folder: `slip-0.50`, `slip-0.50-asks-1-3`, or `forget-0.60-carry-1`."""
         asks = "-".join(map(str, self.queries_per_turn))
-        return f"slip-{self.step_error_rate:.2f}" + (f"-asks-{asks}" if asks != "3" else "")
+        kind = {"random": "slip", "carry": "forget"}[self.error]
+        drawn = "" if self.carry_rate is None else f"-carry-{self.carry_rate:g}"
+        asked = f"-asks-{asks}" if asks != "3" else ""
+        return f"{kind}-{self.step_error_rate:.2f}{drawn}{asked}"
 
     def make(self, root: str | PathLike[str]) -> Path:
         """Return its folder in `root`, in Hugging Face format; train it first if it is missing."""
@@ -81,7 +87,12 @@ class BaseModel:
     @property
     def _demonstrators(self) -> list[NoisyDemonstrator]:
         return [
-            NoisyDemonstrator(step_error_rate=self.step_error_rate, queries_per_turn=most)
+            NoisyDemonstrator(
+                step_error_rate=self.step_error_rate,
+                error=self.error,
+                carry_rate=self.carry_rate,
+                queries_per_turn=most,
+            )
             for most in self.queries_per_turn
         ]
 

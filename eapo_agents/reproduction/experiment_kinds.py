@@ -71,7 +71,7 @@ class Train:
     num_seeds: int = 3
     base_model: BaseModel = BASE_MODEL
     experts: Experts = BRACKET_EXPERTS
-    annealing: Annealing = Annealing(turn_budget=2)
+    annealing: Annealing = Annealing(schedule="ours_linear", turn_budget=2)
     turn_budgets: Literal["member", "group"] = "group"
 
     def config(self, seed: int, model: Path) -> TrainConfig:

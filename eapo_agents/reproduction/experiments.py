@@ -48,19 +48,19 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         Train(
             name="self-exploratory",
             num_seeds=10,
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(name="eapo", num_seeds=10),
         # Table 2
         Train(
             name="eapo-one-query",
             base_model=BASE_ONE_OR_THREE_QUERIES,
-            annealing=Annealing(turn_budget=4, queries_per_turn=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=4, queries_per_turn=1),
         ),
         Train(
             name="eapo-three-queries",
             base_model=BASE_ONE_OR_THREE_QUERIES,
-            annealing=Annealing(turn_budget=4, queries_per_turn=3),
+            annealing=Annealing(schedule="ours_linear", turn_budget=4, queries_per_turn=3),
         ),
         Train(name="eapo-weak-experts", experts=replace(BRACKET_EXPERTS, error_rate=0.3)),
         # Table 3
@@ -68,15 +68,15 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         # Table 9
         Train(
             name="eapo-constant",
-            annealing=Annealing(turn_budget=2, schedule="constant"),
+            annealing=Annealing(turn_budget=2, schedule="constant", rate=0.5),
         ),
         Train(
             name="eapo-slow",
-            annealing=Annealing(turn_budget=2, schedule="slow"),
+            annealing=Annealing(turn_budget=2, schedule="ours_slow", turn_pace="acceptance"),
         ),
         Train(
             name="eapo-fast",
-            annealing=Annealing(turn_budget=2, schedule="fast"),
+            annealing=Annealing(turn_budget=2, schedule="ours_fast", turn_pace="acceptance"),
         ),
         # Appendix E, Table 8
         Evaluate(
@@ -97,22 +97,22 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         Train(
             name="self-exploratory-slip-0.20",
             base_model=BaseModel(step_error_rate=0.2),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(
             name="self-exploratory-slip-0.35",
             base_model=BaseModel(step_error_rate=0.35),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(
             name="self-exploratory-slip-0.42",
             base_model=BaseModel(step_error_rate=0.42),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(
             name="self-exploratory-slip-0.60",
             base_model=BaseModel(step_error_rate=0.6),
-            annealing=Annealing(turn_budget=1),
+            annealing=Annealing(schedule="ours_linear", turn_budget=1),
         ),
         Train(name="eapo-slip-0.20", base_model=BaseModel(step_error_rate=0.2)),
         Train(name="eapo-slip-0.35", base_model=BaseModel(step_error_rate=0.35)),

@@ -1,6 +1,7 @@
 from .dynamic_sampling import DynamicSampling as DynamicSampling, Sampled as Sampled
 from .paradigms import Paradigm as Paradigm, paradigm_of as paradigm_of, shares as shares
 from .rollout import (
+    GateDraws as GateDraws,
     Rollout as Rollout,
     TokenLimits as TokenLimits,
     derive_seed as derive_seed,

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from eapo_env.validation import UserError
 from eapo_env.verifier import Grader, Verdict
 
 T = TypeVar("T")
+
+GateDraws = Literal["member", "group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +93,14 @@ class Rollout:
     expert_timeout_s: float = 300.0
     monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
-    async def play(self, problem: Problem, rules: Rules, *, seed: int) -> Trajectory:
-        """Return the trajectory of one episode; `seed` decides the gate and the sampling."""
+    async def play(
+        self, problem: Problem, rules: Rules, *, seed: int, gate_seed: int | None = None
+    ) -> Trajectory:
+        """Return the trajectory of one episode.
+
+        Args:
+            seed: decides the sampling and, unless `gate_seed` is given, the gate.
+        """
         episode = begin(problem, rules, self.prompts, seed=seed)
         history = TokenHistory.open(episode.messages, self._chat)
 
@@ -115,14 +123,30 @@ class Rollout:
                 finish=completion.finish,
             )
 
-        rng = np.random.default_rng(seed)  # the gate's, as in the environment
+        # The gate's generator, as in the environment.
+        rng = np.random.default_rng(seed if gate_seed is None else gate_seed)
         episode = await play_episode(episode, write, self._experts, rng, gate=self.gate)
         return self._trajectory(episode, history, await grade(episode, self.verifier))
 
-    async def play_group(self, problem: Problem, rules_G: Sequence[Rules], *, seed: int) -> Group:
-        """Return the trajectories of one problem, one per member's rules."""
+    async def play_group(
+        self,
+        problem: Problem,
+        rules_G: Sequence[Rules],
+        *,
+        seed: int,
+        gate_draws: GateDraws = "member",
+    ) -> Group:
+        """Return the trajectories of one problem, one per member's rules.
+
+        Args:
+            seed: decides everything random.
+            gate_draws: each "member" has draws of its own at the gate, or the whole "group" the
+                same: members with equal actions then have equal slots accepted. The law of an
+                episode is the same.
+        """
+        gate_seed = derive_seed(seed, len(rules_G), 1) if gate_draws == "group" else None
         members = await gather(
-            self.play(problem, rules, seed=derive_seed(seed, member))
+            self.play(problem, rules, seed=derive_seed(seed, member), gate_seed=gate_seed)
             for member, rules in enumerate(rules_G)
         )
         return Group(problem=problem, trajectories=tuple(members))
@@ -167,7 +191,7 @@ class Rollout:
             token_ids=np.asarray(history.token_ids, dtype=np.int32),
             mask=np.asarray(history.mask, dtype=np.bool_),
             logprobs=np.asarray(history.logprobs, dtype=np.float32),
-            reward=self.reward.reward(episode, verdict.correct, history.num_policy_tokens),
+            reward=self.reward.reward(episode, verdict.score, history.num_policy_tokens),
             status=str(verdict.status),
             correct=verdict.correct,
             episode=episode,

@@ -26,6 +26,28 @@ from eapo_env.validation import UserError
 _EPISODE, _PROBLEM = TypeAdapter(Episode), TypeAdapter(Problem)
 _ARRAYS = ("token_ids", "mask", "logprobs")
 _VALUES = ("reward", "status", "correct")
+_MEMORY, _FEWEST_EPISODES = 0.85, 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuccessAlone:
+    """How often episodes alone were right in training: a moving mean, and the best of it so far.
+
+    Args:
+        right, episodes: counts in which a step counts 0.85 times as much as the next.
+        best: the highest share right / episodes, of at least 64 episodes.
+    """
+
+    right: float = 0.0
+    episodes: float = 0.0
+    best: float = 0.0
+
+    def after(self, alone: Sequence[bool]) -> SuccessAlone:
+        """Return the success after a step in which episodes alone were right or wrong."""
+        right, episodes = _MEMORY * self.right + sum(alone), _MEMORY * self.episodes + len(alone)
+        enough = episodes >= _FEWEST_EPISODES
+        best = max(self.best, right / episodes) if enough else self.best
+        return SuccessAlone(right=right, episodes=episodes, best=best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +58,13 @@ class Progress:
         step: training steps taken.
         cursor: problems played, which is the number of the next one.
         surplus: groups that were played and not yet trained on.
+        alone: how often episodes alone were right.
     """
 
     step: int = 0
     cursor: int = 0
     surplus: tuple[Group, ...] = ()
+    alone: SuccessAlone = SuccessAlone()
 
     def after(self, sampled: Sampled) -> Progress:
         """Return the progress one training step later."""
@@ -48,13 +72,26 @@ class Progress:
             step=self.step + 1,
             cursor=self.cursor + len(sampled.played),
             surplus=sampled.surplus,
+            alone=self.alone.after(
+                [
+                    trajectory.correct
+                    for group in sampled.played
+                    for trajectory in group.trajectories
+                    if trajectory.episode.rules.is_alone
+                ]
+            ),
         )
 
     def write(self, folder: Path) -> None:
         """Write `state.json` and, one group a line, `surplus.jsonl`."""
         lines = [json.dumps(group_to_row(group)) + "\n" for group in self.surplus]
         (folder / "surplus.jsonl").write_text("".join(lines), encoding="utf-8")
-        state = {"step": self.step, "cursor": self.cursor, "surplus": len(self.surplus)}
+        state = {
+            "step": self.step,
+            "cursor": self.cursor,
+            "surplus": len(self.surplus),
+            "alone": asdict(self.alone),
+        }
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
     @classmethod
@@ -68,6 +105,7 @@ class Progress:
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
             step, cursor, count = (int(state[name]) for name in ("step", "cursor", "surplus"))
+            alone = SuccessAlone(**state["alone"])
             path = folder / "surplus.jsonl"
             lines = path.read_text(encoding="utf-8").splitlines()
             surplus = tuple(group_from_row(json.loads(line)) for line in lines)
@@ -75,7 +113,7 @@ class Progress:
             raise UserError(f"{path}: {error!r}") from error
         if len(surplus) != count:
             raise UserError(f"{path}: {len(surplus)} groups instead of {count}")
-        return cls(step=step, cursor=cursor, surplus=surplus)
+        return cls(step=step, cursor=cursor, surplus=surplus, alone=alone)
 
 
 def peak_memory_mib() -> float:

@@ -16,6 +16,7 @@ from eapo_agents.training.settings import (
     EvaluationSettings,
     ExpertSettings,
     ProblemSettings,
+    RewardSettings,
     RolloutSettings,
 )
 from eapo_env.annealing import Annealing
@@ -45,7 +46,7 @@ def embedded() -> TrainConfig:
     return TrainConfig(
         name="embedded",
         steps=80,
-        annealing=Annealing(turn_budget=2),
+        annealing=Annealing(schedule="ours_linear", turn_budget=2),
         problems=ProblemSettings(num_problems=4096, brackets=3),
         rollout=RolloutSettings(
             group_size=8,
@@ -53,6 +54,7 @@ def embedded() -> TrainConfig:
             sampling=DynamicSampling(groups_per_step=16, problems_per_round=16, max_rounds=1),
             limits=TokenLimits(max_response_tokens=256, max_reply_tokens=32),
         ),
+        reward=RewardSettings(format_reward=0.0),  # as in the results so far
         learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
         evaluation=EvaluationSettings(every=20),
     )
@@ -75,7 +77,7 @@ def one_gpu() -> TrainConfig:
     return TrainConfig(
         name="one-gpu",
         steps=200,
-        annealing=Annealing(turn_budget=2, queries_per_turn=3),
+        annealing=Annealing(schedule="ours_linear", turn_budget=2, queries_per_turn=3),
         model=ModelSettings(path=QWEN_0_5B, dtype="bfloat16"),
         engine=VLLMEngine(gpu_memory_utilization=0.2, max_context_tokens=8704),
         problems=ProblemSettings(
@@ -185,7 +187,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     return TrainConfig(
         name=name,
         steps=200,
-        annealing=Annealing(turn_budget=4, queries_per_turn=3),
+        annealing=Annealing(schedule="power", turn_budget=10, queries_per_turn=3),
         model=ModelSettings(path=policy, dtype="bfloat16"),
         engine=VLLMServerEngine(),
         problems=ProblemSettings(source="dapo-math-17k"),

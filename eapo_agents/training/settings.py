@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 
 from eapo_agents.factories import Factory
 from eapo_agents.policies import NO_TRUNCATION, Truncation
-from eapo_agents.rollouts import DynamicSampling, TokenLimits
+from eapo_agents.rollouts import DynamicSampling, GateDraws, TokenLimits
 from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint
 from eapo_env.event_loop import run
@@ -29,8 +29,9 @@ from eapo_env.experts import (
     MeaninglessExperts,
     SilentExperts,
 )
+from eapo_env.f1_grader import F1Grader
 from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
-from eapo_env.problems import SOURCES, Columns, MissingColumnError, load_problems
+from eapo_env.problems import SOURCES, AnswerKind, Columns, MissingColumnError, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Reward, RewardRule
@@ -53,11 +54,14 @@ class ProblemSettings(Factory):
         num_problems: number of synthetic problems.
         brackets: number of brackets of a synthetic problem, which is their sum.
         operations: number of operations in a synthetic bracket.
+        carry_rate: the probability that a synthetic step carries or borrows; null is as it comes.
         seed: random seed of the synthetic problems.
         columns: columns of statement, answer and id in a file or data set; null is the default.
         split: split of a hub data set; null is its default.
         subset: subset of a hub data set that has several.
         limit: use the first `limit` problems only; null is all.
+        answers: "math" refuses a gold answer that the verifier cannot check, "words" takes any,
+            for `verifier.kind=f1` or a custom one.
 
     Raises:
         UserError: a value out of its range.
@@ -67,11 +71,13 @@ class ProblemSettings(Factory):
     num_problems: int = 4096
     brackets: int = 3
     operations: int = 2
+    carry_rate: float | None = None
     seed: int = 0
     columns: Columns | None = None
     split: str | None = None
     subset: str | None = None
     limit: int | None = None
+    answers: AnswerKind = "math"
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -93,8 +99,13 @@ class ProblemSettings(Factory):
         """
         match self.source:
             case "synthetic":
-                difficulty = {"brackets": self.brackets, "operations": self.operations}
-                made = synthetic_problems(self.num_problems, **difficulty, seed=self.seed)
+                made = synthetic_problems(
+                    self.num_problems,
+                    brackets=self.brackets,
+                    operations=self.operations,
+                    carry_rate=self.carry_rate,
+                    seed=self.seed,
+                )
                 return made[: self.limit]
             case "python":
                 return tuple(self.make("eapo.problems"))[: self.limit]
@@ -106,6 +117,7 @@ class ProblemSettings(Factory):
                         split=self.split,
                         subset=self.subset,
                         limit=self.limit,
+                        answers=self.answers,
                     )
                 except MissingColumnError as error:
                     error.add_note(
@@ -268,6 +280,7 @@ class RewardSettings(RewardRule):
     Args:
         kind: "rule" is the paper's, with the penalties below; "python" a custom reward: what
             `factory(**arguments)` returns.
+        format_reward: for a wrong answer in the right format (paper: 0.1).
         consultation_penalty: subtracted per query, at most 0.5 in all.
         overlong: DAPO's overlong punishment; null for none.
         factory: `package.module:callable`, or the name of an installed entry point.
@@ -283,7 +296,8 @@ class RewardSettings(RewardRule):
 
     def __post_init__(self) -> None:
         RewardRule.__post_init__(self)
-        own = {"rule": {"consultation_penalty", "overlong"}, "python": {"factory", "arguments"}}
+        rule = {"format_reward", "consultation_penalty", "overlong"}
+        own = {"rule": rule, "python": {"factory", "arguments"}}
         refuse_foreign(self, "reward", own)
 
     def build(self) -> Reward:
@@ -294,7 +308,9 @@ class RewardSettings(RewardRule):
         """
         if self.kind == "rule":
             return RewardRule(
-                consultation_penalty=self.consultation_penalty, overlong=self.overlong
+                format_reward=self.format_reward,
+                consultation_penalty=self.consultation_penalty,
+                overlong=self.overlong,
             )
         factory = Factory(factory=self.factory, arguments=self.arguments)
         reward: Reward = factory.make("eapo.rewards")
@@ -306,8 +322,8 @@ class VerifierSettings(Factory):
     """The grader of answers.
 
     Args:
-        kind: "math" is `eapo_env.Verifier`; "python" a custom grader: what
-            `factory(**arguments)` returns.
+        kind: "math" is `eapo_env.Verifier`; "f1" is `eapo_env.F1Grader`, for answers in words;
+            "python" a custom grader: what `factory(**arguments)` returns.
         time_limit_s: CPU time limit of one check; twice that in wall time is the hard limit.
         num_workers: worker processes, each running one check at a time.
 
@@ -315,13 +331,17 @@ class VerifierSettings(Factory):
         UserError: a value out of its range, or a setting that this kind does not use.
     """
 
-    kind: Literal["math", "python"] = "math"
+    kind: Literal["math", "f1", "python"] = "math"
     time_limit_s: float = 1.0
     num_workers: int = 2
 
     def __post_init__(self) -> None:
         positive(self, "time_limit_s", "num_workers")
-        own = {"math": {"time_limit_s", "num_workers"}, "python": {"factory", "arguments"}}
+        own = {
+            "math": {"time_limit_s", "num_workers"},
+            "f1": set(),
+            "python": {"factory", "arguments"},
+        }
         refuse_foreign(self, "verifier", own)
 
     def build(self) -> Grader:
@@ -332,6 +352,8 @@ class VerifierSettings(Factory):
         """
         if self.kind == "math":
             return Verifier(time_limit_s=self.time_limit_s, num_workers=self.num_workers)
+        if self.kind == "f1":
+            return F1Grader()
         grader: Grader = self.make("eapo.verifiers")
         return grader
 
@@ -350,6 +372,11 @@ class RolloutSettings:
         wording: the prompts: "full" sentences, or "terse" for character-level models.
         turn_budgets: a fractional turn budget is rounded at random per "member" of a group, so
             that episodes with experts and without are compared, or once per "group".
+        gate_draws: each "member" of a group has draws of its own at the acceptance gate, or the
+            "group" has common ones: then its rewards compare work, not luck with the gate.
+        help_for: experts may be consulted on "all" problems, or on those that a whole group has
+            "failed_alone" just before: then a second group plays it as the annealing says (ours;
+            as in NuRL, arXiv 2509.25666).
         sampling: dynamic sampling.
         limits: token limits.
     """
@@ -360,6 +387,8 @@ class RolloutSettings:
     truncated_sampling: Literal["refused", "biased"] = "refused"
     wording: Literal["full", "terse"] = "full"
     turn_budgets: Literal["member", "group"] = "member"
+    gate_draws: GateDraws = "member"
+    help_for: Literal["all", "failed_alone"] = "all"
     sampling: DynamicSampling = DynamicSampling()
     limits: TokenLimits = TokenLimits()
 

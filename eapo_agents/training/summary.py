@@ -12,6 +12,7 @@ from eapo_agents.evaluation import CallRates, call_rates
 from eapo_agents.rollouts import Group, Sampled, Trajectory, paradigm_of, shares
 from eapo_env.types import Reply
 
+_MANY_REPLIES = 4
 _LOG = logging.getLogger(__name__)
 
 
@@ -50,7 +51,10 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
         "expert_tokens": float(sum(map(_relayed_tokens, played))),
         "groups_all_right": _mean([bool(group.correct_G.all()) for group in sampled.played]),
         "groups_all_wrong": _mean([not group.correct_G.any() for group in sampled.played]),
+        **_accuracies(played),
+        "groups_helped": _mean([not _is_alone(group) for group in sampled.played]),
         "groups_kept": float(len(sampled.kept)),
+        "groups_kept_alone": float(sum(map(_is_alone, sampled.kept))),
         "problems_used": float(len(sampled.played)),
         **shares(episodes),
     }
@@ -122,6 +126,29 @@ def _consulted(query: str, accepted: bool, reply: object) -> dict[str, Any]:
     if isinstance(reply, Reply):
         return row | {"expert": reply.expert, "reply": reply.text}
     return row | {"unavailable": getattr(reply, "reason", "")}
+
+
+def _accuracies(played: Sequence[Trajectory]) -> dict[str, float]:
+    """Return the accuracy of episodes alone and helped, and by the number of replies they read.
+
+    Of a kind of which there is no episode, none.
+    """
+    kinds: dict[str, list[bool]] = {}
+    for trajectory in played:
+        episode = trajectory.episode
+        if episode.rules.is_alone:
+            names = ["accuracy/alone"]
+        else:
+            read = min(episode.num_accepted, _MANY_REPLIES)
+            more = " or more" if read == _MANY_REPLIES else ""
+            names = ["accuracy/helped", f"accuracy/{read}{more} replies".replace(" ", "_")]
+        for name in names:
+            kinds.setdefault(name, []).append(trajectory.correct)
+    return {name: _mean(kinds[name]) for name in sorted(kinds)}
+
+
+def _is_alone(group: Group) -> bool:
+    return all(trajectory.episode.rules.is_alone for trajectory in group.trajectories)
 
 
 def _failed_reply_rate(played: Sequence[Trajectory]) -> float:

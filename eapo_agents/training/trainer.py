@@ -56,7 +56,7 @@ from eapo_agents.training.summary import (
 from eapo_agents.training.trackers import Tracker
 from eapo_env.experts import ExpertPool
 from eapo_env.reward import Reward
-from eapo_env.types import Problem
+from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
 
@@ -133,7 +133,7 @@ class RewardStep:
     def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
         """Take one step; without a group that has signal, the model stays as it is."""
         start, step = time.perf_counter(), progress.step
-        play = partial(self._play, step)
+        play, success = partial(self._play, progress), progress.alone.best
         sampling = self.config.rollout.sampling
         keeps = getattr(self.learner.algorithm, "keeps", None)
         sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus, keeps))
@@ -142,8 +142,8 @@ class RewardStep:
         updated = time.perf_counter()
         handed_over = hand_over(runner, self.learner, self.rollout.policy, self.probe)
         metrics = step_metrics(sampled) | {
-            "acceptance_rate": self.config.schedule.acceptance_rate_at(step),
-            "turn_budget": self.config.schedule.turn_budget_at(step),
+            "acceptance_rate": self.config.schedule.acceptance_rate_at(step + 1, success),
+            "turn_budget": self.config.schedule.turn_budget_at(step + 1, success),
             **update,
             **handed_over,
             **self.rollout.monitor.metrics(),
@@ -168,14 +168,23 @@ class RewardStep:
         """See `Progress.read`."""
         return Progress.read(folder)
 
-    async def _play(self, step: int, number: int) -> Group:
+    async def _play(self, progress: Progress, number: int) -> Group:
         """Play the group of one problem; a turn budget is drawn per member, or once per group."""
+        settings, problem = self.config.rollout, self._problem(number)
         seed = derive_seed(self.config.seed, 1, number)
-        draws = np.random.default_rng(seed).random(self.config.rollout.group_size).tolist()
-        if self.config.rollout.turn_budgets == "group":
+        draws = np.random.default_rng(seed).random(settings.group_size).tolist()
+        if settings.turn_budgets == "group":
             draws = draws[:1] * len(draws)
-        rules = [self.config.schedule.rules_at(step, draw) for draw in draws]
-        return await self.rollout.play_group(self._problem(number), rules, seed=seed)
+        step, success = progress.step + 1, progress.alone.best
+        rules = [self.config.schedule.rules_at(step, draw, success) for draw in draws]
+        if settings.help_for == "failed_alone" and not all(one.is_alone for one in rules):
+            own = [Rules.alone()] * len(rules)
+            alone = await self.rollout.play_group(problem, own, seed=derive_seed(seed, 2))
+            if alone.correct_G.any():
+                return alone
+        return await self.rollout.play_group(
+            problem, rules, seed=seed, gate_draws=settings.gate_draws
+        )
 
     def _problem(self, number: int) -> Problem:
         """Return problem `number` of an endless sequence: a new permutation each epoch."""

@@ -1,26 +1,32 @@
-"""Annealing: the schedules of Appendix H, by hand and as properties."""
+"""Annealing: the paper's schedules and ours, by hand and as properties."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_env.annealing import Annealing, Schedule
+from eapo_env.annealing import _NOT_BY_CLOCK, Annealing, Schedule, TurnPace
 
-SCHEDULES: list[Schedule] = ["linear", "slow", "fast", "constant"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 ANNEALINGS = st.builds(
     Annealing,
-    steps=st.integers(1, 10_000),
+    steps=st.integers(1, 2_000),
     schedule=st.sampled_from(SCHEDULES),
-    turn_budget=st.integers(1, 9),
+    exponent=st.floats(0, 4),
+    rate=st.none() | st.floats(0, 1),
+    matched_to=st.sampled_from([name for name in SCHEDULES if name not in _NOT_BY_CLOCK]),
+    turn_budget=st.integers(1, 12),
+    turn_pace=st.sampled_from(get_args(TurnPace)),
     queries_per_turn=st.integers(0, 5),
-    initial_acceptance_rate=st.floats(0, 1),
+    initial_acceptance_rate=st.floats(0, 0.6),
+    success_goal=st.floats(0.01, 1),
 )
-STEPS = st.integers(0, 20_000)
+STEPS = st.integers(1, 4_000)
 LAST_DRAW = math.nextafter(1.0, 0.0)
 DRAWS = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 0.5, LAST_DRAW])
 
@@ -28,63 +34,93 @@ DRAWS = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 0.5, LAST_DRAW
 @pytest.mark.parametrize(
     ("schedule", "rates", "budgets"),
     [
-        ("linear", [1, 0.75, 0.5, 0.25, 0], [4, 3.25, 2.5, 1.75, 1]),
-        ("slow", [1, 0.9375, 0.75, 0.4375, 0], [4, 3.8125, 3.25, 2.3125, 1]),
-        ("fast", [1, 0.5625, 0.25, 0.0625, 0], [4, 2.6875, 1.75, 1.1875, 1]),
-        ("constant", [0.5, 0.5, 0.5, 0.5, 0], [4, 3.25, 2.5, 1.75, 1]),
+        ({"schedule": "power"}, [1, 1 / 2, 1 / 3, 1 / 4, 0], [4, 2.5, 2, 1.75, 1]),
+        ({"schedule": "power", "exponent": 2.0}, [1, 1 / 4, 1 / 9, 1 / 16, 0], None),
+        ({"schedule": "power", "exponent": 0.5}, [1, 2**-0.5, 3**-0.5, 1 / 2, 0], None),
+        # (1 + 1/2 + 1/3 + 1/4) / 4 = 25/48
+        ({"schedule": "constant"}, [25 / 48] * 4 + [0], [4, 4, 4, 4, 1]),
+        ({"schedule": "constant", "rate": 0.3}, [0.3] * 4 + [0], [4, 4, 4, 4, 1]),
+        # (1 + 3/4 + 1/2 + 1/4) / 4 = 5/8
+        ({"schedule": "constant", "matched_to": "ours_linear"}, [5 / 8] * 4 + [0], None),
+        ({"schedule": "ours_linear"}, [1, 0.75, 0.5, 0.25, 0], [4, 3.25, 2.5, 1.75, 1]),
+        ({"schedule": "ours_slow"}, [1, 0.9375, 0.75, 0.4375, 0], [4, 3.8125, 3.25, 2.3125, 1]),
+        ({"schedule": "ours_fast"}, [1, 0.5625, 0.25, 0.0625, 0], [4, 2.6875, 1.75, 1.1875, 1]),
     ],
 )
 def test_the_schedules_by_hand(
-    schedule: Schedule, rates: list[float], budgets: list[float]
+    schedule: dict[str, Any], rates: list[float], budgets: list[float] | None
 ) -> None:
-    annealing = Annealing(steps=4, schedule=schedule, turn_budget=4)
-    assert [annealing.acceptance_rate_at(s) for s in range(5)] == rates
-    assert [annealing.turn_budget_at(s) for s in range(5)] == budgets
+    annealing = Annealing(steps=4, turn_budget=4, **schedule)
+    steps = range(1, 6)
+    assert [annealing.acceptance_rate_at(s) for s in steps] == pytest.approx(rates)
+    assert [annealing.turn_budget_at(s) for s in steps] == pytest.approx([4, 3.25, 2.5, 1.75, 1])
+    in_pace = replace(annealing, turn_pace="acceptance")
+    if budgets is not None:
+        assert [in_pace.turn_budget_at(s) for s in steps] == pytest.approx(budgets)
 
 
-@given(ANNEALINGS, STEPS, STEPS, DRAWS)
+def test_acceptance_by_success_by_hand() -> None:
+    annealing = Annealing(
+        steps=4, schedule="ours_by_success", initial_acceptance_rate=0.6, success_goal=0.4
+    )
+    rates = [annealing.acceptance_rate_at(s, 0.1) for s in range(1, 6)]
+    assert rates == pytest.approx([0.45, 0.45, 0.45, 0.3, 0])  # 0.6 (1 - 1/4); the deadline last
+    assert annealing.acceptance_rate_at(1, 0.4) == annealing.acceptance_rate_at(1, 1.0) == 0
+    with pytest.raises(ValueError, match="initial_acceptance_rate of ours_by_success must be at"):
+        Annealing(steps=4, schedule="ours_by_success")
+
+
+def test_by_default_it_is_the_papers() -> None:
+    annealing = Annealing(steps=200)
+    assert [annealing.acceptance_rate_at(s) for s in (1, 2, 10, 200)] == [1, 0.5, 0.1, 0.005]
+    assert annealing.rules_at(1).turn_budget == 10
+    assert annealing.rules_at(1).queries_per_turn == 3
+    total = sum(annealing.acceptance_rate_at(s) for s in range(1, 201))
+    assert total == pytest.approx(5.878, abs=1e-3)  # the harmonic number of 200
+    matched = Annealing(steps=200, schedule="constant")
+    assert matched.acceptance_rate_at(7) == pytest.approx(0.0294, abs=1e-4)
+
+
+@given(ANNEALINGS, STEPS, STEPS, DRAWS, st.floats(0, 1), st.floats(0, 1))
 def test_help_stays_in_range_and_never_grows(
-    annealing: Annealing, one: int, other: int, draw: float
+    annealing: Annealing, one: int, other: int, draw: float, little: float, much: float
 ) -> None:
+    """Neither with the steps nor with what the policy can do alone."""
     early, late = sorted((one, other))
-    rate, later_rate = annealing.acceptance_rate_at(early), annealing.acceptance_rate_at(late)
-    assert 0 <= later_rate <= rate <= annealing.initial_acceptance_rate
-    budget = annealing.rules_at(early, draw).turn_budget
-    later_budget = annealing.rules_at(late, draw).turn_budget
+    worse, better = sorted((little, much))
+    rate = annealing.acceptance_rate_at(early, worse)
+    later_rate = annealing.acceptance_rate_at(late, better)
+    assert 0 <= later_rate <= rate <= 1
+    budget = annealing.rules_at(early, draw, worse).turn_budget
+    later_budget = annealing.rules_at(late, draw, better).turn_budget
     assert 1 <= later_budget <= budget <= annealing.turn_budget
 
 
-@given(ANNEALINGS, DRAWS, st.integers(0, 10**9))
+@given(ANNEALINGS, DRAWS, st.integers(1, 10**9))
 def test_it_begins_with_the_whole_budget_and_ends_alone(
     annealing: Annealing, draw: float, later: int
 ) -> None:
-    first = annealing.rules_at(0, draw)
-    assert first.turn_budget == annealing.turn_budget
-    share = 0.5 if annealing.schedule == "constant" else 1.0
-    assert first.acceptance_rate == annealing.initial_acceptance_rate * share
+    assert annealing.rules_at(1, draw).turn_budget == annealing.turn_budget
     last = annealing.rules_at((annealing.steps or 0) + later, draw)
     assert (last.turn_budget, last.acceptance_rate) == (1, 0.0)
     assert last.is_alone
 
 
-@given(st.integers(1, 3000), st.floats(0, 1))
-def test_constant_accepts_as_much_in_total_as_linear(steps: int, initial: float) -> None:
-    def total(schedule: Schedule) -> float:
-        annealing = Annealing(steps=steps, schedule=schedule, initial_acceptance_rate=initial)
-        # The trapezoid rule: step s stands for the stretch from s to s + 1.
-        rates = [annealing.acceptance_rate_at(s) for s in range(steps)]
-        end = annealing.acceptance_rate_at(steps) if schedule == "linear" else rates[-1]
-        return math.fsum([*rates, (end - rates[0]) / 2])
-
-    assert total("constant") == pytest.approx(steps * initial / 2)
-    assert total("linear") == pytest.approx(total("constant"))
+@given(ANNEALINGS)
+def test_a_matched_constant_spends_what_the_other_schedule_does(annealing: Annealing) -> None:
+    assert annealing.steps is not None
+    steps = range(1, annealing.steps + 1)
+    constant = replace(annealing, schedule="constant", rate=None)
+    other = replace(annealing, schedule=annealing.matched_to)
+    spent, matched = (math.fsum(map(one.acceptance_rate_at, steps)) for one in (constant, other))
+    assert spent == pytest.approx(matched)
 
 
 @given(ANNEALINGS, STEPS)
 def test_slow_keeps_more_help_than_linear_and_fast_less(annealing: Annealing, step: int) -> None:
     slow, linear, fast = (
         Annealing(steps=annealing.steps, schedule=schedule).acceptance_rate_at(step)
-        for schedule in ("slow", "linear", "fast")
+        for schedule in SCHEDULES[3:4] + SCHEDULES[2:3] + SCHEDULES[4:5]
     )
     assert fast <= linear <= slow
 
@@ -100,14 +136,14 @@ def test_a_fractional_budget_is_rounded_to_a_neighbour(
 def test_rounding_at_random_has_the_right_mean() -> None:
     annealing = Annealing(steps=10, turn_budget=4)
     draws = (np.arange(10_000) + 0.5) / 10_000
-    for step in range(11):
+    for step in range(1, 12):
         budgets = [annealing.rules_at(step, draw).turn_budget for draw in draws]
         assert np.mean(budgets) == pytest.approx(annealing.turn_budget_at(step), abs=2e-4)
 
 
 def test_the_default_rounds_to_the_nearest() -> None:
     annealing = Annealing(steps=10, turn_budget=4)
-    budgets = [annealing.rules_at(step).turn_budget for step in range(11)]
+    budgets = [annealing.rules_at(step).turn_budget for step in range(1, 12)]
     assert budgets == [4, 4, 3, 3, 3, 3, 2, 2, 2, 1, 1]
 
 
@@ -120,6 +156,11 @@ def test_the_rules_carry_the_queries_a_turn() -> None:
     [
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"steps": 10, "schedule": "cosine"}, "schedule must be .*not 'cosine'"),
+        ({"steps": 10, "turn_pace": "fast"}, "turn_pace must be .*not 'fast'"),
+        ({"steps": 10, "matched_to": "constant"}, "matched_to must be .*not 'constant'"),
+        ({"steps": 10, "exponent": -1.0}, "exponent must be at least 0 and finite, not -1.0"),
+        ({"steps": 10, "rate": 1.5}, "rate must be in .*not 1.5"),
+        ({"steps": 10, "success_goal": 0}, "success_goal must be in .*not 0"),
         ({"steps": 10, "initial_acceptance_rate": 1.5}, "initial_acceptance_rate .*not 1.5"),
         ({"steps": 10, "initial_acceptance_rate": math.nan}, "initial_acceptance_rate .*not nan"),
         ({"steps": 10, "turn_budget": 0}, "turn_budget must be at least 1, not 0"),
@@ -132,7 +173,7 @@ def test_values_out_of_range_are_refused(fields: dict[str, Any], message: str) -
 
 
 def test_a_step_and_a_draw_have_ranges() -> None:
-    with pytest.raises(ValueError, match="step must be at least 0, not -1"):
-        Annealing(steps=10).rules_at(-1)
+    with pytest.raises(ValueError, match="step must be at least 1, not 0"):
+        Annealing(steps=10).rules_at(0)
     with pytest.raises(ValueError, match=r"draw must be in \[0, 1\), not 1.0"):
-        Annealing(steps=10).rules_at(0, 1.0)
+        Annealing(steps=10).rules_at(1, 1.0)

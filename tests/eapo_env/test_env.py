@@ -37,9 +37,10 @@ from eapo_env.experts import (
 from eapo_env.problems import Columns
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts, ReplayExperts
-from eapo_env.reward import RewardRule
+from eapo_env.reward import RewardRule, is_well_formed
 from eapo_env.spaces import UnicodeText
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
+from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verdict, Verifier
 
 PROBLEMS = tuple(
@@ -234,7 +235,8 @@ class EnvMachine(RuleBasedStateMachine):
     @invariant()
     def the_reward_comes_only_at_the_end(self) -> None:
         penalty = min(0.125 * self.info["queries"], 0.5)
-        assert self.reward == (float(self.info["correct"]) - penalty if self.ended else 0.0)
+        earned = float(bool(self.info["correct"])) or 0.1 * is_well_formed(self.env.episode)
+        assert self.reward == (earned - penalty if self.ended else 0.0)
         assert not self.info["correct"] or self.ended
 
     @invariant()
@@ -414,7 +416,7 @@ def test_answering_right_and_wrong_and_not_at_all() -> None:
     wrong = play(env, [r"\boxed{5}"], options=options)[-1]
     never = play(env, ["hm", ask("too late")], options=options)[-1]
     assert right[1:4] == (pytest.approx(0.8), True, False)
-    assert wrong[1:4] == (0.0, True, False)
+    assert wrong[1:4] == (0.1, True, False)  # in the right format
     assert never[1:4] == (0.0, True, False)
     outcomes = [(r[-1]["correct"], r[-1]["verdict"], r[-1]["stop_reason"]) for r in (right, wrong)]
     assert outcomes == [(True, "correct", "answered"), (False, "wrong", "answered")]
@@ -650,6 +652,23 @@ class Miscounting:
         return [Reply("Ada", "a")] * (len(queries) - 1)
 
 
+def test_equal_gate_seeds_and_actions_have_equal_slots_accepted() -> None:
+    env = make(rules=Rules(acceptance_rate=0.5, turn_budget=6))
+
+    def accepted(seed: int, gate_seed: int | None) -> list[tuple[bool, ...]]:
+        env.reset(seed=seed, options={"gate_seed": gate_seed})
+        for _ in range(5):
+            env.step(ask("a?", "b?", "c?"))
+        return [consultation.accepted for consultation in env.episode.consultations]
+
+    assert accepted(0, 7) == accepted(1, 7)
+    assert len({tuple(accepted(0, gate_seed)) for gate_seed in range(20)}) == 20
+    assert accepted(0, None) == accepted(0, None) != accepted(1, None)
+    for bad in (-1, 0.5, "7"):
+        with pytest.raises(UserError, match=f"gate_seed must be a whole number.*{bad}"):
+            env.reset(options={"gate_seed": bad})
+
+
 def test_a_pool_that_miscounts_costs_its_replies() -> None:
     env = make(experts=Miscounting())
     env.reset(seed=0)
@@ -687,9 +706,9 @@ def test_parts_of_another_kind_are_refused_at_once(parts: Any, message: str) -> 
 class ByLength:
     """A custom reward."""
 
-    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
+    def reward(self, episode: Episode, score: float, num_policy_tokens: int) -> float:
         assert num_policy_tokens == 0
-        return correct - len(episode.response) / 100
+        return score - len(episode.response) / 100
 
 
 class Exact:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from eapo_env.actions import Consult, render_consult
-from eapo_env.episode import Episode, act, begin, receive
+from eapo_env.episode import Episode, act, begin, receive, truncate
 from eapo_env.reward import Overlong, RewardRule
-from eapo_env.types import Problem, Rules, Unavailable
+from eapo_env.types import Problem, Rules, StopReason, Unavailable
 
 PROBLEM = Problem(id="p", statement="What is $1+1$?", answer="2")
 PENALTIES = st.floats(0, 1e300)
@@ -52,14 +52,28 @@ def test_asking_less_never_earns_less(penalty: float, episode: Episode, correct:
     [(0, True, 1.0), (0, False, 0.0), (2, True, 0.8), (3, False, -0.3), (9, True, 0.5)],
 )
 def test_the_penalty_by_hand(num_queries: int, correct: bool, reward: float) -> None:
-    rule = RewardRule(consultation_penalty=0.1)
+    rule = RewardRule(format_reward=0.0, consultation_penalty=0.1)
     assert rule.reward(EPISODES[num_queries], correct) == pytest.approx(reward)
 
 
-@pytest.mark.parametrize("correct", [True, False])
-def test_by_default_the_reward_is_correctness(correct: bool) -> None:
+@pytest.mark.parametrize(("score", "reward"), [(1.0, 1.0), (0.4, 0.4), (0.0, 0.1), (True, 1.0)])
+def test_by_default_the_reward_is_the_papers(score: float, reward: float) -> None:
+    """F1, or 0.1 for a wrong answer in the right format, whatever was asked and written."""
     for episode in EPISODES:
-        assert RewardRule().reward(episode, correct, num_policy_tokens=10**6) == float(correct)
+        assert RewardRule().reward(episode, score, num_policy_tokens=10**6) == reward
+
+
+def test_without_an_answer_or_with_a_malformed_turn_the_format_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    fresh = begin(PROBLEM, Rules(turn_budget=2))
+    answered = act(fresh, r"\boxed{3}", rng)
+    malformed_first = act(act(fresh, "Hm.", rng), r"\boxed{3}", rng)
+    never = act(act(fresh, "Hm.", rng), "Hm.", rng)
+    cut = truncate(fresh, StopReason.LENGTH, r"so \boxe")
+    episodes = (answered, malformed_first, never, cut)
+    assert [RewardRule().reward(one, 0.0) for one in episodes] == [0.1, 0, 0, 0]
+    assert [RewardRule(format_reward=0.3).reward(one, 0.0) for one in episodes] == [0.3, 0, 0, 0]
+    assert RewardRule().reward(malformed_first, 1.0) == 1
 
 
 def test_a_query_counts_whether_or_not_the_gate_accepts_it() -> None:

@@ -188,26 +188,26 @@ class Paying:
     how: str
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> Any:
+    def reward(self, episode: Episode, score: float, num_policy_tokens: int) -> Any:
         match self.how:
             case "not finite":
                 return math.log(num_policy_tokens) if num_policy_tokens else -math.inf
             case "not a number":
-                return str(correct)
+                return str(score)
             case "against correct answers":
-                return 1.0 - correct
+                return 1.0 - score
             case "random":
-                return correct + self.rng.random()
+                return score + self.rng.random()
             case "divides by queries":
                 return 1.0 / episode.num_queries
-        return np.float32(correct)
+        return np.float32(score)
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         ("not finite", "not finite"),
-        ("not a number", "not a number: 'False'"),
+        ("not a number", "not a number: '0.0'"),
         ("against correct answers", "correct earns 0.0, wrong 1.0"),
         ("random", "for the same episode"),
         ("divides by queries", "raised ZeroDivisionError"),
@@ -223,7 +223,7 @@ def test_the_check_of_rewards_accepts_the_papers_and_a_custom_one() -> None:
     check_reward(RewardRule(consultation_penalty=0.2, overlong=Overlong(limit=900, cushion=500)))
     check_reward(Paying("not at all"))
     with pytest.raises(AssertionError, match="has no method `reward`"):
-        check_reward(lambda episode, correct: 1.0)  # type: ignore[arg-type]
+        check_reward(lambda episode, score: 1.0)  # type: ignore[arg-type]
 
 
 PROBLEMS = [Problem(id=f"p{n}", statement=f"{n} + 1 = ?", answer=str(n + 1)) for n in range(3)]

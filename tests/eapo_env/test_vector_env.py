@@ -200,6 +200,18 @@ def test_a_refused_consultation_asks_nobody() -> None:
     assert infos["queries"].tolist() == [2, 1]
 
 
+def test_one_gate_seed_gives_all_sub_environments_the_same_draws() -> None:
+    envs = make(3, rules=Rules(acceptance_rate=0.5))
+    seen = set()
+    for gate_seed in range(8):
+        envs.reset(seed=0, options={"gate_seed": gate_seed})
+        envs.step([ask("a", "b", "c")] * 3)
+        accepted = {episode.consultations[0].accepted for episode in envs.get_attr("episode")}
+        assert len(accepted) == 1
+        seen |= accepted
+    assert len(seen) > 1
+
+
 # --- errors change nothing ------------------------------------------------------------------------
 
 
@@ -518,5 +530,5 @@ def test_wrappers_of_one_environment_go_around_all_and_keep_the_one_batch(
     assert len(experts.batches) == 1
     observations, rewards, terminations, _, _ = envs.step((r"\boxed{2", r"\boxed{3"))
     assert terminations.all()
-    assert rewards.tolist() == [2.0, 0.0]
+    assert rewards.tolist() == [2.0, 0.2]
     assert all(text == text.upper() for text in observations)

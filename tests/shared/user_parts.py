@@ -32,8 +32,8 @@ class OnlySuccesses:
 class Brief:
     """A reward for a right answer, less for a longer one."""
 
-    def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
-        return float(correct) / (1 + num_policy_tokens)
+    def reward(self, episode: Episode, score: float, num_policy_tokens: int) -> float:
+        return float(score) / (1 + num_policy_tokens)
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def test_a_language_model_answers_under_the_prompt_of_evaluation(verifier: Verif
 
 
 def test_rules_follow_a_schedule_and_budgets_are_shared_out(verifier: Verifier) -> None:
-    annealing = Annealing(steps=4, turn_budget=2)
+    annealing = Annealing(steps=4, schedule="ours_linear", turn_budget=2)
     env = ScheduledRules(make(verifier, 4), annealing.rules_at)
     budgets = []
     for _ in range(5):
@@ -219,8 +219,8 @@ def test_every_sub_environment_gets_every_draw(verifier: Verifier) -> None:
 
 def test_long_episodes_have_no_smaller_share_of_a_fractional_budget(verifier: Verifier) -> None:
     """Half way from 2 turns to 1, half of each sub-environment's episodes have 2."""
-    halfway = Annealing(steps=2, turn_budget=2)
-    env = ScheduledRules(make(verifier, 4), lambda _, draw: halfway.rules_at(1, draw))
+    halfway = Annealing(steps=2, schedule="ours_linear", turn_budget=2)
+    env = ScheduledRules(make(verifier, 4), lambda _, draw: halfway.rules_at(2, draw))
     env.reset(seed=0)
     budgets: list[list[int]] = [[] for _ in range(4)]
     while min(map(len, budgets)) < 8:

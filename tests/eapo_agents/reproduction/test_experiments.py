@@ -45,9 +45,9 @@ def config(name: str) -> TrainConfig:
     [
         ("self-exploratory", {"annealing.turn_budget"}),
         ("eapo-weak-experts", {"experts.error_rate"}),
-        ("eapo-constant", {"annealing.schedule"}),
-        ("eapo-slow", {"annealing.schedule"}),
-        ("eapo-fast", {"annealing.schedule"}),
+        ("eapo-constant", {"annealing.schedule", "annealing.rate"}),
+        ("eapo-slow", {"annealing.schedule", "annealing.turn_pace"}),
+        ("eapo-fast", {"annealing.schedule", "annealing.turn_pace"}),
         ("eapo-copies", {"experts.kind"}),
         ("eapo-experts-of-wholes", {"experts.kind"}),
         ("eapo-budgets-per-member", {"rollout.turn_budgets"}),

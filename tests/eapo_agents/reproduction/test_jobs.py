@@ -31,7 +31,9 @@ from eapo_env.types import Rules
 
 pytestmark = pytest.mark.slow
 
-TRAINED = Train(name="trained", num_seeds=1, annealing=Annealing(turn_budget=2))
+TRAINED = Train(
+    name="trained", num_seeds=1, annealing=Annealing(schedule="ours_linear", turn_budget=2)
+)
 EVALUATED = Evaluate(name="evaluated", num_seeds=2, rules=Rules(turn_budget=2))
 
 

@@ -96,7 +96,7 @@ def test_a_box_in_an_experts_reply_is_not_the_policys_answer() -> None:
 
 @pytest.mark.parametrize(
     ("text", "status", "reward"),
-    [("\\boxed{7}", "correct", 1.0), ("\\boxed{8}", "wrong", 0.0), ("", "no_answer", 0.0)],
+    [("\\boxed{7}", "correct", 1.0), ("\\boxed{8}", "wrong", 0.1), ("", "no_answer", 0.0)],
 )
 def test_the_verdict_makes_the_reward(text: str, status: str, reward: float) -> None:
     found = play([text], Rules.alone())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from written_rollout import CONSULT, PROBLEM, TOKENIZER, Recording, play, rollout
 
 from eapo_agents.policies.policy import Completion, Sampling
@@ -137,6 +138,45 @@ def test_a_group_shares_its_problem_and_nothing_else() -> None:
     assert set(map(len, accepted)) == {3}
     assert len(set(accepted)) == 8, "every outcome of three draws occurs"
     assert 30 <= sum(map(sum, accepted)) <= 66  # 48 expected, 4 standard deviations of 4.9
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 1.0])
+def test_with_common_gate_draws_equal_actions_have_equal_slots_accepted(rate: float) -> None:
+    """Groups differ, members do not, and each slot is accepted with the same probability."""
+    player = rollout(ScriptedPolicy(TOKENIZER, consult_first))
+    rules = [Rules(acceptance_rate=rate)] * 4
+
+    async def groups() -> list[Group]:
+        return await gather(
+            player.play_group(PROBLEM, rules, seed=seed, gate_draws="group") for seed in range(64)
+        )
+
+    accepted = [
+        [t.episode.consultations[0].accepted for t in group.trajectories]
+        for group in asyncio.run(groups())
+    ]
+    assert all(len(set(of_members)) == 1 for of_members in accepted)
+    slots = [slot for of_members in accepted for slot in of_members[0]]
+    assert len(slots) == 192
+    assert abs(sum(slots) - 192 * rate) <= 4 * (192 * rate * (1 - rate)) ** 0.5
+
+
+@given(st.integers(0, 2**62), st.floats(0, 1))
+def test_the_law_of_one_episode_is_that_of_draws_of_its_own(seed: int, rate: float) -> None:
+    """An episode of a group with common draws is one that has their seed for itself."""
+    player = rollout(ScriptedPolicy(TOKENIZER, consult_first))
+    rules = Rules(acceptance_rate=rate)
+    common = asyncio.run(player.play_group(PROBLEM, [rules] * 2, seed=seed, gate_draws="group"))
+    for member, trajectory in enumerate(common.trajectories):
+        alone = asyncio.run(
+            player.play(
+                PROBLEM,
+                rules,
+                seed=derive_seed(seed, member),
+                gate_seed=derive_seed(seed, 2, 1),
+            )
+        )
+        assert trajectory == alone
 
 
 def test_each_member_plays_by_its_own_rules() -> None:

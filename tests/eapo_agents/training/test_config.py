@@ -75,13 +75,13 @@ def test_a_partial_json_is_filled_up_with_defaults() -> None:
 
 def test_settings_change_what_they_name_and_nothing_else() -> None:
     config = with_settings(
-        embedded(), ["seed=5", "rollout.sampling.max_rounds=7", "annealing.schedule=fast"]
+        embedded(), ["seed=5", "rollout.sampling.max_rounds=7", "annealing.schedule=ours_fast"]
     )
     back = with_settings(
-        config, ["seed=0", "rollout.sampling.max_rounds=1", "annealing.schedule=linear"]
+        config, ["seed=0", "rollout.sampling.max_rounds=1", "annealing.schedule=ours_linear"]
     )
     assert (config.seed, config.rollout.sampling.max_rounds) == (5, 7)
-    assert config.annealing.schedule == "fast"
+    assert config.annealing.schedule == "ours_fast"
     assert back == embedded()
 
 

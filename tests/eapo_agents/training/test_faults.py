@@ -152,7 +152,7 @@ def test_experts_that_die_and_come_back_are_asked_again(
         nonlocal step
         step = done
 
-    config = with_settings(tiny_config, ["annealing.schedule=slow", "steps=3"])
+    config = with_settings(tiny_config, ["annealing.schedule=ours_slow", "steps=3"])
     trainer = Trainer.from_config(config, experts=Sick())
     run = Run.create(config, tmp_path)
     assert trainer.train(run, on_step)

@@ -56,7 +56,7 @@ def test_a_preset_takes_the_rest_from_the_dapo_recipe() -> None:
         assert isinstance(config.algorithm, DAPO)
         assert (config.algorithm.dual_clip, config.algorithm.importance_cap) == (10.0, 2.0)
         assert config.algorithm.normalisation == "batch"
-        assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (4, 32)
+        assert (config.annealing.turn_budget, config.evaluation.samples_per_problem) == (10, 32)
         assert config.problems.source == "dapo-math-17k"
         assert (config.evaluation.problems.source, config.evaluation.every) == ("aime-2024", 20)
         assert config.model.dtype == config.learner.precision == "bfloat16"
@@ -118,16 +118,16 @@ def test_every_preset_has_a_name_of_its_own() -> None:
 
 def test_the_experts_are_withdrawn_by_the_last_step() -> None:
     for config in [preset() for preset in PRESETS]:
-        assert config.schedule.rules_at(config.steps - 1, 0.0).is_alone
-        assert not config.schedule.rules_at(0).is_alone
-        assert config.schedule.acceptance_rate_at(0) == 1.0
+        assert config.schedule.rules_at(config.steps, 0.0).is_alone
+        assert not config.schedule.rules_at(1).is_alone
+        assert config.schedule.acceptance_rate_at(1) == 1.0
 
 
 def test_self_exploratory_is_the_same_training_alone() -> None:
     for config in [preset() for preset in PRESETS]:
         alone = self_exploratory(config)
         rules = [
-            alone.schedule.rules_at(step, draw) for step in (0, 50, 500) for draw in (0.0, 0.99)
+            alone.schedule.rules_at(step, draw) for step in (1, 50, 500) for draw in (0.0, 0.99)
         ]
         assert all(one.is_alone for one in rules)
         assert rules[0].turn_budget == Rules.alone().turn_budget
@@ -147,7 +147,7 @@ def test_distillation_is_of_the_same_experts_alone(
         found = distilled(config, lora_rank=rank)
         assert found.distillation is not None
         assert (found.distillation.lora_rank, found.distillation.learning_rate) == (rank, rate)
-        assert found.schedule.rules_at(0).is_alone
+        assert found.schedule.rules_at(1).is_alone
         assert found.name == f"{config.name}-distilled{'-lora' if rank else ''}"
         changed = replace(found, name=config.name, annealing=config.annealing, distillation=None)
         assert changed == config

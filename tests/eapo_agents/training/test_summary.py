@@ -69,7 +69,13 @@ def test_the_metrics_of_a_step_by_hand(sampled: Sampled) -> None:
     found = step_metrics(sampled)
     consult_tokens = len(TWICE) - len("<consult></consult>") - 2 * len("<query></query>") + 6
     tokens = [consult_tokens + 4, 4, 4, 50, 4, 4, consult_tokens + 4, 3]
-    assert found["reward"] == found["accuracy"] == 4 / 8
+    assert found["accuracy"] == 4 / 8
+    assert found["reward"] == pytest.approx((4 * 1.0 + 2 * 0.1) / 8)  # two wrong answers in a box
+    assert found["accuracy/alone"] == 1 / 3
+    assert found["accuracy/helped"] == 3 / 5
+    assert found["accuracy/0_replies"] == 2 / 4
+    assert found["accuracy/1_replies"] == 1
+    assert (found["groups_helped"], found["groups_kept_alone"]) == (1, 0)
     assert found["call_rate"] == 2 / 8
     assert found["call_rate_per_turn"] == 2 / 10
     assert found["turns_per_episode"] == 10 / 8

@@ -398,8 +398,8 @@ def test_a_given_reward_verifier_and_problems_are_used(
             pass
 
     class Seven:
-        def reward(self, episode: Episode, correct: bool, num_policy_tokens: int) -> float:
-            return 7.0 if correct else 0.0
+        def reward(self, episode: Episode, score: float, num_policy_tokens: int) -> float:
+            return 7.0 if score else 0.0
 
     run = Run.create(tiny_config, tmp_path)
     trainer = Trainer.from_config(
