@@ -179,6 +179,6 @@ def test_the_calls_of_eapo_are_accepted() -> None:
     calls = [call for page in PAGES for call in commands(page, "eapo")]
     assert calls
     for call in calls:
-        options = app.parser().parse_args(call)
+        options = app.parsed(call)
         if getattr(options, "preset", None):
             with_settings(preset_named(options.preset), options.set)

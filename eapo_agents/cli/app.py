@@ -59,13 +59,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0; 1 where a part of it failed; 2 for bad input; 130 and 143 when Ctrl-C and SIGTERM ended it.
     """
-    options = parser().parse_args(arguments)
+    options = parsed(sys.argv[1:] if arguments is None else arguments)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     rank, world = (int(os.environ.get(name, default)) for name, default in _PLACE.items())
     if world > 1:  # it ends there
         learning.end_process(lambda: _status(options, f"eapo, process {rank} of {world}"))
     return _status(options, "eapo")
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a command; in `options` what follows `--`, where it takes that.
+
+    argparse itself loses it if options stand before it (Python 3.11).
+    """
+    place = list(arguments).index("--") if "--" in arguments else len(arguments)
+    own, after = arguments[:place], list(arguments[place + 1 :])
+    options = parser().parse_args(own)
+    if after:
+        if not hasattr(options, "options"):
+            parser().error(f"unrecognized arguments: {' '.join(after)}")
+        options.options = after
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
 
 
+_AFTER = "Options of vLLM's own server follow --, at the end."
+
+
 def add(commands: Commands) -> None:
     """Add the commands."""
     _add_serve_expert(commands)
@@ -18,7 +21,9 @@ def add(commands: Commands) -> None:
 
 
 def _add_serve_expert(commands: Commands) -> None:
-    serve = commands.add_parser("serve-expert", help="serve an expert model with vLLM")
+    serve = commands.add_parser(
+        "serve-expert", help="serve an expert model with vLLM", epilog=_AFTER
+    )
     serve.add_argument("model", help="a model folder or hub id, with a chat template")
     serve.add_argument("--name", help="under which it is served; default: MODEL")
     serve.add_argument("--replicas", type=int, default=1)
@@ -26,12 +31,13 @@ def _add_serve_expert(commands: Commands) -> None:
     serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs a replica")
     serve.add_argument("--max-model-len", type=int, default=None)
     serve.add_argument("--max-num-seqs", type=int, default=64)
-    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
-    serve.set_defaults(command=_serve_expert)
+    serve.set_defaults(command=_serve_expert, options=[])
 
 
 def _add_serve_policy(commands: Commands) -> None:
-    serve = commands.add_parser("serve-policy", help="serve the policy with vLLM, for training")
+    serve = commands.add_parser(
+        "serve-policy", help="serve the policy with vLLM, for training", epilog=_AFTER
+    )
     serve.add_argument("model", help="the model that training starts from")
     serve.add_argument("--port", type=int, default=8100)
     serve.add_argument("--transfer", choices=("file", "nccl"), default="file", help="of weights")
@@ -39,8 +45,7 @@ def _add_serve_policy(commands: Commands) -> None:
     serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs")
     serve.add_argument("--max-model-len", type=int, default=None)
     serve.add_argument("--max-num-seqs", type=int, default=256)
-    serve.add_argument("options", nargs="*", help="after --: options of vLLM's own server")
-    serve.set_defaults(command=_serve_policy)
+    serve.set_defaults(command=_serve_policy, options=[])
 
 
 def _serve_expert(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -249,9 +250,16 @@ def _validated(tree: object, kind: type[C]) -> C:
     if isinstance(tree, dict):
         _refuse_unknown(kind, tree, "", list(_names(kind, tree)))
     try:
-        return TypeAdapter(kind).validate_python(tree)
+        config: C = _adapter(kind).validate_python(tree)
     except ValidationError as error:
         raise UserError("; ".join(_explain(item, tree) for item in error.errors())) from None
+    return config
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Return what validates a section; making it takes longer than any use of it."""
+    return TypeAdapter(kind)
 
 
 def _refuse_unknown(

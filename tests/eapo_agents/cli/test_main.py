@@ -13,6 +13,7 @@ from command import as_options, eapo_forked, succeed
 from programs import run_program
 
 from eapo_agents.cli import main
+from eapo_agents.cli.app import parsed
 from eapo_agents.training.run_folder import Run
 
 
@@ -293,3 +294,18 @@ def test_a_damaged_checkpoint_is_one_line(
     errors = capsys.readouterr().err
     assert errors.startswith(f"eapo: the checkpoint {path.parent} is damaged")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["serve-expert", "serve-policy"])
+@pytest.mark.parametrize("options", [[], ["--port", "8001"]])
+def test_what_follows_two_dashes_is_for_vllm(command: str, options: list[str]) -> None:
+    for_vllm = ["--gpu-memory-utilization", "0.35", "--", "--seed", "1"]
+    found = parsed([command, "some/model", *options, "--", *for_vllm])
+    assert (found.model, found.options) == ("some/model", for_vllm)
+    assert parsed([command, *options, "some/model"]).options == []
+
+
+def test_other_commands_take_nothing_after_two_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(["settings", "--", "--seed", "1"])
+    assert "unrecognized arguments: --seed 1" in capsys.readouterr().err

@@ -57,9 +57,13 @@ def train(trainer: Trainer, folder: Path) -> list[dict[str, float]]:
 def test_a_run_on_vllm_is_like_one_on_transformers(config: TrainConfig, tmp_path: Path) -> None:
     theirs = train(Trainer.from_config(config), tmp_path / "transformers")
     ours = train(Trainer.from_config(with_settings(config, ON_VLLM)), tmp_path / "vllm")
-    # Whether an expert was asked in a step is a matter of luck.
-    apart = {"sync_gap", "expert_failure_rate", "seconds/expert_p50", "seconds/expert_p95"}
-    assert [row.keys() - apart for row in ours] == [row.keys() - apart for row in theirs]
+    # Whether an expert was asked in a step, and what was read, is a matter of luck.
+    lucky = ("expert_failure_rate", "expert_errors", "seconds/expert", "accuracy/")
+    names = [
+        [{name for name in row if not name.startswith(lucky)} - {"sync_gap"} for row in rows]
+        for rows in (ours, theirs)
+    ]
+    assert names[0] == names[1]
     assert all(row["sync_gap"] < 1e-4 for row in ours)
     for rows in (ours, theirs):
         assert len(rows) == 6
