@@ -124,7 +124,8 @@ def ended_as_allowed(trained: Trained) -> Iterator[str]:
     for number, session in enumerate(trained.sessions):
         allowed = {0}.union(*map(allowed_statuses, session.faults))
         if session.status not in allowed:
-            yield f"session {number} ended with {session.status}, not one of {sorted(allowed)}"
+            told = session.stderr.strip()[-300:]
+            yield f"session {number} ended with {session.status}, not {sorted(allowed)}: {told!r}"
     if trained.sessions[-1].status != 0:
         yield "the last session did not finish"
 
