@@ -3,7 +3,7 @@
 A pool takes a batch of queries and returns a reply to each, in the same order. It is a picklable
 value that opens nothing before its first use. An expert that fails is an `Unavailable` reply, never
 an exception. Pools behind a server are in `openai_experts.py`, recorded ones in `recordings.py`;
-`guarded_experts.py` keeps whoever asks from what a pool does wrong.
+`guarded_experts.py` protects the caller from a pool that fails.
 """
 
 from __future__ import annotations

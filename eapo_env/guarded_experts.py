@@ -1,6 +1,6 @@
 """Asking any expert pool within a deadline: its failures are replies, counted and said.
 
-A pool of one's own can hang, block, raise, or return too few replies. `GuardedExperts` stands
+A custom pool can hang, block, raise, or return too few replies. `GuardedExperts` stands
 between it and an episode: each query gets a reply in time, `Unavailable` if need be.
 """
 
@@ -223,7 +223,7 @@ def _failure(error: BaseException) -> _Broke:
 
 
 def _is_interruption(error: BaseException) -> bool:
-    """Return whether an exception comes from whoever waits for the pool, not from the pool."""
+    """Return whether an exception comes from the caller, not from the pool."""
     match error:
         case asyncio.CancelledError():
             task = asyncio.current_task()

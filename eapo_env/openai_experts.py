@@ -113,7 +113,7 @@ class OpenAIExperts:
             is None is not sent.
         seed: derives a sampling seed for each query, sent to the server; None sends no seed.
         batch_timeout_s: timeout of a batch of queries: later replies are unavailable, and their
-            calls cancelled; the others are kept. Whoever asks may have a shorter one
+            calls cancelled; the others are kept. The caller may have a shorter one
             (`GuardedExperts`), and then keeps none of a batch that is late.
         route: (query, number of experts) -> index of the expert to ask: `by_slot`, `by_question` or
             a custom function.

@@ -141,8 +141,8 @@ class Rollout:
         Args:
             seed: decides everything random.
             gate_draws: each "member" has draws of its own at the gate, or the whole "group" the
-                same: members with equal actions then have equal slots accepted. The law of an
-                episode is the same.
+                same: members with equal actions then have equal slots accepted. The
+                distribution of an episode is the same.
         """
         gate_seed = derive_seed(seed, len(rules_G), 1) if gate_draws == "group" else None
         members = await gather(

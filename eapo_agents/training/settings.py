@@ -373,7 +373,7 @@ class RolloutSettings:
         turn_budgets: a fractional turn budget is rounded at random per "member" of a group, so
             that episodes with experts and without are compared, or once per "group".
         gate_draws: each "member" of a group has draws of its own at the acceptance gate, or the
-            "group" has common ones: then its rewards compare work, not luck with the gate.
+            "group" has common ones: then its rewards compare work, not random draws.
         help_for: experts may be consulted on "all" problems, or on those that a whole group has
             "failed_alone" just before: then a second group plays it as the annealing says (ours;
             as in NuRL, arXiv 2509.25666).
