@@ -15,7 +15,7 @@ import eapo_agents.training.trainer  # noqa: F401, for all that it imports
 
 
 def main(program: list[str]) -> int:
-    """Return 0 if both ranks do; the first that fails ends the other."""
+    """Return 0 if both ranks do, else the status of the first that failed; it ends the other."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -23,7 +23,8 @@ def main(program: list[str]) -> int:
     ended, status = os.wait()
     if status:
         os.kill(next(child for child in children if child != ended), signal.SIGTERM)
-    return max(map(abs, map(os.waitstatus_to_exitcode, (status, os.wait()[1]))))
+    _, other = os.wait()
+    return abs(os.waitstatus_to_exitcode(status or other))
 
 
 def _forked(rank: int, port: int, program: list[str]) -> int:
