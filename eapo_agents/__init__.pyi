@@ -5,6 +5,7 @@ from .learning import (
     GRPO as GRPO,
     GSPO as GSPO,
     RLOO as RLOO,
+    MaxRL as MaxRL,
     Algorithm as Algorithm,
     CustomAlgorithm as CustomAlgorithm,
     DrGRPO as DrGRPO,

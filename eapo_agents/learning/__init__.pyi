@@ -4,6 +4,7 @@ from .advantages import (
     centred_advantages as centred_advantages,
     group_advantages as group_advantages,
     leave_one_out_advantages as leave_one_out_advantages,
+    max_rl_advantages as max_rl_advantages,
 )
 from .algorithms import (
     CISPO as CISPO,
@@ -11,6 +12,7 @@ from .algorithms import (
     GRPO as GRPO,
     GSPO as GSPO,
     RLOO as RLOO,
+    MaxRL as MaxRL,
     Algorithm as Algorithm,
     AlgorithmSettings as AlgorithmSettings,
     CustomAlgorithm as CustomAlgorithm,

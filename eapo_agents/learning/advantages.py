@@ -58,6 +58,21 @@ def leave_one_out_advantages(rewards_G: Rewards) -> Rewards:
     return advantages_G
 
 
+def max_rl_advantages(rewards_G: Rewards) -> Rewards:
+    """Return the rewards less their group's mean, over that mean; zeros unless it is positive.
+
+        A_i = (r_i - mean(r)) / mean(r)
+
+    Source: MaxRL (arXiv 2602.02710, algorithm 1). With rewards of 0 and 1 it estimates the gradient
+    of log p, where p is a problem's success rate, so hard problems weigh most.
+    """
+    mean = rewards_G.mean()
+    if _is_constant(rewards_G) or mean <= 0:
+        return np.zeros(len(rewards_G))
+    advantages_G: Rewards = (rewards_G - mean) / mean
+    return advantages_G
+
+
 def _is_constant(rewards_G: Rewards) -> bool:
     """Return whether all rewards are equal; their mean may differ from them by rounding."""
     return bool((rewards_G == rewards_G[0]).all())

@@ -20,6 +20,7 @@ from eapo_agents.learning.advantages import (
     centred_advantages,
     group_advantages,
     leave_one_out_advantages,
+    max_rl_advantages,
 )
 from eapo_env.validation import UserError, positive
 
@@ -334,6 +335,47 @@ class RLOO(_BuiltIn):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaxRL(_BuiltIn):
+    """MaxRL: maximum-likelihood RL, which weighs hard problems most (arXiv 2602.02710).
+
+    The advantages are MaxRL's, the loss is DAPO's. Meant for rewards of 0 and 1.
+
+    Args:
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        importance_cap: cap of the importance weights between learner and sampler; None disables
+            them.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    kind: Literal["max_rl"] = "max_rl"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    importance_cap: float | None = 2.0
+
+    def __post_init__(self) -> None:
+        _check_clip_low(self.clip_low)
+        _check_positive_and_finite("clip_high", self.clip_high)
+        _check_importance_cap(self.importance_cap)
+
+    def advantages(self, rewards_G: Rewards) -> Rewards:
+        """See `max_rl_advantages`."""
+        return max_rl_advantages(rewards_G)
+
+    def loss(self, inputs: LossInputs) -> LossOutput:
+        """See `dapo_loss`."""
+        from eapo_agents.learning.losses import dapo_loss
+
+        return dapo_loss(
+            inputs,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            importance_cap=self.importance_cap,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PythonAlgorithm(Factory):
     """A custom algorithm: what `factory(**arguments)` returns."""
 
@@ -350,7 +392,7 @@ class PythonAlgorithm(Factory):
         return algorithm
 
 
-AlgorithmSettings = DAPO | GRPO | DrGRPO | GSPO | CISPO | RLOO | PythonAlgorithm
+AlgorithmSettings = DAPO | GRPO | DrGRPO | GSPO | CISPO | RLOO | MaxRL | PythonAlgorithm
 """The section `algorithm` of a run's config, distinguished by `kind`."""
 
 

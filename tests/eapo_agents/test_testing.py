@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from eapo_agents.learning.advantages import Rewards, group_advantages
-from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, CustomAlgorithm, DrGRPO
+from eapo_agents.learning.algorithms import (
+    CISPO,
+    DAPO,
+    GRPO,
+    GSPO,
+    RLOO,
+    CustomAlgorithm,
+    DrGRPO,
+    MaxRL,
+)
 from eapo_agents.learning.losses import LossInputs, LossOutput, rloo_loss
 from eapo_agents.policies.characters import char_tokenizer
 from eapo_agents.policies.policy import NO_TRUNCATION, Completion, Sampling
@@ -126,7 +135,7 @@ def test_the_check_passes_the_same_class_without_a_fault() -> None:
     asyncio.run(check_policy(Broken("none"), PROMPT))
 
 
-BUILT_IN = [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO()]
+BUILT_IN = [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO(), MaxRL()]
 
 
 @pytest.mark.parametrize("algorithm", BUILT_IN, ids=lambda algorithm: algorithm.name)

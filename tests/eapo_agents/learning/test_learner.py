@@ -20,6 +20,7 @@ from eapo_agents.learning.algorithms import (
     GRPO,
     GSPO,
     RLOO,
+    MaxRL,
     Algorithm,
     CustomAlgorithm,
     DrGRPO,
@@ -104,7 +105,7 @@ def test_logprobs_are_those_of_the_model_run_on_each_sequence_alone() -> None:
 
 @pytest.mark.parametrize(
     "algorithm",
-    [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO()],
+    [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO(), MaxRL()],
     ids=lambda algorithm: algorithm.name,
 )
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import assume, given, settings, strategies as st
 from torch import Tensor
 
-from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, Algorithm, DrGRPO
+from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, Algorithm, DrGRPO, MaxRL
 from eapo_agents.learning.losses import (
     Loss,
     LossInputs,
@@ -33,7 +33,7 @@ from eapo_agents.learning.losses import (
     sft_loss,
 )
 
-ALGORITHMS: list[Algorithm] = [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO()]
+ALGORITHMS: list[Algorithm] = [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO(), MaxRL()]
 NORMALISATIONS: list[Normalisation] = [
     batch_mean,
     group_mean,
@@ -284,4 +284,4 @@ def test_wild_ratios_stay_finite(loss: Loss, gap: float) -> None:
 
 
 def test_algorithms_have_distinct_names() -> None:
-    assert len({algorithm.name for algorithm in ALGORITHMS}) == len(ALGORITHMS) == 6
+    assert len({algorithm.name for algorithm in ALGORITHMS}) == len(ALGORITHMS) == 7

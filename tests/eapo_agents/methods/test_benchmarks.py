@@ -274,24 +274,20 @@ def reported(tiny_model: Path, folder: Path, *arguments: str) -> tuple[dict[str,
     return report, done.stdout
 
 
-def test_a_served_model_is_put_through_all_seven(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_served_model_and_its_replicas_are_put_through_all_seven(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     few = ["--sample", "--sandbox", "local", "--max-tokens", "8", "--limit", "1", "--top-k", "5"]
+    few += ["--experts", "self", "--replies", "2"]
     report, told = reported(tiny_model, tmp_path, *few)
     assert report["model"] == str(tiny_model)
     assert report["settings"]["truncation"] == {"top_p": 1.0, "top_k": 5, "min_p": 0.0}
+    assert report["experts"] == {"experts": None, "num_replies": 2, "max_reply_tokens": 32}
     assert [r["name"] for r in report["results"]] == list(BENCHMARKS)
     assert all(Path(r["log"]).is_file() for r in report["results"])
     for title in ("HumanEval", "HLE", "GPQA", "MMLU", "EvalPlus", "HotpotQA", "SimpleQA"):
         assert title in told
     assert "graded by the policy itself" in told
-
-
-def test_a_served_model_consults_its_replicas(tiny_model: Path, tmp_path: Path) -> None:
-    few = ["--sample", "--max-tokens", "8", "--limit", "1", "--tasks", "gpqa", "simpleqa"]
-    few += ["--experts", "self", "--replies", "2"]
-    report, told = reported(tiny_model, tmp_path, *few)
-    assert len(report["results"]) == 2
-    assert report["experts"] == {"experts": None, "num_replies": 2, "max_reply_tokens": 32}
     assert "with replicas" in told
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
+from eapo_agents.learning.algorithms import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO, MaxRL
 from eapo_agents.policies.engines import HFEngine
 from eapo_agents.policies.models import ModelSettings
 from eapo_agents.policies.vllm_server import VLLMServerEngine
@@ -250,7 +250,7 @@ def test_the_only_setting_about_keys_is_the_name_of_a_variable() -> None:
 
 def test_every_algorithm_can_be_chosen_by_its_name_and_has_settings_of_its_own() -> None:
     kinds = {"dapo": DAPO, "grpo": GRPO, "dr_grpo": DrGRPO, "gspo": GSPO, "cispo": CISPO}
-    for kind, algorithm in (kinds | {"rloo": RLOO}).items():
+    for kind, algorithm in (kinds | {"rloo": RLOO, "max_rl": MaxRL}).items():
         for setting in (f"algorithm={kind}", f"algorithm.kind={kind}"):
             config = with_settings(embedded(), [setting])
             assert config.algorithm == algorithm()
