@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -181,9 +182,11 @@ def run_watched(request: dict[str, Any], told: int, output: int, errors: int) ->
 
 def run(request: dict[str, Any]) -> None:
     """Be the program; its exit or error is this process's."""
+    os.setsid()  # a session of its own, by which what it leaves behind is found
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # TMPDIR decides
     os.chdir(request["cwd"])
     if request["warnings"] != "default":
         warnings.simplefilter(request["warnings"])

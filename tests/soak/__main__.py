@@ -27,7 +27,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.soak.driver import BATCH_TIMEOUT_S, Lane, kill_children, train
+from tests.soak.driver import BATCH_TIMEOUT_S, Lane, kill_descendants, train
 from tests.soak.faults import STEPS, Engine, Fault, plan
 from tests.soak.invariants import Trained, violations
 from tests.soak.servers import is_listening
@@ -113,7 +113,7 @@ class Soak:
                 disturb = partial(self._disturbed, tally, until)
                 list(threads.map(disturb, range(len(lanes)), lanes, references))
             except KeyboardInterrupt:  # the threads would go on
-                kill_children()
+                kill_descendants(os.getpid())
                 os._exit(130)
             finally:
                 for lane in lanes:

@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from forked import Forked
+
 from tests.soak.faults import Engine, Fault
 from tests.soak.invariants import Row, Session, Trained, allowed_statuses, read_rows
 from tests.soak.servers import EXPERTS, ServePolicy, Server, serve_experts
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 180.0
 """A trainer that has not ended by then hangs."""
 ORPHANS_S = 10.0
@@ -146,7 +145,6 @@ class _Training:
             process.kill()
             process.wait()
         ended = datetime.now(UTC)
-        assert process.stderr is not None
         return Session(
             began=began,
             ended=ended,
@@ -168,22 +166,21 @@ class _Training:
         path = self.run / "config.json"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _started(self) -> Forked:
         """Start the command; return once it has said what it does, or is gone."""
         if self._config:
             which, settings = ["--resume", str(self.run)], self._changes()
         else:  # nothing was computed yet, and the folder is gone
             which, settings = ["--runs", str(self.folder / "runs")], self.lane.all_settings()
         options = [part for setting in settings for part in ("--set", setting)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "eapo_agents.cli", "train", *which, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
+        process = Forked(
+            "-m",
+            "eapo_agents.cli",
+            "train",
+            *which,
+            *options,
+            env=os.environ | {"TMPDIR": str(self.folder / "tmp")},
         )
-        assert process.stdout is not None
         process.stdout.readline()
         return process
 
@@ -194,7 +191,7 @@ class _Training:
         self.lane.experts.move()
         return [self.lane.endpoints]
 
-    def _disturb(self, process: subprocess.Popen[str], met: list[Fault]) -> float | None:
+    def _disturb(self, process: Forked, met: list[Fault]) -> float | None:
         """Do to a trainer what is due; return what a second Ctrl-C took, if there was one."""
         while self.faults:
             fault = self.faults[0]
@@ -209,7 +206,7 @@ class _Training:
             self._strike(process, fault)
         return None
 
-    def _signalled(self, process: subprocess.Popen[str], fault: Fault) -> float | None:
+    def _signalled(self, process: Forked, fault: Fault) -> float | None:
         match fault.kind:
             case "kill":
                 process.kill()
@@ -227,7 +224,7 @@ class _Training:
                 return time.monotonic() - second
         return None
 
-    def _strike(self, process: subprocess.Popen[str], fault: Fault) -> None:
+    def _strike(self, process: Forked, fault: Fault) -> None:
         if fault.target == "disk":
             self._limit(process, self._room(fault.kind))
         else:
@@ -239,10 +236,14 @@ class _Training:
                     server.stop()
                 case _:
                     server.behave(fault.how)
-        together = [until for until, other in self.active if other.target == fault.target]
-        until = max(time.monotonic() + fault.lasts_s, *together, 0.0)
-        self.active = [one for one in self.active if one[1].target != fault.target]
-        self.active.append((until, fault))
+        self._add(fault)
+
+    def _add(self, fault: Fault) -> None:
+        """Add a fault to those of its target, which is cured once all of them are over."""
+        others = [one for one in self.active if one[1].target != fault.target]
+        together = [one for one in self.active if one[1].target == fault.target]
+        until = max(time.monotonic() + fault.lasts_s, *(until for until, _ in together), 0.0)
+        self.active = [*others, *((until, other) for _, other in together), (until, fault)]
 
     def _server(self, fault: Fault) -> Server:
         return self.lane.experts if fault.target == "experts" else self.lane.policy
@@ -257,7 +258,7 @@ class _Training:
             case _:
                 return _size(self.metrics) + 100
 
-    def _limit(self, process: subprocess.Popen[str], num_bytes: int) -> None:
+    def _limit(self, process: Forked, num_bytes: int) -> None:
         limits = (num_bytes, resource.RLIM_INFINITY)
         with suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
@@ -267,7 +268,7 @@ class _Training:
         self.active.clear()
         self.lane.cure()
 
-    def _cure(self, process: subprocess.Popen[str]) -> None:
+    def _cure(self, process: Forked) -> None:
         """End the faults that have lasted long enough."""
         now = time.monotonic()
         for until, fault in tuple(self.active):
@@ -279,14 +280,14 @@ class _Training:
             else:
                 self._server(fault).start()
 
-    def _reached(self, process: subprocess.Popen[str], step: int) -> bool:
+    def _reached(self, process: Forked, step: int) -> bool:
         return self._waited(process, lambda: _num_lines(self.metrics) >= step)
 
-    def _slept(self, process: subprocess.Popen[str], seconds: float) -> bool:
+    def _slept(self, process: Forked, seconds: float) -> bool:
         until = time.monotonic() + seconds
         return self._waited(process, lambda: time.monotonic() >= until)
 
-    def _waited(self, process: subprocess.Popen[str], is_due: Callable[[], bool]) -> bool:
+    def _waited(self, process: Forked, is_due: Callable[[], bool]) -> bool:
         """Wait, and cure meanwhile; return False if the process ended or the time is up."""
         until = min(time.monotonic() + PATIENCE_S, self.until)
         while process.poll() is None and time.monotonic() < until:
@@ -296,7 +297,7 @@ class _Training:
             time.sleep(_POLL_S)
         return False
 
-    def _ended(self, process: subprocess.Popen[str]) -> int | None:
+    def _ended(self, process: Forked) -> int | None:
         """Return the exit status of a process; None if it had to be killed."""
         until = time.monotonic() + PATIENCE_S
         while process.poll() is None and time.monotonic() < until:
@@ -324,9 +325,10 @@ def orphans_of(session: int) -> tuple[str, ...]:
     return tuple(left.values())
 
 
-def kill_children() -> None:
-    """Kill the processes that this one started."""
-    for process in _processes(lambda parent, session: parent == os.getpid()):
+def kill_descendants(ancestor: int) -> None:
+    """Kill the processes that a process started, and those that they did."""
+    for process in _processes(lambda parent, session: parent == ancestor):
+        kill_descendants(process)
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
