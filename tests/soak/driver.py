@@ -185,11 +185,12 @@ class _Training:
         return process
 
     def _changes(self) -> list[str]:
+        """Return the settings to change; that of a server that moved until it is recorded."""
         change, self.change = self.change, ""
-        if change != "experts.endpoints":
-            return [change] if change else []
-        self.lane.experts.move()
-        return [self.lane.endpoints]
+        if change == "experts.endpoints":
+            self.lane.experts.move()
+        moved = [] if self.lane.experts.root in self._config else [self.lane.endpoints]
+        return [*moved, *([change] if change not in ("", "experts.endpoints") else [])]
 
     def _disturb(self, process: Forked, met: list[Fault]) -> float | None:
         """Do to a trainer what is due; return what a second Ctrl-C took, if there was one."""
