@@ -51,7 +51,7 @@ def model_folder(path: str) -> str:
 
 
 def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the model, with fast linear layers, and its tokenizer.
+    """Return the model, with the linear layers that are fastest here, and its tokenizer.
 
     Raises:
         UserError: no model can be loaded from the path.
@@ -60,7 +60,7 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from eapo_agents.policies.linear import with_fast_linears
+    from eapo_agents.policies.linear import onednn_is_faster, with_fast_linears
 
     path = model_folder(settings.path)
     try:
@@ -71,4 +71,4 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"no model can be loaded from {settings.path!r}: {reason}") from error
-    return with_fast_linears(model), tokenizer
+    return with_fast_linears(model) if onednn_is_faster() else model, tokenizer
