@@ -5,12 +5,12 @@ from .learning import (
     GRPO as GRPO,
     GSPO as GSPO,
     RLOO as RLOO,
-    MaxRL as MaxRL,
     Algorithm as Algorithm,
     CustomAlgorithm as CustomAlgorithm,
     DrGRPO as DrGRPO,
     Learner as Learner,
     LearnerSettings as LearnerSettings,
+    MaxRL as MaxRL,
 )
 from .policies import (
     Completion as Completion,

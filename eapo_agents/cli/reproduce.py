@@ -23,6 +23,9 @@ def add(commands: Commands) -> None:
     """Add the command."""
     reproduce = commands.add_parser("reproduce", help="the paper's comparisons in miniature")
     reproduce.add_argument(
+        "--study", choices=["belief", "noise"], default="belief", help="default: belief"
+    )
+    reproduce.add_argument(
         "--table", choices=["1", "2", "3", "9", "E", "beyond"], help="default: all"
     )
     reproduce.add_argument(
@@ -49,13 +52,14 @@ def add(commands: Commands) -> None:
 
 def _reproduce(options: argparse.Namespace) -> int:
     console = new_console()
+    study = reproduction.STUDIES[options.study]
     template = reproduction.read_template(options.template)
     if options.report:
-        _show_report(console, options.folder, template)
+        _show_report(console, options.folder, template, study)
         return 0
     reproduction.check_at_once(options.jobs)
     jobs = reproduction.open_jobs(
-        reproduction.experiments_of(options.table),
+        study.experiments_of(options.table),
         num_seeds=options.seeds,
         folder=options.folder,
         settings=options.set,
@@ -71,15 +75,15 @@ def _reproduce(options: argparse.Namespace) -> int:
             finished = reproduction.run_jobs(jobs, at_once=options.jobs, on_step=on_step)
     finally:
         if any((options.folder / "results").glob("*/seed-*.json")):
-            _show_report(console, options.folder, template)
+            _show_report(console, options.folder, template, study)
     if not finished:
         console.print("interrupted; the same command resumes")
     return 0 if finished else INTERRUPTED
 
 
-def _show_report(console: Console, folder: Path, template: str) -> None:
+def _show_report(console: Console, folder: Path, template: str, study: reproduction.Study) -> None:
     """Write the report on the results in a folder, and print its path."""
-    console.print(f"report: {reproduction.write_report(folder, template)}")
+    console.print(f"report: {reproduction.write_report(folder, template, study)}")
 
 
 def _show_step(

@@ -12,11 +12,11 @@ from .algorithms import (
     GRPO as GRPO,
     GSPO as GSPO,
     RLOO as RLOO,
-    MaxRL as MaxRL,
     Algorithm as Algorithm,
     AlgorithmSettings as AlgorithmSettings,
     CustomAlgorithm as CustomAlgorithm,
     DrGRPO as DrGRPO,
+    MaxRL as MaxRL,
     PythonAlgorithm as PythonAlgorithm,
     StatefulAlgorithm as StatefulAlgorithm,
 )

@@ -1,5 +1,4 @@
 from .base_models import BaseModel as BaseModel, ModelExperts as ModelExperts
-from .experiments import EXPERIMENTS as EXPERIMENTS
 from .jobs import (
     ENDED as ENDED,
     Job as Job,
@@ -8,6 +7,7 @@ from .jobs import (
     open_jobs as open_jobs,
     run_jobs as run_jobs,
 )
-from .paper_tables import PAPER_TABLES as PAPER_TABLES, experiments_of as experiments_of
 from .pretraining import Pretraining as Pretraining
 from .report import read_template as read_template, write_report as write_report
+from .studies import STUDIES as STUDIES
+from .study import Study as Study

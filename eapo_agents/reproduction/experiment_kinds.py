@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from eapo_agents.evaluation import evaluate
+from eapo_agents.learning import DAPO, AlgorithmSettings
 from eapo_agents.methods import LeapSettings, distill, leap_of
 from eapo_agents.policies import ModelSettings
 from eapo_agents.reproduction.base_models import BaseModel, ModelExperts
 from eapo_agents.reproduction.results import Measurement
+from eapo_agents.rollouts import GateDraws
 from eapo_agents.training import (
     EvaluationSettings,
     ExpertSettings,
@@ -42,6 +44,9 @@ BASE_MODEL = BaseModel(step_error_rate=0.5)
 BRACKET_EXPERTS = ExpertSettings(kind="synthetic-parts")
 """Experts that work out one bracket at a time."""
 
+TWICE = EvaluationSettings(every=STEPS // 2)
+"""At half-time and at the end."""
+
 OnStep = Callable[[int], None]
 """Called with the number of each training step when it ends."""
 
@@ -65,6 +70,11 @@ class Train:
         experts: of the training.
         annealing: its schedule; a turn budget of 1 is self-exploratory RL.
         turn_budgets: whether a fractional turn budget is drawn per member or once per group.
+        gate_draws: whether each member of a group has its own draws at the gate.
+        help_for: which groups are helped.
+        algorithm: its advantages and loss.
+        format_reward: for a wrong answer in the right format.
+        evaluation: when, and with how many samples.
     """
 
     name: str
@@ -73,15 +83,27 @@ class Train:
     experts: Experts = BRACKET_EXPERTS
     annealing: Annealing = Annealing(schedule="ours_linear", turn_budget=2)
     turn_budgets: Literal["member", "group"] = "group"
+    gate_draws: GateDraws = "member"
+    help_for: Literal["all", "failed_alone"] = "all"
+    algorithm: AlgorithmSettings = DAPO()
+    format_reward: float = 0.0
+    evaluation: EvaluationSettings = TWICE
 
     def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the config of one seed, with the base model in a folder."""
-        config = _common_config(self.name, seed, model)
+        config = _common_config(self, seed, model)
         return replace(
             config,
             annealing=self.annealing,
             experts=_expert_settings(self.experts),
-            rollout=replace(config.rollout, turn_budgets=self.turn_budgets),
+            rollout=replace(
+                config.rollout,
+                turn_budgets=self.turn_budgets,
+                gate_draws=self.gate_draws,
+                help_for=self.help_for,
+            ),
+            algorithm=self.algorithm,
+            reward=replace(config.reward, format_reward=self.format_reward),
         )
 
     def run(self, config: TrainConfig, folder: Path, on_step: OnStep) -> Measurement | None:
@@ -107,16 +129,18 @@ class Distill:
         num_seeds: runs, with seeds 0, 1, ...
         base_model: the initial policy.
         lora_rank: of the adapters that are trained; 0 trains all parameters.
+        evaluation: when, and with how many samples.
     """
 
     name: str
     num_seeds: int = 5
     base_model: BaseModel = BASE_MODEL
     lora_rank: int = 0
+    evaluation: EvaluationSettings = TWICE
 
     def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the config of one seed, with the base model in a folder."""
-        common = _common_config(self.name, seed, model)
+        common = _common_config(self, seed, model)
         config = presets.distilled(replace(common, model=ModelSettings()), lora_rank=self.lora_rank)
         assert config.distillation is not None
         settings = replace(config.distillation, samples_per_problem=1, batch_size=128)
@@ -145,6 +169,7 @@ class Evaluate:
         base_model: the policy.
         experts: those it may consult, if the rules allow it.
         rules: of every episode; by default it plays alone.
+        evaluation: with how many samples.
     """
 
     name: str
@@ -152,10 +177,11 @@ class Evaluate:
     base_model: BaseModel = BASE_MODEL
     experts: Experts = BRACKET_EXPERTS
     rules: Rules = Rules.alone()
+    evaluation: EvaluationSettings = TWICE
 
     def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the config of one seed, with the base model in a folder."""
-        config = _common_config(self.name, seed, model)
+        config = _common_config(self, seed, model)
         return replace(config, experts=_expert_settings(self.experts))
 
     def run(self, config: TrainConfig, folder: Path, on_step: OnStep) -> Measurement | None:
@@ -171,7 +197,9 @@ class Evaluate:
                 seed=config.evaluation_seed,
             )
         )
-        return Measurement.of(asdict(report), seconds=time.perf_counter() - start)
+        greedy_P = _greedy(config, self.rules, experts)
+        seconds = time.perf_counter() - start
+        return Measurement.of(asdict(report), greedy_P=greedy_P, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,16 +211,18 @@ class RunLeap:
         num_seeds: runs, with seeds 0, 1, ... of the sampling.
         base_model: the policy.
         leap: how the paths communicate; k samples are k / `paths` groups of them.
+        evaluation: with how many samples.
     """
 
     name: str
     num_seeds: int = 5
     base_model: BaseModel = BASE_MODEL
     leap: LeapSettings = LeapSettings(paths=4, block_tokens=42, summary_tokens=16, peers=3)
+    evaluation: EvaluationSettings = TWICE
 
     def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the config of one seed, with the base model in a folder."""
-        return _common_config(self.name, seed, model)
+        return _common_config(self, seed, model)
 
     def run(self, config: TrainConfig, folder: Path, on_step: OnStep) -> Measurement | None:
         """Evaluate LeaP; nothing is written and no step is reported."""
@@ -211,17 +241,22 @@ class RunLeap:
 Experiment = Train | Distill | Evaluate | RunLeap
 
 
-def _common_config(name: str, seed: int, model: Path) -> TrainConfig:
+def _common_config(experiment: Experiment, seed: int, model: Path) -> TrainConfig:
+    """Return the settings of all experiments; problems carry as often as the base was taught."""
+    config = presets.embedded()
+    carry_rate = experiment.base_model.carry_rate
+    held_out = replace(experiment.evaluation.problems, carry_rate=carry_rate)
     return replace(
-        presets.embedded(),
-        name=name,
+        config,
+        name=experiment.name,
         seed=seed,
         steps=STEPS,
         checkpoint_every=STEPS // 2,
         keep_checkpoints=1,
         transcripts_every=STEPS // 4,
         model=ModelSettings(path=str(model)),
-        evaluation=EvaluationSettings(every=STEPS // 2),
+        problems=replace(config.problems, carry_rate=carry_rate),
+        evaluation=replace(experiment.evaluation, problems=held_out),
     )
 
 
@@ -238,7 +273,26 @@ def _expert_pool(experts: Experts, config: TrainConfig) -> ExpertPool | None:
 def _measurement_of_run(run: Run, seconds: float) -> Measurement:
     report = run.last_evaluation
     assert report is not None, "the last step ends with an evaluation"
-    return Measurement.of(report, metrics=run.metrics, seconds=seconds)
+    trained = replace(run.config, model=ModelSettings(path=str(run.checkpoints[-1])))
+    greedy_P = _greedy(trained, Rules.alone())
+    return Measurement.of(report, greedy_P=greedy_P, metrics=run.metrics, seconds=seconds)
+
+
+def _greedy(
+    config: TrainConfig, rules: Rules, experts: ExpertPool | None = None
+) -> tuple[bool, ...]:
+    """Return whether the policy's most likely answer is right, for each held-out problem."""
+    rollout = make_rollout(config, policy_of(config), experts=experts)
+    report = asyncio.run(
+        evaluate(
+            replace(rollout, temperature=0.0),
+            config.evaluation.problems.load(),
+            samples_per_problem=1,
+            rules=rules,
+            seed=config.evaluation_seed,
+        )
+    )
+    return tuple(correct for (correct,) in report.correct_PK)
 
 
 def _new_or_resumed_run(folder: Path, config: TrainConfig) -> Run:

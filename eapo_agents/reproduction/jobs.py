@@ -88,6 +88,7 @@ class Job:
             settings=self.settings,
             samples_per_problem=measurement.samples_per_problem,
             correct_P=measurement.correct_P,
+            greedy_P=measurement.greedy_P,
             variance=measurement.variance,
             response_tokens=measurement.response_tokens,
             curves=measurement.curves,

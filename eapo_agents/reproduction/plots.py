@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 
 from eapo_agents.evaluation import seeds_difference
 from eapo_agents.files import writing
-from eapo_agents.reproduction.paper_tables import GAIN_CURVE, MAIN_CLAIM
 from eapo_agents.reproduction.results import Results, means_SP
+from eapo_agents.reproduction.study import Study
 
 _STYLE = {"font.size": 9, "axes.spines.top": False}
-_COLOURS = ((MAIN_CLAIM.better, "C0"), (MAIN_CLAIM.worse, "C1"))
 _PANELS = (
     ("call_rate", "call rate (Figure 5)"),
     ("acceptance_rate", "acceptance rate"),
@@ -22,12 +21,15 @@ _PANELS = (
 )
 
 
-def draw_training(results: Results, path: Path) -> None:
+def draw_training(study: Study, results: Results, path: Path) -> None:
     """Write a PNG of EAPO and self-exploratory RL over training, a thin line per seed."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 5), layout="constrained")
         for axis, (curve, title) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-            for experiment, colour in _COLOURS:
+            for experiment, colour in (
+                (study.main_claim.better, "C0"),
+                (study.main_claim.worse, "C1"),
+            ):
                 for number, run in enumerate(results.get(experiment, ())):
                     points = run.curves.get(curve, ())
                     label = experiment if number == 0 else None
@@ -43,13 +45,13 @@ def draw_training(results: Results, path: Path) -> None:
         _save(figure, path)
 
 
-def draw_gain(results: Results, path: Path) -> None:
+def draw_gain(study: Study, results: Results, path: Path) -> None:
     """Write a PNG of the gain of EAPO over self-exploratory RL against the base's own mean@k."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6, 3.5), layout="constrained")
         axis = figure.subplots()
         axis.axhline(0, color="grey", lw=1)
-        for point in GAIN_CURVE:
+        for point in study.gain_curve:
             base, other, eapo = (
                 results.get(name, ()) for name in (point.base, point.self_exploratory, point.eapo)
             )

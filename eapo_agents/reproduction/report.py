@@ -7,8 +7,9 @@ in a template beside those results.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -17,20 +18,9 @@ import numpy as np
 from eapo_agents.evaluation import PairedDifference, seeds_difference, seeds_interval
 from eapo_agents.files import write_text
 from eapo_agents.reproduction.experiment_kinds import STEPS
-from eapo_agents.reproduction.experiments import EXPERIMENTS
-from eapo_agents.reproduction.paper_tables import (
-    FIRST_LOOK_SEEDS,
-    GAIN_CURVE,
-    MAIN_CLAIM,
-    PAPER_TABLES,
-    TWO_LOOKS_LEVEL,
-    Claim,
-    PaperTable,
-    TableRow,
-    experiments_of,
-)
 from eapo_agents.reproduction.plots import draw_gain, draw_training
-from eapo_agents.reproduction.results import Result, Results, means_SP, read_results
+from eapo_agents.reproduction.results import Result, Results, greedy_SP, means_SP, read_results
+from eapo_agents.reproduction.study import Claim, PaperTable, Study, TableRow
 from eapo_env.validation import UserError
 
 _DEFAULT_TEMPLATE = Path(__file__).with_name("report_template.md")
@@ -58,12 +48,13 @@ def read_template(path: str | PathLike[str] | None = None) -> str:
     return template
 
 
-def write_report(folder: str | PathLike[str], template: str) -> Path:
+def write_report(folder: str | PathLike[str], template: str, study: Study) -> Path:
     """Write `results.md` and its pictures into a folder, from the results in its `results/`.
 
     Args:
         folder: nothing is written outside of it.
         template: of the page; see `read_template`.
+        study: whose results they are.
 
     Raises:
         UserError: no results there, or an invalid file among them.
@@ -72,19 +63,19 @@ def write_report(folder: str | PathLike[str], template: str) -> Path:
     results = read_results(folder / "results")
     if not results:
         raise UserError(f"{folder / 'results'} holds no results: run `eapo reproduce` first")
-    draw_training(results, folder / "images" / "results-training.png")
-    draw_gain(results, folder / "images" / "results-gain.png")
+    draw_training(study, results, folder / "images" / "results-training.png")
+    draw_gain(study, results, folder / "images" / "results-gain.png")
     path = folder / "results.md"
-    write_text(path, page(template, results))
+    write_text(path, page(template, study, results))
     return path
 
 
-def page(template: str, results: Results) -> str:
+def page(template: str, study: Study, results: Results) -> str:
     """Return a template with the tables of some results in the place of its placeholders."""
-    return _PLACEHOLDER.sub(lambda found: "\n".join(_TABLES[found[1]](results)), template)
+    return _PLACEHOLDER.sub(lambda found: "\n".join(_TABLES[found[1]](study, results)), template)
 
 
-def _provenance(results: Results) -> Iterator[str]:
+def _provenance(study: Study, results: Results) -> Iterator[str]:
     runs = [run for of_experiment in results.values() for run in of_experiment]
     commits = sorted({run.commit or "unknown" for run in runs})
     machines = sorted({run.machine for run in runs})
@@ -97,10 +88,10 @@ def _provenance(results: Results) -> Iterator[str]:
         yield f"| changed settings | {' '.join(f'`{setting}`' for setting in settings)} |"
 
 
-def _missing_seeds(results: Results) -> Iterator[str]:
+def _missing_seeds(study: Study, results: Results) -> Iterator[str]:
     short = [
         f"{experiment.name} ({_num_seeds(experiment.name, results)} of {experiment.num_seeds})"
-        for experiment in experiments_of(None)
+        for experiment in study.experiments_of(None)
         if _num_seeds(experiment.name, results) < experiment.num_seeds
     ]
     if short:
@@ -110,12 +101,12 @@ def _missing_seeds(results: Results) -> Iterator[str]:
         yield "Every experiment has all of its seeds."
 
 
-def _main_claim(results: Results) -> Iterator[str]:
-    found = _difference(MAIN_CLAIM, results)
+def _main_claim(study: Study, results: Results) -> Iterator[str]:
+    found = _difference(study, study.main_claim, results)
     if found is None:
         yield "Not run yet."
         return
-    names = (MAIN_CLAIM.better, MAIN_CLAIM.worse)
+    names = (study.main_claim.better, study.main_claim.worse)
     if min(_num_seeds(name, results) for name in names) < 2:
         yield "**Not decided: one seed.**"
     elif found.mean < 0.05:
@@ -129,27 +120,32 @@ def _main_claim(results: Results) -> Iterator[str]:
         "| seeds | EAPO - self-exploratory RL, points (interval) | p |",
         "|---|---|---|",
     )
-    num_seeds = EXPERIMENTS[MAIN_CLAIM.better].num_seeds
-    for label, seeds, level in (
-        ("the first five, 95%", range(FIRST_LOOK_SEEDS), 0.95),
-        ("the later five alone, 95%", range(FIRST_LOOK_SEEDS, num_seeds), 0.95),
-        ("all, 97.5%", range(num_seeds), TWO_LOOKS_LEVEL),
-    ):
+    for label, seeds, level in _looks(study):
         a, b = (_of_seeds(results.get(name, ()), seeds) for name in names)
         part = seeds_difference(means_SP(a), means_SP(b), level=level) if a and b else None
         numbers = f"{_points(part)} | {part.p_value:.4f}" if part else "not run | "
         yield f"| {label}: {len(a)} and {len(b)} | {numbers} |"
 
 
+def _looks(study: Study) -> Iterator[tuple[str, range, float]]:
+    """Yield the seeds of each look, those after the first one by themselves, and all."""
+    *_, last = study.looks
+    if len(study.looks) > 1:
+        first = study.looks[0]
+        yield f"the first {first}, 95%", range(first), 0.95
+        yield f"the later {last - first} alone, 95%", range(first, last), 0.95
+    yield f"all, {100 * study.level:g}%", range(last), study.level
+
+
 def _of_seeds(runs: Sequence[Result], seeds: range) -> list[Result]:
     return [run for run in runs if run.seed in seeds]
 
 
-def _claims(results: Results) -> Iterator[str]:
+def _claims(study: Study, results: Results) -> Iterator[str]:
     yield "| claim | paper, points | here, points (95% interval) | seeds | verdict |"
     yield "|---|---|---|---|---|"
-    for claim in (claim for table in PAPER_TABLES for claim in table.claims):
-        found = _difference(claim, results)
+    for claim in (claim for table in study.tables for claim in table.claims):
+        found = _difference(study, claim, results)
         seeds = f"{_num_seeds(claim.better, results)}/{_num_seeds(claim.worse, results)}"
         here = _points(found) if found else "-"
         verdict = _verdict(found, claim, results)
@@ -166,29 +162,35 @@ def _verdict(found: PairedDifference | None, claim: Claim, results: Results) -> 
     return "does not hold" if found.interval.high < 0 else "not decided"
 
 
-def _paper_tables(results: Results) -> Iterator[str]:
-    for number, table in enumerate(PAPER_TABLES):
+def _paper_tables(study: Study, results: Results) -> Iterator[str]:
+    for number, table in enumerate(study.tables):
         yield from ("",) if number else ()
-        yield from (f"## {table.title}", "", *_table(table, results))
+        yield from (f"## {table.title}", "", *_table(study, table, results))
 
 
-def _table(table: PaperTable, results: Results) -> Iterator[str]:
-    yield "| | mean@k | 95% interval | each seed | half-time | Var | tokens | seeds | paper |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+def _table(study: Study, table: PaperTable, results: Results) -> Iterator[str]:
+    yield (
+        "| | greedy | mean@k | 95% interval | each seed | pass@32 | pass@256 | half-time | Var"
+        " | tokens | seeds | paper |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     for row in table.rows:
         paper = "-" if row.paper_score is None else f"{row.paper_score:.2f}"
-        yield f"| {row.label} | {_numbers(row, results)} | {paper} |"
+        yield f"| {row.label} | {_numbers(study, row, results)} | {paper} |"
 
 
-def _numbers(row: TableRow, results: Results) -> str:
+def _numbers(study: Study, row: TableRow, results: Results) -> str:
     runs = results.get(row.experiment, ())
-    num_seeds = EXPERIMENTS[row.experiment].num_seeds
+    num_seeds = study.experiments[row.experiment].num_seeds
     if not runs:
-        return f"not run | | | | | | 0 of {num_seeds}"
+        return f"not run | | | | | | | | | 0 of {num_seeds}"
     low, high = (100 * min(max(bound, 0.0), 1.0) for bound in seeds_interval(means_SP(runs)))
     each = " ".join(f"{100 * run.means_P.mean():.1f}" for run in runs)
     return (
-        f"{100 * means_SP(runs).mean():.1f} | {low:.1f} to {high:.1f} | {each}"
+        f"{_percents(greedy_SP(runs).mean(1))}"
+        f" | {100 * means_SP(runs).mean():.1f} | {low:.1f} to {high:.1f} | {each}"
+        f" | {_share([run.pass_at(32) for run in runs])}"
+        f" | {_share([run.pass_at(256) for run in runs])}"
         f" | {_at_half_training(runs)}"
         f" | {_mean([run.variance for run in runs]):.4f}"
         f" | {_mean([run.response_tokens for run in runs]):.0f}"
@@ -202,19 +204,19 @@ def _at_half_training(runs: Sequence[Result]) -> str:
     return " ".join(f"{100 * mean:.1f}" for mean in found if mean is not None) or "-"
 
 
-def _gains(results: Results) -> Iterator[str]:
+def _gains(study: Study, results: Results) -> Iterator[str]:
     yield "| slip | base, mean@k | self-exploratory RL | EAPO | gain (95% interval) | seeds |"
     yield "|---|---|---|---|---|---|"
-    for point in GAIN_CURVE:
+    for point in study.gain_curve:
         names = (point.base, point.self_exploratory, point.eapo)
         numbers = [_percent(results.get(name, ())) for name in names]
-        found = _difference_of(point.eapo, point.self_exploratory, results)
+        found = _difference_of(study, point.eapo, point.self_exploratory, results)
         gain = _points(found) if found else "-"
         seeds = "/".join(str(_num_seeds(name, results)) for name in names)
         yield f"| {point.step_error_rate} | {' | '.join(numbers)} | {gain} | {seeds} |"
 
 
-def _call_rates(results: Results) -> Iterator[str]:
+def _call_rates(study: Study, results: Results) -> Iterator[str]:
     yield "| | first | second | third | last |"
     yield "|---|---|---|---|---|"
     for curve, label in (
@@ -223,19 +225,20 @@ def _call_rates(results: Results) -> Iterator[str]:
         ("accuracy", "accuracy in training"),
     ):
         runs = [
-            [v for _, v in run.curves.get(curve, ())] for run in results.get(MAIN_CLAIM.better, ())
+            [v for _, v in run.curves.get(curve, ())]
+            for run in results.get(study.main_claim.better, ())
         ]
         quarters = [_mean([v for run in runs for v in _quarter(run, q)]) for q in range(4)]
         yield f"| {label} | {' | '.join(f'{value:.2f}' for value in quarters)} |"
 
 
-def _trainings(results: Results) -> Iterator[str]:
+def _trainings(study: Study, results: Results) -> Iterator[str]:
     """Yield a row for each training of the main claim, a method's best seed first."""
     yield "| | mean@k at the end | entropy, by quarters | groups all wrong | response tokens |"
     yield "|---|---|---|---|---|"
     for experiment, label in (
-        (MAIN_CLAIM.better, "EAPO"),
-        (MAIN_CLAIM.worse, "self-exploratory RL"),
+        (study.main_claim.better, "EAPO"),
+        (study.main_claim.worse, "self-exploratory RL"),
     ):
         for run in sorted(results.get(experiment, ()), key=lambda run: -run.means_P.mean()):
             columns = (
@@ -258,15 +261,17 @@ def _quarter(values: Sequence[float], quarter: int) -> Sequence[float]:
     return values[len(values) * quarter // 4 : len(values) * (quarter + 1) // 4]
 
 
-def _difference(claim: Claim, results: Results) -> PairedDifference | None:
-    return _difference_of(claim.better, claim.worse, results)
+def _difference(study: Study, claim: Claim, results: Results) -> PairedDifference | None:
+    return _difference_of(study, claim.better, claim.worse, results)
 
 
-def _difference_of(better: str, worse: str, results: Results) -> PairedDifference | None:
+def _difference_of(
+    study: Study, better: str, worse: str, results: Results
+) -> PairedDifference | None:
     """Return the difference of two experiments in mean@k; None until both have run."""
     a, b = results.get(better, ()), results.get(worse, ())
-    is_main = (better, worse) == (MAIN_CLAIM.better, MAIN_CLAIM.worse)
-    level = TWO_LOOKS_LEVEL if is_main else 0.95
+    is_main = (better, worse) == (study.main_claim.better, study.main_claim.worse)
+    level = study.level if is_main else 0.95
     return seeds_difference(means_SP(a), means_SP(b), level=level) if a and b else None
 
 
@@ -279,6 +284,16 @@ def _percent(runs: Sequence[Result]) -> str:
     return f"{100 * means_SP(runs).mean():.1f}" if runs else "-"
 
 
+def _percents(shares: Iterable[float]) -> str:
+    return " ".join(f"{100 * share:.1f}" for share in shares) or "-"
+
+
+def _share(values: Sequence[float]) -> str:
+    """Return the mean in percent; "-" if a run lacks it."""
+    mean = _mean(values)
+    return "-" if math.isnan(mean) else f"{100 * mean:.1f}"
+
+
 def _num_seeds(experiment: str, results: Results) -> int:
     return len(results.get(experiment, ()))
 
@@ -287,7 +302,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-_TABLES: Mapping[str, Callable[[Results], Iterator[str]]] = {
+_TABLES: Mapping[str, Callable[[Study, Results], Iterator[str]]] = {
     "provenance": _provenance,
     "missing_seeds": _missing_seeds,
     "main_claim": _main_claim,

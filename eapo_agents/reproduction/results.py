@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError
 
+from eapo_agents.evaluation import pass_at_k
 from eapo_agents.files import write_text
 from eapo_env.validation import UserError
 
@@ -42,6 +43,7 @@ class Measurement:
     Args:
         samples_per_problem: k of the final evaluation.
         correct_P: how many of the k samples of each held-out problem are right.
+        greedy_P: whether the greedy answer to each is right; empty if there is none.
         variance: the paper's Var.
         response_tokens: mean policy tokens of those samples.
         curves: metrics over training; empty without training.
@@ -50,6 +52,7 @@ class Measurement:
 
     samples_per_problem: int
     correct_P: tuple[int, ...]
+    greedy_P: tuple[bool, ...] = ()
     variance: float
     response_tokens: float
     curves: Curves
@@ -60,6 +63,7 @@ class Measurement:
         cls,
         report: Mapping[str, Any],
         *,
+        greedy_P: tuple[bool, ...] = (),
         metrics: Sequence[Mapping[str, float]] = (),
         seconds: float,
     ) -> Measurement:
@@ -67,6 +71,7 @@ class Measurement:
         return cls(
             samples_per_problem=report["samples_per_problem"],
             correct_P=tuple(sum(map(int, correct_K)) for correct_K in report["correct_PK"]),
+            greedy_P=greedy_P,
             variance=report["variance"],
             response_tokens=report["response_tokens"],
             curves=curves_of(metrics),
@@ -94,6 +99,7 @@ class Result:
     settings: tuple[str, ...] = ()
     samples_per_problem: int
     correct_P: tuple[int, ...]
+    greedy_P: tuple[bool, ...] = ()
     variance: float
     response_tokens: float
     curves: Curves
@@ -115,10 +121,19 @@ class Result:
         """The mean correctness of each problem's samples; their mean is mean@k."""
         return np.asarray(self.correct_P) / self.samples_per_problem
 
+    def pass_at(self, k: int) -> float:
+        """Return the unbiased pass@k; nan with fewer samples."""
+        if k > self.samples_per_problem:
+            return math.nan
+        correct_PK = np.arange(self.samples_per_problem) < np.asarray(self.correct_P)[:, None]
+        return pass_at_k(correct_PK, k)
+
     def write(self, results: Path) -> None:
         """Write the result under the folder of all results; the file is never seen half-written."""
         tree = dataclasses.asdict(self)
         tree = {"cell": tree.pop("experiment"), **tree}
+        if not self.greedy_P:
+            del tree["greedy_P"]
         write_text(result_path(results, self.experiment, self.seed), json.dumps(tree) + "\n")
 
 
@@ -150,6 +165,13 @@ def read_results(results: Path) -> dict[str, list[Result]]:
 def means_SP(runs: Sequence[Result]) -> npt.NDArray[np.float64]:
     """Return the mean correctness of each problem's samples, [seeds, problems]."""
     return np.stack([run.means_P for run in runs])
+
+
+def greedy_SP(runs: Sequence[Result]) -> npt.NDArray[np.float64]:
+    """Return whether greedy answers are right, [seeds, problems]; no seeds if one has none."""
+    if not all(run.greedy_P for run in runs):
+        return np.zeros((0, 1))
+    return np.stack([np.asarray(run.greedy_P, dtype=np.float64) for run in runs])
 
 
 def curves_of(metrics: Sequence[Mapping[str, float]]) -> Curves:

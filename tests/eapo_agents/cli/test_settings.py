@@ -65,7 +65,16 @@ def test_every_kind_of_a_section_is_there() -> None:
     for title, part in PARTS.items():
         if kind := kind_of(part):
             kinds.setdefault(title.partition(",")[0], set()).add(kind)
-    assert kinds["algorithm"] == {"dapo", "grpo", "dr_grpo", "gspo", "cispo", "rloo", "max_rl", "python"}
+    assert kinds["algorithm"] == {
+        "dapo",
+        "grpo",
+        "dr_grpo",
+        "gspo",
+        "cispo",
+        "rloo",
+        "max_rl",
+        "python",
+    }
     assert kinds["engine"] == {"hf", "vllm", "vllm-server", "openai", "python"}
     assert {"tensorboard", "wandb", "python"} <= kinds["trackers[]"]
     for section, named in kinds.items():

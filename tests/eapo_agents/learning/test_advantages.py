@@ -24,7 +24,6 @@ def rewards_for(advantages: Advantages) -> st.SearchStrategy[np.ndarray]:
     return earned if advantages is max_rl_advantages else rewards
 
 
-
 def test_group_advantages_by_hand() -> None:
     # mean 1/4; Bessel-corrected variance (9 + 1 + 1 + 1) / 16 / 3 = 1/4, so std 1/2.
     found = group_advantages(np.array([1.0, 0.0, 0.0, 0.0]))

@@ -20,10 +20,10 @@ from eapo_agents.learning.algorithms import (
     GRPO,
     GSPO,
     RLOO,
-    MaxRL,
     Algorithm,
     CustomAlgorithm,
     DrGRPO,
+    MaxRL,
 )
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.losses import Loss, LossInputs, LossOutput, dapo_loss

@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from eapo_agents.policies.models import ModelSettings
+from eapo_agents.reproduction import belief_study
 from eapo_agents.reproduction.base_models import BaseModel, ModelExperts
+from eapo_agents.reproduction.belief_study import BELIEF
 from eapo_agents.reproduction.experiment_kinds import BASE_MODEL, Evaluate, Train
-from eapo_agents.reproduction.experiments import BASE_ONE_OR_THREE_QUERIES, EXPERIMENTS
-from eapo_agents.reproduction.paper_tables import GAIN_CURVE, PAPER_TABLES, experiments_of
+from eapo_agents.reproduction.noise_study import BASE_ONE_OR_THREE_QUERIES, NOISE
+from eapo_agents.reproduction.studies import STUDIES
+from eapo_agents.reproduction.study import Study
 from eapo_agents.training.config import TrainConfig
 from eapo_env.testing import check_expert_pool
 from eapo_env.types import Query, Reply
@@ -36,8 +39,8 @@ def changed(one: TrainConfig, other: TrainConfig) -> set[str]:
     return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
-def config(name: str) -> TrainConfig:
-    return EXPERIMENTS[name].config(1, HERE)
+def config(name: str, study: Study = NOISE) -> TrainConfig:
+    return study.experiments[name].config(1, HERE)
 
 
 @pytest.mark.parametrize(
@@ -56,38 +59,108 @@ def config(name: str) -> TrainConfig:
 def test_an_experiment_differs_from_eapo_in_what_its_name_says(
     name: str, differs: set[str]
 ) -> None:
-    assert EXPERIMENTS[name].base_model == BASE_MODEL
+    assert NOISE.experiments[name].base_model == BASE_MODEL
     assert changed(config("eapo"), config(name)) == {"name", *differs}
+
+
+RATE = {"annealing.schedule", "annealing.rate"}
+HALF = {*RATE, "annealing.turn_budget"}
+LINEAR = {"annealing.schedule", "annealing.turn_budget"}
+COMMON = "rollout.gate_draws"
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [
+        ("self-exploratory", {"annealing.turn_budget"}),
+        (
+            "self-exploratory-maxrl",
+            {"annealing.turn_budget", "reward.format_reward", "algorithm.kind"},
+        ),
+        ("eapo-weak-experts", {"experts.error_rate"}),
+        ("eapo-copies", {"experts.kind"}),
+        ("eapo-constant", {"annealing.schedule"}),
+        ("eapo-slow", {"annealing.exponent"}),
+        ("eapo-fast", {"annealing.exponent"}),
+        ("eapo-half", HALF),
+        ("eapo-half-group", {*HALF, COMMON}),
+        ("eapo-linear", LINEAR),
+        ("eapo-linear-group", {*LINEAR, COMMON}),
+        ("eapo-from-0.6", {*LINEAR, "annealing.initial_acceptance_rate"}),
+        ("eapo-from-0.6-group", {*LINEAR, "annealing.initial_acceptance_rate", COMMON}),
+        ("eapo-by-success", {*LINEAR, "annealing.initial_acceptance_rate"}),
+        ("eapo-by-success-group", {*LINEAR, "annealing.initial_acceptance_rate", COMMON}),
+        ("eapo-failed-alone", {*HALF, "rollout.help_for"}),
+        ("eapo-failed-alone-group", {*HALF, "rollout.help_for", COMMON}),
+    ],
+)
+def test_an_experiment_on_the_wrong_belief_differs_from_the_papers_as_its_name_says(
+    name: str, differs: set[str]
+) -> None:
+    assert BELIEF.experiments[name].base_model == belief_study.BASE
+    found = changed(config("eapo", BELIEF), config(name, BELIEF))
+    if name == "self-exploratory-maxrl":  # the settings of another algorithm
+        found = {one for one in found if not one.startswith("algorithm.")} | {"algorithm.kind"}
+    assert found == {"name", *differs}
+
+
+def test_the_papers_schedule_and_reward_are_those_of_the_paper() -> None:
+    paper = config("eapo", BELIEF)
+    assert paper.schedule.acceptance_rate_at(4) == 1 / 4
+    assert (paper.annealing.turn_budget, paper.annealing.queries_per_turn) == (10, 3)
+    assert paper.reward.format_reward == 0.1
+    rates = {
+        name: config(name, BELIEF).schedule.acceptance_rate_at(4)
+        for name in ("eapo-slow", "eapo-fast", "eapo-constant")
+    }
+    harmonic = sum(1 / step for step in range(1, 81))
+    assert rates == {
+        "eapo-slow": 1 / 2,
+        "eapo-fast": 1 / 16,
+        "eapo-constant": pytest.approx(harmonic / 80),
+    }
+
+
+def test_problems_carry_as_often_as_the_base_was_taught() -> None:
+    for experiment in BELIEF.experiments.values():
+        one = experiment.config(0, HERE)
+        rates = {one.problems.carry_rate, one.evaluation.problems.carry_rate}
+        assert rates == {experiment.base_model.carry_rate}
 
 
 def test_one_query_or_three_a_turn_is_all_that_sequential_and_parallel_differ_in() -> None:
     for name in ("eapo-one-query", "eapo-three-queries"):
-        assert EXPERIMENTS[name].base_model == BASE_ONE_OR_THREE_QUERIES
+        assert NOISE.experiments[name].base_model == BASE_ONE_OR_THREE_QUERIES
     sequential, parallel = config("eapo-one-query"), config("eapo-three-queries")
     assert changed(sequential, parallel) == {"name", "annealing.queries_per_turn"}
     assert changed(config("eapo"), parallel) == {"name", "annealing.turn_budget"}
 
 
-def test_every_experiment_is_in_a_table_and_its_config_is_whole() -> None:
-    assert set(experiments_of(None)) == set(EXPERIMENTS.values())
-    assert len(EXPERIMENTS) > 20
-    for name, experiment in EXPERIMENTS.items():
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_every_experiment_is_in_a_table_and_its_config_is_whole(study: Study) -> None:
+    assert set(study.experiments_of(None)) == set(study.experiments.values())
+    assert len(study.experiments) > 20
+    for name, experiment in study.experiments.items():
         config = experiment.config(3, HERE)
         assert (config.name, config.seed) == (name, 3)
         assert config.model.path == str(HERE)
         assert TrainConfig.from_json(config.to_json()) == config
 
 
-def test_tables_have_enough_seeds() -> None:
-    for table in PAPER_TABLES:
-        for row in table.rows:
-            assert EXPERIMENTS[row.experiment].num_seeds >= (5 if table.key == "1" else 3)
-    assert EXPERIMENTS["eapo"] in experiments_of("9")
-    assert EXPERIMENTS["eapo-slow"] not in experiments_of("1")
+def test_trainings_have_enough_seeds_and_the_main_claim_the_most() -> None:
+    for study, least in ((NOISE, 3), (BELIEF, 5)):
+        for experiment in study.experiments.values():
+            assert experiment.num_seeds >= (least if isinstance(experiment, Train) else 3)
+        names = (study.main_claim.better, study.main_claim.worse)
+        assert {study.experiments[name].num_seeds for name in names} == {study.looks[-1]} == {10}
+    assert NOISE.experiments["eapo"] in NOISE.experiments_of("9")
+    assert NOISE.experiments["eapo-slow"] not in NOISE.experiments_of("1")
+    assert (NOISE.level, BELIEF.level) == (0.975, 0.95)
 
 
-def test_claims_are_about_experiments_of_their_table() -> None:
-    for table in PAPER_TABLES:
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_claims_are_about_experiments_of_their_table(study: Study) -> None:
+    for table in study.tables:
         scores = {row.experiment: row.paper_score for row in table.rows}
         for claim in table.claims:
             if {claim.better, claim.worse} <= set(scores):
@@ -98,9 +171,9 @@ def test_claims_are_about_experiments_of_their_table() -> None:
 
 
 def test_a_point_of_the_gain_curve_is_three_experiments_from_one_base_model() -> None:
-    for point in GAIN_CURVE:
+    for point in NOISE.gain_curve:
         base, *trained = (
-            EXPERIMENTS[name] for name in (point.base, point.self_exploratory, point.eapo)
+            NOISE.experiments[name] for name in (point.base, point.self_exploratory, point.eapo)
         )
         assert isinstance(base, Evaluate)
         for experiment, turn_budget in zip(trained, (1, 2), strict=True):

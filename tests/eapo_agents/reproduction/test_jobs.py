@@ -87,6 +87,7 @@ def test_experiments_run_in_parallel_and_leave_their_results(
     assert len(trained.correct_P) == 4
     assert [step for step, _ in trained.curves["acceptance_rate"]] == list(range(1, 13))
     assert trained.settings == tuple(settings)
+    assert [len(run.greedy_P) for run in (trained, *results["evaluated"])] == [4, 4, 4]
     assert results["evaluated"][0].response_tokens != results["evaluated"][1].response_tokens
     assert jobs_in(undisturbed, settings, TRAINED, EVALUATED) == [], "a result is not made again"
 
@@ -202,7 +203,8 @@ def test_bad_input_is_reported_before_anything_is_made(
 def test_the_command_runs_a_table_and_writes_the_report(
     folder: Path, settings: list[str], tmp_path: Path
 ) -> None:
-    command = ["reproduce", "--table", "E", "--seeds", "1", "--jobs", "2", "--folder", str(folder)]
+    command = ["reproduce", "--study", "noise", "--table", "E", "--seeds", "1", "--jobs", "2"]
+    command += ["--folder", str(folder)]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     with contextlib.chdir(elsewhere):
@@ -217,11 +219,11 @@ def test_the_command_runs_a_table_and_writes_the_report(
     assert "| meaningless experts |" in text
     assert "`rollout.group_size=4`" in text, "changed settings are shown"
     (folder / "results.md").unlink()
-    assert main(["reproduce", "--report", "--folder", str(folder)]) == 0
+    assert main(["reproduce", "--study", "noise", "--report", "--folder", str(folder)]) == 0
     assert (folder / "results.md").read_text(encoding="utf-8") == text
     template = tmp_path / "template.md"
     template.write_text("Mine: {{ missing_seeds }}", encoding="utf-8")
-    assert main([*command[:1], "--report", *command[-2:], "--template", str(template)]) == 0
+    assert main([*command[:3], "--report", *command[-2:], "--template", str(template)]) == 0
     assert (folder / "results.md").read_text(encoding="utf-8").startswith("Mine: **Not finished**")
 
 

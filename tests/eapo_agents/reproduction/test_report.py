@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from eapo_agents.reproduction.report import read_template, write_report
+from eapo_agents.reproduction.belief_study import BELIEF
+from eapo_agents.reproduction.noise_study import NOISE
+from eapo_agents.reproduction.report import page, read_template, write_report
 from eapo_agents.reproduction.results import Result, curves_of, read_results
+from eapo_agents.reproduction.study import Study
 from eapo_env.validation import UserError
 
 DOCS = Path(__file__).parents[3] / "docs"
 
-TEMPLATE = DOCS / "results" / "template.md"
+EARLIER = DOCS / "earlier"
+TEMPLATE = EARLIER / "template.md"
+PAGES = {DOCS: (DOCS / "results" / "template.md", BELIEF), EARLIER: (TEMPLATE, NOISE)}
+"""The folders of the committed pages, with their templates and studies."""
 
 RUN = Result(
     experiment="eapo",
@@ -32,10 +38,12 @@ RUN = Result(
 )
 
 
-def report(folder: Path, *runs: Result, template: Path | None = None) -> str:
+def report(
+    folder: Path, *runs: Result, template: Path | None = None, study: Study = NOISE
+) -> str:
     for run in runs:
         run.write(folder / "results")
-    return write_report(folder, read_template(template)).read_text(encoding="utf-8")
+    return write_report(folder, read_template(template), study).read_text(encoding="utf-8")
 
 
 def test_a_result_is_read_back(tmp_path: Path) -> None:
@@ -83,13 +91,23 @@ def test_curves_keep_what_a_step_recorded() -> None:
 def test_the_tables_say_what_the_results_say(tmp_path: Path) -> None:
     text = report(tmp_path, RUN, replace(RUN, seed=1, correct_P=(4, 4, 4, 4)))
     # (12 + 16) / 32 samples
-    row = next(line for line in text.splitlines() if line.startswith("| EAPO | 87.5 "))
-    assert "| 75.0 100.0 | - | 0.1250 | 20 | 2 of 10 |" in row
+    row = next(line for line in text.splitlines() if line.startswith("| EAPO | - | 87.5 "))
+    assert "| 75.0 100.0 | - | - | - | 0.1250 | 20 | 2 of 10 |" in row
     assert "eapo (2 of 10), " in text
     assert "self-exploratory (0 of 10)" in text
     assert "| runs | 2, 1.0 hours" in text
     assert "| call rate | 1.00 | 0.50 | 0.25 | 0.00 |" in text
     assert "| commit | abc |" in text
+
+
+def test_greedy_answers_and_pass_at_k_are_shown_where_they_were_measured(tmp_path: Path) -> None:
+    # Of 256 samples each, none, one, and all are right: pass@32 is (0 + 1 / 8 + 1) / 3.
+    run = replace(
+        RUN, samples_per_problem=256, correct_P=(0, 1, 256), greedy_P=(False, False, True)
+    )
+    text = report(tmp_path, run, replace(run, seed=1, greedy_P=(True, False, True)), study=BELIEF)
+    row = next(line for line in text.splitlines() if line.startswith("| EAPO | 33.3 66.7 | 33.5 "))
+    assert "| 33.5 33.5 | 37.5 | 66.7 | - | 0.1250 |" in row
 
 
 @pytest.mark.parametrize(
@@ -127,35 +145,40 @@ def test_the_later_seeds_of_the_aim_are_a_test_of_their_own(tmp_path: Path) -> N
         for seed in (0, 1, 5, 6)
     ]
     text = report(tmp_path, *runs)
-    assert "| the first five, 95%: 2 and 2 | +50.0 (" in text
-    assert "| the later five alone, 95%: 2 and 2 | +100.0 (" in text
+    assert "| the first 5, 95%: 2 and 2 | +50.0 (" in text
+    assert "| the later 5 alone, 95%: 2 and 2 | +100.0 (" in text
     assert "| all, 97.5%: 4 and 4 | +75.0 (" in text
 
 
 def test_pictures_are_drawn_from_whatever_is_there(tmp_path: Path) -> None:
     for experiment in ("eapo", "self-exploratory", "base"):
         replace(RUN, experiment=experiment).write(tmp_path / "results")
-    write_report(str(tmp_path), read_template())
+    write_report(str(tmp_path), read_template(), NOISE)
     for name in ("results-training.png", "results-gain.png"):
         assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_committed_page_is_that_of_the_committed_results_and_template(tmp_path: Path) -> None:
-    shutil.copytree(DOCS / "results", tmp_path / "results")
-    page = report(tmp_path, template=TEMPLATE)
-    assert page == (DOCS / "results.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("folder", PAGES, ids=lambda folder: folder.name)
+def test_the_committed_pages_are_those_of_the_committed_results_and_templates(
+    folder: Path,
+) -> None:
+    template, study = PAGES[folder]
+    made = page(read_template(template), study, read_results(folder / "results"))
+    assert made == (folder / "results.md").read_text(encoding="utf-8")
 
 
 def test_committed_results_are_written_with_the_keys_that_they_have(tmp_path: Path) -> None:
-    results = DOCS / "results"
-    for runs in read_results(results).values():
-        for run in runs:
-            run.write(tmp_path)
-    paths = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("*/*.json"))
-    assert len(paths) == len(list(results.glob("*/*.json"))) > 100
-    for path in paths:
-        written, committed = (json.loads((at / path).read_text()) for at in (tmp_path, results))
-        assert list(written.items()) == list(committed.items())
+    for folder in PAGES:
+        results, again = folder / "results", tmp_path / folder.name
+        for runs in read_results(results).values():
+            for run in runs:
+                run.write(again)
+        paths = sorted(path.relative_to(again) for path in again.glob("*/*.json"))
+        assert len(paths) == len(list(results.glob("*/*.json")))
+        for path in paths:
+            written, committed = (json.loads((at / path).read_text()) for at in (again, results))
+            assert list(written.items()) == list(committed.items())
+    assert len(list((EARLIER / "results").glob("*/*.json"))) > 100
 
 
 def test_other_results_have_none_of_our_conclusions(tmp_path: Path) -> None:
@@ -165,14 +188,14 @@ def test_other_results_have_none_of_our_conclusions(tmp_path: Path) -> None:
         for name, correct in (("eapo", right), ("eapo-constant", wrong), ("distilled", wrong))
         for seed in range(3)
     ]
-    page = report(tmp_path, *others)
-    assert "| EAPO is ahead of distillation | +28.76 | +100.0 (" in page
+    other_page = report(tmp_path, *others)
+    assert "| EAPO is ahead of distillation | +28.76 | +100.0 (" in other_page
     sections = dict(re.findall(r"^## (.+)\n([^#]+)", TEMPLATE.read_text("utf-8"), re.MULTILINE))
     ours = {one for title in OURS for one in sentences(sections[title])} - NEUTRAL
     assert "A constant rate does best, and the slow schedule learns next to nothing" in ours
     assert len(ours) > 50
-    assert sentences(page) & ours == set()
-    assert "same way, but their interval of 95% holds zero" not in page
+    assert sentences(other_page) & ours == set()
+    assert "same way, but their interval of 95% holds zero" not in other_page
 
 
 OURS = (
@@ -226,4 +249,4 @@ def test_a_trained_experiment_shows_what_it_could_do_alone_at_half_training(tmp_
     )
     text = report(tmp_path, slow, replace(slow, seed=1))
     (row,) = (line for line in text.splitlines() if line.startswith("| slow |"))
-    assert "| 75.0 75.0 | 12.5 12.5 | 0.1250 |" in row
+    assert "| 75.0 75.0 | - | - | 12.5 12.5 | 0.1250 |" in row

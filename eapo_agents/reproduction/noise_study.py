@@ -1,6 +1,7 @@
-"""The experiments of the miniature reproduction, by name; the tables they are in: `paper_tables`.
+"""The earlier study: a base that knows the arithmetic and is noisy, and schedules that are ours.
 
-`Train` with its defaults is EAPO. Every other training changes what its name says and nothing else.
+`Train` with its defaults is EAPO there. Every other training changes what its name says and nothing
+else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from eapo_agents.reproduction.experiment_kinds import (
     RunLeap,
     Train,
 )
+from eapo_agents.reproduction.paper_tables import (
+    EAPO_IS_AHEAD,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    TABLE_E,
+)
+from eapo_agents.reproduction.study import Claim, GainPoint, PaperTable, Study, TableRow
 from eapo_agents.training import ExpertSettings
 from eapo_env.annealing import Annealing
 from eapo_env.types import Rules
@@ -30,7 +39,7 @@ BASE_ONE_OR_THREE_QUERIES = BaseModel(
 The others ask three at once. One at a time is what has to be learned, hence more steps.
 """
 
-EXPERIMENTS: Mapping[str, Experiment] = {
+_EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
         # Table 1
@@ -123,3 +132,101 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         Train(name="eapo-budgets-per-member", turn_budgets="member"),
     )
 }
+
+_TABLE_9 = PaperTable(
+    key="9",
+    title="Table 9: schedules",
+    rows=(
+        TableRow(label="constant 1/2", experiment="eapo-constant", paper_score=59.65),
+        TableRow(label="slow", experiment="eapo-slow", paper_score=62.82),
+        TableRow(label="fast", experiment="eapo-fast", paper_score=59.76),
+        TableRow(label="linear (ours)", experiment="eapo", paper_score=64.07),
+    ),
+    claims=(
+        Claim(
+            text="linear is ahead of constant",
+            better="eapo",
+            worse="eapo-constant",
+            paper_points=4.42,
+        ),
+        Claim(text="linear is ahead of slow", better="eapo", worse="eapo-slow", paper_points=1.25),
+        Claim(text="linear is ahead of fast", better="eapo", worse="eapo-fast", paper_points=4.31),
+    ),
+)
+
+_STRENGTHS = PaperTable(
+    key="beyond",
+    title="Not in the paper: the gain over the strength of the base",
+    rows=(
+        TableRow(label="slip 0.20: base model", experiment="base-slip-0.20"),
+        TableRow(label="slip 0.20: self-exploratory RL", experiment="self-exploratory-slip-0.20"),
+        TableRow(label="slip 0.20: EAPO", experiment="eapo-slip-0.20"),
+        TableRow(label="slip 0.35: base model", experiment="base-slip-0.35"),
+        TableRow(label="slip 0.35: self-exploratory RL", experiment="self-exploratory-slip-0.35"),
+        TableRow(label="slip 0.35: EAPO", experiment="eapo-slip-0.35"),
+        TableRow(label="slip 0.42: base model", experiment="base-slip-0.42"),
+        TableRow(label="slip 0.42: self-exploratory RL", experiment="self-exploratory-slip-0.42"),
+        TableRow(label="slip 0.42: EAPO", experiment="eapo-slip-0.42"),
+        TableRow(label="slip 0.50: base model", experiment="base"),
+        TableRow(label="slip 0.50: self-exploratory RL", experiment="self-exploratory"),
+        TableRow(label="slip 0.50: EAPO", experiment="eapo"),
+        TableRow(label="slip 0.60: base model", experiment="base-slip-0.60"),
+        TableRow(label="slip 0.60: self-exploratory RL", experiment="self-exploratory-slip-0.60"),
+        TableRow(label="slip 0.60: EAPO", experiment="eapo-slip-0.60"),
+    ),
+)
+
+_VARIANTS = PaperTable(
+    key="beyond",
+    title="Not in the paper: what the result hangs on",
+    rows=(
+        TableRow(
+            label="EAPO, experts answer whole problems too", experiment="eapo-experts-of-wholes"
+        ),
+        TableRow(label="EAPO, turn budgets drawn per member", experiment="eapo-budgets-per-member"),
+        TableRow(label="EAPO", experiment="eapo"),
+    ),
+)
+
+_GAIN_CURVE = (
+    GainPoint(
+        step_error_rate=0.2,
+        base="base-slip-0.20",
+        self_exploratory="self-exploratory-slip-0.20",
+        eapo="eapo-slip-0.20",
+    ),
+    GainPoint(
+        step_error_rate=0.35,
+        base="base-slip-0.35",
+        self_exploratory="self-exploratory-slip-0.35",
+        eapo="eapo-slip-0.35",
+    ),
+    GainPoint(
+        step_error_rate=0.42,
+        base="base-slip-0.42",
+        self_exploratory="self-exploratory-slip-0.42",
+        eapo="eapo-slip-0.42",
+    ),
+    GainPoint(
+        step_error_rate=0.5,
+        base="base",
+        self_exploratory="self-exploratory",
+        eapo="eapo",
+    ),
+    GainPoint(
+        step_error_rate=0.6,
+        base="base-slip-0.60",
+        self_exploratory="self-exploratory-slip-0.60",
+        eapo="eapo-slip-0.60",
+    ),
+)
+
+NOISE = Study(
+    name="noise",
+    experiments=_EXPERIMENTS,
+    tables=(TABLE_1, TABLE_2, TABLE_3, _TABLE_9, TABLE_E, _STRENGTHS, _VARIANTS),
+    gain_curve=_GAIN_CURVE,
+    main_claim=EAPO_IS_AHEAD,
+    looks=(5, 10),
+)
+"""All runs of it are in `docs/earlier`."""

@@ -1,0 +1,180 @@
+"""The study: a base whose most likely answer is wrong, and the paper's schedule and reward.
+
+`EAPO` is the paper's; every other training changes what its name says and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from eapo_agents.learning import MaxRL
+from eapo_agents.reproduction.base_models import BaseModel
+from eapo_agents.reproduction.experiment_kinds import (
+    BRACKET_EXPERTS,
+    STEPS,
+    BaseModelExperts,
+    Distill,
+    Evaluate,
+    Experiment,
+    RunLeap,
+    Train,
+)
+from eapo_agents.reproduction.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_E
+from eapo_agents.reproduction.study import Claim, PaperTable, Study, TableRow
+from eapo_agents.training import EvaluationSettings, ExpertSettings
+from eapo_env.annealing import Annealing
+from eapo_env.types import Rules
+
+BASE = BaseModel(step_error_rate=0.9, error="carry", carry_rate=1.0)
+"""A base that forgets carries and borrows."""
+
+BASE_ONE_OR_THREE_QUERIES = replace(
+    BASE, queries_per_turn=(1, 1, 1, 3), steps=1600, learning_rate=1e-3
+)
+"""A base that asks one query or three a turn, as its prompt allows."""
+
+_AT_THE_END = EvaluationSettings(every=STEPS, samples_per_problem=256)
+_OF_BASES = EvaluationSettings(every=STEPS, samples_per_problem=1024)
+_HELPED = Rules(turn_budget=2)
+
+EAPO = Train(
+    name="eapo",
+    num_seeds=10,
+    base_model=BASE,
+    annealing=Annealing(),
+    format_reward=0.1,
+    evaluation=_AT_THE_END,
+)
+"""The paper's: p = s^-1, ten turns, three queries, 0.1 for the right format."""
+
+_EVALUATED = Evaluate(name="base", num_seeds=3, base_model=BASE, evaluation=_AT_THE_END)
+_HALF = Annealing(schedule="constant", rate=0.5, turn_budget=2)
+_LINEAR = Annealing(schedule="ours_linear", turn_budget=2)
+_FROM_06 = replace(_LINEAR, initial_acceptance_rate=0.6)
+_BY_SUCCESS = Annealing(schedule="ours_by_success", initial_acceptance_rate=0.6, turn_budget=2)
+
+
+def _of(name: str, **changes: object) -> Train:
+    """Return EAPO with changes, over five seeds unless these say otherwise."""
+    return replace(EAPO, **({"name": name, "num_seeds": 5} | changes))  # type: ignore[arg-type]
+
+
+_EXPERIMENTS: Mapping[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        # Table 1
+        replace(_EVALUATED, evaluation=_OF_BASES),
+        replace(_EVALUATED, name="self-collaboration", experts=BaseModelExperts(), rules=_HELPED),
+        replace(_EVALUATED, name="assisted", rules=_HELPED),
+        RunLeap(name="leap", num_seeds=3, base_model=BASE, evaluation=_AT_THE_END),
+        Distill(name="distilled", base_model=BASE, evaluation=_AT_THE_END),
+        Distill(name="distilled-lora", base_model=BASE, lora_rank=16, evaluation=_AT_THE_END),
+        _of("self-exploratory", num_seeds=10, annealing=Annealing(turn_budget=1)),
+        _of(
+            "self-exploratory-maxrl",
+            annealing=Annealing(turn_budget=1),
+            algorithm=MaxRL(),
+            format_reward=0.0,
+        ),
+        EAPO,
+        # Table 2
+        _of(
+            "eapo-one-query",
+            base_model=BASE_ONE_OR_THREE_QUERIES,
+            annealing=Annealing(queries_per_turn=1),
+        ),
+        _of("eapo-three-queries", base_model=BASE_ONE_OR_THREE_QUERIES),
+        _of("eapo-weak-experts", experts=replace(BRACKET_EXPERTS, error_rate=0.3)),
+        # Table 3
+        _of("eapo-copies", experts=BaseModelExperts()),
+        # Table 9
+        _of("eapo-constant", annealing=Annealing(schedule="constant")),
+        _of("eapo-slow", annealing=Annealing(exponent=0.5)),
+        _of("eapo-fast", annealing=Annealing(exponent=2.0)),
+        # Appendix E, Table 8
+        replace(
+            _EVALUATED,
+            name="assisted-erroneous",
+            experts=replace(BRACKET_EXPERTS, error_rate=0.6),
+            rules=_HELPED,
+        ),
+        replace(
+            _EVALUATED,
+            name="assisted-meaningless",
+            experts=ExpertSettings(kind="meaningless"),
+            rules=_HELPED,
+        ),
+        # Not in the paper: other schedules, with draws at the gate per member and per group
+        _of("eapo-half", num_seeds=10, annealing=_HALF),
+        _of("eapo-half-group", annealing=_HALF, gate_draws="group"),
+        _of("eapo-linear", annealing=_LINEAR),
+        _of("eapo-linear-group", annealing=_LINEAR, gate_draws="group"),
+        _of("eapo-from-0.6", annealing=_FROM_06),
+        _of("eapo-from-0.6-group", annealing=_FROM_06, gate_draws="group"),
+        _of("eapo-by-success", annealing=_BY_SUCCESS),
+        _of("eapo-by-success-group", annealing=_BY_SUCCESS, gate_draws="group"),
+        _of("eapo-failed-alone", annealing=_HALF, help_for="failed_alone"),
+        _of(
+            "eapo-failed-alone-group", annealing=_HALF, help_for="failed_alone", gate_draws="group"
+        ),
+    )
+}
+
+_TABLE_9 = PaperTable(
+    key="9",
+    title="Table 9: schedules, by the paper's formulas",
+    rows=(
+        TableRow(label="constant (H_S / S)", experiment="eapo-constant", paper_score=59.65),
+        TableRow(label="slow (s^-1/2)", experiment="eapo-slow", paper_score=62.82),
+        TableRow(label="fast (s^-2)", experiment="eapo-fast", paper_score=59.76),
+        TableRow(label="the paper's (s^-1)", experiment="eapo", paper_score=64.07),
+    ),
+    claims=(
+        Claim(
+            text="s^-1 is ahead of a constant rate of the same budget",
+            better="eapo",
+            worse="eapo-constant",
+            paper_points=4.42,
+        ),
+        Claim(text="s^-1 is ahead of slow", better="eapo", worse="eapo-slow", paper_points=1.25),
+        Claim(text="s^-1 is ahead of fast", better="eapo", worse="eapo-fast", paper_points=4.31),
+    ),
+)
+
+_OURS = PaperTable(
+    key="beyond",
+    title="Not in the paper: schedules of ours, and common draws at the gate",
+    rows=(
+        TableRow(label="self-exploratory RL", experiment="self-exploratory"),
+        TableRow(label="self-exploratory RL, MaxRL", experiment="self-exploratory-maxrl"),
+        TableRow(label="EAPO, s^-1", experiment="eapo"),
+        TableRow(label="constant 1/2", experiment="eapo-half"),
+        TableRow(label="constant 1/2, common draws", experiment="eapo-half-group"),
+        TableRow(label="linear", experiment="eapo-linear"),
+        TableRow(label="linear, common draws", experiment="eapo-linear-group"),
+        TableRow(label="0.6 (1 - x)", experiment="eapo-from-0.6"),
+        TableRow(label="0.6 (1 - x), common draws", experiment="eapo-from-0.6-group"),
+        TableRow(label="by success alone", experiment="eapo-by-success"),
+        TableRow(label="by success alone, common draws", experiment="eapo-by-success-group"),
+        TableRow(label="1/2 where a group failed alone", experiment="eapo-failed-alone"),
+        TableRow(
+            label="1/2 where a group failed alone, common draws",
+            experiment="eapo-failed-alone-group",
+        ),
+    ),
+)
+
+BELIEF = Study(
+    name="belief",
+    experiments=_EXPERIMENTS,
+    tables=(TABLE_1, TABLE_2, TABLE_3, _TABLE_9, TABLE_E, _OURS),
+    main_claim=Claim(
+        text="EAPO at a constant rate of 1/2 is ahead of self-exploratory RL",
+        better="eapo-half",
+        worse="self-exploratory",
+        paper_points=4.91,
+    ),
+    looks=(10,),
+)
+"""Its results are in `docs/results`."""
