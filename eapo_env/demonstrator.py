@@ -25,7 +25,7 @@ from eapo_env.synthetic import (
     Bracket,
     BracketSum,
     apply,
-    forgetful_apply,
+    mistaken_apply,
     random_sum,
     read_sum,
     work_out,
@@ -45,10 +45,10 @@ class NoisyDemonstrator:
 
     Args:
         step_error_rate: probability that the result of a step within a part is replaced.
-        error: by what: a "random" result, or that of somebody who forgets to "carry" and to borrow
-            (`forgetful_apply`), which is right where nothing is carried. A model that imitates
-            random errors is most often right; one that imitates these, from a rate above one half
-            on, is most often wrong.
+        error: by what: a "random" result, or that of somebody who mixes up what is written and what
+            is to "carry" (`mistaken_apply`), which is right where nothing is carried. A model that
+            imitates random errors is most often right; one that imitates these, from a rate above
+            one half on, is most often wrong.
         alone: probability that an episode is played under the evaluation prompt.
         consult: probability that otherwise the first turn consults rather than solves.
         whole: probability that a consultation asks one question about the whole problem rather
@@ -125,7 +125,7 @@ class NoisyDemonstrator:
                     case "random":
                         result = int(rng.integers(MODULUS))
                     case "carry":
-                        result = forgetful_apply(operation, value, operand)
+                        result = mistaken_apply(operation, value, operand)
             steps.append(f"{value:02}{operation}{operand}={result:02}")
             value = result
         return steps, value

@@ -91,21 +91,33 @@ def apply(operation: str, left: int, right: int) -> int:
     return values[operation] % MODULUS
 
 
-def forgetful_apply(operation: str, left: int, right: int) -> int:
-    """Return `apply` as somebody works it out who forgets to carry and to borrow.
+def mistaken_apply(operation: str, left: int, right: int) -> int:
+    """Return `apply` as somebody works it out who mixes up digits where something is carried.
 
-    `right` is a single digit: each digit of the result is right for itself, so that 47 + 8 is 45,
-    42 - 5 is 47, and 47 * 6 is 42. Where nothing is carried, the result is right.
+    `right` is a single digit. In + and * the tens of the units' result are written and its units
+    carried; in - the smaller digit is taken from the larger: 47 + 8 is 91, 47 * 6 is 64, and 42 - 5
+    is 43. Where nothing is carried, the result is right.
     """
     tens, units = divmod(left % MODULUS, 10)
-    if operation == "*":
-        return 10 * (tens * right % 10) + units * right % 10
-    return 10 * tens + apply(operation, units, right) % 10
+    match operation:
+        case "+":
+            carried, written = _mixed_up(units + right)
+            return (10 * (tens + carried) + written) % MODULUS
+        case "*":
+            carried, written = _mixed_up(units * right)
+            return (10 * (tens * right + carried) + written) % MODULUS
+        case _:
+            return 10 * tens + abs(units - right)
+
+
+def _mixed_up(units: int) -> tuple[int, int]:
+    """Return what is carried and what is written of the units' result."""
+    return (0, units) if units < 10 else (units % 10, units // 10)
 
 
 def carries(operation: str, left: int, right: int) -> bool:
-    """Return whether a step carries or borrows: it is wrong without."""
-    return apply(operation, left, right) != forgetful_apply(operation, left, right)
+    """Return whether a step carries or borrows, so that `mistaken_apply` gets it wrong."""
+    return apply(operation, left, right) != mistaken_apply(operation, left, right)
 
 
 def random_sum(

@@ -66,9 +66,9 @@ class BaseModel:
 
     @property
     def name(self) -> str:
-        """The name of its folder: `slip-0.50`, `slip-0.50-asks-1-3`, or `forget-0.60-carry-1`."""
+        """The name of its folder: `slip-0.50`, `slip-0.50-asks-1-3`, or `mixes-up-0.60-carry-1`."""
         asks = "-".join(map(str, self.queries_per_turn))
-        kind = {"random": "slip", "carry": "forget"}[self.error]
+        kind = {"random": "slip", "carry": "mixes-up"}[self.error]
         drawn = "" if self.carry_rate is None else f"-carry-{self.carry_rate:g}"
         asked = f"-asks-{asks}" if asks != "3" else ""
         return f"{kind}-{self.step_error_rate:.2f}{drawn}{asked}"

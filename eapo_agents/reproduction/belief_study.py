@@ -26,8 +26,8 @@ from eapo_agents.training import EvaluationSettings, ExpertSettings
 from eapo_env.annealing import Annealing
 from eapo_env.types import Rules
 
-BASE = BaseModel(step_error_rate=0.9, error="carry", carry_rate=1.0)
-"""A base that forgets carries and borrows."""
+BASE = BaseModel(step_error_rate=0.6, error="carry", carry_rate=1.0)
+"""A base that mixes up what it writes and what it carries."""
 
 BASE_ONE_OR_THREE_QUERIES = replace(
     BASE, queries_per_turn=(1, 1, 1, 3), steps=1600, learning_rate=1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from eapo_env.answers import extract_answer
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.episode import Episode, act, begin, receive
 from eapo_env.prompts import Prompts
-from eapo_env.synthetic import work_out
+from eapo_env.synthetic import apply, mistaken_apply, work_out
 from eapo_env.types import Query, Reply, Rules, StopReason
 
 CAREFUL = NoisyDemonstrator(step_error_rate=0.0)
@@ -90,6 +91,28 @@ def test_slips_make_working_alone_unreliable_and_leave_experts_useful() -> None:
         sum(map(is_correct, demonstrations(NoisyDemonstrator(alone=1.0, step_error_rate=1.0), 400)))
         < 40
     )
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.6, 1.0])
+def test_a_wrong_belief_makes_the_same_mistake_where_something_is_carried(rate: float) -> None:
+    student = NoisyDemonstrator(step_error_rate=rate, error="carry", carry_rate=1.0, alone=1.0)
+    mistakes = []
+    for episode in demonstrations(student, 150):
+        for step in re.findall(r"(\d\d)([-+*])(\d)=(\d\d)", episode.response):
+            left, operation, right, value = int(step[0]), step[1], int(step[2]), int(step[3])
+            right_one, wrong_one = (f(operation, left, right) for f in (apply, mistaken_apply))
+            assert value in (right_one, wrong_one)
+            if right_one != wrong_one:
+                mistakes.append(value == wrong_one)
+    assert len(mistakes) > 300
+    assert share(mistakes, rate)
+
+
+def test_a_wrong_belief_is_right_by_chance_about_once_in_a_hundred_times() -> None:
+    student = NoisyDemonstrator(
+        step_error_rate=1.0, error="carry", carry_rate=1.0, alone=1.0, max_brackets=3
+    )
+    assert np.mean([is_correct(e) for e in demonstrations(student, 2000)]) < 0.04
 
 
 def test_the_modes_have_their_shares() -> None:

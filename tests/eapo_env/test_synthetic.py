@@ -13,7 +13,9 @@ from eapo_env.synthetic import (
     Bracket,
     BracketSum,
     apply,
+    carries,
     evaluate_expression,
+    mistaken_apply,
     random_sum,
     synthetic_experts,
     synthetic_problems,
@@ -84,6 +86,50 @@ def test_problems_are_distinct_repeatable_and_as_hard_as_asked(
         assert int(problem.answer) == by_python(problem.statement)
         assert problem.statement.count("(") == brackets * operations
         assert problem.source == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("operation", "left", "right", "value"),
+    [
+        ("+", 47, 8, 91),  # 7 + 8 = 15: 1 is written, 5 carried to 4
+        ("*", 47, 6, 64),  # 7 * 6 = 42: 4 is written, 2 carried to 4 * 6
+        ("-", 42, 5, 43),  # 5 - 2
+        ("+", 41, 8, 49),
+        ("*", 41, 6, 46),
+        ("-", 47, 5, 42),
+    ],
+)
+def test_mixed_up_digits_by_hand(operation: str, left: int, right: int, value: int) -> None:
+    assert mistaken_apply(operation, left, right) == value
+
+
+def test_a_mistake_is_one_where_units_are_carried_or_borrowed_and_nowhere_else() -> None:
+    for operation in "+-*":
+        for left in range(100):
+            for right in range(2, 10):
+                units = left % 10
+                crosses = {"+": units + right > 9, "*": units * right > 9, "-": units < right}
+                assert 0 <= mistaken_apply(operation, left, right) < 100
+                if carries(operation, left, right):
+                    assert crosses[operation]
+                elif crosses[operation]:  # as 9 + 2 = 11: both digits are the same
+                    assert operation != "-"
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 1.0]))
+def test_steps_carry_as_often_as_asked(seed: int, carry_rate: float) -> None:
+    drawn = random_sum(np.random.default_rng(seed), brackets=3, operations=2, carry_rate=carry_rate)
+    for bracket in drawn.brackets:
+        value = bracket.start
+        for operation, operand in bracket.steps:
+            assert carries(operation, value, operand) == bool(carry_rate)
+            value = apply(operation, value, operand)
+
+
+@pytest.mark.parametrize("carry_rate", [-0.1, 1.5])
+def test_a_carry_rate_is_a_probability(carry_rate: float) -> None:
+    with pytest.raises(ValueError, match=rf"carry_rate must be in \[0, 1\], not {carry_rate}"):
+        synthetic_problems(carry_rate=carry_rate)
 
 
 def test_more_problems_extend_fewer() -> None:

@@ -38,9 +38,7 @@ RUN = Result(
 )
 
 
-def report(
-    folder: Path, *runs: Result, template: Path | None = None, study: Study = NOISE
-) -> str:
+def report(folder: Path, *runs: Result, template: Path | None = None, study: Study = NOISE) -> str:
     for run in runs:
         run.write(folder / "results")
     return write_report(folder, read_template(template), study).read_text(encoding="utf-8")
