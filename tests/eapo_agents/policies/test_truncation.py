@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from eapo_agents.policies.decoding import Truncations, draw, truncated
 from eapo_agents.policies.huggingface import HFPolicy
@@ -65,6 +65,7 @@ def test_of_equally_likely_ids_the_first_are_kept() -> None:
     assert left([0.25] * 4, Truncation(top_k=2)) == pytest.approx([0.5, 0.5, 0, 0])
 
 
+@example([-(2.0**-52), 0.0], Truncation(top_p=0.5))
 @given(LOGITS, ANY)
 def test_the_likeliest_stay_and_share_what_there_is(
     logits: list[float], truncation: Truncation
@@ -74,8 +75,9 @@ def test_the_likeliest_stay_and_share_what_there_is(
     allowed = kept > 0
     assert float(kept.sum()) == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(kept[allowed], p[allowed] / p[allowed].sum(), rtol=1e-4, atol=1e-7)
-    assert p[allowed].max() == p.max()
-    assert (p[~allowed] <= p[allowed].min()).all()
+    nearly = 1 + 1e-5  # ids that differ by less are equally likely in float32
+    assert p[allowed].max() * nearly >= p.max()
+    assert (p[~allowed] <= p[allowed].min() * nearly).all()
     if truncation.top_k != -1:
         assert allowed.sum() <= truncation.top_k
     assert (p[allowed] >= (truncation.min_p - 1e-6) * p.max()).all()
