@@ -35,6 +35,12 @@ from eapo_env.types import ExpertReply, Message, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 
 
+_SHIPPED = Path(__file__).with_name("bases")
+_LEARNER_SETTINGS = replace(
+    LEARNER_SETTINGS, device="cpu", precision="float32", max_batch_tokens=4096
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """A base model, fine-tuned by imitation of a demonstrator that makes errors.
@@ -74,13 +80,17 @@ class BaseModel:
         return f"{kind}-{self.step_error_rate:.2f}{drawn}{asked}"
 
     def make(self, root: str | PathLike[str]) -> Path:
-        """Return its folder in `root`, in Hugging Face format; train it first if it is missing."""
+        """Return its folder in `root`, in Hugging Face format; copy or train it first if needed."""
         root = Path(root)
         folder = root / self.name
         if not folder.exists():
             unfinished = root / f".unfinished-{self.name}"
             shutil.rmtree(unfinished, ignore_errors=True)
-            self._train(unfinished)
+            if self == WRONG_BELIEF:
+                with writing(unfinished):
+                    shutil.copytree(_SHIPPED / self.name, unfinished)
+            else:
+                self._train(unfinished)
             unfinished.rename(folder)
         return folder
 
@@ -98,7 +108,7 @@ class BaseModel:
 
     def _train(self, folder: Path) -> None:
         model, tokenizer = load_model(ModelSettings())
-        learner = Learner(model, settings=replace(LEARNER_SETTINGS, device="cpu"))
+        learner = Learner(model, settings=_LEARNER_SETTINGS)
         rng = np.random.default_rng([round(1000 * self.step_error_rate)])
         chat = Chat(tokenizer)
         batches = interleave(
@@ -114,6 +124,9 @@ class BaseModel:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
+
+WRONG_BELIEF = BaseModel(step_error_rate=0.6, error="carry", carry_rate=1.0)
+"""A base whose most likely answer is wrong. It ships, so that all start from the same weights."""
 
 MAX_TOKENS = 128
 """The longest reply of `ModelExperts`."""

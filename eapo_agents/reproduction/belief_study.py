@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from eapo_agents.learning import MaxRL
-from eapo_agents.reproduction.base_models import BaseModel
+from eapo_agents.reproduction.base_models import WRONG_BELIEF
 from eapo_agents.reproduction.experiment_kinds import (
     BRACKET_EXPERTS,
     STEPS,
@@ -26,7 +26,7 @@ from eapo_agents.training import EvaluationSettings, ExpertSettings
 from eapo_env.annealing import Annealing
 from eapo_env.types import Rules
 
-BASE = BaseModel(step_error_rate=0.6, error="carry", carry_rate=1.0)
+BASE = WRONG_BELIEF
 """A base that mixes up what it writes and what it carries."""
 
 BASE_ONE_OR_THREE_QUERIES = replace(

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from eapo_agents.evaluation import evaluate
 from eapo_agents.policies.models import ModelSettings
 from eapo_agents.reproduction import belief_study
-from eapo_agents.reproduction.base_models import BaseModel, ModelExperts
+from eapo_agents.reproduction.base_models import WRONG_BELIEF, BaseModel, ModelExperts
 from eapo_agents.reproduction.belief_study import BELIEF
 from eapo_agents.reproduction.experiment_kinds import BASE_MODEL, Evaluate, Train
 from eapo_agents.reproduction.noise_study import BASE_ONE_OR_THREE_QUERIES, NOISE
 from eapo_agents.reproduction.studies import STUDIES
 from eapo_agents.reproduction.study import Study
+from eapo_agents.training import make_rollout, policy_of
 from eapo_agents.training.config import TrainConfig
 from eapo_env.testing import check_expert_pool
-from eapo_env.types import Query, Reply
+from eapo_env.types import Query, Reply, Rules
 
 HERE = Path("base")
 
@@ -202,6 +205,23 @@ def test_a_base_model_is_made_once_and_always_the_same(tmp_path: Path) -> None:
     written = (one / "model.safetensors").stat().st_mtime_ns
     assert base.make(f"{tmp_path}/one") == one
     assert (one / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_the_base_that_ships_is_most_likely_wrong_and_sometimes_right(tmp_path: Path) -> None:
+    path = WRONG_BELIEF.make(tmp_path)
+    assert sum(file.stat().st_size for file in path.iterdir()) < 3e6
+    rollout = make_rollout(given := BELIEF.experiments["base"].config(0, path), policy_of(given))
+    problems = given.evaluation.problems.load()[:16]
+
+    def mean_at(temperature: float, samples: int, rules: Rules) -> float:
+        player = replace(rollout, temperature=temperature)
+        found = evaluate(player, problems, samples_per_problem=samples, rules=rules)
+        return asyncio.run(found).mean_at_k
+
+    assert mean_at(0.0, 1, Rules.alone()) < 0.1
+    assert 0 < mean_at(1.0, 16, Rules.alone()) < 0.06
+    assert mean_at(1.0, 4, Rules(turn_budget=2)) > 0.4, "experts of parts help"
 
 
 def test_an_error_rate_above_1_is_refused() -> None:
