@@ -34,7 +34,6 @@ from eapo_env.synthetic import MODULUS
 from eapo_env.types import ExpertReply, Message, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 
-
 _SHIPPED = Path(__file__).with_name("bases")
 _LEARNER_SETTINGS = replace(
     LEARNER_SETTINGS, device="cpu", precision="float32", max_batch_tokens=4096
