@@ -175,6 +175,8 @@ BELIEF = Study(
         worse="self-exploratory",
         paper_points=4.91,
     ),
+    aim=0.35,
+    aim_low=0.25,
     looks=(10,),
 )
 """Its results are in `docs/results`."""

@@ -109,12 +109,13 @@ def _main_claim(study: Study, results: Results) -> Iterator[str]:
     names = (study.main_claim.better, study.main_claim.worse)
     if min(_num_seeds(name, results) for name in names) < 2:
         yield "**Not decided: one seed.**"
-    elif found.mean < 0.05:
+    elif found.mean < study.aim:
         yield "**The aim is not reached.**"
-    elif found.interval.low > 0:
+    elif found.interval.low > study.aim_low:
         yield "**The aim is reached.**"
     else:
-        yield "**Ahead by more than five points, but not beyond chance.**"
+        points = f"{100 * study.aim:g} points"
+        yield f"**Ahead by {points} or more, but the interval is not high enough.**"
     yield from (
         "",
         "| seeds | EAPO - self-exploratory RL, points (interval) | p |",

@@ -81,6 +81,8 @@ class Study:
         tables: what they are compared in.
         gain_curve: the main comparison over base models of other strengths.
         main_claim: what the study is about; its experiments have the most seeds.
+        aim: by how much it has to hold, and `aim_low`: what its interval has to be above; both are
+            shares in [0, 1].
         looks: the numbers of seeds after which the main claim is looked at; each look has an equal
             part of the 5%.
     """
@@ -90,6 +92,8 @@ class Study:
     tables: tuple[PaperTable, ...]
     gain_curve: tuple[GainPoint, ...] = ()
     main_claim: Claim
+    aim: float
+    aim_low: float
     looks: tuple[int, ...]
 
     @property

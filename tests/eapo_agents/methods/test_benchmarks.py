@@ -90,7 +90,7 @@ LOCAL = ENVIRONMENT | {
 }
 """The local sandbox runs `python`: it is this interpreter."""
 WHOLE = {"top_k": -1, "min_p": 0.0}
-"""What vLLM is told of a truncation that keeps all."""
+"""The fields of a request to vLLM that keep every token."""
 
 SAMPLE = {"sample": True, "sandbox": "local"}
 
