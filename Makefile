@@ -4,8 +4,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
-# A process a core; each imports torch. The next test goes to the one that has run out of tests.
-PARALLEL = --numprocesses=logical --maxprocesses=8 --dist=worksteal
+# One process more than there are cores, for a test often waits for a server or a child; each imports
+# torch. The next test goes to the process that has run out of tests.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(), 8) + 1)")
+PARALLEL = --numprocesses=$(WORKERS) --dist=worksteal
 # torch's OpenMP threads must not spin while they wait: on a busy machine that costs 10x.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
