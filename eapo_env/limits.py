@@ -23,13 +23,13 @@ _MAX_CELLS = 144
 _MAX_DETERMINANT_CELLS = 12
 
 _CODE = re.compile(
-    r"__|[\"`@#]|\b(?:import|lambda|eval|exec|open|getattr|globals|system|subprocess|raise"
+    r"__|[\"`@#]|(?<!\\)\b(?:import|lambda|eval|exec|open|getattr|globals|system|subprocess|raise"
     r"|SystemExit|quit|exit|int ?\(|str ?\()|\A ?\{\{|\$\{|<%|[A-Za-z)]\.[A-Za-z_]{2}|\("
     r"['\"]|[\x00-\x08\x0e-\x1f\x7f]|\\(?:input|include|write|def|csname|catcode|let|read|openin"
     r"|openout|immediate)(?![a-z])"
 )
 _BIG_ROOT = re.compile(r"\\sqrt ?\[ ?[^\]]{0,20}[0-9]{4}")
-_TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|[0-9]+|\*\*|[^\s]")
+_TOKEN = re.compile(r"\\[A-Za-z]{1,30}|\\.|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\*\*|[^\s]")
 _OPENERS, _CLOSERS = ("{", "(", "["), ("}", ")", "]")
 _POWERS = ("^", "**")
 _BINOMIALS = ("\\binom", "\\dbinom", "\\tbinom")
@@ -48,25 +48,56 @@ def is_too_complex(text: str) -> bool:
 
 
 def _is_nested(tokens: list[str]) -> bool:
-    """Return whether brackets nest too deeply, or powers occur within powers."""
+    """Return whether brackets nest too deeply, or powers or factorials occur within each other.
+
+    One power within a power is read if its own exponent holds a letter (`2^{2^n}`), or if its base
+    does (`e^{x^2}`): then it has no value before a small number is put in.
+    """
     in_exponent: list[bool] = []
+    opened: list[int] = []
     operators = sum(token in _LARGE_OPERATORS for token in tokens)
     before, previous = "", ""
-    for token in tokens:
+    for index, token in enumerate(tokens):
         if token in _OPENERS:
             in_exponent.append(previous in _POWERS)
+            opened.append(index)
         elif token in _CLOSERS and in_exponent:
             in_exponent.pop()
-        elif token in _POWERS:
-            numeric = _is_number(previous) or operators > 0
-            if before in _POWERS or sum(in_exponent) > (0 if numeric else 1):
+            start = opened.pop()
+            if tokens[index + 1 : index + 2] == ["!"] and _is_large(tokens[start + 1 : index]):
                 return True
-        elif token == "!" and previous in ("!", *_CLOSERS):
+        elif token in _POWERS:
+            has_value = _is_number(previous) and not _has_letter(tokens, index + 1)
+            most = 0 if operators or has_value else 1
+            if before in _POWERS or sum(in_exponent) > most:
+                return True
+        elif token == "!" and previous == "!":
             return True
         if len(in_exponent) > _MAX_DEPTH:
             return True
         before, previous = previous, token
     return operators > 1 or (operators == 1 and tokens.count("^") > 12)
+
+
+def _is_large(group: list[str]) -> bool:
+    """Return whether the factorial of a bracket could be out of reach."""
+    if any(token == "!" or token in _POWERS or token in _BINOMIALS for token in group):
+        return True
+    return math.prod(max(_bounded(token), 1) for token in group if _is_number(token)) > (
+        _MAX_FACTORIAL
+    )
+
+
+def _has_letter(tokens: list[str], start: int) -> bool:
+    """Return whether the exponent that begins at `start` holds a variable."""
+    depth = 0
+    for token in tokens[start:]:
+        depth += (token in _OPENERS) - (token in _CLOSERS)
+        if len(token) == 1 and token.isalpha():
+            return True
+        if depth <= 0:
+            break
+    return False
 
 
 def _has_large_number(tokens: list[str]) -> bool:
@@ -110,10 +141,10 @@ def _multiply(tokens: list[str], exponents: list[int]) -> bool:
 
 
 def _is_number(token: str) -> bool:
-    return "0" <= token[:1] <= "9"
+    return "0" <= token[-1:] <= "9"
 
 
 def _bounded(digits: str) -> int:
-    """Return the integer, or 10**9 for any that is longer."""
-    digits = digits.lstrip("0")
+    """Return the integer part, or 10**9 for any that is longer."""
+    digits = digits.partition(".")[0].lstrip("0")
     return int(digits or "0") if len(digits) < 10 else 10**9

@@ -10,19 +10,24 @@ import re
 from collections.abc import Sequence
 
 _MAX_PARTS = 60
-_CONJUNCTION = re.compile(r",? (?:and|or|und) |\\(?:land|lor|vee|wedge)(?![A-Za-z])", re.IGNORECASE)
+_CONJUNCTION = re.compile(
+    r",?\s?(?<![A-Za-z\\])(?:and|or|und)(?![a-z])\s?|\\(?:land|lor)(?![A-Za-z])", re.IGNORECASE
+)
 _OPENING, _CLOSING = "([{", ")]}"
 _ENVIRONMENT = re.compile(
-    r"\A(?:[\[(] ?)?\\begin ?\{(?:[pbBvV]?matrix|smallmatrix|array)\}(?:\{[lcr|]{1,40}\})?"
-    r"(?P<body>.*)\\end ?\{(?P<kind>[pbBvV]?matrix|smallmatrix|array)\}(?: ?[\])])?\Z",
+    r"\A(?:[\[(] ?)?\\begin ?\{(?P<kind>[pbBvV]?matrix|smallmatrix|array|cases)\}"
+    r"(?:\{[lcr|]{1,40}\})?"
+    r"(?P<body>(?:(?!\\begin|\\end).)*)\\end ?\{(?P=kind)\}(?: ?[\])])?\Z",
     re.DOTALL,
 )
 _NAME = (
-    r"(?:[A-Za-z](?:_\{?\w{1,3}\}?|')?(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z]){0,3} ?\))?"
-    r"|\|?[A-Z]{1,4}\|?|[A-Z] ?: ?[A-Z]|\|[A-Za-z]\||[A-Z]{1,2}/[A-Z]{1,2}"
+    r"(?:[A-Za-z](?:_\{?[\w, ]{1,6}\}?|_\{?\\(?:max|min)\}?|'{1,3})?"
+    r"(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z]){0,3} ?\))?"
+    r"|\|?[A-Z]{1,4}\|?|[A-Z](?:_\w|_\{\w{1,6}\})? ?: ?[A-Z](?:_\w|_\{\w{1,6}\})?"
+    r"|\\frac ?\{[A-Z]{1,2}\} ?\{[A-Z]{1,2}\}|\|[A-Za-z]\||[A-Z]{1,2}/[A-Z]{1,2}"
     r"|\\(?:angle|triangle|overline) ?\{?[A-Z]{1,4}\}?|[A-Z][a-z]? ?\( ?[\w=<> ]{1,12} ?\)"
     r"|\( ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z](?:_\d)?){1,3} ?\)"
-    r"|\\(?:vec|mathbf|bm|hat|bar) ?\{[A-Za-z]{1,2}\}|[A-Za-z]\^\{?(?:-1|T)\}?(?: ?\( ?[a-z] ?\))?"
+    r"|\\(?:vec|hat|bar) ?\{[A-Za-z]{1,2}\}|[A-Za-z]\^\{?(?:-1|T)\}?(?: ?\( ?[a-z] ?\))?"
     r"|\\frac ?\{d[a-z]?(?:\^2 ?[a-z])?\} ?\{d[a-z](?:\^2)?\} ?[a-z]?(?: ?\( ?[a-z] ?\))?"
     r"|\\nabla ?[A-Za-z]|\\\| ?[A-Za-z] ?\\\||[A-Za-z] ?\\(?:cdot|times|cup|cap) ?[A-Za-z]"
     r"|(?:m ?)?\\angle ?[A-Z]{1,3}"
@@ -32,19 +37,95 @@ _NAME = (
 IS_NAME = re.compile(rf"\A ?{_NAME} ?\Z")
 _MEMBER = re.compile(r"\A ?\(? ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z]){0,3} ?\)? ?\\in(?![a-z]) ?")
 RELATION = re.compile(
-    r"\\(?:le|ge|ne|lt|gt|approx|equiv)(?![A-Za-z])|<=|>=|!=|(?<![<>!:=])=|[<>]|\\not ?="
+    r"\\(?:le|ge|ne|lt|gt|approx|equiv)(?![A-Za-z])|<=|>=|!=|:=|(?<![<>!:=])=|[<>]|\\not ?="
 )
 _SIGNS = {"<=": "\\le", ">=": "\\ge", "!=": "\\ne", "<": "\\lt", ">": "\\gt", "\\not=": "\\ne",
-          "\\not =": "\\ne"}  # fmt: skip
+          "\\not =": "\\ne", ":=": "="}  # fmt: skip
 TURNED = {"\\lt": "\\gt", "\\gt": "\\lt", "\\le": "\\ge", "\\ge": "\\le"}
-_INDEX = re.compile(r" |(?<=[A-Za-z])_(?:\w|\{\w{1,3}\})")
+_INDEX = re.compile(r" |(?<=[A-Za-z])_(?:\w|\{[\w, ]{1,6}\})")
 _FREE_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{1,3}(?![A-Za-z])")
 _OPERATION = re.compile(
     r"\A ?\\(?:i{0,2}int|lim|sum|prod|det|nabla|gcd|lcm|max|min)(?![a-z])|\A ?\\frac ?\{d\}"
 )
+_GREEK = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho"
+    r"|sigma|tau|phi|varphi|chi|psi|omega|Delta|Omega|Sigma|Gamma|ell)(?![A-Za-z])"
+)
 FUNCTION_WORDS = frozenset(
     ("pi", "exp", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "inf", "infty")
 )
+_APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])|~=|\\sim(?![A-Za-z])")
+_THEREFORE = re.compile(r"\\(?:Rightarrow|therefore)(?![A-Za-z])|(?<![<=])=>")
+_PREFIX = re.compile(
+    r"\A(?:(?:so|thus|hence|therefore),? ?(?=[-\d\\(])"
+    r"|(?:so|thus|hence|therefore)?,? ?(?:the |my )?(?:(?:final |correct )?answer|result|value)"
+    r" ?(?:is|:|=|is:) ?(?=\S)|(?:\\to|\\rightarrow|\\mapsto) )",
+    re.IGNORECASE,
+)
+_REMARK = re.compile(r" \((?P<remark>[^()]{2,100})\)\Z")
+_HEDGES = re.compile(
+    r"\b(?:not|or|nor|wrong|incorrect|false|invalid|reject\w*|extraneous|impossible|mod|modulo|base"
+    r"|approx\w*|about|maybe|perhaps|if|unless|except|no|plus|minus|times|million|billion|thousand"
+    r"|hundred|and|but|excluded|excluding|binary|octal)\b|\?",
+    re.IGNORECASE,
+)
+_PROVISO = re.compile(
+    r",? ?(?:\\forall|for (?:all|every|any|each)|where|as (?:required|desired|needed|claimed))"
+    r"(?![A-Za-z]).{0,200}\Z",
+    re.DOTALL,
+)
+_CONDITION = re.compile(r"\A(?:if|for|when)\b ?")
+_RESIDUE = re.compile(r"\A(-?\d{1,60}) ?(?:\( ?mod ?\d{1,60} ?\)|\\pmod ?\{?\d{1,60}\}?)\Z")
+_POINT = re.compile(r"\A(?:[Pp]oint )?[A-Z](?:_\d|')? ?(?=\()")
+
+
+def bare(text: str) -> str:
+    r"""Return what a canonical text claims, without what frames the claim.
+
+    That is without `The answer is`, a leading arrow or `=`, a remark in words in brackets at the
+    end (`12 (twelve)`), a proviso (`for all x`), and the approximate value after an exact one. A
+    mere `x \approx 3` claims nothing exact and stays as it is.
+    """
+    text = _PREFIX.sub("", text).strip()
+    for arrow in _THEREFORE.finditer(text):
+        before = text[: arrow.start()].strip()
+        if not before or RELATION.search(before):
+            text = text[arrow.end() :].strip()
+            break
+    if text.startswith("=") and len(text) > 1:
+        text = text[1:].strip()
+    if (remark := _REMARK.search(text)) and _is_remark(remark["remark"]) and remark.start():
+        text = text[: remark.start()].strip()
+    if (proviso := _PROVISO.search(text)) and proviso.start():
+        text = text[: proviso.start()].strip()
+    return text
+
+
+def exact_and_approximate(text: str) -> tuple[str, str] | None:
+    r"""Return both sides of an exact value with its approximation (`\sqrt5 \approx 2.236`).
+
+    None for anything else: a mere name (`x \approx 3`) has no exact value.
+    """
+    about = _APPROXIMATELY.search(text)
+    if about is None or not _balanced(text[: about.start()]):
+        return None
+    exact, approximate = text[: about.start()].strip(), text[about.end() :].strip()
+    return (exact, approximate) if exact and not IS_NAME.match(exact) else None
+
+
+def without_modulus(text: str) -> str:
+    """Return the residue of `42 (mod 1000)`, any other text unchanged."""
+    return _RESIDUE.sub(r"\1", text)
+
+
+def _is_remark(text: str) -> bool:
+    """Return whether bracketed text adds words to an answer and takes nothing back."""
+    text = text.strip()
+    if re.match(r"(?:i\.? ?e\.?|that is|namely|=)", text):
+        return not re.search(r"\bor\b|\bnot\b", text)
+    return re.fullmatch(
+        r"[A-Za-z][A-Za-z ,'.-]*[A-Za-z]{2}[A-Za-z ,'.-]*", text
+    ) is not None and not _HEDGES.search(text)
 
 
 def items_of(text: str) -> Sequence[str]:
@@ -101,8 +182,8 @@ def names_of(items: Sequence[str]) -> list[str]:
 
 def relation_of(text: str) -> tuple[str, str, str] | None:
     """Return (left, sign, right) of the last relation of a text, or None without a relation."""
-    found = [m for m in RELATION.finditer(text) if _balanced(text[: m.start()])]
-    if not found or text.rfind("\\end") > found[-1].start():
+    found = [m for m in RELATION.finditer(text) if _is_outside(text[: m.start()])]
+    if not found:
         return None
     last = found[-1]
     sign = _SIGNS.get(last[0], last[0])
@@ -110,20 +191,34 @@ def relation_of(text: str) -> tuple[str, str, str] | None:
     return text[start : last.start()].strip(), sign, text[last.end() :].strip()
 
 
+def _is_outside(before: str) -> bool:
+    return _balanced(before) and before.count("\\begin") == before.count("\\end")
+
+
 def value_of(text: str) -> str:
     """Return the right side of an equation whose left side is a name or a closed form.
 
-    Any other text is returned unchanged.
+    Of a constant and a name (`5 = x`) that is the constant. Any other text is returned unchanged.
     """
     relation = relation_of(text)
-    if relation is None or relation[1] not in ("=", "\\approx"):
+    if relation is None or relation[1] != "=":
         return text
     left, _, right = relation
     if not left:
         return text
-    if IS_NAME.match(left) or _OPERATION.match(left) or not _has_variables(left):
+    if IS_NAME.match(right) and not has_variables(left):
+        return left
+    if IS_NAME.match(left) or _OPERATION.match(left) or not has_variables(left):
         return right
     return text
+
+
+def claimed_value(text: str) -> str:
+    """Return the constant that an equation gives to anything at all (`m+n=14`), else the text."""
+    relation = relation_of(text)
+    if relation is None or relation[1] != "=" or not relation[0] or not relation[2]:
+        return text
+    return text if has_variables(relation[2]) else relation[2]
 
 
 def unnamed(text: str) -> str:
@@ -134,9 +229,11 @@ def unnamed(text: str) -> str:
     return text
 
 
-def _has_variables(text: str) -> bool:
+def has_variables(text: str) -> bool:
+    """Return whether a text holds a letter that stands for a number (not `e`, `i`, pi)."""
     letters = set(_FREE_LETTER.findall(text)) - FUNCTION_WORDS - {"e", "i"}
-    return bool(letters - {"to", "mod", "gcd", "lcm", "max", "min"}) and "\\begin" not in text
+    letters -= {"to", "mod", "gcd", "lcm", "max", "min"}
+    return bool(letters or _GREEK.search(text)) and "\\begin" not in text
 
 
 def union_of(text: str) -> list[str]:
@@ -144,42 +241,10 @@ def union_of(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\\cup(?![A-Za-z])", text)]
 
 
-def as_interval(text: str, other: str) -> str:
-    r"""Return a one-variable inequality as an interval: `x \ge 5` as `[5,\infty)`.
-
-    Only if `other` is an interval or a double inequality; any other text is returned unchanged.
-    """
-    if not bracketed(other) and len(RELATION.findall(other)) != 2:
-        return text
-    found = [*RELATION.finditer(text)]
-    signs = [_SIGNS.get(m[0], m[0]) for m in found]
-    if len(found) == 2 and set(signs) <= {"\\ge", "\\gt"}:
-        high, low = text[: found[0].start()], text[found[1].end() :]
-        variable = text[found[0].end() : found[1].start()]
-        right, left = (TURNED[sign] for sign in signs)
-    elif len(found) == 2 and set(signs) <= {"\\le", "\\lt"}:
-        low, high = text[: found[0].start()], text[found[1].end() :]
-        variable = text[found[0].end() : found[1].start()]
-        left, right = signs
-    elif len(found) == 1 and signs[0] in TURNED:
-        first, second = text[: found[0].start()].strip(), text[found[0].end() :].strip()
-        if IS_NAME.match(second):
-            first, second, signs = second, first, [TURNED[signs[0]]]
-        variable = first
-        if signs[0] in ("\\le", "\\lt"):
-            low, high, left, right = "-\\infty", second, "\\lt", signs[0]
-        else:
-            low, high, left, right = second, "\\infty", TURNED[signs[0]], "\\lt"
-    else:
-        return text
-    if IS_NAME.match(variable) is None:
-        return text
-    opening, closing = "[" if left == "\\le" else "(", "]" if right == "\\le" else ")"
-    return f"{opening}{low},{high}{closing}"
-
-
 def bracketed(text: str) -> tuple[str, list[str]] | None:
-    """Return (brackets, parts) of a tuple or an interval, or None."""
+    """Return (brackets, parts) of a tuple, of a named point or of an interval, or None."""
+    if "," in text and (point := _POINT.match(text)):
+        text = text[point.end() :]
     if len(text) < 2 or text[0] not in "([" or text[-1] not in ")]":
         return None
     body = text[1:-1]
@@ -195,7 +260,10 @@ def cells_of(text: str) -> list[list[str]] | None:
     if match is None or match["kind"] in ("vmatrix", "Vmatrix"):
         return None
     rows = [row for row in re.split(r"\\\\|\\cr(?![a-z])", match["body"]) if row.strip()]
-    return [[cell.strip() for cell in row.split("&")] for row in rows]
+    cells = [[cell.strip(" ,.;") for cell in row.split("&")] for row in rows]
+    if match["kind"] == "cases":
+        cells = [[_CONDITION.sub("", cell).strip() for cell in row] for row in cells]
+    return cells
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -204,7 +272,9 @@ def _split(text: str, separator: str) -> list[str]:
         return [text]
     parts, depth, start = [], 0, 0
     for index, character in enumerate(text):
-        if character in _OPENING:
+        if character == "\\" and text.startswith(("\\begin", "\\end"), index):
+            depth += 1 if text.startswith("\\begin", index) else -1
+        elif character in _OPENING:
             depth += 1
         elif character in _CLOSING:
             depth -= 1

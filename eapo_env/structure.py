@@ -17,15 +17,17 @@ from functools import partial
 from itertools import chain
 from typing import Literal
 
-from eapo_env.equivalence import number, same_number
 from eapo_env.notation import (
     FUNCTION_WORDS,
     IS_NAME,
     RELATION,
     TURNED,
-    as_interval,
+    bare,
     bracketed,
     cells_of,
+    claimed_value,
+    exact_and_approximate,
+    has_variables,
     items_of,
     names_of,
     relation_of,
@@ -34,17 +36,53 @@ from eapo_env.notation import (
     unnamed,
     value_of,
     without_membership,
+    without_modulus,
 )
+from eapo_env.quantities import number, same_number
+from eapo_env.real_sets import is_compound, real_set, same_set
 
 Factor = Literal["one", "positive", "any"]
 Scalar = Callable[[str, str, Factor], bool | None]
 """(answer, gold, factor) -> whether they are equal up to a factor: 1, positive, or non-zero."""
 
 _WORDS = re.compile(r"\A[A-Za-z][A-Za-z' .()-]{0,80}\Z")
-_CHOICE = re.compile(r"\A[(\[]? ?([A-Ja-j]) ?[)\]]?\.?\Z")
-_CHOSEN = re.compile(r"\A(?:option |choice )?(?:\(([A-J])\)|([A-J]) ?[).:]) ?\S")
+_CHOICE = re.compile(r"\A(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?[(\[]? ?([A-Ja-j]) ?[)\]]?[.:]?\Z")
+_LABELLED = re.compile(
+    r"\A(?:[Oo]ption |[Cc]hoice )?(?:\(([A-J])\)|([A-J]) ?[).:]) ?(?P<rest>\S.*)\Z", re.DOTALL
+)
+_OTHER_LABEL = re.compile(
+    r"\([A-J]\)|(?<![A-Za-z(\\])[A-J] ?[).:](?!\d)"
+    r"|(?:\b(?:or|and)\b|[,;/]) ?\(?[A-J]\b(?![A-Za-z(])"
+)
+_TAKEN_BACK = re.compile(
+    r"\A(?:is |was |seems |looks )?(?:wrong|incorrect|false|not correct|not right|not the|excluded"
+    r"|ruled out|impossible|eliminated)\b|\A(?:is not|is n't|isn't|not)\Z|\b(?:or|maybe|perhaps)\Z"
+)
+_NOTHING = re.compile(
+    r"\A(?:\\emptyset|\\\{ ?\\\}|(?:there (?:is|are) )?no (?:real |such |valid )?"
+    r"(?:solutions?|roots?|values?|answers?|numbers?|integers?)(?: exists?)?|none"
+    r"|(?:the )?empty set|no such \w+(?: exists?)?)\Z",
+    re.IGNORECASE,
+)
+_UNDEFINED = re.compile(r"\A(?:DNE|(?:the limit |it )?does(?: not|n't) exist)\Z", re.IGNORECASE)
 _SEPARATING_SPACE = re.compile(r"(?<=[0-9]) (?=[0-9])|(?<=[A-Za-z]) (?=[A-Za-z])")
 _SUBSCRIPT = re.compile(r"_\{(\w)\}")
+_BASE = re.compile(r"\A\(?([0-9A-Z]+)\)?_\{?(\w+)\}?\Z")
+_CHOOSE = re.compile(
+    r"\A(?:C ?\( ?(?P<n>[\w+-]+) ?, ?(?P<k>[\w+-]+) ?\)"
+    r"|(?:\{\})?[_^](?:(?P<n1>\w)|\{(?P<n2>\w+)\}) ?C ?_(?:(?P<k1>\w)|\{(?P<k2>\w+)\})"
+    r"|C_(?:(?P<n3>\w)|\{(?P<n4>\w+)\})\^(?:(?P<k3>\w)|\{(?P<k4>\w+)\}))\Z"
+)
+_CHOOSE_GROUPS = (("n", "n1", "n2", "n3", "n4"), ("k", "k1", "k2", "k3", "k4"))
+_DOMAIN = re.compile(
+    r"\A(?P<body>.+?),? ?(?:where |for |with )?(?P<name>[a-z]) ?\\in ?"
+    r"(?P<set>\\mathbb ?\{?[ZN]\}?.*)\Z",
+    re.DOTALL,
+)
+_FUNCTION_OF = re.compile(r"\A(?P<function>[A-Za-z](?:_\w)?) ?\( ?(?P<variable>[A-Za-z]) ?\)\Z")
+_PIECES = re.compile(r"\\[A-Za-z]{1,30}|[^\\]|\\")
+_LETTERS = re.compile(r"\\[A-Za-z]{1,30}|[A-Za-z]{4,}|[A-Za-z]")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,20}[,.]? [A-Za-z]{2,20}(?![A-Za-z])")
 
 
 def exact_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | None:
@@ -61,13 +99,43 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
     """Return whether two canonical texts are the same answer; None if `scalar` cannot decide."""
     if _same_text(answer, gold):
         return _says_something(gold)
+    answer, gold = _claims(answer, gold)
+    if _same_text(answer, gold):
+        return _says_something(gold)
     exact = exact_scalar(answer, gold)
     if exact is not None:
         return exact
     words = _same_words(answer, gold)
     if words is not None:
         return words
-    return _same_structure(answer, gold, scalar)
+    if _is_prose_for_a_number(answer, gold):
+        return False
+    bound = _same_bound(answer, gold)
+    return _same_structure(*(bound or (answer, gold)), scalar)
+
+
+def _claims(answer: str, gold: str) -> tuple[str, str]:
+    """Return what two texts claim: without frames, and one value of an exact and an approximate.
+
+    Of `2\\sqrt3 \\approx 3.46` that is the exact value, unless the other side is a decimal as
+    well. `x \\approx 42` claims nothing exact and equals no value.
+    """
+    answer, gold = bare(answer), bare(gold)
+    if "mod" not in gold:
+        answer = without_modulus(answer)
+    a, g = exact_and_approximate(answer), exact_and_approximate(gold)
+    if a and g:
+        return a[0], g[0]
+    if a:
+        answer = a[1] if _is_decimal(gold) and _is_decimal(a[1]) else a[0]
+    if g:
+        gold = g[1] if _is_decimal(answer) and _is_decimal(g[1]) else g[0]
+    return answer, gold
+
+
+def _is_decimal(text: str) -> bool:
+    found = number(text)
+    return found is not None and (found.decimals or 0) > 0
 
 
 def _same_text(answer: str, gold: str) -> bool:
@@ -85,15 +153,45 @@ def _says_something(text: str) -> bool:
 
 
 def _same_words(answer: str, gold: str) -> bool | None:
-    choice, chosen = _CHOICE.match(gold), _CHOICE.match(answer) or _CHOSEN.match(answer)
-    if choice and chosen:
-        return choice[1] == (chosen[1] or chosen[2 if chosen.re is _CHOSEN else 1])
+    """Compare options and words; None if neither side is made of them."""
+    for kind in (_NOTHING, _UNDEFINED):
+        nothing = kind.match(answer) is not None, kind.match(gold) is not None
+        if any(nothing):
+            return all(nothing)
+    options = _chosen(answer), _chosen(gold)
+    if all(options) and (_CHOICE.match(gold) or _CHOICE.match(answer)):
+        return options[0] == options[1]
+    if (labelled := _LABELLED.match(answer)) and options[0] and not options[1]:
+        return None if _is_words(labelled["rest"]) is False else (
+            _plain_words(labelled["rest"]) == _plain_words(gold)
+        )  # fmt: skip
+    if _CHOICE.match(gold) and _LABELLED.match(answer):
+        return False
     a, g = _is_words(answer), _is_words(gold)
     if not (a or g):
         return None
     if a and g:
         return _plain_words(answer) == _plain_words(gold)
     return None if RELATION.search(answer) or RELATION.search(gold) else False
+
+
+def _chosen(text: str) -> str | None:
+    """Return the one option that a text names, with its text or without; else None."""
+    if choice := _CHOICE.match(text):
+        return choice[1]
+    labelled = _LABELLED.match(text)
+    if labelled is None:
+        return None
+    rest = labelled["rest"].strip()
+    if _OTHER_LABEL.search(rest) or _TAKEN_BACK.search(rest):
+        return None
+    return labelled[1] or labelled[2]
+
+
+def unlabelled(text: str) -> str:
+    """Return the text of an option without its label, if it names one option only."""
+    labelled = _LABELLED.match(text)
+    return labelled["rest"].strip() if labelled and _chosen(text) else text
 
 
 def _is_words(text: str) -> bool:
@@ -110,8 +208,59 @@ def _plain_words(text: str) -> str:
     return re.sub(r"[^a-z]", "", text.lower().removeprefix("the ").removeprefix("an "))
 
 
+def _is_prose_for_a_number(answer: str, gold: str) -> bool:
+    """Return whether the gold is a plain number and the answer holds words: never equal.
+
+    An answer that is not a number itself (unit and all) and has words beside each other says
+    something else than a number.
+    """
+    if number(gold) is None or RELATION.search(answer) or "\\" in answer:
+        return False
+    prose = _PROSE.search(answer)
+    return prose is not None and " and " not in answer and "," not in answer
+
+
+def _same_bound(answer: str, gold: str) -> tuple[str, str] | None:
+    r"""Return both texts with the answer's bound variable renamed to the gold's, or None.
+
+    `f(n)=2n+1` and `f(x)=2x+1` are the same function; `2k\pi, k\in\mathbb{Z}` runs through the same
+    numbers whatever the name of k.
+    """
+    a_domain, g_domain = _DOMAIN.match(answer), _DOMAIN.match(gold)
+    if a_domain and g_domain and _same_text(a_domain["set"], g_domain["set"]):
+        renamed = _renamed(a_domain["body"], a_domain["name"], g_domain["name"])
+        return None if renamed is None else (renamed, g_domain["body"])
+    a, g = relation_of(answer), relation_of(gold)
+    if a is None or g is None or not a[1] == g[1] == "=":
+        return None
+    a_function, g_function = _FUNCTION_OF.match(a[0]), _FUNCTION_OF.match(g[0])
+    if not (a_function and g_function) or a_function["function"] != g_function["function"]:
+        return None
+    renamed = _renamed(a[2], a_function["variable"], g_function["variable"])
+    return None if renamed is None else (renamed, g[2])
+
+
+def _renamed(text: str, old: str, new: str) -> str | None:
+    """Return `text` with another name for a variable; None if that name is taken."""
+    tokens = _LETTERS.findall(text)
+    if old == new:
+        return text
+    if new in tokens or any(len(token) > 3 and token[0] != "\\" for token in tokens):
+        return None
+    return "".join(
+        token if token[:1] == "\\" else token.replace(old, new) for token in _PIECES.findall(text)
+    )
+
+
 def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
+    sets = _same_real_sets(answer, gold, scalar)
+    if sets is not None:
+        return sets
     a_items, g_items = items_of(answer), items_of(gold)
+    if len(g_items) == 1 and len(a_items) > 1 and bracketed(unnamed(g_items[0])) is None:
+        outcomes = [_same_item(item, g_items[0], scalar) for item in a_items]
+        if all(outcomes):
+            return True
     if len(a_items) == len(g_items) == 1:
         return _same_item(a_items[0], g_items[0], scalar)
     same = partial(_same_item, scalar=scalar)
@@ -120,6 +269,7 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
         if tuple_ and tuple_[0] == "()" and len(tuple_[1]) == len(items) and "{" not in other[:2]:
             sides = (items, tuple_[1]) if other is answer else (tuple_[1], items)
             return _all(same(unnamed(a), unnamed(g)) for a, g in zip(*sides, strict=True))
+    a_items = list({_without_spaces(item): item for item in a_items}.values())
     if len(a_items) != len(g_items):
         a_items, g_items = union_parts(a_items), union_parts(g_items)
         return len(a_items) == len(g_items) and _same_unordered(a_items, g_items, same)
@@ -132,6 +282,19 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if not any(relation_of(text) for side in values for text in side):
         a_items, g_items = values
     return _same_unordered(a_items, g_items, same)
+
+
+def _same_real_sets(answer: str, gold: str, scalar: Scalar) -> bool | None:
+    """Compare two sets of reals in different notations; None if they are not, or undecided."""
+    if not (is_compound(answer) or is_compound(gold)):
+        return None
+    simple = [relation_of(text) for text in (answer, gold)]
+    if all(simple) and not any("\\" in t or " or " in t or " and " in t for t in (answer, gold)):
+        return None
+    a, g = real_set(answer), real_set(gold)
+    if a is None or g is None:
+        return None
+    return same_set(a, g, partial(_same_scalar, scalar=scalar))
 
 
 def _same_unordered(
@@ -167,10 +330,14 @@ def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if len(a_union) > 1 or len(g_union) > 1:
         return len(a_union) == len(g_union) and _same_unordered(a_union, g_union, same)
     a_cells, g_cells = cells_of(unnamed(answer)), cells_of(unnamed(gold))
-    if a_cells or g_cells:
+    if a_cells and g_cells:
         return _same_cells(a_cells, g_cells, same)
-    answer, gold = as_interval(answer, gold), as_interval(gold, answer)
+    if a_cells or g_cells:
+        return scalar(unnamed(answer), unnamed(gold), "one") if "\\begin" in answer else False
     a_parts, g_parts = bracketed(unnamed(answer)), bracketed(unnamed(gold))
+    if not g_parts and (choose := _CHOOSE.match(answer)):
+        n, k = (next(filter(None, choose.group(*names)), "") for names in _CHOOSE_GROUPS)
+        return _same_scalar(f"\\binom{{{n}}}{{{k}}}", gold, scalar)
     if a_parts and g_parts:
         if a_parts[0] != g_parts[0] or len(a_parts[1]) != len(g_parts[1]):
             return False
@@ -181,11 +348,11 @@ def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
 
 
 def _same_cells(
-    answer: list[list[str]] | None,
-    gold: list[list[str]] | None,
+    answer: list[list[str]],
+    gold: list[list[str]],
     same: Callable[[str, str], bool | None],
 ) -> bool | None:
-    if answer is None or gold is None or [*map(len, answer)] != [*map(len, gold)]:
+    if [*map(len, answer)] != [*map(len, gold)]:
         return False
     pairs = zip(chain(*answer), chain(*gold), strict=True)
     return _all(same(a, g) for a, g in pairs)
@@ -200,12 +367,17 @@ def _same_relation(answer: str, gold: str, scalar: Scalar) -> bool | None:
         if all(names):
             same_name = a_relation[0].strip() == g_relation[0].strip()
             letters = max(len(a_relation[0].strip()), len(g_relation[0].strip())) == 1
-            if letters and not same_name:
+            if (letters and not same_name) or a_relation[0].count("'") != g_relation[0].count("'"):
                 return False
             return _same_scalar(a_relation[2], g_relation[2], scalar)
+    values = value_of(answer), value_of(gold)
+    if a_relation and g_relation and values[0] != answer and values[1] != gold:
+        return _same_scalar(*values, scalar)
     if a_relation and g_relation:
         return _same_sided(a_relation, g_relation, scalar)
-    a, g = value_of(answer), value_of(gold)
+    a, g = values
+    if relation_of(a) and not has_variables(g):
+        a = claimed_value(a)
     if relation_of(a) or relation_of(g):
         return False
     return _same_scalar(a, g, scalar)
@@ -235,4 +407,11 @@ def _same_scalar(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if exact is not None:
         return exact
     words = _same_words(answer, gold)
-    return scalar(answer, gold, "one") if words is None else words
+    if words is not None:
+        return words
+    if _CHOICE.match(gold) is None:
+        answer, gold = unlabelled(answer), unlabelled(gold)
+    exact = exact_scalar(answer, gold)
+    if exact is not None:
+        return exact
+    return scalar(answer, gold, "one")

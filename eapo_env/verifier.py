@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from typing import Protocol, runtime_checkable
 
 from eapo_env.answers import closing_claim, extract_answer
-from eapo_env.equivalence import canonical
+from eapo_env.canonical import canonical
 from eapo_env.limits import MAX_ANSWER_CHARS, is_too_complex
 from eapo_env.structure import equivalent, exact_scalar
 from eapo_env.validation import UserError

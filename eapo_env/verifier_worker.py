@@ -134,7 +134,7 @@ def _load_check() -> Check:
     package = ModuleType("eapo_env")
     package.__path__ = [str(Path(__file__).parent)]
     sys.modules["eapo_env"] = package
-    from eapo_env.equivalence import canonical
+    from eapo_env.canonical import canonical
     from eapo_env.structure import equivalent
     from eapo_env.symbolic import symbolic_scalar
 

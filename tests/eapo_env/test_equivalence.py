@@ -8,7 +8,8 @@ from random import Random
 import pytest
 from hypothesis import assume, given, strategies as st
 
-from eapo_env.equivalence import canonical, number
+from eapo_env.canonical import canonical
+from eapo_env.quantities import number
 from eapo_env.limits import is_too_complex
 from eapo_env.structure import equivalent, exact_scalar
 
