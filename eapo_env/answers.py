@@ -50,7 +50,7 @@ _ANSWER_IN_CHINESE = re.compile(r"答案(?:应?[是为])?[ :：]{0,3}(?P<claim>[
 _ANSWER_IS = re.compile(
     r"answer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}(?:therefore |thus |simply )?"
     rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{_MATH})"
-    r"|(?P<number>[-+]?(?:\\?\$ ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
+    r"|(?P<number>[-+]?(?:\\?\$ ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
     r"|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
     r"(?P<rest>.{0,200})",
     re.IGNORECASE | re.DOTALL,
@@ -72,8 +72,10 @@ _AFTER_FORMULA = re.compile(
 _SENTENCE = re.compile(
     r"(?<=[.!?])\s{1,10}(?=[A-Z])|\n| (?=(?:Therefore|Thus|Hence|So),? )| (?=which is )"
 )
+_SENTENCE_HINTS = ("\n", ". ", "! ", "? ", " Th", " So", " Hence", " which is ")
+"""One of these is in every text that `_SENTENCE` splits; looking for them is quicker."""
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!and |or )[A-Za-z]{2,20},? (?:[a-z]{2,20} )")
-_NUMBER = r"[-+]?(?:\\?[$€£¥] ?)?\d[\d,]{0,60}(?:\.\d{1,60})?(?:/\d{1,60})?"
+_NUMBER = r"[-+]?(?:\\?[$€£¥] ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?"
 _LONE_NUMBER = re.compile(rf"[$*]{{0,2}}{_NUMBER}\\?%?[$*]{{0,2}}\.?")
 _CLOSING_NUMBER = re.compile(
     r"(?:\b(?:is|are|be|by|equals?|gets?|gives?|obtains?|ha(?:s|ve)|to|was|were|costs?|pays?|earns?"
@@ -103,6 +105,9 @@ _THERE_ARE = re.compile(
     rf"\b[Tt]here (?:is|are|will be)(?: exactly| only| a total of)? ({_NUMBER})"
     r"(?![^.]*\d)(?= [a-z])"
 )
+_CLOSING_CHARS, _NUMBER_CHARS = 100, 50
+_LAST_DIGIT = re.compile(r"\d(?=\D*\Z)")
+_PLAIN_BOX = re.compile(r"\\boxed\{([\w+-][\w+./-]{0,40})\}")
 _MARKED = re.compile(r"^[ \t]{0,3}####(?!#)(?![^\n]{0,200}answer)(?P<claim>[^\n]{1,300})$",
                      re.IGNORECASE | re.MULTILINE)  # fmt: skip
 _VALUE = re.compile(r"(?=.{0,100}[\d\\A-Za-z])(?!\d{1,2}[.:])(?:[^A-Za-z\n]|\\[A-Za-z]{1,20}"
@@ -118,7 +123,8 @@ _WRAPPERS = (
     ("\\(", "\\)"),
     ("$", "$"),
 )
-_MARKS_CHARS = 60
+_MARKS_CHARS = 40
+_MARK_WORDS = ("square", "qed", "QED", "Q.E.D")
 _MARKS_AT_END = re.compile(
     r"(?:\s|[∎□■✓✔✅。]|\\(?:blacksquare|square|qed)(?![a-z])|Q\.?E\.?D\.?)+\Z"
 )
@@ -152,16 +158,27 @@ def extract_answer(response: str) -> str | None:
 
 
 def _extracted(text: str) -> str | None:
-    box = None
-    if "boxed" in text or "box{" in text or "fbox" in text:
+    if "box" in text:
+        lone = _lone_box(text)
+        if lone is not None:
+            return lone
         if _is_cut_off(text):
             return None
         box = _boxed(text)
-    if box is not None:
-        return _replaced(text, box) or box.content
+        if box is not None:
+            return _replaced(text, box) or box.content
     if "####" in text and (marked := _marked(text)):
         return marked
     return _stated(text)
+
+
+def _lone_box(text: str) -> str | None:
+    """Return the content of the one box of a text if it is plain and nothing replaces it."""
+    last = max(0, text.rfind("box") - 1)
+    box = _PLAIN_BOX.match(text, last)
+    if box is None or text.find("box") != last + 1 or "nswer" in text or "NSWER" in text:
+        return None
+    return box[1]
 
 
 def final_text(response: str) -> str:
@@ -211,17 +228,33 @@ def closing_claim(response: str) -> str | None:
 
 def _sentence_claim(text: str, hedge: re.Pattern[str]) -> str | None:
     """Return the value that the last sentence of a text commits to, or None."""
-    sentence = _VERDICT.sub("", _SENTENCE.split(text[-_SENTENCE_CHARS:])[-1])
-    if hedge.search(sentence):
-        return None
+    sentence = text[-_SENTENCE_CHARS:]
+    if any(hint in sentence for hint in _SENTENCE_HINTS):
+        sentence = _SENTENCE.split(sentence)[-1]
+    if sentence.rstrip(".").endswith(("solution", "answer", "result", "solutions", "answers")):
+        sentence = _VERDICT.sub("", sentence)
+    claim = _formula_at_end(sentence) if "$" in sentence or "\\" in sentence else None
+    if claim is None:
+        digits = _LAST_DIGIT.search(sentence, max(0, len(sentence) - _CLOSING_CHARS))
+        if digits is None:
+            return None
+        start = max(0, digits.start() - _NUMBER_CHARS)
+        number = _CLOSING_NUMBER.search(sentence, start) or (
+            _THERE_ARE.search(sentence) if "here " in sentence else None
+        )
+        claim = number[1] if number else None
+    return None if claim is None or hedge.search(sentence) else claim
+
+
+def _formula_at_end(sentence: str) -> str | None:
+    """Return a sentence's only formula, or the last one after `is` or similar, with its unit."""
     formulas = [*_FORMULA.finditer(sentence)]
     if len(formulas) > 1 and _STATES.search(sentence, 0, formulas[-1].start()):
         formulas = formulas[-1:]
-    if len(formulas) == 1 and _AFTER_FORMULA.fullmatch(sentence, formulas[0].end()):
-        unit = sentence[formulas[0].end() :].strip(" .!")
-        return f"{unwrapped(formulas[0][0])} {unit}".strip() or None
-    number = _CLOSING_NUMBER.search(sentence) or _THERE_ARE.search(sentence)
-    return number[1] if number else None
+    if len(formulas) != 1 or not _AFTER_FORMULA.fullmatch(sentence, formulas[0].end()):
+        return None
+    unit = sentence[formulas[0].end() :].strip(" .!")
+    return f"{unwrapped(formulas[0][0])} {unit}".strip() or None
 
 
 def unwrapped(text: str) -> str:
@@ -342,8 +375,9 @@ def _cleaned(claim: str) -> str | None:
     if fence := _FENCE.match(claim):
         claim = claim[fence.end() :].removesuffix("```")
     claim = claim.strip(" \t\n*_")
-    if marks := _MARKS_AT_END.search(claim, max(0, len(claim) - _MARKS_CHARS)):
-        claim = claim[: marks.start()]
+    if not claim[-1:].isalnum() or claim.endswith(_MARK_WORDS):
+        marks = _MARKS_AT_END.search(claim, max(0, len(claim) - _MARKS_CHARS))
+        claim = claim[: marks.start()] if marks else claim
     claim = unwrapped(claim.removesuffix(".").rstrip(" *_"))
     if aside := _ASIDE.fullmatch(claim):
         claim = unwrapped(aside["value"].rstrip(" ,"))
@@ -356,8 +390,9 @@ def _stated(text: str) -> str | None:
     """Return the value of the last `Answer:` line or of a closing `the answer is ...`."""
     text = text[: _closing_start(text)]
     position = len(text)
+    words = [word for word in ("nswer", "NSWER", "ns:", "NS:") if word in text]
     for _ in range(_MENTIONS):
-        position = max(text.rfind(word, 0, position) for word in ("nswer", "NSWER", "ns:", "NS:"))
+        position = max([text.rfind(word, 0, position) for word in words], default=-1)
         if position < 0:
             break
         for start in (text.rfind("\n", 0, position) + 1, text.rfind(". ", 0, position) + 2):

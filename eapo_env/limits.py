@@ -9,18 +9,43 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from itertools import pairwise
 
 MAX_ANSWER_CHARS = 2_000
-_MAX_TOKENS = 800
-_MAX_DEPTH = 24
-_MAX_DIGITS = 300
-_MAX_EXPONENT = 10_000
-_MAX_NESTED_EXPONENT = 100_000
-_MAX_FACTORIAL = 3_000
-_MAX_FACTORIAL_POWER = 100
-_MAX_CELLS = 144
-_MAX_DETERMINANT_CELLS = 12
+"""The longest answer that is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is the most that an answer may hold, so that sympy can be asked about it.
+
+    Args:
+        chars, tokens: of the text.
+        depth: of brackets within brackets.
+        digits: of one number.
+        exponent: of a power, the product of the numbers in it.
+        nested_exponent: of a power of a power, the product of all exponents.
+        factorial: the number whose factorial is taken.
+        factorial_power: the exponent of a power of factorials or binomials.
+        cells: of a matrix.
+        determinant_cells: separators between the cells of a determinant.
+    """
+
+    chars: int = MAX_ANSWER_CHARS
+    tokens: int = 800
+    depth: int = 24
+    digits: int = 300
+    exponent: int = 10_000
+    nested_exponent: int = 100_000
+    factorial: int = 3_000
+    factorial_power: int = 100
+    cells: int = 144
+    determinant_cells: int = 12
+
+
+LIMITS = Limits()
+"""The limits of the verifier."""
 
 _CODE = re.compile(
     r"__|[\"`@#]|(?<!\\)\b(?:import|lambda|eval|exec|open|getattr|globals|system|subprocess|raise"
@@ -36,18 +61,23 @@ _BINOMIALS = ("\\binom", "\\dbinom", "\\tbinom")
 _LARGE_OPERATORS = ("\\sum", "\\prod", "\\int", "\\gcd", "\\lcm", "\\lim", "\\Gamma", "\\zeta")
 
 
-def is_too_complex(text: str) -> bool:
+def is_too_complex(text: str, limits: Limits = LIMITS) -> bool:
     """Return whether `text` exceeds a limit. Linear in its length; never raises."""
-    if len(text) > MAX_ANSWER_CHARS or _CODE.search(text) or _BIG_ROOT.search(text):
+    if len(text) > limits.chars or _CODE.search(text) or _BIG_ROOT.search(text):
         return True
     cells = text.count("&")
-    if cells > (_MAX_DETERMINANT_CELLS if "vmatrix" in text or "\\det" in text else _MAX_CELLS):
+    is_determinant = "vmatrix" in text or "\\det" in text
+    if cells > (limits.determinant_cells if is_determinant else limits.cells):
         return True
     tokens = _TOKEN.findall(text)
-    return len(tokens) > _MAX_TOKENS or _is_nested(tokens) or _has_large_number(tokens)
+    return (
+        len(tokens) > limits.tokens
+        or _is_nested(tokens, limits)
+        or _has_large_number(tokens, limits)
+    )
 
 
-def _is_nested(tokens: list[str]) -> bool:
+def _is_nested(tokens: list[str], limits: Limits) -> bool:
     """Return whether brackets nest too deeply, or powers or factorials occur within each other.
 
     One power within a power is read if its own exponent holds a letter (`2^{2^n}`), or if its base
@@ -64,7 +94,9 @@ def _is_nested(tokens: list[str]) -> bool:
         elif token in _CLOSERS and in_exponent:
             in_exponent.pop()
             start = opened.pop()
-            if tokens[index + 1 : index + 2] == ["!"] and _is_large(tokens[start + 1 : index]):
+            if tokens[index + 1 : index + 2] == ["!"] and _is_large(
+                tokens[start + 1 : index], limits
+            ):
                 return True
         elif token in _POWERS:
             has_value = _is_number(previous) and not _has_letter(tokens, index + 1)
@@ -73,19 +105,18 @@ def _is_nested(tokens: list[str]) -> bool:
                 return True
         elif token == "!" and previous == "!":
             return True
-        if len(in_exponent) > _MAX_DEPTH:
+        if len(in_exponent) > limits.depth:
             return True
         before, previous = previous, token
     return operators > 1 or (operators == 1 and tokens.count("^") > 12)
 
 
-def _is_large(group: list[str]) -> bool:
+def _is_large(group: list[str], limits: Limits) -> bool:
     """Return whether the factorial of a bracket could be out of reach."""
     if any(token == "!" or token in _POWERS or token in _BINOMIALS for token in group):
         return True
-    return math.prod(max(_bounded(token), 1) for token in group if _is_number(token)) > (
-        _MAX_FACTORIAL
-    )
+    size = math.prod(max(_bounded(token), 1) for token in group if _is_number(token))
+    return size > limits.factorial
 
 
 def _has_letter(tokens: list[str], start: int) -> bool:
@@ -100,7 +131,7 @@ def _has_letter(tokens: list[str], start: int) -> bool:
     return False
 
 
-def _has_large_number(tokens: list[str]) -> bool:
+def _has_large_number(tokens: list[str], limits: Limits) -> bool:
     """Return whether a literal is too large where it costs time: exponents, factorials, bounds."""
     all_bounded = any(token in _LARGE_OPERATORS or token in _BINOMIALS for token in tokens)
     exponents: list[int] = []
@@ -121,23 +152,23 @@ def _has_large_number(tokens: list[str]) -> bool:
                 exponents.append(size)
             elif opened_at >= 0:
                 exponents[-1] *= max(size, 1)
-            if len(token) > _MAX_DIGITS or (all_bounded and size > _MAX_EXPONENT):
+            if len(token) > limits.digits or (all_bounded and size > limits.exponent):
                 return True
-        elif token == "!" and _is_number(previous) and _bounded(previous) > _MAX_FACTORIAL:
+        elif token == "!" and _is_number(previous) and _bounded(previous) > limits.factorial:
             return True
-        if exponents and exponents[-1] > _MAX_EXPONENT:
+        if exponents and exponents[-1] > limits.exponent:
             return True
         previous = token
-    return _multiply(tokens, exponents)
+    return _multiply(tokens, exponents, limits)
 
 
-def _multiply(tokens: list[str], exponents: list[int]) -> bool:
+def _multiply(tokens: list[str], exponents: list[int], limits: Limits) -> bool:
     """Return whether powers of powers, of binomials or of factorials exceed their limit."""
     if "!" in tokens or any(token in _BINOMIALS for token in tokens):
-        return max(exponents, default=0) > _MAX_FACTORIAL_POWER
+        return max(exponents, default=0) > limits.factorial_power
     if not any(a in _CLOSERS and b in _POWERS for a, b in pairwise(tokens)):
         return False
-    return math.prod(size for size in exponents if size > 1) > _MAX_NESTED_EXPONENT
+    return math.prod(size for size in exponents if size > 1) > limits.nested_exponent
 
 
 def _is_number(token: str) -> bool:

@@ -17,8 +17,8 @@ from pathlib import Path
 from eapo_env.types import LONE_SURROGATE
 from eapo_env.validation import UserError
 
-PlacedRow = tuple[str, Mapping[str, object]]
-"""The place of a row ("file.csv, line 7"), and its values by column."""
+PlacedRow = tuple[str, Mapping[str, object] | UserError]
+"""The place of a row ("file.csv, line 7"), and its values by column or why it cannot be read."""
 
 _ABSENT = object()
 
@@ -31,9 +31,11 @@ def read_rows(location: str, split: str, subset: str | None = None) -> Iterator[
         split: of a folder or hub data set.
         subset: configuration of a folder or hub data set that has several.
 
+    A row that cannot be read is yielded as an error, and the next one follows.
+
     Raises:
-        UserError: a malformed row, a file of another kind, a data set that cannot be loaded, or
-            `datasets` is needed and not installed.
+        UserError: a file of another kind or not in UTF-8, a CSV file with an open quotation mark, a
+            data set that cannot be loaded, or `datasets` is needed and not installed.
     """
     path = Path(location)
     match path.suffix:
@@ -65,17 +67,18 @@ def _jsonl_rows(path: Path) -> Iterator[PlacedRow]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
             row = json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}, column {error.colno}: not JSON: {error.msg}"
-            ) from None
+            yield where, UserError(f"{where}, column {error.colno}: not JSON: {error.msg}")
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not readable JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: a JSON object is needed, not {line[:80]!r}")
-        yield f"{path}, line {number}", row
+            yield where, UserError(f"{where}: not readable JSON: {error}")
+        else:
+            if isinstance(row, dict):
+                yield where, row
+            else:
+                yield where, UserError(f"{where}: a JSON object is needed, not {line[:80]!r}")
 
 
 def _csv_rows(path: Path) -> Iterator[PlacedRow]:
@@ -97,9 +100,10 @@ def _csv_rows(path: Path) -> Iterator[PlacedRow]:
             if repeated := sorted({name for name in header if header.count(name) > 1}):
                 raise UserError(f"{where}, column {repeated[0]!r}: named twice")
         elif len(cells) < len(header):
-            raise UserError(f"{where}, column {header[len(cells)]!r}: the row ends before it")
+            column = header[len(cells)]
+            yield where, UserError(f"{where}, column {column!r}: the row ends before it")
         elif len(cells) > len(header):
-            raise UserError(f"{where}: {len(cells)} values for {len(header)} columns")
+            yield where, UserError(f"{where}: {len(cells)} values for {len(header)} columns")
         else:
             yield where, dict(zip(header, cells, strict=True))
 
@@ -128,14 +132,22 @@ def _dataset_rows(
 
 
 def cell(where: str, row: Mapping[str, object], column: str) -> str:
-    """Return the text of a column of a row; dots lead into nested values (`prompt.0.content`).
+    """Return the text of a column of a row; dots lead into nested values (`prompt.user.content`).
+
+    In a list of chat messages a role names its first message.
 
     Raises:
-        UserError: no such column, or neither text that UTF-8 can encode nor a finite number.
+        UserError: no such column; the system turn of a chat; or neither text that UTF-8 can encode
+            nor a finite number.
     """
     value = _nested(row, column)
     if value is _ABSENT:
         raise UserError(f"{where}, column {column!r}: missing (columns: {', '.join(row)})")
+    if _is_system_turn(row, column):
+        raise UserError(
+            f"{where}, column {column!r}: the system turn of a chat; a role names another one"
+            " (prompt.user.content)"
+        )
     if isinstance(value, str) and LONE_SURROGATE.search(value) is None:
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool):
@@ -143,6 +155,20 @@ def cell(where: str, row: Mapping[str, object], column: str) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
     raise UserError(f"{where}, column {column!r}: text or a number is needed, not {value!r}")
+
+
+def texts(where: str, row: Mapping[str, object], column: str) -> tuple[str, ...]:
+    """Return the texts of a column that holds a text or a list of them (several answers).
+
+    Raises:
+        UserError: as `cell` does, for any of them, or an empty list.
+    """
+    value = _nested(row, column)
+    if not isinstance(value, list):
+        return (cell(where, row, column),)
+    if not value:
+        raise UserError(f"{where}, column {column!r}: an empty list")
+    return tuple(cell(where, row, f"{column}.{index}") for index in range(len(value)))
 
 
 def has_column(row: Mapping[str, object], column: str) -> bool:
@@ -159,6 +185,22 @@ def _nested(row: Mapping[str, object], column: str) -> object:
             value = value[key]
         elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
             value = value[int(key)]
+        elif isinstance(value, list) and (message := _message(value, key)) is not None:
+            value = message
         else:
             return _ABSENT
     return value
+
+
+def _message(messages: list[object], role: str) -> object | None:
+    """Return the first message of a role."""
+    return next((m for m in messages if isinstance(m, Mapping) and m.get("role") == role), None)
+
+
+def _is_system_turn(row: Mapping[str, object], column: str) -> bool:
+    """Return whether a column leads by number into a chat and meets its system turn."""
+    holder, _, key = column.rpartition(".")
+    if key != "content" or not holder.rpartition(".")[2].isdecimal():
+        return False
+    message = _nested(row, holder)
+    return isinstance(message, Mapping) and message.get("role") == "system"

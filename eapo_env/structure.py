@@ -269,7 +269,8 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
         if tuple_ and tuple_[0] == "()" and len(tuple_[1]) == len(items) and "{" not in other[:2]:
             sides = (items, tuple_[1]) if other is answer else (tuple_[1], items)
             return _all(same(unnamed(a), unnamed(g)) for a, g in zip(*sides, strict=True))
-    a_items = list({_without_spaces(item): item for item in a_items}.values())
+    if len(a_items) > len(g_items):
+        a_items = list({_without_spaces(item): item for item in a_items}.values())
     if len(a_items) != len(g_items):
         a_items, g_items = union_parts(a_items), union_parts(g_items)
         return len(a_items) == len(g_items) and _same_unordered(a_items, g_items, same)

@@ -29,7 +29,8 @@ _STEPS = tuple((operation, operand) for operation in OPERATIONS for operand in r
 
 MOST_BRACKETS = len(string.ascii_lowercase)
 
-_LONGEST_QUESTION = 1000
+LONGEST_QUESTION = 1000
+"""Characters of a query that an expert reads."""
 _NUMERIC = r"[0-9(][0-9+\-*() ]*"
 _NAMED = r"\b[a-z](?: ?[+\-*] ?[a-z])+\b"
 _MODULO = re.compile(rf"\bmod(?:ulo)? {MODULUS}\b")
@@ -223,7 +224,7 @@ def work_out(query: Query) -> str | None:
     """
     known: dict[str, int] = {}
     answer = None
-    text = _MODULO.sub("", query.text[:_LONGEST_QUESTION])
+    text = _MODULO.sub("", query.text[:LONGEST_QUESTION])
     for name, expression in _QUESTION.findall(text):
         value = evaluate_expression(expression.strip(), known)
         if value is not None:
@@ -234,7 +235,7 @@ def work_out(query: Query) -> str | None:
 
 def work_out_part(query: Query) -> str | None:
     """Return the value like `work_out` if the question is a single bracket, else None."""
-    found = _QUESTION.findall(_MODULO.sub("", query.text[:_LONGEST_QUESTION]))
+    found = _QUESTION.findall(_MODULO.sub("", query.text[:LONGEST_QUESTION]))
     if len(found) != 1 or not _is_chain(found[0][1].strip()):
         return None
     return work_out(query)
@@ -245,7 +246,7 @@ def evaluate_expression(expression: str, known: Mapping[str, int] | None = None)
 
     `known` holds the values of the names that may occur in it.
     """
-    if len(expression) > _LONGEST_QUESTION or not _WELL_FORMED.fullmatch(expression):
+    if len(expression) > LONGEST_QUESTION or not _WELL_FORMED.fullmatch(expression):
         return None
     try:
         return _value(ast.parse(_LEADING_ZEROS.sub("", expression), mode="eval").body, known or {})

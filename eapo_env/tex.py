@@ -133,6 +133,8 @@ class _Reader:
         self._text = text
         self._tokens = [(match[0], match.end()) for match in _TOKEN.finditer(text)]
         self._at = 0
+        self._is_infix = False
+        """Whether the group read last is one fraction or binomial, which needs no braces."""
 
     def group(self, depth: int) -> str:
         """Return the rest of a group, its closing brace read; of the text at depth 0."""
@@ -150,6 +152,7 @@ class _Reader:
                 top, bottom = "".join(parts).strip(), self.group(depth + 1).strip()
                 parts = [f"{name}{{{top}}}{{{bottom}}}"]
                 if depth:
+                    self._is_infix = True
                     break
             else:
                 parts.append(self._item(token, depth))
@@ -171,6 +174,9 @@ class _Reader:
         """Return one token with the arguments that it takes."""
         if token == "{":
             inside = self.group(depth + 1)
+            if self._is_infix:
+                self._is_infix = False
+                return inside
             return inside if inside in _SIGNS_ALONE else f"{{{inside}}}"
         if token in "^_":
             return self._script(token, depth)

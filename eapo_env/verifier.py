@@ -12,6 +12,7 @@ Conventions: answers inside `<think>` do not count; for an integer gold an uneva
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,6 +65,8 @@ class Verdict:
         return self.status is Status.CORRECT
 
 
+_IS_PROSE = re.compile(r"[A-Za-z]{2,20},? (?!is )[A-Za-z]{1,20},? [A-Za-z]{2,20},? [A-Za-z ,.]{2}")
+"""Four words in a row at the start, which is no number, no option and no name of a value."""
 _VERDICTS = {status: Verdict(status) for status in Status}
 _CORRECT, _WRONG = _VERDICTS[Status.CORRECT], _VERDICTS[Status.WRONG]
 _NO_ANSWER, _TOO_COMPLEX = _VERDICTS[Status.NO_ANSWER], _VERDICTS[Status.TOO_COMPLEX]
@@ -188,7 +191,8 @@ def check_gold(answer: str) -> None:
         raise UserError(f"no answer can be read in {answer[:200]!r}")
     if exact_scalar(text, text) is None and is_too_complex(text):
         raise UserError(f"too complex to check answers against: {answer[:200]!r}")
-    if text.count("{") != text.count("}"):
+    braces = answer.replace("\\{", "").replace("\\}", "")
+    if braces.count("{") != braces.count("}"):
         raise UserError(f"unbalanced braces in the answer {answer[:200]!r}")
 
 
@@ -210,6 +214,8 @@ def _quick_verdicts(answers: _Answers) -> list[Verdict | None]:
 def _quick_verdict(answer: str, gold: str) -> Verdict | None:
     if gold.isdigit() and gold.isascii() and answer.isdigit() and answer.isascii():
         return _CORRECT if answer.lstrip("0") == gold.lstrip("0") else _WRONG
+    if gold.isdigit() and _IS_PROSE.match(answer):
+        return _WRONG
     if len(answer) > MAX_ANSWER_CHARS:
         return _CORRECT if answer.strip() == gold.strip() else _TOO_COMPLEX
     return _settled(answer, gold)

@@ -1,9 +1,10 @@
-"""The helper process of the verifier: imports sympy once, forks one child for every check.
+"""The helper process of the verifier: imports sympy once, forks a child that does the checks.
 
 Run by path as a program (`verifier.py` does); never imported by the package. A line of JSON on
 standard input, `[answer, gold]`, is acknowledged at once and answered by one line with a status.
-The child that does the work has limits on CPU time, address space and wall time (twice the CPU
-time), and may open no file; it dies with this process, and this process with its parent.
+The child has limits on address space, and for each check on CPU time and wall time (ten times the
+CPU time); it may open no file. A check that reaches a limit ends the child, and the next one gets a
+new child. It dies with this process, and this process with its parent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from types import ModuleType
 Check = Callable[[str, str], bool | None]
 
 READY, ACKNOWLEDGED = b"ready\n", b"ack\n"
+WALL_FACTOR = 10
+"""Wall time of a check at most, in its CPU times: a loaded machine changes no verdict."""
+CHECKS_PER_CHILD = 200
+_GOES_ON = ("correct", "wrong")
 _POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _WARM_UP = (
@@ -42,61 +47,98 @@ def answer_requests(check: Check, *, cpu_s: float, memory_bytes: int, channel: i
     parent = os.getppid()
     os.write(channel, READY)
     buffer = b""
+    child: _Child | None = None
     while os.getppid() == parent:
         if not select.select([0], [], [], _POLL_S)[0]:
             continue
         received = os.read(0, 65_536)
         if not received:
-            return
+            break
         buffer += received
         if buffer.endswith(b"\n"):
             os.write(channel, ACKNOWLEDGED)
-            answer, gold = json.loads(buffer)
+            if child is None:
+                child = _Child(check, cpu_s, memory_bytes)
+            status, goes_on = child.check(buffer, WALL_FACTOR * cpu_s)
             buffer = b""
-            status = _checked_in_child(check, answer, gold, cpu_s, memory_bytes)
+            if not goes_on:
+                child = None
             os.write(channel, status.encode() + b"\n")
+    if child is not None:
+        child.end()
 
 
-def _checked_in_child(check: Check, answer: str, gold: str, cpu_s: float, memory_bytes: int) -> str:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = b"wrong"
+class _Child:
+    """A confined process that does check after check, until one of them ends it."""
+
+    def __init__(self, check: Check, cpu_s: float, memory_bytes: int) -> None:
+        requests, self._requests = os.pipe()
+        self._statuses, statuses = os.pipe()
+        self._left = CHECKS_PER_CHILD
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.close(self._requests)
+                os.close(self._statuses)
+                _confine(cpu_s, memory_bytes)
+                _serve(check, cpu_s, requests, statuses)
+            finally:
+                os._exit(0)
+        os.close(requests)
+        os.close(statuses)
+
+    def check(self, request: bytes, wall_s: float) -> tuple[str, bool]:
+        """Return the status of a request, and whether the child goes on; at most `wall_s` long."""
+        self._left -= 1
+        deadline = time.monotonic() + wall_s
+        parent = os.getppid()
+        os.write(self._requests, request)
+        while (left := deadline - time.monotonic()) > 0:
+            ready = select.select([self._statuses, 0], [], [], min(left, _POLL_S))[0]
+            if 0 in ready or os.getppid() != parent:
+                os.kill(self._pid, signal.SIGKILL)
+                os._exit(0)
+            if self._statuses in ready:
+                status = os.read(self._statuses, 64).decode()
+                if status in _GOES_ON and self._left > 0:
+                    return status, True
+                return status or _cause_of_death(self.end()), False
+        self.end()
+        return "timeout", False
+
+    def end(self) -> int:
+        """Leave no process behind; return how it ended."""
+        os.close(self._requests)
+        os.close(self._statuses)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        return os.waitpid(self._pid, 0)[1]
+
+
+def _serve(check: Check, cpu_s: float, requests: int, statuses: int) -> None:
+    """Check what is requested; the timer's signal, by its default action, ends the process."""
+    buffer = b""
+    while received := os.read(requests, 65_536):
+        buffer += received
+        if not buffer.endswith(b"\n"):
+            continue
+        status = "wrong"
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         try:
-            _confine(cpu_s, memory_bytes)
-            status = b"correct" if check(answer, gold) else b"wrong"
+            answer, gold = json.loads(buffer)
+            status = "correct" if check(answer, gold) else "wrong"
         except MemoryError:
-            status = b"memory"
+            status = "memory"
         except RecursionError:
-            status = b"too_complex"
-        except BaseException:
-            status = b"wrong"
-        finally:
-            os.write(writer, status)
-            os._exit(0)
-    os.close(writer)
-    outcome = _outcome(child, reader, 2 * cpu_s)
-    os.close(reader)
-    return outcome
+            status = "too_complex"
+        except Exception:
+            status = "wrong"
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        buffer = b""
+        os.write(statuses, status.encode())
 
 
-def _outcome(child: int, reader: int, wall_s: float) -> str:
-    """Wait for the child's status, at most `wall_s`, and leave no process behind."""
-    deadline = time.monotonic() + wall_s
-    written, parent = b"", os.getppid()
-    while not written and (left := deadline - time.monotonic()) > 0:
-        ready = select.select([reader, 0], [], [], min(left, _POLL_S))[0]
-        if 0 in ready or os.getppid() != parent:
-            os.kill(child, signal.SIGKILL)
-            os._exit(0)
-        if reader in ready:
-            written = os.read(reader, 64)
-            break
-    else:
-        os.kill(child, signal.SIGKILL)
-    _, code = os.waitpid(child, 0)
-    if written:
-        return written.decode()
+def _cause_of_death(code: int) -> str:
     if os.WIFSIGNALED(code) and os.WTERMSIG(code) in (signal.SIGSEGV, signal.SIGBUS):
         return "too_complex"
     if os.WIFSIGNALED(code) and os.WTERMSIG(code) == signal.SIGABRT:
@@ -105,12 +147,10 @@ def _outcome(child: int, reader: int, wall_s: float) -> str:
 
 
 def _confine(cpu_s: float, memory_bytes: int) -> None:
-    """Limit this process; the default action of the timer's signal ends it."""
+    """Limit this process for good: memory, files, and the processor time of all its checks."""
     _die_with_parent()
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, cpu_s)
-    seconds = int(cpu_s) + 2
-    _limit(resource.RLIMIT_CPU, seconds)
+    _limit(resource.RLIMIT_CPU, int(cpu_s * CHECKS_PER_CHILD) + 2)
     _limit(resource.RLIMIT_AS, memory_bytes)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)

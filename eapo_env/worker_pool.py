@@ -19,12 +19,13 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-from eapo_env.verifier_worker import ACKNOWLEDGED, READY
+from eapo_env.verifier_worker import ACKNOWLEDGED, READY, WALL_FACTOR
 
 _START_S = 60.0
-_ACKNOWLEDGE_S = 2.0
+_ACKNOWLEDGE_S = 5.0
 _GRACE_S = 2.0
 _ATTEMPTS = 3
+_REMEMBERED = 4096
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 
@@ -54,7 +55,7 @@ class _Helper:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.requests, self.replies = self.process.stdin, self.process.stdout
-        self.wall_s = 2 * cpu_s + _GRACE_S
+        self.wall_s = WALL_FACTOR * cpu_s + _GRACE_S
         self.waiting_for: list[bytes] = [READY]
         self.deadline = time.monotonic() + _START_S
         self.buffer = b""
@@ -105,7 +106,11 @@ class _Helper:
 
 
 class WorkerPool:
-    """A pool of at most `num_workers` helper processes, shared by threads."""
+    """A pool of at most `num_workers` helper processes, shared by threads.
+
+    A verdict that holds for good (right or wrong) is remembered: the members of a group often give
+    the same answer.
+    """
 
     def __init__(self, *, cpu_s: float, memory_bytes: int, num_workers: int) -> None:
         self._cpu_s, self._memory_bytes, self._num_workers = cpu_s, memory_bytes, num_workers
@@ -117,6 +122,7 @@ class WorkerPool:
         self._idle: list[_Helper] = []
         self._helpers: set[_Helper] = set()
         self._num_leased = 0
+        self._known: dict[tuple[str, str], str] = {}
         self._finalizer = weakref.finalize(self, _stop_all, self._helpers)
 
     def check(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -125,9 +131,10 @@ class WorkerPool:
         Raises:
             RuntimeError: no helper process can be started.
         """
-        statuses = [""] * len(pairs)
+        statuses = [self._known.get(pair, "") for pair in pairs]
+        first = {pair: index for index, pair in reversed([*enumerate(pairs)])}
         attempts = [0] * len(pairs)
-        pending = list(range(len(pairs)))[::-1]
+        pending = sorted((i for i in first.values() if not statuses[i]), reverse=True)
         running: dict[_Helper, int] = {}
         try:
             while pending or running:
@@ -141,6 +148,7 @@ class WorkerPool:
                     self._release(helper, alive=status is not None)
                     if status is not None:
                         statuses[index] = status
+                        self._remember(pairs[index], status)
                     elif attempts[index] < _ATTEMPTS:
                         pending.append(index)
                     elif helper.has_started:
@@ -150,7 +158,13 @@ class WorkerPool:
         finally:
             for helper in running:
                 self._release(helper, alive=False)
-        return statuses
+        return [statuses[first[pair]] for pair in pairs]
+
+    def _remember(self, pair: tuple[str, str], status: str) -> None:
+        if status in ("correct", "wrong"):
+            self._known[pair] = status
+            if len(self._known) > _REMEMBERED:
+                self._known.pop(next(iter(self._known)), None)
 
     def close(self) -> None:
         """Stop every helper; running checks continue with new ones."""

@@ -62,6 +62,7 @@ class ProblemSettings(Factory):
         limit: use the first `limit` problems only; null is all.
         answers: "math" refuses a gold answer that the verifier cannot check, "words" takes any,
             for `verifier.kind=f1` or a custom one.
+        skip_bad: leave out rows that cannot be read or checked, with a warning that counts them.
 
     Raises:
         UserError: a value out of its range.
@@ -78,6 +79,7 @@ class ProblemSettings(Factory):
     subset: str | None = None
     limit: int | None = None
     answers: AnswerKind = "math"
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -118,6 +120,7 @@ class ProblemSettings(Factory):
                         subset=self.subset,
                         limit=self.limit,
                         answers=self.answers,
+                        skip_bad=self.skip_bad,
                     )
                 except MissingColumnError as error:
                     error.add_note(

@@ -91,6 +91,142 @@ def test_aime_2024_answers_are_taken_out_of_their_boxes(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": 60, "problem": "One?", "solution": "\\boxed{204}", "url": ""},
+        {"id": 60, "problem": "One?", "solution": "Long prose. It ends in 3.", "answer": 204},
+        {"ID": "60", "Problem": "One?", "Solution": "Prose. More.", "Answer": 204},
+    ],
+    ids=["math-ai", "HuggingFaceH4", "Maxwell-Jia"],
+)
+def test_aime_2024_has_three_layouts_on_the_hub(tmp_path: Path, row: dict[str, object]) -> None:
+    [problem] = load_problems("aime-2024", path=write_jsonl(tmp_path / "aime.jsonl", [row]))
+    assert (problem.id, problem.statement, problem.answer) == ("60", "One?", "204")
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("So we get $x=1$. Thus the area is $\\boxed{\\frac12}$.", "\\frac12"),
+        ("She bakes 3*12=<<3*12=36>>36 buns.\nThen 36+36=72.\n#### 72", "72"),
+        ("\\boxed{(1,2)}", "(1,2)"),
+        ("The roots are $\\boxed{2}$ and $\\boxed{3}$.", "2, 3"),
+        ("\\frac{(n-1)!}{2}", "\\frac{(n-1)!}{2}"),
+        ("\\text{the sequence is convergent}", "\\text{the sequence is convergent}"),
+        ("f(x) = x^2 \\text{ for all real } x", "f(x) = x^2 \\text{ for all real } x"),
+    ],
+)
+def test_the_gold_answer_of_a_solution_is_its_final_answer(
+    tmp_path: Path, text: str, gold: str
+) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{"problem": "?", "solution": text}])
+    assert load_problems(path, columns={"answer": "solution"})[0].answer == gold
+
+
+PROSE = "We add the two numbers. That gives seven. So the sum is seven."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PROSE, f"a solution in prose, of which no box and no #### names the answer: '{PROSE}'"),
+        ("We have \\boxed{7. And so on.", "the solution gives no final answer"),
+        ("nan", "'nan' stands for a missing answer"),
+        ("NULL", "'NULL' stands for a missing answer"),
+        ("None", "'None' stands for a missing answer"),
+        ("N/A", "'N/A' stands for a missing answer"),
+    ],
+)
+def test_what_is_no_gold_answer_is_shown(tmp_path: Path, text: str, message: str) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{"problem": "?", "answer": text}])
+    with pytest.raises(UserError, match=re.escape(f"line 1, column 'answer': {message}")):
+        load_problems(path)
+    assert load_problems(path, answers="words")[0].answer == text
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "(n-1)!", "\\frac{d!}{2k(d-k)!}", "2^{2^n}", "\\lambda", "e^{-0.0138629t}", "\\frac\\pi2",
+        "\\sqrt[3]2", "\\binom nk", "\\left\\{\\begin{array}{l}x=1\\\\y=2\\end{array}\\right.",
+        "\\begin{cases}x&x>0\\\\-x&x\\le0\\end{cases}", "$(2,4)$", "9 (apples)", "2,\\! 345",
+    ],
+)  # fmt: skip
+def test_a_legal_gold_answer_is_loaded_and_equals_itself(tmp_path: Path, gold: str) -> None:
+    path = write_jsonl(tmp_path / "set.jsonl", [{"problem": "?", "answer": gold}])
+    [problem] = load_problems(path)
+    with Verifier() as verifier:
+        assert verifier.verify([(f"\\boxed{{{problem.answer}}}", problem.answer)])[0].correct
+
+
+def test_several_answers_are_all_asked_for(tmp_path: Path) -> None:
+    """OlympiadBench has lists."""
+    rows = [{"question": "?", "final_answer": answers} for answers in (["$2$"], ["1", "$-3$"])]
+    path = write_jsonl(tmp_path / "set.jsonl", rows)
+    problems = load_problems(path, columns={"statement": "question", "answer": "final_answer"})
+    assert [p.answer for p in problems] == ["$2$", "1, $-3$"]
+    with Verifier() as verifier:
+        verdicts = verifier.verify([("\\boxed{-3, 1}", problems[1].answer)] * 1)
+        assert verdicts[0].correct
+        assert not verifier.verify([("\\boxed{1}", problems[1].answer)])[0].correct
+
+
+def test_a_dapo_statement_is_kept_if_its_answers_are_equal(tmp_path: Path) -> None:
+    rows = [dapo_row("One?", text, f"{i}") for i, text in enumerate(("34", "34.0", "034"))]
+    rows += [dapo_row("Two?", "1/2", "a"), dapo_row("Two?", "\\frac{1}{2}", "b")]
+    path = write_parquet(tmp_path / "d.parquet", rows)
+    problems = load_problems("dapo-math-17k", path=path)
+    assert [(p.id, p.answer) for p in problems] == [("0", "34"), ("a", "1/2")]
+
+
+def test_a_dapo_chat_may_begin_with_a_system_turn(tmp_path: Path) -> None:
+    row = dapo_row("One?", "5", "a")
+    row["prompt"] = [{"role": "system", "content": "Be brief."}, *row["prompt"]]  # type: ignore[misc]
+    path = write_parquet(tmp_path / "d.parquet", [row])
+    assert load_problems("dapo-math-17k", path=path)[0].statement == "One?"
+
+
+BAD_ROWS = (
+    '{"id": "a", "problem": "?", "answer": "1"}\n{"id": "b", "problem": \n'
+    '{"id": "c", "problem": "?", "answer": "nan"}\n{"id": "a", "problem": "?", "answer": "2"}\n'
+    '{"id": "d", "problem": "?", "answer": "2"}\n'
+)
+
+
+def test_all_bad_rows_are_listed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(BAD_ROWS)
+    with pytest.raises(UserError) as caught:
+        load_problems(path)
+    first, *rows = str(caught.value).splitlines()
+    assert first == "3 bad rows; skip_bad leaves them out:"
+    assert [row.split(", ")[1].split(":")[0] for row in rows] == ["line 2", "line 3", "line 4"]
+
+
+def test_bad_rows_can_be_skipped_and_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(BAD_ROWS)
+    with pytest.warns(UserWarning, match=r"3 bad rows were skipped:\n .*line 2"):
+        problems = load_problems(path, skip_bad=True)
+    assert [p.id for p in problems] == ["a", "d"]
+    with pytest.warns(UserWarning, match="3 bad rows were skipped"):
+        assert [p.id for p in load_problems(path, skip_bad=True, limit=2)] == ["a", "d"]
+
+
+def test_a_file_of_bad_rows_holds_no_problems(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text("[]\n" * 30)
+    with pytest.raises(UserError, match=r"30 bad rows") as caught:
+        load_problems(path)
+    assert str(caught.value).endswith("\n  ...")
+    with (
+        pytest.warns(UserWarning, match="30 bad rows were skipped"),
+        pytest.raises(UserError, match="holds no problems"),
+    ):
+        load_problems(path, skip_bad=True)
+
+
 def test_aime_2025_loads_from_a_folder_like_the_hubs(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"problem": "Find $b > 9$.", "answer": "70", "id": "0"},

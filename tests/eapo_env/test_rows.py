@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from eapo_env.rows import cell, read_rows
+from eapo_env.rows import cell, has_column, read_rows, texts
+from eapo_env.validation import UserError
 
 CELL = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 def read(path: Path) -> list[tuple[str, dict[str, object]]]:
-    return [(where, dict(row)) for where, row in read_rows(str(path), "train")]
+    rows = []
+    for where, row in read_rows(str(path), "train"):
+        if isinstance(row, UserError):
+            raise row
+        rows.append((where, dict(row)))
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -110,3 +116,35 @@ def test_a_missing_column_is_named_beside_those_there_are(column: str) -> None:
 def test_a_cell_that_is_neither_is_refused_with_its_value(value: object) -> None:
     with pytest.raises(ValueError, match="here, column 'a': text or a number is needed, not"):
         cell("here", {"a": value}, "a")
+
+
+CHAT = {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]}
+
+
+def test_a_role_names_a_message_of_a_chat() -> None:
+    assert cell("row 1", CHAT, "prompt.user.content") == "1+1?"
+    assert cell("row 1", CHAT, "prompt.1.content") == "1+1?"
+    assert not has_column(CHAT, "prompt.assistant.content")
+
+
+def test_a_system_turn_is_no_statement() -> None:
+    with pytest.raises(UserError, match=r"row 1, column 'prompt.0.content': the system turn"):
+        cell("row 1", CHAT, "prompt.0.content")
+
+
+def test_a_column_may_hold_several_texts() -> None:
+    assert texts("row 1", {"a": ["1", 2, 0.5]}, "a") == ("1", "2", "0.5")
+    assert texts("row 1", {"a": "1"}, "a") == ("1",)
+    with pytest.raises(UserError, match="an empty list"):
+        texts("row 1", {"a": []}, "a")
+    with pytest.raises(UserError, match=r"column 'a.1': text or a number is needed, not None"):
+        texts("row 1", {"a": ["1", None]}, "a")
+
+
+def test_a_row_that_cannot_be_read_does_not_hide_those_after_it(tmp_path: Path) -> None:
+    lines, cells = tmp_path / "a.jsonl", tmp_path / "a.csv"
+    lines.write_text('{"a": 1}\n{"a": \n[]\n{"a": 2}\n')
+    cells.write_text("a,b\n1,2\n3\n4,5,6\n7,8\n")
+    for path in (lines, cells):
+        bad = [isinstance(row, UserError) for _, row in read_rows(str(path), "train")]
+        assert bad == [False, True, True, False]

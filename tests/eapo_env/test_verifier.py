@@ -1,4 +1,4 @@
-"""Verdicts: graded cases, hostile answers, and real worker processes that hang, die and fork."""
+"""Verdicts: graded cases, kinds of right and wrong answers, statuses, threads and event loops."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from eapo_env.verifier import Status, Verdict, Verifier, check_gold
 
-CASES = Path(__file__).parent / "data" / "verifier_cases.jsonl"
+DATA = Path(__file__).parent / "data"
 SLOW = ("\\boxed{\\frac{\\sqrt{2}}{2}}", "\\frac{1}{\\sqrt{2}}")
-BOMB = ("\\boxed{\\Gamma(10^{9})}", "x")
 MIXED = [
     SLOW,
     ("\\boxed{5}", "5"),
     ("\\boxed{x+1}", "x-1"),
     ("no answer here", "5"),
-    ("\\boxed{9^{9^{9}}}", "1"),
+    ("\\boxed{2^{2^{2}}}", "1"),
     ("\\boxed{2x+3}", "3+2x"),
     ("Answer: 6", "5"),
 ]
@@ -42,12 +41,16 @@ def verifier() -> Iterator[Verifier]:
         yield opened
 
 
+def read(name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
 def statuses(verdicts: list[Verdict]) -> list[Status]:
     return [verdict.status for verdict in verdicts]
 
 
 def test_graded_cases(verifier: Verifier) -> None:
-    cases = [json.loads(line) for line in CASES.read_text().splitlines()]
+    cases = read("verifier_cases.jsonl")
     bare = [c for c in cases if c["kind"] == "bare"]
     whole = [c for c in cases if c["kind"] == "response"]
     boxed = verifier.verify([(f"So \\boxed{{{c['answer']}}}.", c["gold"]) for c in bare])
@@ -59,19 +62,22 @@ def test_graded_cases(verifier: Verifier) -> None:
     assert wrong == []
 
 
-def test_no_answer_is_executed(verifier: Verifier, tmp_path: Path) -> None:
-    target = tmp_path / "written"
-    for text in (
-        f"__import__('os').system('touch {target}')",
-        f"open('{target}', 'w')",
-        f"exec(\"open('{target}','w')\")",
-        f"\\immediate\\write18{{touch {target}}}",
-        f'sympify(\'open("{target}", "w")\')',
-        f"x + open({target}, w)",
-    ):
-        for response in (f"\\boxed{{{text}}}", f"Answer: {text}", text):
-            assert not verifier.verify([(response, "0")])[0].correct
-    assert not target.exists()
+REPORTS = read("verifier_reports.jsonl")
+
+
+@pytest.mark.parametrize("kind", sorted({str(case["kind"]) for case in REPORTS}))
+def test_kinds_of_answers_in_public_reports(verifier: Verifier, kind: str) -> None:
+    """Each case names the reports (repository and number) after which it was made."""
+    cases = [case for case in REPORTS if case["kind"] == kind]
+    verdicts = verifier.verify([(str(case["answer"]), str(case["gold"])) for case in cases])
+    assert [c for c, v in zip(cases, verdicts, strict=True) if v.correct != c["expected"]] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["import 2x", "x+f.attribute", "call('x')", "lambda: 1", "\\input{x}", "{{x}}", "__x__"]
+)
+def test_what_looks_like_a_program_is_refused_unread(verifier: Verifier, text: str) -> None:
+    assert statuses(verifier.verify([(f"\\boxed{{{text}}}", "1")])) == [Status.TOO_COMPLEX]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -150,7 +156,7 @@ def test_a_valid_gold_is_accepted_and_equals_itself(verifier: Verifier, gold: st
     assert verifier.verify([(f"\\boxed{{{gold}}}", gold)])[0].correct
 
 
-@pytest.mark.parametrize("gold", ["", "  ", "$", "\\,", "9^{9^{9}}", "\\frac{1}{2", "x" * 3000])
+@pytest.mark.parametrize("gold", ["", "  ", "$", "\\,", "2^{2^{2}}", "\\frac{1}{2", "x" * 3000])
 def test_an_unreadable_gold_is_an_error(gold: str) -> None:
     with pytest.raises(ValueError, match="answer"):
         check_gold(gold)

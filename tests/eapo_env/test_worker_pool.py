@@ -22,7 +22,6 @@ from eapo_env.verifier import Status, Verdict, Verifier
 pytestmark = pytest.mark.slow
 
 SLOW = ("\\boxed{\\frac{\\sqrt{2}}{2}}", "\\frac{1}{\\sqrt{2}}")
-BOMB = ("\\boxed{\\Gamma(10^{9})}", "x")
 BATCH = [
     SLOW,
     ("\\boxed{5}", "5"),
@@ -71,9 +70,43 @@ def wait_until_gone(pid: int) -> bool:
 
 
 def test_a_check_beyond_its_time_is_a_timeout_and_delays_nothing_after_it() -> None:
-    with Verifier(time_limit_s=0.3, num_workers=1) as verifier:
-        verdicts = verifier.verify([BOMB, SLOW, BOMB, SLOW])
-        assert statuses(verdicts) == [Status.TIMEOUT, Status.CORRECT] * 2
+    with Verifier(time_limit_s=1e-4, num_workers=1) as verifier:
+        verdicts = verifier.verify([SLOW, ("\\boxed{5}", "5"), ("\\boxed{2x+3}", "3+2x")])
+        assert statuses(verdicts) == [Status.TIMEOUT, Status.CORRECT, Status.TIMEOUT]
+
+
+def test_a_verdict_is_remembered_and_given_to_equal_pairs() -> None:
+    with Verifier(num_workers=1) as verifier:
+        assert statuses(verifier.verify([SLOW, BATCH[2], SLOW])) == [
+            Status.CORRECT,
+            Status.WRONG,
+            Status.CORRECT,
+        ]
+        (helper,) = helpers_of(os.getpid())[-1:]
+        os.kill(helper, signal.SIGSTOP)
+        try:
+            assert statuses(verifier.verify([SLOW, BATCH[2]])) == [Status.CORRECT, Status.WRONG]
+        finally:
+            os.kill(helper, signal.SIGCONT)
+
+
+def test_a_worker_goes_on_after_a_check_that_ended_its_child() -> None:
+    """Checks share a child until one of them ends it; the next one gets a new child."""
+    requests = [("a", "a"), ("spin", ""), ("a", "b"), ("crash", ""), *[("a", "a")] * 250]
+    expected = ["correct", "timeout", "wrong", "too_complex", *["correct"] * 250]
+    with start_program("confined_checks.py", stdin=subprocess.PIPE) as service:
+        assert service.stdin is not None
+        assert service.stdout is not None
+        assert service.stdout.readline() == "ready\n"
+        statuses = []
+        for request in requests:
+            service.stdin.write(json.dumps(request) + "\n")
+            service.stdin.flush()
+            assert service.stdout.readline() == "ack\n"
+            statuses.append(service.stdout.readline().strip())
+        service.stdin.close()
+        assert service.wait() == 0
+    assert statuses == expected
 
 
 def test_a_check_is_confined(tmp_path: Path) -> None:

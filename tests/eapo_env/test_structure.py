@@ -1,4 +1,4 @@
-"""Exact numbers, structure and static limits: all that is decided without sympy."""
+"""Equality by structure: lists, tuples, options, words, all that is decided without sympy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import assume, given, strategies as st
 
 from eapo_env.canonical import canonical
 from eapo_env.quantities import number
-from eapo_env.limits import is_too_complex
 from eapo_env.structure import equivalent, exact_scalar
 
 integers = st.integers(-(10**18), 10**18)
@@ -70,7 +69,6 @@ def test_a_decimal_is_its_exact_value(value: object) -> None:
 def test_total_reflexive_and_symmetric(a: str, b: str) -> None:
     assert {same(a, b), same(b, a)} != {True, False}
     assert same(a, a) in (True, False, None)
-    assert is_too_complex(a) in (True, False)
 
 
 @given(integers | fractions)
@@ -93,34 +91,6 @@ def test_a_hedge_is_never_one_of_its_numbers(a: int, b: int) -> None:
     for hedge in (f"{a} \\text{{ or }} {b}", f"{a}, {b}", f"\\{{{a}, {b}\\}}", f"{a} and {b}"):
         assert same(hedge, str(a)) is False
         assert same(hedge, str(b)) is False
-
-
-@pytest.mark.parametrize("text", ["4²", "４３", "٤٣", "З", "1e", "0/0", "5/0", "--5", "1,23", "2x"])
-def test_what_is_no_number(text: str) -> None:
-    assert number(canonical(text)) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1,234.5", Fraction("1234.5")),
-        ("49,\\!479", Fraction(49479)),
-        ("1\\,234", Fraction(1234)),
-        ("1{,}234", Fraction(1234)),
-        ("918\\frac{1}{2}", Fraction("918.5")),
-        ("1 1/2", Fraction(3, 2)),
-        ("\\frac12", Fraction(1, 2)),
-        ("2/(-3)", Fraction(-2, 3)),
-        ("1.2 \\times 10^{-3}", Fraction("0.0012")),
-        ("0.1\\overline{6}", Fraction(1, 6)),
-        ("10^{3}", Fraction(1000)),
-        (".5", Fraction(1, 2)),
-    ],
-)
-def test_numbers(text: str, value: Fraction) -> None:
-    written = number(canonical(text))
-    assert written is not None
-    assert written.value == value
 
 
 @pytest.mark.parametrize(
@@ -150,27 +120,3 @@ def test_numbers(text: str, value: Fraction) -> None:
 )
 def test_structure(answer: str, gold: str, expected: bool | None) -> None:
     assert same(answer, gold) is expected
-
-
-HOSTILE = (
-    r"9^{9^{9}} ((9!)!)! (10^9)! \sqrt[99999]{3} 2^{99999} (2^{999})^{999} x^{x^{x^{x}}}"
-    r" \sum_{n=1}^{10^{12}}n __import__('os') ().__class__ {{7*7}} \input{/etc/passwd} int('42')"
-)
-
-
-@pytest.mark.parametrize(
-    "text", [*HOSTILE.split(), "(" * 30 + "x" + ")" * 30, "1" * 301, "x" * 2001]
-)
-def test_what_is_refused_unread(text: str) -> None:
-    assert is_too_complex(text)
-
-
-ORDINARY = (
-    r"2^{2005} \binom{2026}{1013} 1/2004! \frac{6\sqrt{1789-240\sqrt{21}}}{5} \text{Monday}"
-    r" x^{4}-2x^{3}-13x^{2}+14x+24 e^{x^{2}} (x+1)^{10}(x-1)^{12} \sum_{k=1}^{2024}k^{2}"
-)
-
-
-@pytest.mark.parametrize("text", ORDINARY.split())
-def test_ordinary_answers_are_within_the_limits(text: str) -> None:
-    assert not is_too_complex(text)
