@@ -285,7 +285,7 @@ def _proportional(answer: sympy.Expr, gold: sympy.Expr, factor: Factor) -> bool:
 _SIZES = (
     sympy.Rational(1), sympy.Rational(16, 11), sympy.Rational(-16, 11), sympy.Rational(-21, 11),
     sympy.Rational(97, 11), sympy.Rational(-89, 11), sympy.Rational(1409, 11),
-    sympy.Rational(-1307, 11), sympy.Rational(13007, 11),
+    sympy.Rational(-1307, 11), sympy.Rational(13007, 11), sympy.Rational(-13003, 11),
 )  # fmt: skip
 """Scales of the points of comparison: a kink between two of them, of either sign, is seen."""
 

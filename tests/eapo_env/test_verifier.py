@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from eapo_env.verifier import Status, Verdict, Verifier, check_gold
+from eapo_env.verifier import Status, Verdict, Verifier, check_gold, final_answer
 
 DATA = Path(__file__).parent / "data"
 SLOW = ("\\boxed{\\frac{\\sqrt{2}}{2}}", "\\frac{1}{\\sqrt{2}}")
@@ -166,3 +166,33 @@ def test_an_unreadable_gold_is_an_error(gold: str) -> None:
 def test_settings_must_be_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be positive, not 0"):
         Verifier(**{name: 0})
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
+
+
+def rows_of(heading: str) -> list[list[str]]:
+    """Return the cells of the table under a heading, code marks and escapes taken off."""
+    section = PAGE.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [
+        [cell.strip().strip("`").replace("\0", "|") for cell in row.split("|")[1:-1]]
+        for row in (line.replace("\\|", "\0") for line in lines)
+    ]
+
+
+def test_the_page_says_what_is_read_as_the_answer() -> None:
+    rows = rows_of("What is read as the answer")
+    for response, answer in rows:
+        read = final_answer(response.replace("⏎", "\n"))
+        assert read == (None if answer.startswith("nothing") else answer), response
+    assert len(rows) > 10
+
+
+@pytest.mark.parametrize("heading", ["What is equal", "What is not equal on purpose"])
+def test_the_page_says_what_is_equal(verifier: Verifier, heading: str) -> None:
+    rows = rows_of(heading)
+    verdicts = verifier.verify([(f"\\boxed{{{answer}}}", gold) for answer, gold, _ in rows])
+    wrong = [r for r, v in zip(rows, verdicts, strict=True) if v.correct != (r[2] == "equal")]
+    assert wrong == []
+    assert len(rows) > 5
