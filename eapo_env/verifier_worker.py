@@ -42,7 +42,9 @@ _WARM_UP = (
 )
 
 
-def answer_requests(check: Check, *, cpu_s: float, memory_bytes: int, channel: int) -> None:
+def answer_requests(
+    check: Check, *, cpu_s: float, wall_s: float, memory_bytes: int, channel: int
+) -> None:
     """Answer requests from standard input on `channel` until the parent closes it or is gone."""
     parent = os.getppid()
     os.write(channel, READY)
@@ -59,7 +61,7 @@ def answer_requests(check: Check, *, cpu_s: float, memory_bytes: int, channel: i
             os.write(channel, ACKNOWLEDGED)
             if child is None:
                 child = _Child(check, cpu_s, memory_bytes)
-            status, goes_on = child.check(buffer, WALL_FACTOR * cpu_s)
+            status, goes_on = child.check(buffer, wall_s)
             buffer = b""
             if not goes_on:
                 child = None
@@ -195,7 +197,13 @@ def _main() -> None:
     ctypes.CDLL(None)
     gc.collect()
     gc.freeze()
-    answer_requests(check, cpu_s=cpu_s, memory_bytes=memory_bytes, channel=channel)
+    answer_requests(
+        check,
+        cpu_s=cpu_s,
+        wall_s=WALL_FACTOR * cpu_s,
+        memory_bytes=memory_bytes,
+        channel=channel,
+    )
 
 
 if __name__ == "__main__":

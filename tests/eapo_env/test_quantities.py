@@ -23,7 +23,9 @@ def test_a_decimal_is_its_exact_value(value: object) -> None:
     assert written.value == Fraction(str(value))
 
 
-@pytest.mark.parametrize("text", ["4²", "４３", "٤٣", "З", "1e", "0/0", "5/0", "--5", "1,23", "2x"])
+@pytest.mark.parametrize(
+    "text", ["4²", "４３", "٤٣", "З", "1e", "0/0", "5/0", "--5", "1,23", "2x", "2 of thirds"]
+)
 def test_what_is_no_number(text: str) -> None:
     assert number(canonical(text)) is None
 

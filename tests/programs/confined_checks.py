@@ -1,6 +1,7 @@
-"""A worker whose checks misbehave as the answer says: argument of each request."""
+"""A worker whose checks misbehave as the answer says: confined_checks.py WALL_SECONDS."""
 
 import os
+import sys
 import time
 
 from eapo_env.verifier_worker import answer_requests
@@ -11,10 +12,12 @@ def check(answer: str, gold: str) -> bool:
         case "memory":
             bytearray(2**31)
         case "spin":
-            while True:
+            while time.process_time() < 2:
                 pass
+            return True
         case "sleep":
-            time.sleep(60)
+            time.sleep(10)
+            return True
         case "write":
             open(gold, "w").close()
         case "crash":
@@ -24,4 +27,4 @@ def check(answer: str, gold: str) -> bool:
     return answer == gold
 
 
-answer_requests(check, cpu_s=0.4, memory_bytes=2**30, channel=1)
+answer_requests(check, cpu_s=0.4, wall_s=float(sys.argv[1]), memory_bytes=2**30, channel=1)
