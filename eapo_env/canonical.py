@@ -63,7 +63,7 @@ _MARKS_CHARS = 60
 _CLOSING_MARKS = re.compile(
     r"(?:\s|\\\\|\\(?:blacksquare|square|Box|qed|QED)(?![a-z])|[∎□■✓✔✅]|\bQ\.?E\.?D\.?)+\Z"
 )
-_HALF_OF_DAY = re.compile(r"(?<=[\d ])([AaPp])\.? ?[Mm]\b\.?")
+_HALF_OF_DAY = re.compile(r"(?<=\d )(?:([ap])(?:m|\. ?m\.?)|([AP])(?:M|\. ?M\.?))(?![A-Za-z])")
 _FACTORIAL = re.compile(r"(?<=[0-9)])!=")
 _ALIGNED = re.compile(
     r"\A\\begin ?\{(?P<kind>aligned|align|align\*|gathered|gather|gather\*|split|equation"
@@ -110,7 +110,7 @@ def canonical(text: str) -> str:
     while (inside := _WRAPPED.match(text)) and "," not in inside[1]:
         text = _trimmed(inside[1].strip())
     if "m" in text or "M" in text:
-        text = _HALF_OF_DAY.sub(lambda found: f" {found[1].lower()}m", text).replace("  ", " ")
+        text = _HALF_OF_DAY.sub(lambda found: f"{(found[1] or found[2]).lower()}m", text)
     if "!=" in text:
         text = _FACTORIAL.sub("! =", text)
     return "(-\\infty,\\infty)" if _ALL_REALS.match(text) else text

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 _MAX_PARTS = 60
 _CONJUNCTION = re.compile(
-    r",?\s?(?<![A-Za-z\\])(?:and|or|und)(?![a-z])\s?|\\(?:land|lor)(?![A-Za-z])", re.IGNORECASE
+    r",?\s?(?<![A-Za-z\\])(?:and|or|und|AND|OR|And|Or)(?=[\s\\(])\s?"
+    r"|(?<=[\d)])(?:or|and)(?=[A-Z(\\-])|\\(?:land|lor)(?![A-Za-z])"
 )
 _OPENING, _CLOSING = "([{", ")]}"
 _ENVIRONMENT = re.compile(

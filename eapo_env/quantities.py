@@ -125,6 +125,8 @@ _ABBREVIATIONS = _set(
     "cm mm km dm nm kg mg mL ml ft in hr hrs am pm min sec Hz kHz mi lb lbs oz yd mph kph sq"
     " cu Rs kW kWh MB GB cc rad deg USD EUR gal qt pt ms"
 )
+_ATTACHED = _set("cm mm km kg mL Hz kHz mph kph kWh MB GB USD EUR lbs hrs")
+"""Units that may follow a number without a space; any others would be products of variables."""
 _NOT_COUNTED = _set(
     # signs, functions and operations in words
     "mod pi exp sqrt sin cos tan cot sec log ln inf nan infinity infty gcd lcm max min plus minus"
@@ -301,7 +303,7 @@ def _measure(word: str) -> str | None:
 
 def _is_noun(word: str, *, attached: bool) -> bool:
     """Return whether a word can follow a number as its unit or as what is counted."""
-    if word in _ABBREVIATIONS:
+    if word in (_ATTACHED if attached else _ABBREVIATIONS):
         return True
     if attached or word.lower() in _NOT_COUNTED or _scale(word.lower()) is not None:
         return False

@@ -51,7 +51,7 @@ _LABELLED = re.compile(
     r"\A(?:[Oo]ption |[Cc]hoice )?(?:\(([A-J])\)|([A-J]) ?[).:]) ?(?P<rest>\S.*)\Z", re.DOTALL
 )
 _OTHER_LABEL = re.compile(
-    r"\([A-J]\)|(?<![A-Za-z(\\])[A-J] ?[).:](?!\d)"
+    r"\A\(?[A-J]\)?\Z|\([A-J]\)|(?<![A-Za-z(\\])[A-J] ?[).:](?!\d)"
     r"|(?:\b(?:or|and)\b|[,;/]) ?\(?[A-J]\b(?![A-Za-z(])"
 )
 _TAKEN_BACK = re.compile(

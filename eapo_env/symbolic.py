@@ -50,9 +50,15 @@ _PRODUCT_OF_LETTERS = re.compile(r"[A-Za-z]{1,3}(?:\^.*)?\Z", re.DOTALL)
 _SHORT_UNITS = re.compile(r"(?:[mck]m|[mk]g|ft|mph|kph|men|deg|rad|gal|lbs|yds|yen)(?:\^.*)?\Z")
 _PRIMES = re.compile(r"([A-Za-z])('{1,3})")
 _PRODUCT = re.compile(r"(?<![A-Za-z\\])([a-eijk-zA-EI-OQ-Z])(?= ?\()")
+_DIFFERENTIAL = re.compile(r"(\\[A-Za-z]{1,30})|d(?= ?(?:[A-Za-z]|\\(?!cdot)[a-z]))")
+"""A `d` before a name, which the grammar would read with it as a differential; or any macro."""
 _OWN_SYMBOLS = {"\\gamma": "g_{gamma}", "\\zeta": "z_{zeta}"}
 _OWN_SYMBOL = re.compile(r"\\(?:gamma|zeta)(?![A-Za-z(])(?! ?\()")
-_IMAGINARY_LETTER = re.compile(r"(?<![A-Za-z\\_{])I(?![A-Za-z_])")
+_LETTER_RUN = re.compile(
+    r"(\\(?:begin|end)\{[a-zA-Z*]{1,20}\}|\\[A-Za-z]{1,30}|_\{[^{}]{0,40}\})|([A-Za-z])(?=[A-Za-z])"
+)
+"""Letters beside each other are a product; the grammar knows words such as `tr` for a trace."""
+_CAPITAL_I = re.compile(r"(\\[A-Za-z]{1,30})|I")
 
 
 def symbolic_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | None:
@@ -128,9 +134,12 @@ def latex(text: str) -> str:
     text = _braced(text.replace("\\sqrt (", "\\sqrt("))
     text = _PRIMES.sub(lambda match: f"{match[1]}_{{{'p' * len(match[2])}}}", text)
     text = _OWN_SYMBOL.sub(lambda match: _OWN_SYMBOLS[match[0]], text)
-    text = _IMAGINARY_LETTER.sub("I_{letter}", text)
+    text = _LETTER_RUN.sub(lambda match: match[1] or f"{match[2]} ", text)
+    text = _CAPITAL_I.sub(lambda match: match[1] or "W_{ii}", text)
     text = text.replace("! =", "!=").replace("*", "\\cdot ")
     text = _PRODUCT.sub(r"\1\\cdot ", text)
+    if "\\int" not in text and "\\frac{d" not in text:
+        text = _DIFFERENTIAL.sub(lambda match: match[1] or "{d}", text)
     return _arguments(text)
 
 

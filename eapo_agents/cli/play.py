@@ -129,6 +129,6 @@ def _model(config: training.TrainConfig, env: EAPOMathEnv) -> Write:
         )
         completion = asyncio.run(policy.complete(ids, sampling, seed=len(ids)))
         history.append(history[-1].sampled(completion))
-        return chat.text(completion.token_ids)
+        return chat.turn(completion.token_ids)
 
     return write

@@ -265,9 +265,7 @@ def encode_solution(problem: Problem, text: str, chat: Chat, prompts: Prompts) -
 
     Where the chat template itself opens the reasoning (`<think>`), the solution does not again.
     """
-    opening = prompts.opening(problem, Rules.alone())
-    start = chat.tokenizer.decode(chat.opening([opening])[-8:])
-    if str(start).rstrip().endswith("<think>"):
+    if chat.opened:
         text = text.removeprefix("<think>").lstrip("\n")
     episode = act(begin(problem, Rules.alone(), prompts), text, np.random.default_rng(0))
     return encode(episode, chat)

@@ -3,7 +3,9 @@
 Sampled ids are never re-tokenised, and a message of the environment is encoded once and appended:
 the chat template is not applied to earlier turns again (templates of reasoning models drop their
 reasoning). What a template writes between two messages is found by rendering it around sentinels.
-Message contents are plain text: a special token spelled out in one stays text.
+Message contents are plain text: a special token spelled out in one stays text. A turn is read with
+the `<think>` that the generation prompt opened: models that open it themselves and models for which
+the template does write the same text.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
+
 from eapo_agents.policies.policy import Completion
+from eapo_env.actions import CONSULT_CLOSE, CONSULT_OPEN, QUERY_CLOSE, QUERY_OPEN
 from eapo_env.prompts import CUT_MARK, encodable
 from eapo_env.types import Message
 from eapo_env.validation import UserError
@@ -22,12 +27,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_KEPT = frozenset((CONSULT_OPEN, CONSULT_CLOSE, QUERY_OPEN, QUERY_CLOSE, "<think>", "</think>"))
+"""Tags that the environment reads, also where a tokenizer has them as special tokens."""
+_CHANNEL = "<|channel|>"
+
+
 class Chat:
     """A tokenizer's chat template: messages to token ids.
 
     Raises:
-        ValueError: the tokenizer has no chat template, or one that loses a message.
+        UserError: the tokenizer has no chat template, or one that loses or refuses a message.
     """
+
+    opened: str
+    """What the generation prompt leaves open: `<think>` and the space after it, or nothing."""
+    end_of_turn: int | None
+    """The id with which the template ends a turn; None if it writes none, or one a channel."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -37,6 +52,15 @@ class Chat:
         probe = (Message("user", "?"), Message("assistant", "!"), Message("user", "?"))
         frame = self._frame(probe)
         _, _, self._before_reply, self._after_reply = frame
+        thought = self._after_reply.rfind("<think>")
+        is_open = thought >= 0 and "</think>" not in self._after_reply[thought:]
+        self.opened = self._after_reply[thought:] if is_open else ""
+        ends = self._added.findall(self._before_reply)
+        self.end_of_turn = (
+            tokenizer.convert_tokens_to_ids(ends[0]) if ends and _CHANNEL not in added else None
+        )
+        self._strips_left = {token for token, how in added.items() if how.lstrip}
+        self._strips_right = {token for token, how in added.items() if how.rstrip}
         written = {token for gap in frame for token in self._added.findall(gap)}
         # Some templates use added tokens not flagged special, which tokenizers always recognise in
         # plain text: contents are split inside them.
@@ -46,12 +70,14 @@ class Chat:
         self._control_ids = frozenset(
             tokenizer.convert_tokens_to_ids([*written, *tokenizer.all_special_tokens])
         )
+        unread = [token for token in tokenizer.all_special_tokens if token not in _KEPT]
+        self._unread_ids = frozenset(tokenizer.convert_tokens_to_ids(unread))
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a prompt: the messages, then the generation prompt.
 
         Raises:
-            ValueError: the template refuses the messages.
+            UserError: the template refuses the messages.
         """
         first, *gaps = self._frame(messages)
         contents = [message.content for message in messages]
@@ -67,28 +93,50 @@ class Chat:
         ended = ids[:1] == [after] and after in self._control_ids
         return ids[1:] if ended else ids
 
+    def turn(self, token_ids: Sequence[int]) -> str:
+        """Return the text of a whole turn, as the environment reads it.
+
+        It begins with the `<think>` that the generation prompt opened, if it did.
+        """
+        return self.opened + self.text(token_ids)
+
     def text(self, token_ids: Sequence[int]) -> str:
-        """Return the text of sampled ids without special tokens, as the environment reads it."""
-        text = self.tokenizer.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+        """Return the text of sampled ids without special tokens, but with the grammar's tags."""
+        read = [token for token in token_ids if token not in self._unread_ids]
+        return str(self.tokenizer.decode(read, clean_up_tokenization_spaces=False))
+
+    def sampled(self, turn: str) -> str:
+        """Return what the policy itself wrote of a turn: without what the prompt had opened."""
+        return turn.removeprefix(self.opened)
 
     def _frame(self, messages: Sequence[Message]) -> list[str]:
         """Return what the template writes before, between and after the messages' contents."""
         sentinels = [f"EAPO-MESSAGE-{number}." for number in range(len(messages))]
-        rendered: str = self.tokenizer.apply_chat_template(
+        rendered = self._rendered(
             [
                 {"role": message.role, "content": sentinel}
                 for message, sentinel in zip(messages, sentinels, strict=True)
-            ],
-            tokenize=False,
-            add_generation_prompt=True,
+            ]
         )
         frame = re.split("|".join(map(re.escape, sentinels)), rendered)
         if re.findall(r"EAPO-MESSAGE-\d+\.", rendered) != sentinels:
             raise UserError(f"the chat template does not write each message once: {rendered!r}")
         return frame
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        """Return the template's text, generation prompt included.
+
+        Raises:
+            UserError: there is no template, or it refuses the messages.
+        """
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (ValueError, TemplateError) as error:
+            raise UserError(f"the chat template cannot be used: {error}") from error
 
     def _encode(self, first: str, rest: Iterable[tuple[str, str]]) -> list[int]:
         """Return the ids of a frame's pieces (first, then each after a content) and contents.
@@ -105,10 +153,12 @@ class Chat:
             plain, *others = self._added.split(gap)
             runs[-1] += plain
             runs += others
-        ids = plain_ids(runs[0], self.tokenizer)
-        for token, plain in zip(runs[1::2], runs[2::2], strict=True):
-            ids += [self.tokenizer.convert_tokens_to_ids(token)] if token else []
-            ids += plain_ids(plain, self.tokenizer)
+        tokens, plains = ["", *runs[1::2], ""], runs[::2]
+        ids: list[int] = []
+        for before, plain, after in zip(tokens, plains, tokens[1:], strict=True):
+            text = plain.lstrip() if before in self._strips_right else plain
+            ids += plain_ids(text.rstrip() if after in self._strips_left else text, self.tokenizer)
+            ids += [self.tokenizer.convert_tokens_to_ids(after)] if after else []
         return ids
 
 

@@ -64,7 +64,7 @@ class PolicyChat:
         within = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         completion = await self.policy.complete(ids, within, seed)
         return ChatTurn(
-            text=self._chat.text(completion.token_ids),
+            text=self._chat.turn(completion.token_ids),
             num_tokens=len(completion.token_ids),
             finish=completion.finish,
         )
@@ -76,6 +76,6 @@ class PolicyChat:
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         ids = self._chat.opening(messages[:1])
         for spoken, heard in zip(messages[1::2], messages[2::2], strict=True):
-            ids += plain_ids(spoken.content, self.policy.tokenizer)
+            ids += plain_ids(self._chat.sampled(spoken.content), self.policy.tokenizer)
             ids += self._chat.reply(heard, after=ids[-1])
         return ids

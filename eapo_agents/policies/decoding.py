@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache
 
+from eapo_agents.policies.models import end_ids
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling
 
 if TYPE_CHECKING:
@@ -393,7 +394,8 @@ class StopTable:
         self._tokenizer = tokenizer
         size = max(model.config.get_text_config().vocab_size, len(tokenizer))
         self._ends: Bools = np.zeros(size, np.bool_)
-        self._ends[_end_ids(model, tokenizer)] = True
+        config = getattr(model, "generation_config", None)
+        self._ends[end_ids(getattr(config, "eos_token_id", None), tokenizer)] = True
         self._indices: dict[tuple[str, ...], int] = {(): 0}
         self._screens_SV: Bools = np.zeros((1, size), np.bool_)
 
@@ -430,9 +432,3 @@ class StopTable:
         return any(mark in tail for mark in stop)
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that end a turn: the tokenizer's and the generation config's."""
-    config = getattr(model, "generation_config", None)
-    released = getattr(config, "eos_token_id", None)
-    ends = released if isinstance(released, list) else [released]
-    return sorted({end for end in (*ends, tokenizer.eos_token_id) if end is not None})

@@ -53,12 +53,16 @@ def model_folder(path: str) -> str:
 def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model, with the linear layers that are fastest here, and its tokenizer.
 
+    The generation config of the model holds the ids that end a turn, that of the chat template
+    among them, and nothing that cannot be saved.
+
     Raises:
-        UserError: no model can be loaded from the path.
+        UserError: no model can be loaded from the path, its tokenizer has no files, or the
+            embedding is too small for it.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from eapo_agents.policies.linear import onednn_is_faster, with_fast_linears
 
@@ -67,8 +71,81 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention
         )
-        tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"no model can be loaded from {settings.path!r}: {reason}") from error
+    tokenizer = load_tokenizer(path)
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"the embedding of {settings.path!r} has {rows} rows, and its tokenizer has"
+            f" {len(tokenizer)} ids: resize the embedding"
+        )
+    _set_ends(model, tokenizer)
     return with_fast_linears(model) if onednn_is_faster() else model, tokenizer
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model folder or hub id.
+
+    Where transformers builds another tokenizer than `tokenizer.json` describes, one that loses
+    spaces (a byte-level one that calls itself a Llama tokenizer, as R1-Distill-Llama's does), the
+    file is taken as it is.
+
+    Raises:
+        UserError: no tokenizer can be loaded, or it encodes nothing.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    path = str(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if not _keeps_spaces(tokenizer):
+            from_file = PreTrainedTokenizerFast.from_pretrained(path)
+            tokenizer = from_file if _keeps_spaces(from_file) else tokenizer
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"no tokenizer can be loaded from {path!r}: {reason}") from error
+    if not tokenizer.encode(_SENTENCE, add_special_tokens=False):
+        raise UserError(f"the tokenizer of {path!r} encodes nothing: are its files missing?")
+    return tokenizer
+
+
+_SENTENCE = "What is 2 + 3?\n x = 4"
+
+
+def _keeps_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids = tokenizer.encode(_SENTENCE, add_special_tokens=False)
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip() == _SENTENCE
+
+
+def end_ids(released: object, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end a turn: released ones, the tokenizer's and the chat template's.
+
+    Args:
+        released: `eos_token_id` of a generation config: an id, a list of them or None.
+        tokenizer: a base model's names the end of a document, which its template never writes.
+    """
+    from eapo_agents.policies.chat import Chat
+
+    ends = [*released] if isinstance(released, list) else [released]
+    template_end = Chat(tokenizer).end_of_turn if tokenizer.chat_template else None
+    return sorted({end for end in (*ends, tokenizer.eos_token_id, template_end) if end is not None})
+
+
+def _set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a model a generation config that can be saved and holds all ends of a turn."""
+    from transformers import GenerationConfig
+
+    config = model.generation_config
+    if config is None:
+        return
+    ends = end_ids(config.eos_token_id, tokenizer)
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        known = {"bos_token_id": config.bos_token_id, "pad_token_id": config.pad_token_id}
+        ids = {name: id_ for name, id_ in known.items() if id_ is not None and id_ >= 0}
+        config = model.generation_config = GenerationConfig(**ids)
+    if ends:
+        config.eos_token_id = ends if len(ends) > 1 else ends[0]

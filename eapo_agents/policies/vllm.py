@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from eapo_agents.policies.models import ModelSettings, model_folder
+from eapo_agents.policies.models import ModelSettings, end_ids, load_tokenizer, model_folder
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.serving import NO_CPU_BINDING, weights_file
 from eapo_env.validation import UserError
@@ -54,12 +54,11 @@ class VLLMPolicy:
     """
 
     def __init__(self, model: str | Path, settings: VLLMEngine | None = None) -> None:
-        from transformers import AutoTokenizer
-
         self._settings = settings or VLLMEngine()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
         self._engine = self._thread.submit(self._settings.engine, str(model)).result()
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.tokenizer = load_tokenizer(model)
+        self._ends = end_ids(None, self.tokenizer)
         self.max_context_tokens: int = self._engine.model_config.max_model_len
         self.num_prompt_tokens = 0
         """Number of prompt ids of all completions so far."""
@@ -83,7 +82,7 @@ class VLLMPolicy:
             PolicyError: the engine failed.
         """
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
-        params = _parameters(sampling, limit, seed)
+        params = _parameters(sampling, limit, seed, self._ends)
         self._start_driver()
         name = next(self._names)
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
@@ -223,7 +222,7 @@ def _drained(queue: deque[T]) -> list[T]:
     return [queue.popleft() for _ in range(len(queue))]
 
 
-def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:
+def _parameters(sampling: Sampling, limit: int, seed: int, ends: list[int]) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -234,6 +233,7 @@ def _parameters(sampling: Sampling, limit: int, seed: int) -> SamplingParams:
         **asdict(sampling.truncation),
         seed=seed,
         stop=list(sampling.stop),
+        stop_token_ids=ends,
         detokenize=bool(sampling.stop),
         skip_special_tokens=False,  # a stop text may be one
         logprobs=0,

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from eapo_agents.policies.models import ModelSettings, model_folder
+from eapo_agents.policies.models import ModelSettings, end_ids, load_tokenizer, model_folder
 from eapo_agents.policies.policy import Completion, PolicyError, Sampling, completion_limit
 from eapo_agents.policies.vllm import check_temperature, weight_names, with_tied
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
@@ -84,10 +84,11 @@ class VLLMServerPolicy:
     """
 
     def __init__(self, model: str, server: VLLMServerEngine | None = None) -> None:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         self._server = server or VLLMServerEngine()
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.tokenizer = load_tokenizer(model)
+        self._ends = end_ids(None, self.tokenizer)
         self._names = weight_names(AutoConfig.from_pretrained(model))
         served = Control(self._server.base_url.rstrip("/")).model()
         self._model, self.max_context_tokens = served
@@ -162,6 +163,7 @@ class VLLMServerPolicy:
             "temperature": sampling.temperature,
             "seed": seed % 2**63,
             "stop": list(sampling.stop) or None,
+            "stop_token_ids": self._ends,
             "logprobs": 0,
             "return_token_ids": True,
             "skip_special_tokens": False,  # a stop text may be one

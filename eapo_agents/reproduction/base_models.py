@@ -153,7 +153,7 @@ class ModelExperts:
             return Unavailable("no room", "copy")
         seed = derive_seed(query.seed or 0, query.turn, query.slot)
         completion = await self._policy.complete(ids, Sampling(max_tokens=max_tokens), seed)
-        answer = extract_answer(self._chat.text(completion.token_ids))
+        answer = extract_answer(self._chat.turn(completion.token_ids))
         if answer is None:
             return Unavailable("no answer", "copy")
         return Reply("copy", f"{bracket[1]}={answer}" if bracket else answer)

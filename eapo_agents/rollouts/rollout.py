@@ -118,7 +118,7 @@ class Rollout:
             )
             history = history.sampled(completion)
             return ChatTurn(
-                text=self._chat.text(completion.token_ids),
+                text=self._chat.turn(completion.token_ids),
                 num_tokens=len(completion.token_ids),
                 finish=completion.finish,
             )

@@ -62,11 +62,13 @@ def test_verdicts_that_do_not_fit_are_an_error_with_the_file(
 
 def test_a_named_file_is_laid_out_as_its_source_or_as_any(tmp_path: Path) -> None:
     """AIME 2024 keeps its answers in the column of solutions."""
-    path, rest = tmp_path / "rows.jsonl", ProblemSettings()
-    row = {"id": "1", "problem": "p", "solution": r"\boxed{7}", "answer": "8"}
-    path.write_text(json.dumps(row), encoding="utf-8")
+    solved, rest = tmp_path / "solved.jsonl", ProblemSettings()
+    path = tmp_path / "rows.jsonl"
+    row = {"id": "1", "problem": "p"}
+    solved.write_text(json.dumps(row | {"solution": r"\boxed{7}"}), encoding="utf-8")
+    path.write_text(json.dumps(row | {"answer": "8"}), encoding="utf-8")
     for text, name, answer in (
-        (f"aime-2024={path}", "aime-2024", "7"),
+        (f"aime-2024={solved}", "aime-2024", "7"),
         (f"mine={path}", "mine", "8"),
         (str(path), "rows", "8"),
     ):
