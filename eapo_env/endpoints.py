@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from json import JSONDecodeError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
 from eapo_env.breaker import Breaker, Circuit, Closed
@@ -33,6 +33,9 @@ _REFUSALS = (400, 422, 429)
 _MAX_SHOWN = 5
 
 
+Thinking = Literal["maybe", "none"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """An OpenAI-compatible server and the expert models it serves.
@@ -47,6 +50,9 @@ class Endpoint:
         max_retries: how often the client repeats a call that was refused with 408, 409, 429 or 5xx
             or lost its connection; it waits as Retry-After says, else 0.5 s, doubled each time.
         breaker: when calls to a dead server stop, and when it is tried again.
+        thinking: "maybe" takes a reply that the token limit cut for unfinished reasoning, unless
+            the reply or the server tells reasoning apart; "none" is for models that never reason,
+            whose cut replies are relayed with a mark.
 
     Raises:
         UserError: a value out of its range.
@@ -59,6 +65,7 @@ class Endpoint:
     call_timeout_s: float = 120.0
     max_retries: int = 2
     breaker: Breaker = field(default_factory=Breaker)
+    thinking: Thinking = "maybe"
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
@@ -74,6 +81,8 @@ class Endpoint:
             )
         positive(self, "call_timeout_s")
         at_least(0, self, "max_retries")
+        if self.thinking not in get_args(Thinking):
+            raise UserError(f"thinking must be maybe or none, not {self.thinking!r}")
 
     def check_key(self) -> None:
         """Raise a `UserError` if the environment variable of the key is not set or empty."""
@@ -90,9 +99,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that was sent and not answered, with the reason."""
+    """A call that was sent and not answered: the reason, and the HTTP status if there is one."""
 
     reason: str
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,8 @@ class Connection:
     def __init__(self, endpoint: Endpoint, client: AsyncOpenAI) -> None:
         self.endpoint = endpoint
         self.circuit: Circuit = Closed()
+        self.system_role: dict[str, bool] = {}
+        """Whether a model takes a system role, once that is known."""
         self._client = client
         self._slots = asyncio.Semaphore(endpoint.max_live_calls)
         self._heard_s = float("-inf")
@@ -149,7 +161,7 @@ class Connection:
                 self._log_if_refused(error)
             else:
                 self._failed()
-            return Failure(self._reason(error))
+            return Failure(self._reason(error), getattr(error, "status_code", None))
         self._answered()
         return Payload(content)
 

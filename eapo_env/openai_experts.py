@@ -13,20 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eapo_env.endpoints import (
+    CallResult,
     CircuitOpen,
     Connection,
     Endpoint,
     Failure,
     Payload,
+    Thinking,
     close_connection,
     open_connection,
     unreachable,
 )
 from eapo_env.experts import query_rng
-from eapo_env.prompts import encodable
+from eapo_env.prompts import CUT_MARK, encodable
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError, positive
 
+_BAD_REQUEST = 400
+_PERHAPS = "perhaps inside its reasoning (thinking=none of an endpoint relays such replies)"
 SYSTEM_PROMPT = (
     "You are an expert whom a colleague consults on a question that came up in a larger problem."
     " Answer exactly what is asked: reason carefully, be brief, and state the result clearly at"
@@ -34,21 +38,34 @@ SYSTEM_PROMPT = (
 )
 
 
-def read_reply(content: object, model: str) -> ExpertReply:
-    """Return the reply in a decoded chat completion, without reasoning; never raises."""
+def read_reply(content: object, model: str, thinking: Thinking = "maybe") -> ExpertReply:
+    """Return the reply in a decoded chat completion, without reasoning; never raises.
+
+    A reply that the token limit cut is marked where it ends. One that was cut inside its reasoning
+    is unavailable; without tags or a field of reasoning only `thinking` says that it was not.
+    """
     match _read_message(content, model):
         case Unavailable() as unavailable:
             return unavailable
-        case _, text:
+        case reasoning, text:
             answer = without_reasoning(text)
-            return Reply(model, answer) if answer else Unavailable("an empty reply", model)
+            if not _is_cut(content):
+                return Reply(model, answer) if answer else Unavailable("an empty reply", model)
+            told_apart = reasoning or "</think>" in text or thinking == "none"
+            if answer and told_apart:
+                return Reply(model, answer + CUT_MARK)
+            where = "inside its reasoning" if told_apart or "<think>" in text else _PERHAPS
+            return Unavailable(f"cut by max_tokens after {len(text)} characters, {where}", model)
 
 
 def read_with_reasoning(content: object, model: str) -> ExpertReply:
     """Return the reply in a decoded chat completion, after its reasoning; never raises.
 
-    Servers send the reasoning within the text, or as `reasoning` or `reasoning_content`.
+    Servers send the reasoning within the text, or as `reasoning` or `reasoning_content`. What the
+    token limit cut is no solution.
     """
+    if _is_cut(content):
+        return Unavailable("cut by max_tokens", model)
     match _read_message(content, model):
         case Unavailable() as unavailable:
             return unavailable
@@ -71,6 +88,15 @@ def _read_message(content: object, model: str) -> tuple[str, str] | Unavailable:
             return next((part for part in fields if isinstance(part, str)), ""), text
         case _:
             return Unavailable(f"not a chat completion: {reprlib.repr(content)}", model)
+
+
+def _is_cut(content: object) -> bool:
+    """Return whether the token limit ended a chat completion."""
+    match content:
+        case {"choices": [{"finish_reason": "length"}, *_]}:
+            return True
+        case _:
+            return False
 
 
 def without_reasoning(text: str) -> str:
@@ -105,7 +131,8 @@ class OpenAIExperts:
 
     Args:
         endpoints: the servers.
-        system_prompt: of every request; "" for none.
+        system_prompt: of every request; "" for none. A model without a system role reads it at the
+            head of the question.
         temperature: the experts' sampling temperature.
         top_p: the experts' nucleus sampling threshold.
         max_tokens: the most tokens of one reply, reasoning included.
@@ -190,14 +217,33 @@ class OpenAIExperts:
                 return Unavailable(
                     f"the variable {endpoint.api_key_env} is not set or empty", model
                 )
-            match await connection.call(body):
+            match await self._called(connection, body):
                 case Payload(content):
+                    if self.read is read_reply:
+                        return read_reply(content, model, endpoint.thinking)
                     return self.read(content, model)
                 case Failure(reason):
                     return Unavailable(reason, model)
                 case CircuitOpen():
                     continue
         return Unavailable("the circuit is open: the endpoint did not answer lately", model)
+
+    async def _called(self, connection: Connection, body: Mapping[str, object]) -> CallResult:
+        """Return the endpoint's answer, the instruction put into the question where it must be.
+
+        Some models have no system role, and their servers refuse the request (400). The first time
+        a model does, it is asked again without; if it answers then, it is so asked from then on.
+        """
+        model = str(body["model"])
+        if connection.system_role.get(model, True):
+            result = await connection.call(body)
+            refused = isinstance(result, Failure) and result.status == _BAD_REQUEST
+            if not (refused and self.system_prompt) or model in connection.system_role:
+                return result
+            joined = await connection.call(_without_system_role(body))
+            connection.system_role[model] = not isinstance(joined, Payload)
+            return joined if isinstance(joined, Payload) else result
+        return await connection.call(_without_system_role(body))
 
     def _request(self, query: Query, model: str) -> dict[str, object]:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
@@ -211,6 +257,15 @@ class OpenAIExperts:
             **self.extra_body,
         }
         return {name: value for name, value in body.items() if value is not None}
+
+
+def _without_system_role(body: Mapping[str, object]) -> dict[str, object]:
+    """Return a request with the system prompt at the head of the question."""
+    match body["messages"]:
+        case [{"role": "system", "content": str(system)}, {"role": "user", "content": str(text)}]:
+            return {**body, "messages": [{"role": "user", "content": f"{system}\n\n{text}"}]}
+        case _:
+            return dict(body)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[ExpertReply]]) -> None:

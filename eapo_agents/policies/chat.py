@@ -93,6 +93,18 @@ class Chat:
         ended = ids[:1] == [after] and after in self._control_ids
         return ids[1:] if ended else ids
 
+    @property
+    def end_id(self) -> int:
+        """The id that ends a last turn: the template's end, or else the tokenizer's.
+
+        Raises:
+            UserError: there is neither.
+        """
+        end = self.tokenizer.eos_token_id if self.end_of_turn is None else self.end_of_turn
+        if end is None:
+            raise UserError("neither the chat template nor the tokenizer has an end of turn")
+        return int(end)
+
     def turn(self, token_ids: Sequence[int]) -> str:
         """Return the text of a whole turn, as the environment reads it.
 
@@ -155,7 +167,7 @@ class Chat:
             runs += others
         tokens, plains = ["", *runs[1::2], ""], runs[::2]
         ids: list[int] = []
-        for before, plain, after in zip(tokens, plains, tokens[1:], strict=True):
+        for before, plain, after in zip(tokens[:-1], plains, tokens[1:], strict=True):
             text = plain.lstrip() if before in self._strips_right else plain
             ids += plain_ids(text.rstrip() if after in self._strips_left else text, self.tokenizer)
             ids += [self.tokenizer.convert_tokens_to_ids(after)] if after else []

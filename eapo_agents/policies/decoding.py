@@ -430,5 +430,3 @@ class StopTable:
         longest = max(len(mark.encode()) for mark in stop) + 2
         tail = self._tokenizer.decode(ids[-longest:].tolist(), clean_up_tokenization_spaces=False)
         return any(mark in tail for mark in stop)
-
-

@@ -197,8 +197,8 @@ def encode(episode: Episode, chat: Chat) -> Demonstration:
     mask = [False] * len(ids)
     for message in episode.messages[1:]:
         if message.role == "assistant":
-            new = plain_ids(message.content, chat.tokenizer)
-            new += [chat.tokenizer.eos_token_id] if message is episode.messages[-1] else []
+            new = plain_ids(chat.sampled(message.content), chat.tokenizer)
+            new += [chat.end_id] if message is episode.messages[-1] else []
         else:
             new = chat.reply(message, after=ids[-1])
         ids += new

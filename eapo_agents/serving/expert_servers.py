@@ -69,14 +69,16 @@ class ExpertServers:
         ]
         return f"--set experts.kind=openai --set 'experts.endpoints={json.dumps(endpoints)}'"
 
-    def command(self, replica: int, *, on_cpu: bool) -> list[str]:
-        """Return the command that starts one server."""
+    def command(self, replica: int, *, on_cpu: bool, parser: str | None = None) -> list[str]:
+        """Return the command that starts one server, with a parser of the model's reasoning."""
         options = ["--model", self.model, "--served-model-name", self._served_name]
         options += ["--host", HOST, "--port", str(self.port + replica)]
         options += ["--max-num-seqs", str(self.max_num_seqs), "--shutdown-timeout", "10"]
         options += ["--tensor-parallel-size", str(self.tensor_parallel_size)]
         if self.max_model_len:
             options += ["--max-model-len", str(self.max_model_len)]
+        if parser:
+            options += ["--reasoning-parser", parser]
         if on_cpu:
             # A prefill in chunks kills the CPU engine when a request has a seed.
             tokens = self.max_num_seqs * (self.max_model_len or _positions(self.model))
@@ -96,11 +98,12 @@ class ExpertServers:
             UserError: fewer GPUs than the replicas need.
         """
         gpus = _visible_gpus()
+        parser = reasoning_parser(self.model)
         with ExitStack() as servers:
             started = [
                 servers.enter_context(
                     run_server(
-                        self.command(replica, on_cpu=not gpus),
+                        self.command(replica, on_cpu=not gpus, parser=parser),
                         self.port + replica,
                         environment=self._environment(replica, gpus),
                     )
@@ -188,6 +191,24 @@ def _visible_gpus() -> list[str]:
     if named is not None and torch.cuda.is_available():
         return named.split(",")
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def reasoning_parser(model: str) -> str | None:
+    """Return vLLM's parser for a model that reasons, by its chat template; None for any other.
+
+    With a parser the server sends reasoning in a field of its own, so that a reply which the token
+    limit cut inside its reasoning is told from one that was cut in its answer.
+    """
+    from eapo_agents.policies import Chat
+    from eapo_agents.policies.models import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        return None
+    if "enable_thinking" in template:
+        return "qwen3"
+    return "deepseek_r1" if Chat(tokenizer).opened else None
 
 
 def _positions(model: str) -> int:

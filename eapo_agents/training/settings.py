@@ -30,7 +30,7 @@ from eapo_env.experts import (
     SilentExperts,
 )
 from eapo_env.f1_grader import F1Grader
-from eapo_env.openai_experts import OpenAIExperts, read_with_reasoning
+from eapo_env.openai_experts import SYSTEM_PROMPT, OpenAIExperts, read_with_reasoning
 from eapo_env.problems import SOURCES, AnswerKind, Columns, MissingColumnError, load_problems
 from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
@@ -137,7 +137,7 @@ ExpertKind = Literal[
 _EXPERTS_OWN: dict[str, set[str]] = {
     "synthetic": {"error_rate"},
     "synthetic-parts": {"error_rate"},
-    "openai": {"endpoints", "extra_body", "preflight"},
+    "openai": {"endpoints", "extra_body", "preflight", "system_prompt"},
     "replay": {"recording"},
     "python": {"factory", "arguments"},
     "meaningless": set(),
@@ -160,6 +160,7 @@ class ExpertSettings(Factory):
         endpoints: the servers of "openai".
         extra_body: more fields of a request to them, or other values; null omits one, for models
             that refuse `temperature`, `top_p` or `max_tokens`.
+        system_prompt: the instruction of every request; null is the default one, "" is none.
         batch_timeout_s: timeout for the replies to one consultation, the wait for a free call
             included; later replies are unavailable. In evaluations "openai" has none but
             `call_timeout_s` of an endpoint.
@@ -175,6 +176,7 @@ class ExpertSettings(Factory):
     error_rate: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
     extra_body: Mapping[str, object] = field(default_factory=dict, hash=False)
+    system_prompt: str | None = None
     batch_timeout_s: float = 300.0
     preflight: Literal["required", "skipped"] = "required"
     recording: str = ""
@@ -216,6 +218,9 @@ class ExpertSettings(Factory):
                 return OpenAIExperts(
                     endpoints=self.endpoints,
                     extra_body=self.extra_body,
+                    system_prompt=(
+                        SYSTEM_PROMPT if self.system_prompt is None else self.system_prompt
+                    ),
                     batch_timeout_s=self.batch_timeout_s,
                 )
             case "replay":

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, strategies as st
@@ -14,9 +14,17 @@ from stub_server import HUGE_CHARS, StubServer, completion
 
 from eapo_env.breaker import Breaker
 from eapo_env.endpoints import Endpoint
-from eapo_env.openai_experts import OpenAIExperts, by_question, read_reply, without_reasoning
+from eapo_env.openai_experts import (
+    OpenAIExperts,
+    by_question,
+    read_reply,
+    read_with_reasoning,
+    without_reasoning,
+)
+from eapo_env.prompts import CUT_MARK
 from eapo_env.testing import check_expert_pool
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 PATIENT = Breaker(max_failures=1000)
 
@@ -258,3 +266,73 @@ def test_impossible_pools_are_refused(settings: dict[str, Any], message: str) ->
     endpoint = Endpoint(base_url="http://127.0.0.1/v1", models=["echo"])
     with pytest.raises(ValueError, match=message):
         OpenAIExperts(**{"endpoints": [endpoint], **settings})
+
+
+THOUGHT = "Okay, so I need to find the sum. Let me think. " * 20
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "thinking", "reply"),
+    [
+        (THOUGHT, {}, "maybe", None),  # QwQ: its template wrote <think> into the prompt
+        (f"<think>{THOUGHT}", {}, "maybe", None),
+        (f"<think>{THOUGHT}", {}, "none", None),
+        (f"{THOUGHT}</think>The sum of 2", {}, "maybe", f"The sum of 2{CUT_MARK}"),
+        (f"{THOUGHT}</think>", {}, "maybe", None),
+        ("The sum of 2", {}, "none", f"The sum of 2{CUT_MARK}"),
+        ("The sum of 2", {"reasoning": THOUGHT}, "maybe", f"The sum of 2{CUT_MARK}"),
+        ("", {"reasoning_content": THOUGHT}, "maybe", None),
+    ],
+)
+def test_a_reply_that_was_cut_is_marked_or_unavailable(
+    content: str, fields: dict[str, str], thinking: Literal["maybe", "none"], reply: str | None
+) -> None:
+    """vllm#12468: reasoning that max_tokens cut must not pass for an answer."""
+    body = completion(content, "length")
+    body["choices"][0]["message"] |= fields
+    read = read_reply(body, "m", thinking)
+    assert (read.text if isinstance(read, Reply) else None) == reply
+    if isinstance(read, Unavailable):
+        assert read.reason.startswith("cut by max_tokens after")
+    assert isinstance(read_with_reasoning(body, "m"), Unavailable)
+    whole = read_reply(completion(content or "5"), "m", thinking)
+    assert isinstance(whole, Reply) or not without_reasoning(content)
+
+
+def test_an_endpoint_says_how_its_models_think(server: StubServer) -> None:
+    for thinking, kind in (("maybe", Unavailable), ("none", Reply)):
+        (reply,) = ask(pool_of(server.url, "cut", thinking=thinking), "2+2?")
+        assert isinstance(reply, kind)
+    with pytest.raises(UserError, match="thinking must be maybe or none, not 'often'"):
+        Endpoint(base_url=server.url, models=["m"], thinking="often")  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_system_role_reads_the_instruction_in_the_question(
+    server: StubServer,
+) -> None:
+    """mistral.rs#506, vllm#6862: its template refuses the role, and the server answers 400."""
+    pool = pool_of(server.url, "no-system-role")
+
+    async def twice() -> list[ExpertReply]:
+        first = await pool.ask(queries("2+2?"))
+        return [*first, *await pool.ask(queries("3+3?"))]
+
+    replies = asyncio.run(twice())
+    assert all(isinstance(reply, Reply) for reply in replies)
+    roles = [
+        [m["role"] for m in call["body"]["messages"]] for call in server.records("no-system-role")
+    ]
+    assert roles == [["system", "user"], ["user"], ["user"]]
+    assert pool.system_prompt in server.records("no-system-role")[1]["text"]
+
+
+def test_a_model_that_refuses_for_another_reason_is_asked_twice_at_most(
+    server: StubServer,
+) -> None:
+    pool = pool_of(server.url, "status:400")
+
+    async def thrice() -> list[ExpertReply]:
+        return [(await pool.ask(queries("2+2?")))[0] for _ in range(3)]
+
+    assert all(isinstance(reply, Unavailable) for reply in asyncio.run(thrice()))
+    assert len(server.records("status:400")) == 4

@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from eapo_agents.policies.characters import CHARACTERS, TAGS, char_tokenizer
 from eapo_agents.policies.chat import Chat, TokenHistory, cut_tokens, plain_ids
 from eapo_agents.policies.policy import Completion
+from eapo_env.answers import extract_answer
 from eapo_env.prompts import CUT_MARK
 from eapo_env.types import Message
+from eapo_env.validation import UserError
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -262,3 +264,93 @@ def test_a_saved_character_tokenizer_is_the_same(tmp_path: object) -> None:
     hello = [Message("user", "hello")]
     assert Chat(loaded).opening(hello) == Chat(tokenizer).opening(hello)
     assert loaded.eos_token_id == tokenizer.eos_token_id
+
+
+PHI3 = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "opened", "end"),
+    [
+        ("char", "", "<|im_end|>"),
+        ("chatml", "", "<|im_end|>"),
+        ("llama3", "", "<|eot_id|>"),
+        ("reasoning", "<think>\n", "<｜end▁of▁sentence｜>"),
+        ("newline", "", None),
+    ],
+)
+def test_what_a_template_opens_and_how_it_ends_a_turn(
+    kind: str, opened: str, end: str | None
+) -> None:
+    chat = CHATS[kind]
+    assert chat.opened == opened
+    known = None if end is None else tokenizer_of(kind).convert_tokens_to_ids(end)
+    assert chat.end_of_turn == known
+
+
+def test_a_turn_reads_the_same_whoever_opened_its_thought() -> None:
+    """R1's template opens it, Qwen3's model does (vllm#13125, DeepSeek-R1#352)."""
+    body = "maybe \\boxed{5}?\n</think>\n\nIt is \\boxed{6}."
+    opened, own = CHATS["reasoning"], CHATS["chatml"]
+    assert opened.turn(plain_ids(body, opened.tokenizer)) == f"<think>\n{body}"
+    assert own.turn(plain_ids(f"<think>\n{body}", own.tokenizer)) == f"<think>\n{body}"
+    for text in (body, "still thinking \\boxed{5}"):
+        turn = opened.turn(plain_ids(text, opened.tokenizer))
+        assert opened.sampled(turn) == text
+        assert extract_answer(turn) == ("6" if "</think>" in text else None)
+
+
+def test_the_end_of_a_document_is_not_the_end_of_a_turn() -> None:
+    """A base model's tokenizer names the former (Qwen3#927, trl#7039)."""
+    tokenizer = byte_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>", "<|endoftext|>"], [])
+    assert tokenizer.eos_token == "<|endoftext|>"
+    assert Chat(tokenizer).end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_an_end_that_only_closes_a_channel_is_no_end_of_turn() -> None:
+    """As gpt-oss has it (unsloth#6804)."""
+    template = PHI3.replace("<|user|>", "<|start|>user")
+    tokenizer = byte_tokenizer(template, ["<|return|>"], ["<|channel|>", "<|end|>", "<|user|>"])
+    assert Chat(tokenizer).end_of_turn is None
+
+
+def test_tags_of_the_grammar_are_read_also_as_special_tokens() -> None:
+    """Users add them to make a tag one token (verl#3958, verl#1724)."""
+    tags = ["<consult>", "</consult>", "<query>", "</query>", "<think>", "</think>"]
+    tokenizer = byte_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"], [])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *tags]})
+    text = "I ask.\n<consult>\n<query>1+1?</query>\n</consult>"
+    ids = tokenizer.encode(text + "<|im_end|>", add_special_tokens=False)
+    assert len([i for i in ids if i in tokenizer.all_special_ids]) == 5
+    assert Chat(tokenizer).text(ids) == text
+
+
+@pytest.mark.parametrize("flags", [{"rstrip": True}, {"lstrip": True}, {}])
+def test_tokens_that_take_the_space_around_them(flags: dict[str, bool]) -> None:
+    """Phi-3's do (transformers#32136): the ids are those of the template's own encoding."""
+    tokenizer = byte_tokenizer(PHI3, ["<|endoftext|>"], [])
+    marks = ["<|user|>", "<|assistant|>", "<|end|>"]
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [AddedToken(m, normalized=False, **flags) for m in marks]}
+    )
+    chat, messages = Chat(tokenizer), [Message("user", "What is 2?")]
+    written = [{"role": "user", "content": "What is 2?"}]
+    theirs = tokenizer.apply_chat_template(written, add_generation_prompt=True, return_dict=False)
+    assert chat.opening(messages) == theirs
+    answered = [*written, {"role": "assistant", "content": "Four."}]
+    answered += [{"role": "user", "content": "Sure?"}]
+    whole = tokenizer.apply_chat_template(answered, add_generation_prompt=True, return_dict=False)
+    ids = chat.opening(messages) + plain_ids("Four.", tokenizer)
+    assert ids + chat.reply(Message("user", "Sure?"), after=ids[-1]) == whole
+
+
+def test_a_template_that_refuses_is_an_error_of_the_user() -> None:
+    template = "{{ raise_exception('needs a system message') }}"
+    with pytest.raises(UserError, match="the chat template cannot be used: needs a system message"):
+        Chat(byte_tokenizer(template, ["<|end|>"], []))
+    with pytest.raises(UserError, match="the chat template cannot be used"):
+        Chat(byte_tokenizer("{{ nothing.at_all.here }}", ["<|end|>"], []))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_llama import saved, tiny_llama
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.models import ModelSettings, load_model, model_folder
+from eapo_agents.policies.models import ModelSettings, load_model, load_tokenizer, model_folder
 from eapo_env.validation import UserError
 
 
@@ -67,3 +70,86 @@ def test_a_folder_that_is_not_there_is_called_so(
 def test_a_hub_id_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert model_folder("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def byte_level_folder(folder: Path, tiny_model: Path, **names: object) -> Path:
+    """Return the tiny model with a byte-level tokenizer that says how it is called."""
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(ALPHABET)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(t, normalized=False) for t in ("<bos>", "<end>")])
+    shutil.copytree(tiny_model, folder)
+    backend.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<bos>", "eos_token": "<end>", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizerFast", "PreTrainedTokenizerFast"])
+def test_spaces_stay_whatever_a_tokenizer_calls_itself(
+    tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    """transformers#45488, #45920: a byte-level tokenizer named after Llama loses its spaces."""
+    folder = byte_level_folder(tmp_path / "r1", tiny_model, tokenizer_class=name)
+    tokenizer = load_tokenizer(folder)
+    text = "What is 2 + 3?\n x = 4"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert tokenizer.eos_token == "<end>"
+
+
+def test_missing_tokenizer_files_are_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    config = json.loads((folder / "config.json").read_text())
+    for kind in ("qwen2", "llama"):
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+        with pytest.raises(UserError, match="tokenizer"):
+            load_model(ModelSettings(path=str(folder)))
+
+
+def test_an_embedding_that_is_too_small_is_an_error(tmp_path: Path) -> None:
+    folder = saved(tiny_llama(vocab_size=100), tmp_path / "small")
+    with pytest.raises(UserError, match=r"has 100 rows, and its tokenizer has 1\d\d ids: resize"):
+        load_model(ModelSettings(path=str(folder)))
+
+
+@pytest.mark.parametrize(
+    "released",
+    [
+        {"temperature": 0.9, "top_p": 0.6},
+        {"do_sample": False, "temperature": 1e-6},
+        {"pad_token_id": -1},
+        {"do_sample": True, "temperature": 0.6},
+    ],
+)
+def test_a_generation_config_that_loads_can_be_saved(
+    tiny_model: Path, tmp_path: Path, released: dict[str, object]
+) -> None:
+    """transformers#29988, OpenRLHF#212: the first three load and cannot be saved."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | released))
+    model, _ = load_model(ModelSettings(path=str(folder)))
+    model.save_pretrained(tmp_path / "saved")
+    assert load_model(ModelSettings(path=str(tiny_model)))[0].generation_config.eos_token_id == (
+        model.generation_config.eos_token_id
+    )
+
+
+def test_the_templates_end_of_turn_is_saved_with_the_model(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Qwen3#927: a base model's files name the end of a document only."""
+    folder = shutil.copytree(tiny_model, tmp_path / "base")
+    tokenizer = char_tokenizer()
+    tokenizer.eos_token = "<pad>"
+    tokenizer.save_pretrained(folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": tokenizer.pad_token_id}))
+    model, _ = load_model(ModelSettings(path=str(folder)))
+    ends = {tokenizer.convert_tokens_to_ids(end) for end in ("<pad>", "<|im_end|>")}
+    assert set(model.generation_config.eos_token_id) == ends
