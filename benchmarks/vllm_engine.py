@@ -65,7 +65,7 @@ class InLoop:
         from vllm.inputs import tokens_input
 
         name = str(seed)
-        params = _parameters(Sampling(max_tokens=length), length, seed)
+        params = _parameters(Sampling(max_tokens=length), length, seed, [])
         self.engine.add_request(name, tokens_input(prompt), params)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.futures[name] = future
@@ -100,7 +100,7 @@ class InProcess:
     async def complete(self, prompt: list[int], length: int, seed: int) -> int:
         from vllm.inputs import tokens_input
 
-        params = _parameters(Sampling(max_tokens=length), length, seed)
+        params = _parameters(Sampling(max_tokens=length), length, seed, [])
         async for output in self.engine.generate(tokens_input(prompt), params, str(seed)):
             count = len(output.outputs[0].token_ids)
         return count

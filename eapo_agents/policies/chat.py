@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _KEPT = frozenset((CONSULT_OPEN, CONSULT_CLOSE, QUERY_OPEN, QUERY_CLOSE, "<think>", "</think>"))
 """Tags that the environment reads, also where a tokenizer has them as special tokens."""
 _CHANNEL = "<|channel|>"
+_DAY = date(2024, 7, 26)
+"""Today, for templates that write the date, so that a run that goes on tomorrow reads the same
+prompts: the day that Llama 3's template takes where there is no clock."""
 
 
 class Chat:
@@ -144,7 +148,10 @@ class Chat:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    strftime_now=_DAY.strftime,
                 )
             )
         except (ValueError, TemplateError) as error:

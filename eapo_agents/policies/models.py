@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from eapo_env.hub import is_hub_id
@@ -27,11 +30,25 @@ class ModelSettings:
         dtype: of the weights.
         attention: transformers' attention implementation: "sdpa", "eager", or, with their
             packages, "flash_attention_2" and the like, which the layout "packed" needs.
+        template: variables of the chat template, such as `enable_thinking`, `reasoning_effort` or
+            `date_string`. A template that writes the date gets the same one every day.
+
+    Raises:
+        UserError: a variable whose name is no identifier.
     """
 
     path: str = EMBEDDED
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: str = "sdpa"
+    template: Mapping[str, str | bool | int | float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in self.template:
+            if not str(name).isidentifier():
+                raise UserError(f"template variables must be identifiers, not {name!r}")
+
+
+NO_VARIABLES: Mapping[str, str | bool | int | float] = MappingProxyType({})
 
 
 def model_folder(path: str) -> str:
@@ -74,7 +91,7 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"no model can be loaded from {settings.path!r}: {reason}") from error
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, settings.template)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
@@ -85,8 +102,10 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     return with_fast_linears(model) if onednn_is_faster() else model, tokenizer
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model folder or hub id.
+def load_tokenizer(
+    path: str | Path, template: Mapping[str, str | bool | int | float] = NO_VARIABLES
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model folder or hub id, variables set in its chat template.
 
     Where transformers builds another tokenizer than `tokenizer.json` describes, one that loses
     spaces (a byte-level one that calls itself a Llama tokenizer, as R1-Distill-Llama's does), the
@@ -108,6 +127,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise UserError(f"no tokenizer can be loaded from {path!r}: {reason}") from error
     if not tokenizer.encode(_SENTENCE, add_special_tokens=False):
         raise UserError(f"the tokenizer of {path!r} encodes nothing: are its files missing?")
+    if template and isinstance(tokenizer.chat_template, str):
+        lines = [f"{{%- set {name} = {json.dumps(value)} %}}" for name, value in template.items()]
+        tokenizer.chat_template = "".join(lines) + tokenizer.chat_template
     return tokenizer
 
 

@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from eapo_agents.policies.models import ModelSettings, end_ids, load_tokenizer, model_folder
+from eapo_agents.policies.models import (
+    NO_VARIABLES,
+    ModelSettings,
+    end_ids,
+    load_tokenizer,
+    model_folder,
+)
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
 from eapo_agents.serving import NO_CPU_BINDING, weights_file
 from eapo_env.validation import UserError
@@ -48,16 +54,22 @@ class VLLMPolicy:
     Args:
         model: a folder or hub id with model and tokenizer; the engine starts from its weights.
         settings: see `VLLMEngine`.
+        template: variables of the chat template (`ModelSettings`).
 
     Raises:
         UserError: vLLM refuses the model or a setting, such as a cache too small for one episode.
     """
 
-    def __init__(self, model: str | Path, settings: VLLMEngine | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        settings: VLLMEngine | None = None,
+        template: Mapping[str, str | bool | int | float] = NO_VARIABLES,
+    ) -> None:
         self._settings = settings or VLLMEngine()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
         self._engine = self._thread.submit(self._settings.engine, str(model)).result()
-        self.tokenizer = load_tokenizer(model)
+        self.tokenizer = load_tokenizer(model, template)
         self._ends = end_ids(None, self.tokenizer)
         self.max_context_tokens: int = self._engine.model_config.max_model_len
         self.num_prompt_tokens = 0
@@ -249,7 +261,7 @@ _ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads, which no fork survives
     **NO_CPU_BINDING,
 }
-LEAST_TEMPERATURE = 0.01
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 2.0
 _CPU_CACHE_BYTES = 512 << 20
 _CPU_BLOCK_TOKENS = 32  # by default 128: a turn of a short episode would never fill one
 
@@ -300,7 +312,7 @@ class VLLMEngine:
         """
         try:
             engine = replace(self, dtype=self.dtype or model.dtype)
-            return VLLMPolicy(model_folder(model.path), engine)
+            return VLLMPolicy(model_folder(model.path), engine, model.template)
         except ModuleNotFoundError as error:
             raise UserError(f"engine=vllm needs vLLM (docs/vllm.md): {error}") from error
 
@@ -353,10 +365,11 @@ class VLLMEngine:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise a `UserError` for a temperature that vLLM would silently change."""
-    if 0 < temperature < LEAST_TEMPERATURE:
+    """Raise a `UserError` for a temperature that vLLM would silently change or refuse."""
+    if 0 < temperature < LEAST_TEMPERATURE or temperature > MOST_TEMPERATURE:
         raise UserError(
-            f"vLLM samples at temperature 0 or at least {LEAST_TEMPERATURE}, not {temperature}"
+            f"vLLM samples at temperature 0 or in [{LEAST_TEMPERATURE}, {MOST_TEMPERATURE}],"
+            f" not {temperature}"
         )
 
 

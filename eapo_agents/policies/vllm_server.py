@@ -12,7 +12,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from eapo_agents.policies.models import ModelSettings, end_ids, load_tokenizer, model_folder
+from eapo_agents.policies.models import (
+    NO_VARIABLES,
+    ModelSettings,
+    end_ids,
+    load_tokenizer,
+    model_folder,
+)
 from eapo_agents.policies.policy import Completion, PolicyError, Sampling, completion_limit
 from eapo_agents.policies.vllm import check_temperature, weight_names, with_tied
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
@@ -60,7 +66,7 @@ class VLLMServerEngine:
         Raises:
             UserError: the server does not answer, or serves another model.
         """
-        return VLLMServerPolicy(model_folder(model.path), self)
+        return VLLMServerPolicy(model_folder(model.path), self, model.template)
 
     @property
     def weight_transfer(self) -> WeightTransfer:
@@ -78,16 +84,22 @@ class VLLMServerPolicy:
         model: the folder or hub id that the server serves; its tokenizer and the names of its
             weights are read here.
         server: see `VLLMServerEngine`.
+        template: variables of the chat template (`ModelSettings`).
 
     Raises:
         ServerError: the server does not answer, or not as one of `eapo serve-policy`.
     """
 
-    def __init__(self, model: str, server: VLLMServerEngine | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        server: VLLMServerEngine | None = None,
+        template: Mapping[str, str | bool | int | float] = NO_VARIABLES,
+    ) -> None:
         from transformers import AutoConfig
 
         self._server = server or VLLMServerEngine()
-        self.tokenizer = load_tokenizer(model)
+        self.tokenizer = load_tokenizer(model, template)
         self._ends = end_ids(None, self.tokenizer)
         self._names = weight_names(AutoConfig.from_pretrained(model))
         served = Control(self._server.base_url.rstrip("/")).model()

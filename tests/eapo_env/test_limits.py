@@ -17,27 +17,27 @@ def test_every_text_has_a_verdict(text: str) -> None:
     assert is_too_complex(text) in (True, False)
 
 
-@pytest.mark.parametrize(
-    ("limit", "value", "within", "beyond"),
-    [
-        ("chars", 5, "x+1+y", "x+1+yz"),
-        ("tokens", 5, "x+1+y", "x+1+y+z"),
-        ("depth", 2, "((x))", "(((x)))"),
-        ("depth", 2, "{[x]}", "{[(x)]}"),
-        ("digits", 3, "123", "1234"),
-        ("exponent", 10, "x^{10}", "x^{11}"),
-        ("exponent", 10, "2^{2\\cdot 5}", "2^{2\\cdot 6}"),
-        ("exponent", 10, "e^{-0.5x}", "e^{-11.5x}"),
-        ("nested_exponent", 6, "(x^2)^3", "(x^2)^4"),
-        ("factorial", 5, "5!", "6!"),
-        ("factorial", 5, "(n+5)!", "(n+6)!"),
-        ("factorial", 5, "(2+2)!", "(2\\cdot 3)!"),
-        ("factorial_power", 2, "(n!)^2", "(n!)^3"),
-        ("factorial_power", 2, "\\binom{4}{2}^2", "\\binom{4}{2}^3"),
-        ("cells", 3, "\\begin{matrix}1&2\\\\3&4\\end{matrix}", "1&2&3&4&5"),
-        ("determinant_cells", 2, "\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "\\det 1&2&3&4"),
-    ],
-)
+EACH_LIMIT = [
+    ("chars", 5, "x+1+y", "x+1+yz"),
+    ("tokens", 5, "x+1+y", "x+1+y+z"),
+    ("depth", 2, "((x))", "(((x)))"),
+    ("depth", 2, "{[x]}", "{[(x)]}"),
+    ("digits", 3, "123", "1234"),
+    ("exponent", 10, "x^{10}", "x^{11}"),
+    ("exponent", 10, "2^{2\\cdot 5}", "2^{2\\cdot 6}"),
+    ("exponent", 10, "e^{-0.5x}", "e^{-11.5x}"),
+    ("nested_exponent", 6, "(x^2)^3", "(x^2)^4"),
+    ("factorial", 5, "5!", "6!"),
+    ("factorial", 5, "(n+5)!", "(n+6)!"),
+    ("factorial", 5, "(2+2)!", "(2\\cdot 3)!"),
+    ("factorial_power", 2, "(n!)^2", "(n!)^3"),
+    ("factorial_power", 2, "\\binom{4}{2}^2", "\\binom{4}{2}^3"),
+    ("cells", 3, "\\begin{matrix}1&2\\\\3&4\\end{matrix}", "1&2&3&4&5"),
+    ("determinant_cells", 2, "\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "\\det 1&2&3&4"),
+]
+
+
+@pytest.mark.parametrize(("limit", "value", "within", "beyond"), EACH_LIMIT)
 def test_each_limit(limit: str, value: int, within: str, beyond: str) -> None:
     low = replace(LIMITS, **{limit: value})
     assert not is_too_complex(within, low)
@@ -46,8 +46,7 @@ def test_each_limit(limit: str, value: int, within: str, beyond: str) -> None:
 
 
 def test_each_limit_is_tested() -> None:
-    mark = next(m for m in test_each_limit.pytestmark if m.name == "parametrize")
-    assert {row[0] for row in mark.args[1]} == {field.name for field in fields(Limits)}
+    assert {row[0] for row in EACH_LIMIT} == {field.name for field in fields(Limits)}
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_a_legal_gold_answer_is_loaded_and_equals_itself(tmp_path: Path, gold: s
 
 def test_several_answers_are_all_asked_for(tmp_path: Path) -> None:
     """OlympiadBench has lists."""
-    rows = [{"question": "?", "final_answer": answers} for answers in (["$2$"], ["1", "$-3$"])]
+    rows: list[dict[str, object]] = [
+        {"question": "?", "final_answer": answers} for answers in (["$2$"], ["1", "$-3$"])
+    ]
     path = write_jsonl(tmp_path / "set.jsonl", rows)
     problems = load_problems(path, columns={"statement": "question", "answer": "final_answer"})
     assert [p.answer for p in problems] == ["$2$", "1, $-3$"]

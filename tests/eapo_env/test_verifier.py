@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -41,7 +42,7 @@ def verifier() -> Iterator[Verifier]:
         yield opened
 
 
-def read(name: str) -> list[dict[str, object]]:
+def read(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
@@ -65,11 +66,11 @@ def test_graded_cases(verifier: Verifier) -> None:
 REPORTS = read("verifier_reports.jsonl")
 
 
-@pytest.mark.parametrize("kind", sorted({str(case["kind"]) for case in REPORTS}))
+@pytest.mark.parametrize("kind", sorted({case["kind"] for case in REPORTS}))
 def test_kinds_of_answers_in_public_reports(verifier: Verifier, kind: str) -> None:
     """Each case names the reports (repository and number) after which it was made."""
     cases = [case for case in REPORTS if case["kind"] == kind]
-    verdicts = verifier.verify([(str(case["answer"]), str(case["gold"])) for case in cases])
+    verdicts = verifier.verify([(case["answer"], case["gold"]) for case in cases])
     assert [c for c, v in zip(cases, verdicts, strict=True) if v.correct != c["expected"]] == []
 
 

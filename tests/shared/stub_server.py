@@ -187,8 +187,8 @@ def main() -> None:
                 return web.json_response(completion("The sum of 2", "length"))
             case "no-system-role":
                 if call["body"]["messages"][0]["role"] == "system":
-                    told = {"message": "Conversation roles must alternate user/assistant"}
-                    return web.json_response({"error": told}, status=400)
+                    no_role = {"error": {"message": "Conversation roles must alternate"}}
+                    return web.json_response(no_role, status=400)
                 return web.json_response(completion(f"echo: {text}"))
             case "text-decides":
                 await asyncio.sleep(3600 if "hang" in text else 0)

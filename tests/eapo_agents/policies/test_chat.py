@@ -354,3 +354,11 @@ def test_a_template_that_refuses_is_an_error_of_the_user() -> None:
         Chat(byte_tokenizer(template, ["<|end|>"], []))
     with pytest.raises(UserError, match="the chat template cannot be used"):
         Chat(byte_tokenizer("{{ nothing.at_all.here }}", ["<|end|>"], []))
+
+
+def test_a_template_that_writes_the_date_gets_the_same_one_every_day() -> None:
+    """sglang#3296, llm-foundry#1474: Llama 3's does."""
+    template = "{{ strftime_now('%d %b %Y') + '\n' }}" + CHATML
+    tokenizer = byte_tokenizer(template, ["<|im_start|>", "<|im_end|>"], [])
+    text = tokenizer.decode(Chat(tokenizer).opening([Message("user", "?")]))
+    assert text.startswith("26 Jul 2024\n")

@@ -13,6 +13,7 @@ from tiny_llama import saved, tiny_llama
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.chat import Chat
 from eapo_agents.policies.models import ModelSettings, load_model, load_tokenizer, model_folder
 from eapo_env.validation import UserError
 
@@ -153,3 +154,23 @@ def test_the_templates_end_of_turn_is_saved_with_the_model(
     model, _ = load_model(ModelSettings(path=str(folder)))
     ends = {tokenizer.convert_tokens_to_ids(end) for end in ("<pad>", "<|im_end|>")}
     assert set(model.generation_config.eos_token_id) == ends
+
+
+def test_variables_of_the_template_are_set_and_saved(tiny_model: Path, tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['content'] + '<|im_end|>' }}{% endfor %}"
+        "{{ '' if enable_thinking is defined and not enable_thinking else '<think>' }}"
+        "{{ date_string if date_string is defined else '' }}"
+    )
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    settings = ModelSettings(path=str(folder), template={"enable_thinking": False})
+    _, tokenizer = load_model(settings)
+    assert Chat(tokenizer).opened == ""
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert Chat(load_tokenizer(tmp_path / "saved")).opened == ""
+    assert Chat(load_tokenizer(folder)).opened == "<think>"
+    dated = load_tokenizer(folder, {"date_string": 'the "1st"'})
+    assert Chat(dated).opened == '<think>the "1st"'
+    with pytest.raises(UserError, match="template variables must be identifiers, not 'a-b'"):
+        ModelSettings(template={"a-b": 1})

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from written_rollout import CONSULT, PROBLEM, TOKENIZER, VERIFIER, Recording, echo, play, rollout
 
-from eapo_agents.policies.characters import CHARACTERS
+from eapo_agents.policies.characters import CHARACTERS, char_tokenizer
 from eapo_agents.rollouts.dynamic_sampling import Sampled
 from eapo_agents.rollouts.rollout import TokenLimits
+from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.summary import step_metrics
 from eapo_env.actions import Answer, Consult, Malformed, render_consult
 from eapo_env.env import EAPOMathEnv
@@ -179,3 +180,36 @@ def test_consult_tags_are_mere_text_when_alone() -> None:
 def test_limits_refuse_zero(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
         TokenLimits(**{name: 0})
+
+
+R1_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reward"),
+    [
+        ("maybe \\boxed{7}? Wait, let me check", "no_answer", 0.0),
+        ("<consult><query>1?</query></consult> or \\boxed{7}", "no_answer", 0.0),
+        ("it is 7.\n</think>\n\n\\boxed{7}", "correct", 1.0),
+        ("maybe \\boxed{7}\n</think>\n\n\\boxed{6}", "wrong", 0.1),
+    ],
+)
+def test_the_same_words_get_the_same_verdict_whoever_opened_the_thought(
+    body: str, status: str, reward: float
+) -> None:
+    """vllm#13125, deepseek-ai/DeepSeek-R1#352: R1's template opens it, Qwen3's model does."""
+    tokenizer = char_tokenizer()
+    tokenizer.chat_template = R1_TEMPLATE
+    opened = ScriptedPolicy(tokenizer, lambda *_: body)
+    own = ScriptedPolicy(char_tokenizer(), lambda *_: f"<think>\n{body}")
+    found = [
+        asyncio.run(rollout(policy).play(PROBLEM, Rules.alone(), seed=1))
+        for policy in (opened, own)
+    ]
+    for trajectory in found:
+        assert (trajectory.status, trajectory.reward) == (status, reward)
+    assert found[0].episode.messages[1:] == found[1].episode.messages[1:]
+    assert found[0].mask.sum() == len(tokenizer.encode(body)) + 1
