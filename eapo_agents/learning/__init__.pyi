@@ -72,4 +72,8 @@ from .process_commands import (
 )
 from .settings import LearnerSettings as LearnerSettings
 from .spec import Begin as Begin, LearnerSpec as LearnerSpec
+from .start_check import (
+    check_layout as check_layout,
+    check_sampler as check_sampler,
+)
 from .sync_probe import SyncProbe as SyncProbe

@@ -25,6 +25,7 @@ from eapo_agents.learning import (
     LoRA,
     Processes,
     SyncProbe,
+    check_layout,
     check_leads,
 )
 from eapo_agents.methods.solutions import (
@@ -191,9 +192,14 @@ class ImitationStep:
     def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
         """Return the step with its lessons; ask the experts for solutions the run folder lacks.
 
+        Before that, the learner's layout is checked.
+
         Raises:
-            UserError: no right solution fits the token limits.
+            UserError: no right solution fits the token limits, or the layout suits this model not.
         """
+        with run.annotate_errors(progress.step + 1):
+            gaps = {"layout": check_layout(self.learner)}
+            run.record_event("checked", progress.step, gaps=gaps)
         path = run.folder / "solutions.jsonl"
         if progress.step == 0:  # later, other lessons would make another training of it
             forget_unavailable(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eapo_agents.policies.decoding import Batch, Request
 from eapo_agents.policies.policy import Completion, Sampling, completion_limit
@@ -51,7 +51,7 @@ class HFPolicy:
         max_context_tokens: int | None = None,
     ) -> None:
         config = model.config.get_text_config()
-        positions: int = config.max_position_embeddings
+        positions = usable_positions(config)
         self.tokenizer = tokenizer
         self.max_context_tokens = max_context_tokens or positions
         if max_batch < 1:
@@ -175,10 +175,31 @@ class HFPolicy:
         self._steps_waited = 0
 
 
+def usable_positions(config: Any) -> int:
+    """Return the most positions that a model reads alike whatever else is in the batch.
+
+    LongRoPE takes other factors for every row as soon as the longest one passes the length of the
+    original model (Phi-3.5, Phi-4-mini), so it is used up to there.
+    """
+    positions = int(config.max_position_embeddings)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return positions
+    original = rope.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", positions
+    )
+    return min(positions, int(original))
+
+
 def _check_full_attention(config: object, max_context_tokens: int) -> None:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    advice = "engine.kind=vllm samples from it"
+    layers = getattr(config, "layer_types", None)
+    kinds = set(layers or ["full_attention"])
     if kinds != {"full_attention"}:
-        raise UserError(f"HFPolicy needs full attention in every layer, not {sorted(kinds)}")
+        raise UserError(
+            f"HFPolicy needs full attention in every layer, not {sorted(kinds)}; {advice}"
+        )
     window = getattr(config, "sliding_window", None)
-    if getattr(config, "use_sliding_window", True) and window and window < max_context_tokens:
-        raise UserError(f"attention over a window of {window} ids is not full attention")
+    used = layers is None and getattr(config, "use_sliding_window", True)
+    if used and window and window < max_context_tokens:
+        raise UserError(f"attention over a window of {window} ids is not full attention; {advice}")

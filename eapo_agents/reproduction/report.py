@@ -19,12 +19,22 @@ from eapo_agents.evaluation import PairedDifference, seeds_difference, seeds_int
 from eapo_agents.files import write_text
 from eapo_agents.reproduction.experiment_kinds import STEPS
 from eapo_agents.reproduction.plots import draw_gain, draw_training
-from eapo_agents.reproduction.results import Result, Results, greedy_SP, means_SP, read_results
+from eapo_agents.reproduction.results import (
+    Result,
+    Results,
+    Shares,
+    greedy_SP,
+    means_SP,
+    read_results,
+)
 from eapo_agents.reproduction.study import Claim, PaperTable, Study, TableRow
 from eapo_env.validation import UserError
 
 _DEFAULT_TEMPLATE = Path(__file__).with_name("report_template.md")
 """A page without conclusions, for any results."""
+
+_NOTABLE = 10.0
+"""Points from which on a change is named; the sampling of 64 problems moves a share by some."""
 
 _PLACEHOLDER = re.compile(r"\{\{ *(\w*) *\}\}")
 
@@ -118,14 +128,23 @@ def _main_claim(study: Study, results: Results) -> Iterator[str]:
         yield f"**Ahead by {points} or more, but the interval is not high enough.**"
     yield from (
         "",
-        "| seeds | EAPO - self-exploratory RL, points (interval) | p |",
-        "|---|---|---|",
+        "| seeds | EAPO - self-exploratory RL, mean@k, points | p | greedy, points | p |",
+        "|---|---|---|---|---|",
     )
     for label, seeds, level in _looks(study):
         a, b = (_of_seeds(results.get(name, ()), seeds) for name in names)
-        part = seeds_difference(means_SP(a), means_SP(b), level=level) if a and b else None
-        numbers = f"{_points(part)} | {part.p_value:.4f}" if part else "not run | "
+        numbers = " | ".join(
+            _difference_and_p(shares_SP(a), shares_SP(b), level) if a and b else "not run | "
+            for shares_SP in (means_SP, greedy_SP)
+        )
         yield f"| {label}: {len(a)} and {len(b)} | {numbers} |"
+
+
+def _difference_and_p(a_SP: Shares, b_SP: Shares, level: float) -> str:
+    if not (len(a_SP) and len(b_SP)):
+        return "- | -"
+    found = seeds_difference(a_SP, b_SP, level=level)
+    return f"{_points(found)} | {found.p_value:.4f}"
 
 
 def _looks(study: Study) -> Iterator[tuple[str, range, float]]:
@@ -167,6 +186,7 @@ def _paper_tables(study: Study, results: Results) -> Iterator[str]:
     for number, table in enumerate(study.tables):
         yield from ("",) if number else ()
         yield from (f"## {table.title}", "", *_table(study, table, results))
+        yield from _moved(study, table, results)
 
 
 def _table(study: Study, table: PaperTable, results: Results) -> Iterator[str]:
@@ -178,6 +198,57 @@ def _table(study: Study, table: PaperTable, results: Results) -> Iterator[str]:
     for row in table.rows:
         paper = "-" if row.paper_score is None else f"{row.paper_score:.2f}"
         yield f"| {row.label} | {_numbers(study, row, results)} | {paper} |"
+
+
+def _moved(study: Study, table: PaperTable, results: Results) -> Iterator[str]:
+    """Yield a sentence on what each method of a table moved, against the base: see `_changes`."""
+    base = results.get(study.base, ())
+    trained = [
+        f"{row.label}: {_changes(base, results[row.experiment])}"
+        for row in table.rows
+        if row.experiment in results and results[row.experiment][0].curves.get("accuracy")
+    ]
+    if base and trained:
+        yield from ("", f"Moved, against the base: {'; '.join(trained)}.")
+
+
+def _changes(base: Sequence[Result], runs: Sequence[Result]) -> str:
+    """Return which of mode, noise and support changed by ten points or more.
+
+    The mode is greedy accuracy, the support pass@256, and the noise what sampling loses of the
+    greedy accuracy.
+    """
+    found = []
+    for name, share in (("mode", _greedy), ("support", _support), ("noise", _noise)):
+        change = 100 * (share(runs) - share(base))
+        if not math.isnan(change) and abs(change) >= _NOTABLE:
+            found.append(f"the {name} ({change:+.0f})")
+    return " and ".join(found) or "nothing"
+
+
+def _greedy(runs: Sequence[Result]) -> float:
+    shares_SP = greedy_SP(runs)
+    return float(shares_SP.mean()) if len(shares_SP) else math.nan
+
+
+def _support(runs: Sequence[Result]) -> float:
+    return _mean([run.pass_at(256) for run in runs])
+
+
+def _noise(runs: Sequence[Result]) -> float:
+    return _greedy(runs) - float(means_SP(runs).mean())
+
+
+def _base(study: Study, results: Results) -> Iterator[str]:
+    """Yield what the untrained base can do."""
+    runs = results.get(study.base, ())
+    yield "| greedy | mean@k | pass@32 | pass@256 | pass@1024 | seeds |"
+    yield "|---|---|---|---|---|---|"
+    if runs:
+        passed = " | ".join(_share([run.pass_at(k) for run in runs]) for k in (32, 256, 1024))
+        yield f"| {_share([_greedy(runs)])} | {_percent(runs)} | {passed} | {len(runs)} |"
+    else:
+        yield "| not run | | | | | |"
 
 
 def _numbers(study: Study, row: TableRow, results: Results) -> str:
@@ -306,6 +377,7 @@ def _mean(values: Sequence[float]) -> float:
 _TABLES: Mapping[str, Callable[[Study, Results], Iterator[str]]] = {
     "provenance": _provenance,
     "missing_seeds": _missing_seeds,
+    "base": _base,
     "main_claim": _main_claim,
     "claims": _claims,
     "paper_tables": _paper_tables,

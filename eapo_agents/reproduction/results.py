@@ -137,6 +137,9 @@ class Result:
         write_text(result_path(results, self.experiment, self.seed), json.dumps(tree) + "\n")
 
 
+Shares = npt.NDArray[np.float64]
+"""The share of right answers of each problem, [seeds, problems]."""
+
 Results = Mapping[str, Sequence[Result]]
 """Results by the name of their experiment, in the order of their seeds."""
 
@@ -162,12 +165,12 @@ def read_results(results: Path) -> dict[str, list[Result]]:
     return {name: sorted(runs, key=lambda run: run.seed) for name, runs in sorted(found.items())}
 
 
-def means_SP(runs: Sequence[Result]) -> npt.NDArray[np.float64]:
+def means_SP(runs: Sequence[Result]) -> Shares:
     """Return the mean correctness of each problem's samples, [seeds, problems]."""
     return np.stack([run.means_P for run in runs])
 
 
-def greedy_SP(runs: Sequence[Result]) -> npt.NDArray[np.float64]:
+def greedy_SP(runs: Sequence[Result]) -> Shares:
     """Return whether greedy answers are right, [seeds, problems]; no seeds if one has none."""
     if not all(run.greedy_P for run in runs):
         return np.zeros((0, 1))

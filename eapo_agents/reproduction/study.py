@@ -80,6 +80,7 @@ class Study:
         experiments: by name, as the tables name them.
         tables: what they are compared in.
         gain_curve: the main comparison over base models of other strengths.
+        base: the experiment that evaluates the base model of the tables.
         main_claim: what the study is about; its experiments have the most seeds.
         aim: by how much it has to hold, and `aim_low`: what its interval has to be above; both are
             shares in [0, 1].
@@ -91,6 +92,7 @@ class Study:
     experiments: Mapping[str, Experiment]
     tables: tuple[PaperTable, ...]
     gain_curve: tuple[GainPoint, ...] = ()
+    base: str = "base"
     main_claim: Claim
     aim: float
     aim_low: float

@@ -29,7 +29,9 @@ from eapo_agents.learning import (
     LearnerSpec,
     Processes,
     SyncProbe,
+    check_layout,
     check_leads,
+    check_sampler,
 )
 from eapo_agents.policies import Policy, load_model
 from eapo_agents.rollouts import Group, Rollout, derive_seed
@@ -125,9 +127,13 @@ class RewardStep:
     probe: SyncProbe | None = None
 
     def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
-        """Hand the first weights over."""
+        """Hand the first weights over, and check that sampler and learner agree."""
         with run.annotate_errors(progress.step + 1):
             hand_over(runner, self.learner, self.rollout.policy, self.probe)
+            gaps = {"layout": check_layout(self.learner)}
+            if self.probe is None:
+                gaps["sampler"] = runner.run(check_sampler(self.rollout.policy, self.learner))
+            run.record_event("checked", progress.step, gaps=gaps)
         return self
 
     def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
