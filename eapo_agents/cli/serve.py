@@ -49,7 +49,9 @@ def _add_serve_policy(commands: Commands) -> None:
 
 
 def _serve_expert(options: argparse.Namespace) -> int:
-    return serving.serve_expert(serving.ExpertServers(**_given(options)))
+    parser = policies.reasoning_parser(options.model)
+    given = {"reasoning_parser": parser} | _given(options)
+    return serving.serve_expert(serving.ExpertServers(**given))
 
 
 def _serve_policy(options: argparse.Namespace) -> int:

@@ -199,7 +199,7 @@ class ImitationStep:
         """
         with run.annotate_errors(progress.step + 1):
             gaps = {"layout": check_layout(self.learner)}
-            run.record_event("checked", progress.step, gaps=gaps)
+            run.record_check(progress.step, gaps)
         path = run.folder / "solutions.jsonl"
         if progress.step == 0:  # later, other lessons would make another training of it
             forget_unavailable(path)

@@ -14,6 +14,7 @@ from .models import (
     ModelSettings as ModelSettings,
     load_model as load_model,
     model_folder as model_folder,
+    reasoning_parser as reasoning_parser,
 )
 from .openai import OpenAIEngine as OpenAIEngine, OpenAIPolicy as OpenAIPolicy
 from .policy import (

@@ -188,7 +188,7 @@ def usable_positions(config: Any) -> int:
     original = rope.get("original_max_position_embeddings") or getattr(
         config, "original_max_position_embeddings", positions
     )
-    return min(positions, int(original))
+    return min(positions, int(original or positions))
 
 
 def _check_full_attention(config: object, max_context_tokens: int) -> None:

@@ -171,3 +171,20 @@ def _set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
         config = model.generation_config = GenerationConfig(**ids)
     if ends:
         config.eos_token_id = ends if len(ends) > 1 else ends[0]
+
+
+def reasoning_parser(model: str) -> str | None:
+    """Return vLLM's parser for a model that reasons, by its chat template; None for any other.
+
+    With a parser the server sends reasoning in a field of its own, so that a reply which the token
+    limit cut inside its reasoning is told from one that was cut in its answer.
+    """
+    from eapo_agents.policies.chat import Chat
+
+    tokenizer = load_tokenizer(model)
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        return None
+    if "enable_thinking" in template:
+        return "qwen3"
+    return "deepseek_r1" if Chat(tokenizer).opened else None

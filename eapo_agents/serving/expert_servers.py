@@ -33,6 +33,8 @@ class ExpertServers:
         tensor_parallel_size: the number of GPUs of one replica.
         max_model_len: the most tokens of question and reply; by default, the model's.
         max_num_seqs: the most calls that one server decodes together.
+        reasoning_parser: vLLM's, which puts reasoning in a field of its own; see
+            `policies.reasoning_parser`.
         options: further command-line options of vLLM's server; they override ours.
         start_timeout_s: timeout until a server answers; a large model loads for minutes.
         environment: environment variables of the servers, beside this process's.
@@ -48,6 +50,7 @@ class ExpertServers:
     tensor_parallel_size: int = 1
     max_model_len: int | None = None
     max_num_seqs: int = 64
+    reasoning_parser: str | None = None
     options: Sequence[str] = ()
     start_timeout_s: float = 1800.0
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -69,16 +72,16 @@ class ExpertServers:
         ]
         return f"--set experts.kind=openai --set 'experts.endpoints={json.dumps(endpoints)}'"
 
-    def command(self, replica: int, *, on_cpu: bool, parser: str | None = None) -> list[str]:
-        """Return the command that starts one server, with a parser of the model's reasoning."""
+    def command(self, replica: int, *, on_cpu: bool) -> list[str]:
+        """Return the command that starts one server."""
         options = ["--model", self.model, "--served-model-name", self._served_name]
         options += ["--host", HOST, "--port", str(self.port + replica)]
         options += ["--max-num-seqs", str(self.max_num_seqs), "--shutdown-timeout", "10"]
         options += ["--tensor-parallel-size", str(self.tensor_parallel_size)]
         if self.max_model_len:
             options += ["--max-model-len", str(self.max_model_len)]
-        if parser:
-            options += ["--reasoning-parser", parser]
+        if self.reasoning_parser:
+            options += ["--reasoning-parser", self.reasoning_parser]
         if on_cpu:
             # A prefill in chunks kills the CPU engine when a request has a seed.
             tokens = self.max_num_seqs * (self.max_model_len or _positions(self.model))
@@ -98,12 +101,11 @@ class ExpertServers:
             UserError: fewer GPUs than the replicas need.
         """
         gpus = _visible_gpus()
-        parser = reasoning_parser(self.model)
         with ExitStack() as servers:
             started = [
                 servers.enter_context(
                     run_server(
-                        self.command(replica, on_cpu=not gpus, parser=parser),
+                        self.command(replica, on_cpu=not gpus),
                         self.port + replica,
                         environment=self._environment(replica, gpus),
                     )
@@ -191,24 +193,6 @@ def _visible_gpus() -> list[str]:
     if named is not None and torch.cuda.is_available():
         return named.split(",")
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def reasoning_parser(model: str) -> str | None:
-    """Return vLLM's parser for a model that reasons, by its chat template; None for any other.
-
-    With a parser the server sends reasoning in a field of its own, so that a reply which the token
-    limit cut inside its reasoning is told from one that was cut in its answer.
-    """
-    from eapo_agents.policies import Chat
-    from eapo_agents.policies.models import load_tokenizer
-
-    tokenizer = load_tokenizer(model)
-    template = tokenizer.chat_template
-    if not isinstance(template, str):
-        return None
-    if "enable_thinking" in template:
-        return "qwen3"
-    return "deepseek_r1" if Chat(tokenizer).opened else None
 
 
 def _positions(model: str) -> int:

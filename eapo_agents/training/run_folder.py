@@ -3,6 +3,7 @@
     config.json             every setting
     metrics.jsonl           one line a training step
     events.jsonl            starts, resumptions, interruptions, errors, with time and step
+    start_check.json        how closely sampler and learner agreed at the last start, in nats
     tensorboard/            the same, for TensorBoard
     transcripts/            episodes as text and data, one file per recorded step
     evaluations/            every sample's verdict of each evaluation
@@ -159,6 +160,11 @@ class Run:
     @property
     def _metrics_file(self) -> JsonLines:
         return JsonLines(self.folder / "metrics.jsonl")
+
+    def record_check(self, step: int, gaps: Mapping[str, float]) -> None:
+        """Write the outcome of the check before the first step, at a start or a resumption."""
+        check = {"step": step, "mean_gap_nats": dict(gaps)}
+        write_text(self.folder / "start_check.json", json.dumps(check) + "\n")
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Append a step's metrics."""

@@ -133,7 +133,7 @@ class RewardStep:
             gaps = {"layout": check_layout(self.learner)}
             if self.probe is None:
                 gaps["sampler"] = runner.run(check_sampler(self.rollout.policy, self.learner))
-            run.record_event("checked", progress.step, gaps=gaps)
+            run.record_check(progress.step, gaps)
         return self
 
     def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
