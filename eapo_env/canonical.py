@@ -48,7 +48,8 @@ _POWERS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
 _INDICES = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₖₘ]+")
 
 _MACRO = (
-    "text|frac|dfrac|tfrac|sqrt|pi|pm|mp|cup|cap|infty|le|leq|ge|geq|ne|neq|lt|gt|approx|in|cdot"
+    "geqslant|leqslant|arctan|arcsin|arccos|vec|varphi|operatorname|mathsf|displaystyle|overrightarrow"
+    "|text|frac|dfrac|tfrac|sqrt|pi|pm|mp|cup|cap|infty|le|leq|ge|geq|ne|neq|lt|gt|approx|in|cdot"
     "|times|div|left|right|mathrm|mathbf|mathbb|mathcal|boxed|fbox|begin|end|binom|sin|cos|tan|cot"
     "|sec|csc|ln|log|exp|alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|circ|degree|overline"
     "|emptyset|varnothing|lfloor|rfloor|lceil|rceil|ldots|dots|quad|sum|prod|int|angle|triangle"
@@ -95,6 +96,8 @@ def canonical(text: str) -> str:
         text = _DELIMITER.sub(" ", text)
     if "\\\\" in text and not _SINGLE.search(text):
         text = _DOUBLED.sub(r"\\", text)
+    if text.startswith("~"):
+        text = f"\\approx {text[1:]}"
     if "\\" in text or "~" in text or "{" in text or "^" in text:
         text = rewritten(text)
     if "nfinity" in text:

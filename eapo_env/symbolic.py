@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -32,22 +33,29 @@ _COMPUTATION = re.compile(r"\\(?:sum|prod|i{0,2}int|lim|gcd|lcm|max|min|b?mod|pm
 _OPERATOR = re.compile(rf"{_COMPUTATION.pattern}|\\binom(?![a-z])")
 _POWER = re.compile(r"!|\^|\*\*")
 _UNREADABLE = re.compile(
-    r"(?<![_\d])\d{1,300} \d|\d ?_|\\[lc]?dots|\.\.|%.*[^\s%]|\\approx|\\sim(?![a-z])|\\pmod|:="
+    r"(?<![_^\d])\d{1,300} \d|\d ?_|\d'|[A-Za-z)}]\^\\circ|\\[bp]?mod(?![a-z])|\\[lc]?dots|\.\."
+    r"|%.*[^\s%]|[A-Za-z)}] ?%|\\approx|\\sim(?![a-z])|:="
 )
 _FUNCTION_NAMES = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp"
 _FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?P<name>{_FUNCTION_NAMES})(?![a-z])")
 _APPLIED = re.compile(
-    rf"\\(?:{_FUNCTION_NAMES})(?![A-Za-z])(?:\s?(?:\^(?:\w|\{{[^{{}}]{{1,20}}\}})|_(?:\w|\{{[^{{}}]"
-    r"{1,20}\}))){0,2}\s?"
+    rf"\\(?:{_FUNCTION_NAMES})(?![A-Za-z])(?:\s?(?:\^(?:\w|\{{[^{{}}]{{1,20}}\}})|_(?:\w|\{{(?:[^{{}}]"
+    r"|\{[^{}]{0,10}\}){1,20}\}))){0,2}\s?"
 )
 _ENDS_ARGUMENT = re.compile(
     rf"\\(?:cdot|times|pm|mp|{_FUNCTION_NAMES}|le|ge|ne|right)(?![A-Za-z])|[+=,;)\]}}<>&*-]"
 )
+_WHOLE_FACTOR = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z]|\})\Z")
 _DEGREES = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\^\\circ")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _BEFORE_WORD = re.compile(r"(?<=\S) (?=[A-Za-z]{2})")
 _PRODUCT_OF_LETTERS = re.compile(r"[A-Za-z]{1,3}(?:\^.*)?\Z", re.DOTALL)
 _SHORT_UNITS = re.compile(r"(?:[mck]m|[mk]g|ft|mph|kph|men|deg|rad|gal|lbs|yds|yen)(?:\^.*)?\Z")
+_DECIMAL_EXPONENT = re.compile(r"\^\{[^{}]{1,60}\}")
+_DECIMAL = re.compile(r"(\d{1,20})?\.(\d{1,20})")
+_BRACKETED = re.compile(r"(?<!\\sqrt)\[[^\[\]+,-]{1,40}\]|\\\{")
+"""Brackets around one thing: its integer or fractional part, or a set. The grammar drops them."""
+_TRANSPOSED = re.compile(r"\^ ?(?:T|\{ ?T ?\})")
 _PRIMES = re.compile(r"([A-Za-z])('{1,3})")
 _PRODUCT = re.compile(r"(?<![A-Za-z\\])([a-eijk-zA-EI-OQ-Z])(?= ?\()")
 _DIFFERENTIAL = re.compile(r"(\\[A-Za-z]{1,30})|d(?= ?(?:[A-Za-z]|\\(?!cdot)[a-z]))")
@@ -66,6 +74,8 @@ def symbolic_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | No
     if not (answer.isascii() and gold.isascii()):
         return False
     if _UNREADABLE.search(answer) or _UNREADABLE.search(gold):
+        return False
+    if bool(_BRACKETED.search(answer)) != bool(_BRACKETED.search(gold)):
         return False
     units = _split_unit(answer), _split_unit(gold)
     (answer, a_unit), (gold, g_unit) = units
@@ -132,15 +142,24 @@ def latex(text: str) -> str:
     text = _FUNCTION.sub(lambda match: "\\" + match["name"] + " ", text)
     text = re.sub(r"\\exp\b ?(\{)", r"e^\1", text)
     text = _braced(text.replace("\\sqrt (", "\\sqrt("))
+    text = _DECIMAL_EXPONENT.sub(_exact_exponent, text)
     text = _PRIMES.sub(lambda match: f"{match[1]}_{{{'p' * len(match[2])}}}", text)
     text = _OWN_SYMBOL.sub(lambda match: _OWN_SYMBOLS[match[0]], text)
     text = _LETTER_RUN.sub(lambda match: match[1] or f"{match[2]} ", text)
+    text = _TRANSPOSED.sub("^{T_{t}}", text)
     text = _CAPITAL_I.sub(lambda match: match[1] or "W_{ii}", text)
     text = text.replace("! =", "!=").replace("*", "\\cdot ")
     text = _PRODUCT.sub(r"\1\\cdot ", text)
     if "\\int" not in text and "\\frac{d" not in text:
         text = _DIFFERENTIAL.sub(lambda match: match[1] or "{d}", text)
     return _arguments(text)
+
+
+def _exact_exponent(match: re.Match[str]) -> str:
+    """Return an exponent with its decimals as fractions: the grammar would compute a float."""
+    return _DECIMAL.sub(
+        lambda d: f"\\frac{{{(d[1] or '') + d[2]}}}{{1{'0' * len(d[2])}}}", match[0]
+    )
 
 
 def _braced(text: str) -> str:
@@ -186,17 +205,31 @@ def _arguments(text: str) -> str:
             parts.append(f"({_arguments(text[start + 1 : end])})")
             position = end + 1
             continue
-        end, depth = start, 0
-        while end < len(text):
-            if depth == 0 and end > start and _ENDS_ARGUMENT.match(text, end):
-                break
-            depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(text[end], 0)
-            if depth < 0:
-                break
-            end += 1
+        end = _end_of_argument(text, start)
         parts.append(f"({_arguments(text[start:end].strip())})" if end > start else "")
         position = end
     return "".join(parts) + text[position:]
+
+
+def _end_of_argument(text: str, start: int) -> int:
+    """Return where the argument without brackets that begins at `start` ends.
+
+    A space after a whole factor ends it (`\\sin x e^x`), but not one that only ends a macro's name.
+    """
+    if text[start : start + 1] == "|":
+        return text.find("|", start + 1) + 1 or len(text)
+    end, depth = start, 0
+    while end < len(text):
+        if depth == 0 and end > start:
+            if _ENDS_ARGUMENT.match(text, end):
+                break
+            if text[end] == " " and _WHOLE_FACTOR.search(text, start, end):
+                break
+        depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(text[end], 0)
+        if depth < 0:
+            break
+        end += 1
+    return end
 
 
 def _parse(text: str) -> Any:
@@ -255,13 +288,13 @@ def _same_expression(answer: sympy.Expr, gold: sympy.Expr) -> bool:
     answer, gold = _evaluated(answer), _evaluated(gold)
     if answer.is_Rational and gold.is_Rational:
         return bool(answer == gold)
-    outcomes = []
-    for a, g in _values(answer, gold):
-        outcomes.append(_close(a, g))
-        if not outcomes[-1]:
-            break
-    if outcomes:
-        return all(outcomes)
+    compared = False
+    for a, g, tolerance in _values(answer, gold):
+        compared = True
+        if not _close(a, g, tolerance):
+            return False
+    if compared:
+        return True
     return bool(math_verify.verify(gold, answer, timeout_seconds=None))
 
 
@@ -272,67 +305,94 @@ def _evaluated(expression: sympy.Expr) -> sympy.Expr:
         return expression
 
 
-def _close(a: sympy.Expr, b: sympy.Expr) -> bool:
+def _close(a: sympy.Expr, b: sympy.Expr, tolerance: sympy.Float) -> bool:
     size = max(abs(a), abs(b))
     if size < sympy.Float("1e-40"):
-        return bool(size == 0 or sympy.simplify(a - b) == 0 or abs(a - b) < size * _TOLERANCE)
-    return bool(abs(a - b) <= size * _TOLERANCE)
+        return bool(size == 0 or sympy.simplify(a - b) == 0 or abs(a - b) < size * tolerance)
+    return bool(abs(a - b) <= size * tolerance)
 
 
 def _proportional(answer: sympy.Expr, gold: sympy.Expr, factor: Factor) -> bool:
     ratios = []
-    for a, g in _values(_evaluated(answer), _evaluated(gold)):
-        if (abs(a) < _TOLERANCE) != (abs(g) < _TOLERANCE):
+    for a, g, tolerance in _values(_evaluated(answer), _evaluated(gold)):
+        if (abs(a) < tolerance) != (abs(g) < tolerance):
             return False
-        if abs(g) >= _TOLERANCE:
-            ratios.append(a / g)
-    if len(ratios) < 2 or not all(_close(ratio, ratios[0]) for ratio in ratios):
+        if abs(g) >= tolerance:
+            ratios.append((a / g, tolerance))
+    if len(ratios) < 2 or not all(_close(ratio, ratios[0][0], t) for ratio, t in ratios):
         return False
-    return factor == "any" or bool(sympy.re(ratios[0]) > 0)
+    return factor == "any" or bool(sympy.re(ratios[0][0]) > 0)
 
 
-_SIZES = (
-    sympy.Rational(1), sympy.Rational(16, 11), sympy.Rational(-16, 11), sympy.Rational(-21, 11),
-    sympy.Rational(97, 11), sympy.Rational(-89, 11), sympy.Rational(1409, 11),
-    sympy.Rational(-1307, 11), sympy.Rational(13007, 11), sympy.Rational(-13003, 11),
+_ANYWHERE = (sympy.Rational(1), sympy.Rational(16, 11))
+"""Points, all coordinates positive and exact, that count also where a value is not real."""
+_SMOOTH = (-1.4545, -1.909, 8.818, -8.09)
+_KINKED = (
+    0.3719, -0.3719, 2.637, -2.637, 3.413, 4.271, -4.271, 5.713, -5.713, 13.31, 25.73, -25.73,
+    47.17, 83.39, -83.39, 157.1, 409.3, -409.3, 1259.9, -1259.9, 2777.3, -2777.3, 12007.7, -12007.7,
 )  # fmt: skip
-"""Scales of the points of comparison: a kink between two of them, of either sign, is seen."""
+"""Sizes of further points for expressions with kinks: one between two of them, of either sign, is
+seen."""
+_WHOLE = (4.0, 5.0, 6.0, -7.0)
+_KINKS = (sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.floor, sympy.ceiling, sympy.Piecewise)
+_FEWER_DIGITS = 60
+_COARSE = sympy.Float("1e-30", _FEWER_DIGITS)
 
-_ANYWHERE = 2
-"""So many points, all positive, count also where a value is not real."""
 
+def _values(
+    answer: sympy.Expr, gold: sympy.Expr
+) -> Iterator[tuple[sympy.Expr, sympy.Expr, sympy.Float]]:
+    """Yield both values at points of several sizes and signs, and how closely they must agree.
 
-def _values(answer: sympy.Expr, gold: sympy.Expr) -> list[tuple[sympy.Expr, sympy.Expr]]:
-    """Return both values at points of several sizes and signs, where both are real throughout."""
+    Behind the first two points both must be real throughout.
+    """
     names = sorted({s.name for e in (answer, gold) for s in e.free_symbols})
-    values = []
-    for index, size in enumerate(_SIZES if names else _SIZES[:1]):
-        point = {name: _coordinate(size, index, place) for place, name in enumerate(names)}
-        everywhere = index < _ANYWHERE
-        a, g = _at(answer, point, everywhere), _at(gold, point, everywhere)
+    for size in _ANYWHERE if names else _ANYWHERE[:1]:
+        point = {name: size * _share(place) for place, name in enumerate(names)}
+        a, g = _at(answer, point, _DIGITS), _at(gold, point, _DIGITS)
         if a is not None and g is not None:
-            values.append((a, g))
-    return values
+            yield a, g, _TOLERANCE
+    sizes = [(size, True) for size in _SMOOTH] if names else []
+    if names and (_has_kinks(answer) or _has_kinks(gold)):
+        sizes += [(size, True) for size in _KINKED] + [(size, False) for size in _WHOLE]
+    for index, (size, is_scaled) in enumerate(sizes):
+        ordered = names[::-1] if index % 2 else names
+        floats = {
+            name: _coordinate(size, index, place, is_scaled) for place, name in enumerate(ordered)
+        }
+        values = [
+            None if _leaves_the_reals(e, floats) else _at(e, floats, _FEWER_DIGITS)
+            for e in (answer, gold)
+        ]
+        if all(value is not None and value.is_real for value in values):
+            yield values[0], values[1], _COARSE
 
 
-def _coordinate(size: sympy.Rational, index: int, place: int) -> sympy.Rational:
-    """Return a coordinate near a size; behind the first, variables take signs in turn."""
-    value = size * sympy.Rational(7 * place + 11, 3 * place + 13)
-    return -value if index >= _ANYWHERE and (place >> (index % 3)) & 1 else value
+def _has_kinks(expression: sympy.Expr) -> bool:
+    return expression.has(*_KINKS) or any(
+        power.exp.is_integer is not True for power in expression.atoms(sympy.Pow)
+    )
 
 
-def _at(
-    expression: sympy.Expr, point: dict[str, sympy.Rational], everywhere: bool
-) -> sympy.Expr | None:
-    """Return the value at a point; None if it has none, or leaves the reals where it must not."""
+def _share(place: int) -> sympy.Rational:
+    return sympy.Rational(7 * place + 11, 3 * place + 13)
+
+
+def _coordinate(size: float, index: int, place: int, is_scaled: bool) -> sympy.Float:
+    """Return a coordinate near a size, as a float: powers of it stay numbers of so many digits."""
+    value = sympy.Float(size, _FEWER_DIGITS) * (_share(place) if is_scaled else 1)
+    value = value if is_scaled else value + place
+    return -value if (place >> (index % 3)) & 1 else value
+
+
+def _at(expression: sympy.Expr, point: Mapping[str, sympy.Expr], digits: int) -> sympy.Expr | None:
+    """Return the value at a point to so many digits; None if it has none."""
     symbols = {symbol: point[symbol.name] for symbol in expression.free_symbols}
-    if not everywhere and _leaves_the_reals(expression, symbols):
-        return None
     value = expression.xreplace(symbols) if symbols else expression
-    value = _with_real_roots(value).evalf(_DIGITS)
+    value = _with_real_roots(value).evalf(digits)
     if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo) or not value.is_finite:
         return None
-    return value if everywhere or value.is_real else None
+    return value
 
 
 def _leaves_the_reals(expression: sympy.Expr, symbols: dict[sympy.Symbol, sympy.Rational]) -> bool:

@@ -118,6 +118,13 @@ def rewritten(text: str) -> str:
         return text
 
 
+_IN_SEPARATOR = frozenset((",", "}", "\\!", " "))
+
+
+def _is_digit(token: str) -> bool:
+    return "0" <= token <= "9" and len(token) == 1
+
+
 def _spelled_out(part: str) -> str:
     return _UNITS_IN_TEXT.get(part, part)
 
@@ -147,6 +154,9 @@ class _Reader:
                 if depth:
                     break
                 parts.append(token)
+            elif token == "," and self._peek() == "\\!" and self._groups_thousands(self._at - 2):
+                self._at += 1
+                self._skip_spaces()
             elif token in ("\\over", "\\choose"):
                 name = "\\frac" if token == "\\over" else "\\binom"
                 top, bottom = "".join(parts).strip(), self.group(depth + 1).strip()
@@ -170,10 +180,27 @@ class _Reader:
         while self._peek().isspace():
             self._at += 1
 
+    def _groups_thousands(self, before: int) -> bool:
+        """Return whether a digit stands at `before`, and three digits after the comma behind it."""
+        after = self._at
+        while after < len(self._tokens) and self._tokens[after][0] in _IN_SEPARATOR:
+            after += 1
+        digits = [token for token, _ in self._tokens[after : after + 4]]
+        is_run = len(digits) >= 3 and all(map(_is_digit, digits[:3]))
+        return (
+            before >= 0
+            and _is_digit(self._tokens[before][0])
+            and is_run
+            and not (len(digits) > 3 and _is_digit(digits[3]))
+        )
+
     def _item(self, token: str, depth: int) -> str:
         """Return one token with the arguments that it takes."""
         if token == "{":
+            groups = self._groups_thousands(self._at - 2)
             inside = self.group(depth + 1)
+            if inside == "," and groups:
+                return ""
             if self._is_infix:
                 self._is_infix = False
                 return inside
@@ -268,12 +295,9 @@ class _Reader:
         if self._peek() == "(" and not degree:
             return "\\sqrt"
         inside = self._argument(depth)
-        while len(inside) and inside[-1].isdigit() and inside.isdigit() and self._is_digit():
+        while len(inside) and inside[-1].isdigit() and inside.isdigit() and _is_digit(self._peek()):
             inside += self._next()
         return f"\\sqrt[{degree}]{{{inside}}}" if degree not in ("", "2") else f"\\sqrt{{{inside}}}"
-
-    def _is_digit(self) -> bool:
-        return self._peek().isdigit() and self._peek().isascii()
 
     def _script(self, sign: str, depth: int) -> str:
         """Return a power or an index; digits that follow `^` without braces belong together."""
@@ -285,7 +309,7 @@ class _Reader:
         if sign == "^" and self._tokens[start][0] != "{":
             if inside == "-":
                 inside += self._argument(depth)
-            while inside.lstrip("-").isdigit() and self._is_digit():
+            while inside.lstrip("-").isdigit() and _is_digit(self._peek()):
                 inside += self._next()
         if inside == "'" or (inside and not inside.strip("'")):
             return inside
