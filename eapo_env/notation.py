@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from eapo_env.quantities import number, same_number, unit_of
+
 _MAX_PARTS = 60
 _CONJUNCTION = re.compile(
     r",?\s?(?<![A-Za-z\\])(?:and|or|und|AND|OR|And|Or)(?=[\s\\(])\s?"
@@ -64,20 +66,31 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 _REMARK = re.compile(r" \((?P<remark>[^()]{2,100})\)\Z")
-_HEDGES = re.compile(
-    r"\b(?:not|or|nor|wrong|incorrect|false|invalid|reject\w*|extraneous|impossible|mod|modulo|base"
-    r"|approx\w*|about|maybe|perhaps|if|unless|except|no|plus|minus|times|million|billion|thousand"
-    r"|hundred|and|but|excluded|excluding|binary|octal)\b|\?",
-    re.IGNORECASE,
+_SAID_AGAIN = re.compile(r"(?:i\.? ?e\.?,?|that is,?|namely|=|or) ?(?P<value>.+)\Z")
+_ABOUT = re.compile(r"(?:\\approx|\\sim|approx\w*\.?|about|roughly) ?(?P<value>.+)\Z")
+_HARMLESS = re.compile(
+    r"(?:(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen"
+    r"|fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty"
+    r"|ninety|hundred|thousand|and|zero)[ -]?)+"
+    r"|(?:a |the )?(?:double|repeated|triple|simple|unique|only|exact)"
+    r"(?: (?:root|solution|zero|value|answer))?|multiplicity \w+|simplified"
+    r"|in (?:lowest|simplest) (?:terms|form)|as required|(?:since|because) [^()]{1,80}"
 )
 _PROVISO = re.compile(
-    r",? ?(?:\\forall|for (?:all|every|any|each)|where|as (?:required|desired|needed|claimed))"
-    r"(?![A-Za-z]).{0,200}\Z",
+    r",? ?(?:\\forall(?![A-Za-z])[^,]{0,40}|for (?:all|every|any|each)(?![a-z])"
+    r"(?!.*\b(?:but|else|except|not|wrong|otherwise)\b).{0,60}"
+    r"|where [A-Za-z] ?(?:\\in(?![a-z])|is (?:an?|any) |\\ne|[<>=]).{0,60}"
+    r"|as (?:required|desired|needed|claimed))\Z",
     re.DOTALL,
 )
-_CONDITION = re.compile(r"\A(?:if|for|when)\b ?")
 _RESIDUE = re.compile(r"\A(-?\d{1,60}) ?(?:\( ?mod ?\d{1,60} ?\)|\\pmod ?\{?\d{1,60}\}?)\Z")
-_POINT = re.compile(r"\A(?:[Pp]oint )?[A-Z](?:_\d|')? ?(?=\()")
+_CONDITION = re.compile(r"\A(?:if|for|when)\b ?")
+_UNSOLVED = re.compile(
+    r"(?:[-+*/^(){}\d. ]|\\cdot|(?P<name>(?<![A-Za-z\\])[a-z](?![A-Za-z])"
+    r"(?!(?:\^\{?-1\}?)? ?\(-?[\d.]+\)))(?!.*(?!(?P=name))[A-Za-z]))+"
+)
+"""A side of an equation in one unknown, which is no value of a function (`f(2)`)."""
+POINT = re.compile(r"\A(?:[Pp]oint )?[A-Z](?:_\d|')? ?(?=\()")
 
 
 def bare(text: str) -> str:
@@ -95,8 +108,8 @@ def bare(text: str) -> str:
             break
     if text.startswith("=") and len(text) > 1:
         text = text[1:].strip()
-    if (remark := _REMARK.search(text)) and _is_remark(remark["remark"]) and remark.start():
-        text = text[: remark.start()].strip()
+    if (remark := _REMARK.search(text)) and remark.start():
+        text = _with_remark(text[: remark.start()].strip(), remark["remark"].strip()) or text
     if (proviso := _PROVISO.search(text)) and proviso.start():
         text = text[: proviso.start()].strip()
     return text
@@ -119,14 +132,22 @@ def without_modulus(text: str) -> str:
     return _RESIDUE.sub(r"\1", text)
 
 
-def _is_remark(text: str) -> bool:
-    """Return whether bracketed text adds words to an answer and takes nothing back."""
-    text = text.strip()
-    if re.match(r"(?:i\.? ?e\.?|that is|namely|=)", text):
-        return not re.search(r"\bor\b|\bnot\b", text)
-    return re.fullmatch(
-        r"[A-Za-z][A-Za-z ,'.-]*[A-Za-z]{2}[A-Za-z ,'.-]*", text
-    ) is not None and not _HEDGES.search(text)
+def _with_remark(text: str, remark: str) -> str | None:
+    """Return a text with the bracketed words behind it; None if they are more than a remark.
+
+    Counted things and units go with the number (`9 (apples)`); the same value said again, another
+    form of it or its approximation goes.
+    """
+    if _HARMLESS.fullmatch(remark):
+        return text
+    value = number(text)
+    if value is not None and unit_of(remark) is not None:
+        return f"{text} {remark}"
+    if about := _ABOUT.match(remark):
+        return text if number(about["value"].strip()) else None
+    again = _SAID_AGAIN.match(remark)
+    other = number(again["value"].strip() if again else remark)
+    return text if value and other and same_number(value, other) else None
 
 
 def items_of(text: str) -> Sequence[str]:
@@ -215,11 +236,16 @@ def value_of(text: str) -> str:
 
 
 def claimed_value(text: str) -> str:
-    """Return the constant that an equation gives to anything at all (`m+n=14`), else the text."""
+    """Return the constant that an equation gives to an expression (`m+n=14`), else the text.
+
+    An equation in one unknown (`x^2=9`) is not solved and gives it none.
+    """
     relation = relation_of(text)
     if relation is None or relation[1] != "=" or not relation[0] or not relation[2]:
         return text
-    return text if has_variables(relation[2]) else relation[2]
+    if has_variables(relation[2]) or _UNSOLVED.fullmatch(relation[0].strip()):
+        return text
+    return relation[2]
 
 
 def unnamed(text: str) -> str:
@@ -244,7 +270,7 @@ def union_of(text: str) -> list[str]:
 
 def bracketed(text: str) -> tuple[str, list[str]] | None:
     """Return (brackets, parts) of a tuple, of a named point or of an interval, or None."""
-    if "," in text and (point := _POINT.match(text)):
+    if "," in text and (point := POINT.match(text)):
         text = text[point.end() :]
     if len(text) < 2 or text[0] not in "([" or text[-1] not in ")]":
         return None

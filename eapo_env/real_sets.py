@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
-from eapo_env.notation import IS_NAME, RELATION, TURNED, bracketed, relation_of
+from eapo_env.notation import RELATION, TURNED, bracketed, relation_of
 from eapo_env.quantities import number
 
 _BUILDER = re.compile(
@@ -31,6 +31,10 @@ _MEMBER = re.compile(r"\A[A-Za-z](?:_\d)? ?\\in ?(?=[\[(\]\\])")
 _REVERSED = re.compile(r"\A(?P<open>[\](\[]) ?(?P<low>[^\[\](),;]+) ?[,;] ?(?P<high>[^\[\](),;]+)"
                        r" ?(?P<close>[\[)\]])\Z")  # fmt: skip
 _POINTS = re.compile(r"\A\\\{(?P<points>[^{}]+)\\\}\Z")
+_VARIABLE = re.compile(
+    r"\A ?(?:[A-Za-z](?:_\w|_\{\w{1,4}\})?|\\(?:theta|alpha|beta|lambda|phi|omega|mu|sigma)) ?\Z"
+)
+_SIZE_OF = re.compile(r"\A ?\| ?(?P<name>[A-Za-z]) ?\| ?\Z")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
 _OR = re.compile(r",? or |\\lor(?![A-Za-z])|\\cup(?![A-Za-z])")
 _AND = re.compile(r",? and |\\land(?![A-Za-z])| but ")
@@ -50,20 +54,33 @@ class Interval:
     high_closed: bool
 
 
-def real_set(text: str) -> tuple[Interval, ...] | None:
-    """Return the intervals of a set of reals, as written, or None if the text is something else."""
+@dataclass(frozen=True, slots=True)
+class RealSet:
+    """A set of reals as written: its intervals, and the variable of an inequality or ""."""
+
+    intervals: tuple[Interval, ...]
+    variable: str = ""
+
+
+def real_set(text: str) -> RealSet | None:
+    """Return the set of reals that a text writes, or None if the text is something else."""
     text = _MEMBER.sub("", _REAL.sub("", text.strip())).strip()
     if (builder := _BUILDER.match(text)) and builder["name"] in builder["condition"]:
-        return _of_condition(builder["condition"])
+        described = _of_condition(builder["condition"])
+        return replace(described, variable="") if described else None
     if without := _WITHOUT.match(text):
-        return _all_but(without["points"].split(","))
+        return _named(_all_but(without["points"].split(",")))
     parts = [part.strip() for part in _UNION.split(text)]
     if len(parts) > _MOST:
         return None
     if len(parts) > 1 and not RELATION.search(text):
         found = [_of_part(part) for part in parts]
-        return None if None in found else tuple(i for part in found if part for i in part)
-    return _of_part(text) or _of_condition(text)
+        return None if None in found else RealSet(tuple(i for part in found if part for i in part))
+    return _named(_of_part(text)) or _of_condition(text)
+
+
+def _named(intervals: tuple[Interval, ...] | None) -> RealSet | None:
+    return None if intervals is None else RealSet(intervals)
 
 
 def is_compound(text: str) -> bool:
@@ -123,7 +140,7 @@ def _of_part(text: str) -> tuple[Interval, ...] | None:
     return (Interval(low, pair[0][0] == "[", high.removeprefix("+"), pair[0][1] == "]"),)
 
 
-def _of_condition(text: str) -> tuple[Interval, ...] | None:
+def _of_condition(text: str) -> RealSet | None:
     """Return the set that inequalities joined by `or`, or by `and`, describe."""
     variables: set[str] = set()
     union: list[Interval] = []
@@ -140,7 +157,7 @@ def _of_condition(text: str) -> tuple[Interval, ...] | None:
             if both is None:
                 return None
         union.extend(both or ())
-    return tuple(union) if len(variables) == 1 else None
+    return RealSet(tuple(union), *variables) if len(variables) == 1 else None
 
 
 def _of_inequality(text: str, variables: set[str]) -> tuple[Interval, ...] | None:
@@ -149,7 +166,7 @@ def _of_inequality(text: str, variables: set[str]) -> tuple[Interval, ...] | Non
     signs = [relation[1] for match in found if (relation := relation_of(f"a {match[0]} b"))]
     if len(signs) != len(found) or not all(sides):
         return None
-    if len(found) == 2 and IS_NAME.match(sides[1]):
+    if len(found) == 2 and _VARIABLE.match(sides[1]):
         low, name, high = sides
         if set(signs) <= {"\\ge", "\\gt"}:
             low, high, signs = high, low, [TURNED[sign] for sign in reversed(signs)]
@@ -161,9 +178,12 @@ def _of_inequality(text: str, variables: set[str]) -> tuple[Interval, ...] | Non
         return None
     first, second = sides
     sign = signs[0]
-    if not IS_NAME.match(first) and IS_NAME.match(second):
+    if (size := _SIZE_OF.match(first)) and sign in ("\\lt", "\\le") and not second.startswith("-"):
+        variables.add(size["name"])
+        return (Interval(f"-{second}", sign == "\\le", second, sign == "\\le"),)
+    if not _VARIABLE.match(first) and _VARIABLE.match(second):
         first, second, sign = second, first, TURNED.get(sign, sign)
-    if not IS_NAME.match(first):
+    if not _VARIABLE.match(first):
         return None
     variables.add(first)
     if sign == "\\ne":

@@ -20,6 +20,7 @@ from typing import Literal
 from eapo_env.notation import (
     FUNCTION_WORDS,
     IS_NAME,
+    POINT,
     RELATION,
     TURNED,
     bare,
@@ -51,12 +52,17 @@ _LABELLED = re.compile(
     r"\A(?:[Oo]ption |[Cc]hoice )?(?:\(([A-J])\)|([A-J]) ?[).:]) ?(?P<rest>\S.*)\Z", re.DOTALL
 )
 _OTHER_LABEL = re.compile(
-    r"\A\(?[A-J]\)?\Z|\([A-J]\)|(?<![A-Za-z(\\])[A-J] ?[).:](?!\d)"
-    r"|(?:\b(?:or|and)\b|[,;/]) ?\(?[A-J]\b(?![A-Za-z(])"
+    r"(?<![A-Za-z\\]) ?[([{]?(?<![A-Za-z\\])(?<!point )(?<!angle )(?<!line )(?<!set )"
+    r"[A-J](?![A-Za-z'_^(=])(?! ?[=+<>-])|\([a-j]\)|(?<![A-Za-z\\(])[a-j]\)"
 )
+"""A further label in the text of an option: a capital by itself that is no named thing."""
 _TAKEN_BACK = re.compile(
-    r"\A(?:is |was |seems |looks )?(?:wrong|incorrect|false|not correct|not right|not the|excluded"
-    r"|ruled out|impossible|eliminated)\b|\A(?:is not|is n't|isn't|not)\Z|\b(?:or|maybe|perhaps)\Z"
+    r"\b(?:is|are|was|be|been|looks|seems)"
+    r" (?:wrong|incorrect|false|not|rejected|excluded|ruled|impossible|eliminated)\b"
+    r"|\A(?:wrong|incorrect|false|rejected|excluded|impossible|eliminated|fails?|no|not)\b"
+    r"|\b(?:fails|cannot|can't|isn't|doesn't|don't|wouldn't|maybe|perhaps)\b"
+    r"|\bor (?:something|another)"
+    r"|\?\Z|\b(?:or|not|n't)\Z"
 )
 _NOTHING = re.compile(
     r"\A(?:\\emptyset|\\\{ ?\\\}|(?:there (?:is|are) )?no (?:real |such |valid )?"
@@ -65,6 +71,13 @@ _NOTHING = re.compile(
     re.IGNORECASE,
 )
 _UNDEFINED = re.compile(r"\A(?:DNE|(?:the limit |it )?does(?: not|n't) exist)\Z", re.IGNORECASE)
+_LONE_WORDS = frozenset(
+    ("yes", "no", "odd", "true", "false", "none", "even", "both", "neither", "zero", "one", "two")
+)
+_SEPARATORS = re.compile(r"[ .()-]+")
+_WORD = re.compile(r"[A-Za-z]?[a-z]*'?[a-z]+|[A-Z]+|")
+_SHORT_CAPITALS = re.compile(r"(?<![A-Za-z])[A-Z]{1,3}(?![A-Za-z]).|[A-Za-z]'(?![a-z])")
+"""Names of points among words, whose case and primes count."""
 _SEPARATING_SPACE = re.compile(r"(?<=[0-9]) (?=[0-9])|(?<=[A-Za-z]) (?=[A-Za-z])")
 _SUBSCRIPT = re.compile(r"_\{(\w)\}")
 _BASE = re.compile(r"\A\(?([0-9A-Z]+)\)?_\{?(\w+)\}?\Z")
@@ -159,7 +172,7 @@ def _same_words(answer: str, gold: str) -> bool | None:
         if any(nothing):
             return all(nothing)
     options = _chosen(answer), _chosen(gold)
-    if all(options) and (_CHOICE.match(gold) or _CHOICE.match(answer)):
+    if all(options):
         return options[0] == options[1]
     if (labelled := _LABELLED.match(answer)) and options[0] and not options[1]:
         return None if _is_words(labelled["rest"]) is False else (
@@ -195,17 +208,24 @@ def unlabelled(text: str) -> str:
 
 
 def _is_words(text: str) -> bool:
-    return (
-        _WORDS.match(text) is not None
-        and re.search(r"[A-Za-z]{3}", text) is not None
-        and "(" not in text[1:]
-        and not FUNCTION_WORDS.intersection(re.findall(r"[a-z]{2,5}", text.lower()))
-        and re.fullmatch(r"[a-z]{3}|[A-Z]{3,4}", text) is None
-    ) or text.lower() in ("yes", "no", "odd", "true", "false", "none", "even")
+    """Return whether a text is made of words, and not a product of letters or a function."""
+    if text.lower() in _LONE_WORDS:
+        return True
+    if _WORDS.match(text) is None or "(" in text[1:]:
+        return False
+    words = _SEPARATORS.split(text.strip("(). "))
+    lone = len(words) == 1
+    return all(map(_WORD.fullmatch, words)) and (
+        any(len(word) >= (5 if lone and not word.istitle() else 3) for word in words)
+        and not FUNCTION_WORDS.intersection(word.lower() for word in words)
+    )
 
 
 def _plain_words(text: str) -> str:
-    return re.sub(r"[^a-z]", "", text.lower().removeprefix("the ").removeprefix("an "))
+    text = text.lower() if _SHORT_CAPITALS.search(text) is None else text
+    for article in ("the ", "The ", "an ", "An ", "a ", "A "):
+        text = text.removeprefix(article)
+    return re.sub(r"[^A-Za-z]", "", text)
 
 
 def _is_prose_for_a_number(answer: str, gold: str) -> bool:
@@ -266,8 +286,11 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
     same = partial(_same_item, scalar=scalar)
     for items, lone, other in ((a_items, g_items, answer), (g_items, a_items, gold)):
         tuple_ = bracketed(unnamed(lone[0])) if len(lone) == 1 else None
-        if tuple_ and tuple_[0] == "()" and len(tuple_[1]) == len(items) and "{" not in other[:2]:
-            sides = (items, tuple_[1]) if other is answer else (tuple_[1], items)
+        if tuple_ and tuple_[0] == "()" and len(tuple_[1]) == len(items):
+            if _CHOICES.search(other):
+                return False
+            ordered = _in_order_of(items, lone[0])
+            sides = (ordered, tuple_[1]) if other is answer else (tuple_[1], ordered)
             return _all(same(unnamed(a), unnamed(g)) for a, g in zip(*sides, strict=True))
     if len(a_items) > len(g_items):
         a_items = list({_without_spaces(item): item for item in a_items}.values())
@@ -285,17 +308,33 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
     return _same_unordered(a_items, g_items, same)
 
 
+_CHOICES = re.compile(r"\\pm|\\mp|\\\{|\\in(?![a-z])| or |\\lor|\\cup")
+"""What makes a list of alternatives or a set, which is no tuple."""
+
+
+def _in_order_of(items: Sequence[str], tuple_: str) -> Sequence[str]:
+    """Return assignments in the order of a tuple's names, or else of the alphabet."""
+    names = names_of(items)
+    if not names or not all(len(name) == 1 for name in names):
+        return items
+    relation = relation_of(tuple_)
+    named = bracketed(relation[0]) if relation else None
+    order = named[1] if named and set(named[1]) == set(names) else sorted(names)
+    return [items[names.index(name)] for name in order]
+
+
 def _same_real_sets(answer: str, gold: str, scalar: Scalar) -> bool | None:
     """Compare two sets of reals in different notations; None if they are not, or undecided."""
     if not (is_compound(answer) or is_compound(gold)):
         return None
-    simple = [relation_of(text) for text in (answer, gold)]
-    if all(simple) and not any("\\" in t or " or " in t or " and " in t for t in (answer, gold)):
-        return None
+    if all(len(RELATION.findall(text)) == 1 and "\\{" not in text for text in (answer, gold)):
+        return None  # two inequalities, which are compared side by side
     a, g = real_set(answer), real_set(gold)
     if a is None or g is None:
         return None
-    return same_set(a, g, partial(_same_scalar, scalar=scalar))
+    if a.variable and g.variable and a.variable != g.variable:
+        return False
+    return same_set(a.intervals, g.intervals, partial(_same_scalar, scalar=scalar))
 
 
 def _same_unordered(
@@ -340,6 +379,9 @@ def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
         n, k = (next(filter(None, choose.group(*names)), "") for names in _CHOOSE_GROUPS)
         return _same_scalar(f"\\binom{{{n}}}{{{k}}}", gold, scalar)
     if a_parts and g_parts:
+        points = POINT.match(answer), POINT.match(gold)
+        if all(points) and answer[0] != gold[0]:
+            return False
         if a_parts[0] != g_parts[0] or len(a_parts[1]) != len(g_parts[1]):
             return False
         return _all(same(a, g) for a, g in zip(a_parts[1], g_parts[1], strict=True))
@@ -366,12 +408,12 @@ def _same_relation(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if a_relation and g_relation and a_relation[1] == g_relation[1] == "=":
         names = IS_NAME.match(a_relation[0]), IS_NAME.match(g_relation[0])
         if all(names):
-            same_name = a_relation[0].strip() == g_relation[0].strip()
-            letters = max(len(a_relation[0].strip()), len(g_relation[0].strip())) == 1
-            if (letters and not same_name) or a_relation[0].count("'") != g_relation[0].count("'"):
+            if not _same_name(a_relation[0], g_relation[0]):
                 return False
             return _same_scalar(a_relation[2], g_relation[2], scalar)
     values = value_of(answer), value_of(gold)
+    if a_relation and not g_relation and not _is_claim(answer):
+        return False
     if a_relation and g_relation and values[0] != answer and values[1] != gold:
         return _same_scalar(*values, scalar)
     if a_relation and g_relation:
@@ -384,6 +426,29 @@ def _same_relation(answer: str, gold: str, scalar: Scalar) -> bool | None:
     return _same_scalar(a, g, scalar)
 
 
+def _is_claim(text: str) -> bool:
+    """Return whether an equation can give a value: no inequality in it, no two unequal numbers."""
+    sides = RELATION.split(text)
+    numbers = [number(side.strip()) for side in sides]
+    known = [found.value for found in numbers if found]
+    return len(set(known)) <= 1 and all(sign in ("=", ":=") for sign in RELATION.findall(text))
+
+
+def _same_name(answer: str, gold: str) -> bool:
+    """Return whether two names can be of the same thing.
+
+    They are equal, one is a word (`area`) and the other a letter, or they are `y` and `f(x)`.
+    """
+    a, g = _without_spaces(answer), _without_spaces(gold)
+    if a == g:
+        return True
+    words = [re.fullmatch(r"[A-Za-z]{3,}( [A-Za-z]+)*", name.strip()) for name in (answer, gold)]
+    if any(words):
+        return not all(words)
+    functions = [_FUNCTION_OF.match(name) for name in (a, g)]
+    return ("y" in (a, g) and any(functions)) or {a, g} == {"y", "y(x)"}
+
+
 def _same_sided(
     answer: tuple[str, str, str], gold: tuple[str, str, str], scalar: Scalar
 ) -> bool | None:
@@ -394,7 +459,7 @@ def _same_sided(
         return False
     if _all(_same_scalar(a, g, scalar) for a, g in ((answer[0], gold[0]), (answer[2], gold[2]))):
         return True
-    factor: Factor = "any" if gold[1] in ("=", "\\ne", "\\equiv") else "positive"
+    factor: Factor = {"=": "any", "\\ne": "any", "\\equiv": "one"}.get(gold[1], "positive")  # type: ignore[assignment]
     return scalar(f"({answer[0]})-({answer[2]})", f"({gold[0]})-({gold[2]})", factor)
 
 

@@ -387,19 +387,23 @@ def _coordinate(size: float, index: int, place: int, is_scaled: bool) -> sympy.F
 
 def _at(expression: sympy.Expr, point: Mapping[str, sympy.Expr], digits: int) -> sympy.Expr | None:
     """Return the value at a point to so many digits; None if it has none."""
-    symbols = {symbol: point[symbol.name] for symbol in expression.free_symbols}
-    value = expression.xreplace(symbols) if symbols else expression
-    value = _with_real_roots(value).evalf(digits)
+    value = _with_real_roots(_placed(expression, point)).evalf(digits)
     if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo) or not value.is_finite:
         return None
     return value
 
 
-def _leaves_the_reals(expression: sympy.Expr, symbols: dict[sympy.Symbol, sympy.Rational]) -> bool:
+def _placed(expression: sympy.Expr, point: Mapping[str, sympy.Expr]) -> sympy.Expr:
+    """Return the expression with the coordinates of a point for the names of its symbols."""
+    symbols = {symbol: point[symbol.name] for symbol in expression.free_symbols}
+    return expression.xreplace(symbols) if symbols else expression
+
+
+def _leaves_the_reals(expression: sympy.Expr, point: Mapping[str, sympy.Expr]) -> bool:
     """Return whether it takes an even root or the logarithm of a negative number at a point."""
     parts = [p.base for p in expression.atoms(sympy.Pow) if not _is_real_for_negatives(p.exp)]
     parts += [part.args[0] for part in expression.atoms(sympy.log)]
-    return any(part.free_symbols and part.xreplace(symbols).is_negative for part in parts)
+    return any(part.free_symbols and _placed(part, point).is_negative for part in parts)
 
 
 def _is_real_for_negatives(exponent: sympy.Expr) -> bool:

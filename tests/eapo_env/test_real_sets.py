@@ -21,7 +21,7 @@ def same(answer: str, gold: str) -> bool | None:
     a, g = real_set(canonical(answer)), real_set(canonical(gold))
     assert a is not None
     assert g is not None
-    return same_set(a, g, same_end)
+    return same_set(a.intervals, g.intervals, same_end)
 
 
 def holds(intervals: tuple[Interval, ...], point: Fraction) -> bool:
