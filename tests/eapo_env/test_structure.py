@@ -26,35 +26,33 @@ def same(answer: str, gold: str) -> bool | None:
     return equivalent(canonical(answer), canonical(gold), exact_scalar)
 
 
-def spellings(value: Fraction) -> list[str]:
-    """Return several ways to write one fraction."""
+MEASURES = ("{}^\\circ", "\\${}", "{} \\text{{ cm}}")
+
+
+def spellings(value: Fraction, measure: str) -> list[str]:
+    """Return several ways to write one fraction, with and without one measure."""
     n, d = value.numerator, value.denominator
     sign, size = ("-" if n < 0 else ""), abs(n)
     ways = [f"{n}/{d}", f"\\frac{{{n}}}{{{d}}}", f"{sign}\\dfrac{{{size}}}{{{d}}}", f"x = {n}/{d}"]
     ways += [f"{sign}{size // d}\\frac{{{size % d}}}{{{d}}}", f"${n}/{d}$", f"\\text{{ {n}/{d} }}"]
     if d == 1:
-        ways += [
-            f"{n:,}",
-            f"{n}.0",
-            f"{sign}00{size}",
-            f"{n}^\\circ",
-            f"\\${n}",
-            f"{n} \\text{{ cm}}",
-        ]
+        ways += [f"{n:,}", f"{n}.0", f"{sign}00{size}", measure.format(n)]
     return ways
 
 
-@given(value=fractions, data=st.data())
-def test_every_spelling_of_a_fraction_is_equal(value: Fraction, data: st.DataObject) -> None:
-    one, other = (data.draw(st.sampled_from(spellings(value))) for _ in range(2))
+@given(value=fractions, measure=st.sampled_from(MEASURES), data=st.data())
+def test_every_spelling_of_a_fraction_is_equal(
+    value: Fraction, measure: str, data: st.DataObject
+) -> None:
+    one, other = (data.draw(st.sampled_from(spellings(value, measure))) for _ in range(2))
     assert same(one, other) is True
 
 
-@given(a=fractions, b=fractions, data=st.data())
+@given(a=fractions, b=fractions, measure=st.sampled_from(MEASURES), data=st.data())
 def test_the_verdict_is_that_of_exact_arithmetic(
-    a: Fraction, b: Fraction, data: st.DataObject
+    a: Fraction, b: Fraction, measure: str, data: st.DataObject
 ) -> None:
-    one, other = data.draw(st.sampled_from(spellings(a))), data.draw(st.sampled_from(spellings(b)))
+    one, other = (data.draw(st.sampled_from(spellings(value, measure))) for value in (a, b))
     assert same(one, other) is (a == b)
 
 

@@ -58,6 +58,7 @@ def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:
         "events.jsonl",
         "metrics.jsonl",
         "report",
+        "start_check.json",
         "tensorboard",
         "transcripts",
     }
