@@ -37,8 +37,10 @@ _JOINER = re.compile(
     r"|(?<![A-Za-z])[A-Za-z](?:_\{?\w\}?)? ?=){1,40}"
 )
 _LABEL = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?) ?= ?\$?\s?\Z")
+_ELLIPSES = ("...", "…", "\\ldots", "\\dots", "\\cdots")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,|\{,\}|,\\!\s?)\d{3}){1,20}(?:\.\d{1,20})?")
 _MATH = r"\$\$[^$]{1,1000}\$\$|\$[^$]{1,1000}\$|\\\([^$]{1,1000}?\\\)|\\\[[^$]{1,1000}?\\\]"
+_NUMBER = r"[-+]?(?:\\?[$€£¥] ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?"
 _ANSWER_LINE = re.compile(
     r"[^\w\n$\\]{0,12}(?:\d{1,2}[.)][ \t*_]{0,6})?(?:(?:so|thus|hence|therefore|and),? )?"
     r"(?:the |my |your )?(?:final |correct )?ans(?:wer)?[ \t*_]{0,6}"
@@ -51,12 +53,14 @@ _ANSWER_IS = re.compile(
     r"answer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}(?:therefore |thus |simply )?"
     rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{_MATH})"
     r"|(?P<number>[-+]?(?:\\?\$ ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
-    r"|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
+    rf"|(?P<option>\([A-J]\) \$?{_NUMBER}\$?)|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
     r"(?P<rest>.{0,200})",
     re.IGNORECASE | re.DOTALL,
 )
+_CLAIMS = ("bold", "math", "number", "option", "choice")
 _SENTENCE_END = re.compile(
-    r"(?![.,]?\d)(?:\s?[.!]?\s{0,4}\Z|,? (?:because|since|as|which) [^\n.]{0,150}\.?\s{0,4}\Z)"
+    r"(?![.,]?\d)(?: ?\(mod(?:ulo)? \d{1,9}\))?"
+    r"(?:\s?[.!]?[*_]{0,3}\s{0,4}\Z|,? (?:because|since|as|which) [^\n.]{0,150}\.?\s{0,4}\Z)"
 )
 _END_TOKEN = (
     r"</?s>|<(?:end_of_turn|start_of_turn|eos|pad|bos|eot_id|unk|endoftext|turn\|)>"
@@ -75,20 +79,23 @@ _SENTENCE = re.compile(
 _SENTENCE_HINTS = ("\n", ". ", "! ", "? ", " Th", " So", " Hence", " which is ")
 """One of these is in every text that `_SENTENCE` splits; looking for them is quicker."""
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!and |or )[A-Za-z]{2,20},? (?:[a-z]{2,20} )")
-_NUMBER = r"[-+]?(?:\\?[$€£¥] ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?"
 _LONE_NUMBER = re.compile(rf"[$*]{{0,2}}{_NUMBER}\\?%?[$*]{{0,2}}\.?")
 _CLOSING_NUMBER = re.compile(
-    r"(?:\b(?:is|are|be|by|equals?|gets?|gives?|obtains?|ha(?:s|ve)|to|was|were|costs?|pays?|earns?"
+    r"(?:\b(?:is|are|be|by|equals?|gets?|gives?|obtains?|ha(?:s|ve)|was|were|costs?|pays?|earns?"
     r"|makes?|takes?|needs?|spends?|spent|leaves?|left|total(?:s|ing)?|becomes?|saves?|owes?"
-    r"|contains?|remain(?:s|ing)?)|=|:) ?(?:therefore |thus |then |only |exactly |now |just |a )?"
-    rf"\*{{0,2}}({_NUMBER}(?: ?\\?%)?)"
+    r"|contains?|remain(?:s|ing)?"
+    r"|(?:equal|comes?|amounts?|adds? up|sums?|simplifies|reduces|evaluates|rounds?|leads?) to)"
+    r"|=|:) ?(?:therefore |thus |then |only |exactly |now |just |a )?"
+    rf"\*{{0,2}}({_NUMBER}(?: ?\\?%| (?:hundred|thousand|million|billion|trillion|dozen)s?\b)?)"
     r"(?:[*€£¥$]{0,2}|[a-z]{1,3}[²³]?)(?: [a-z]{2,12}){0,2}"
     r"(?: because [^\n.]{0,150}|,? (?:altogether|in total|in all))?[.!]?\Z"
 )
 _HEDGE = re.compile(
     r"\b(?:not|or|nor|never|no|maybe|perhaps|probably|possibly|guess|if|unless|wrong|incorrect"
     r"|might|could|would|may|unlikely|suppose|assume|assuming|either|between|try|check|but|although"
-    r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm)\b|n't|\?",
+    r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm|reject(?:s|ed)?|contradicts?"
+    r"|contradiction|false|let|at (?:most|least)|(?:less|greater|more|fewer|larger|smaller) than"
+    r"|about|approximately|roughly|nearly|almost|close to|up to)\b|n't|\?",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(
@@ -287,7 +294,7 @@ def _boxed(text: str) -> _Box | None:
     boxes: list[tuple[int, int, str]] = []
     for start, end, content in _boxes(text):
         inside = unwrapped(_BOX.sub("", content))
-        if not inside:
+        if not inside or inside in _ELLIPSES:
             continue
         if boxes and _JOINER.fullmatch(text, boxes[-1][1], start) is None:
             boxes.clear()
@@ -400,13 +407,23 @@ def _stated(text: str) -> str | None:
             if line is not None and line.start("claim") > position:
                 return _cleaned(line["claim"])
         sentence = _ANSWER_IS.match(text, position - 1) if position else None
-        if sentence is not None and _SENTENCE_END.match(sentence["rest"]):
-            claim = next(filter(None, sentence.group("bold", "math", "number", "choice")), "")
+        if (
+            sentence is not None
+            and _SENTENCE_END.match(sentence["rest"])
+            and not _DENIAL.search(_sentence_around(text, position))
+        ):
+            claim = next(filter(None, sentence.group(*_CLAIMS)), "")
             return unwrapped(claim) or None
     in_chinese = text.rfind("答案")
     if in_chinese >= 0 and (found := _ANSWER_IN_CHINESE.match(text, in_chinese)):
         return _cleaned(found["claim"])
     return None
+
+
+def _sentence_around(text: str, position: int) -> str:
+    """Return the text from the start of the sentence at a position on."""
+    before = text[max(0, position - _SENTENCE_CHARS) : position]
+    return _SENTENCE.split(before)[-1] + text[position : position + _SENTENCE_CHARS]
 
 
 def _closing_start(text: str) -> int:

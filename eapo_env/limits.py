@@ -172,7 +172,7 @@ def _multiply(tokens: list[str], exponents: list[int], limits: Limits) -> bool:
 
 
 def _is_number(token: str) -> bool:
-    return "0" <= token[-1:] <= "9"
+    return "0" <= token[-1:] <= "9" and token[0] != "\\"
 
 
 def _bounded(digits: str) -> int:

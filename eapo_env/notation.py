@@ -26,7 +26,8 @@ _ENVIRONMENT = re.compile(
 _NAME = (
     r"(?:[A-Za-z](?:_\{?[\w, ]{1,6}\}?|_\{?\\(?:max|min)\}?|'{1,3})?"
     r"(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z]){0,3} ?\))?"
-    r"|\|?[A-Z]{1,4}\|?|[A-Z](?:_\w|_\{\w{1,6}\})? ?: ?[A-Z](?:_\w|_\{\w{1,6}\})?"
+    r"|\|?[A-Z]{1,4}\|?|[A-Z](?: [A-Z]){1,2}"
+    r"|[A-Z](?:_\w|_\{\w{1,6}\})? ?: ?[A-Z](?:_\w|_\{\w{1,6}\})?"
     r"|\\frac ?\{[A-Z]{1,2}\} ?\{[A-Z]{1,2}\}|\|[A-Za-z]\||[A-Z]{1,2}/[A-Z]{1,2}"
     r"|\\(?:angle|triangle|overline) ?\{?[A-Z]{1,4}\}?|[A-Z][a-z]? ?\( ?[\w=<> ]{1,12} ?\)"
     r"|\( ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z](?:_\d)?){1,3} ?\)"
@@ -62,7 +63,9 @@ _THEREFORE = re.compile(r"\\(?:Rightarrow|therefore)(?![A-Za-z])|(?<![<=])=>")
 _PREFIX = re.compile(
     r"\A(?:(?:so|thus|hence|therefore),? ?(?=[-\d\\(])"
     r"|(?:so|thus|hence|therefore)?,? ?(?:the |my )?(?:(?:final |correct )?answer|result|value)"
-    r" ?(?:is|:|=|is:) ?(?=\S)|(?:\\to|\\rightarrow|\\mapsto) )",
+    r" ?(?:is|:|=|is:) ?(?=\S)|(?:area|volume|perimeter|length|distance|sum|total|product"
+    r"|probability|maximum|minimum|solutions?): ?(?=[-\d\\])"
+    r"|(?:\\to|\\rightarrow|\\mapsto) )",
     re.IGNORECASE,
 )
 _REMARK = re.compile(r" \((?P<remark>[^()]{2,100})\)\Z")
@@ -93,6 +96,9 @@ _UNSOLVED = re.compile(
 POINT = re.compile(r"\A(?:[Pp]oint )?[A-Z](?:_\d|')? ?(?=\()")
 
 
+_DOMAIN_IN_BRACKETS = re.compile(r",? ?\( ?(?P<domain>[a-z] ?\\in ?\\mathbb ?\{?[A-Z]\}?) ?\)\Z")
+
+
 def bare(text: str) -> str:
     r"""Return what a canonical text claims, without what frames the claim.
 
@@ -108,6 +114,8 @@ def bare(text: str) -> str:
             break
     if text.startswith("=") and len(text) > 1:
         text = text[1:].strip()
+    if domain := _DOMAIN_IN_BRACKETS.search(text):
+        text = f"{text[: domain.start()]}, {domain['domain']}"
     if (remark := _REMARK.search(text)) and remark.start():
         text = _with_remark(text[: remark.start()].strip(), remark["remark"].strip()) or text
     if (proviso := _PROVISO.search(text)) and proviso.start():
@@ -153,6 +161,8 @@ def _with_remark(text: str, remark: str) -> str | None:
 def items_of(text: str) -> Sequence[str]:
     """Return the items of a list without brackets, a set, or plus-minus; else the text alone."""
     text = _MEMBER.sub("", text).strip()
+    if number(unnamed(text)) is not None:
+        return [text]
     groups = _split(text, ";")
     if len(groups) > 1 and all(len(_split(group, ",")) > 1 for group in groups):
         return [f"({group})" if not group.startswith("(") else group for group in groups]

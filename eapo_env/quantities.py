@@ -65,28 +65,10 @@ _BASED = re.compile(
     r"_(?:(?P<base1>\d)|\{ ?(?:base )?(?P<base2>\d{1,2}|[a-z]{3,12}) ?\})"
 )
 _BASE_WORDS = {
-    word: base
-    for base, word in enumerate(
-        [
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-        ],
-        start=2,
-    )
-}
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16,
+}  # fmt: skip
 _ALIASES = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre cms", "dm": "decimeter decimetre",
     "m": "meter metre mtr", "km": "kilometer kilometre kms", "nm": "nanometer nanometre",
@@ -106,7 +88,11 @@ _ALIASES = {
     "K": "kelvin", "Pa": "pascal", "C": "celsius", "F": "fahrenheit", "MB": "megabyte",
     "GB": "gigabyte", "KB": "kilobyte", "bit": "", "byte": "",
     "deg": "degree", "rad": "radian", "mi/h": "mph", "km/h": "kph kmph kmh", "acre": "",
-    "hectare": "ha",
+    "hectare": "ha", "furlong": "", "knot": "", "mcg": "microgram", "us": "microsecond",
+    "ns": "nanosecond", "um": "micrometer micrometre micron", "MW": "megawatt", "GW": "gigawatt",
+    "MJ": "megajoule", "TB": "terabyte", "kPa": "kilopascal", "mol": "mole", "ohm": "",
+    "peso": "", "franc": "", "ruble": "rouble", "won": "", "krona": "krone", "shilling": "",
+    "baht": "", "dinar": "", "lira": "", "rand": "", "am": "", "pm": "",
 }  # fmt: skip
 _MEASURES = {name: unit for unit, names in _ALIASES.items() for name in [unit, *names.split()]}
 _SCALES = {
@@ -136,19 +122,27 @@ _NOT_COUNTED = _set(
     " or and nor not but if maybe perhaps probably possibly either neither except without unless"
     " versus about around approximately approx roughly nearly almost circa even odd"
     " wrong incorrect false true right correct invalid impossible undefined rejected extraneous"
-    " excluded wait hmm no yes never cannot"
+    " excluded wait hmm no yes never cannot fails fail failed contradicts contradict contradiction"
+    " guess guessed guessing estimate estimated estimation rounded mistake mistaken erroneous error"
+    " discard discarded unlikely doubtful previous doubt suspect unsure uncertain"
     # what makes an inequality or a statement
     " to through less more greater fewer least most than below above under beyond up down at up"
     " is are was thus with where when which for so hence then because since equals equal into by"
     " zero one two three four five six seven eight nine eleven twelve twenty thirty forty fifty"
     " sixty seventy eighty ninety once twice thrice double triple twofold threefold fold nth first"
-    " last"
+    " last onwards onward bound larger smaller bigger"
+    # what changes the number
+    " repeating recurring periodic halved doubled tripled quadrupled reciprocal inverse permille"
+    " basis lakh crore myriad googol"
 )
 _SHORT_NOUNS = _set(
     "men boy cat dog hen cow pig egg pen cup toy bag box bus car day way kid fox ant bee rod"
     " row set tie win cut arc dot mat map age bet job key lot man pie"
 )
 """Words of three letters that name things; any others may be a product of variables."""
+_IS_SPOKEN = re.compile(r"(?!\w{1,20}(?:teen|tie)ths?\Z)\w{0,20}[aeiouyAEIOUY]")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+"""A stretch of it (`abcd`) is a product."""
 _FRAMED = frozenset(("square", "sq", "cubic", "cu"))
 _FILLERS = frozenset(("of", "per", "a", "an", "in", "the", "old", "each"))
 _UNIT_TOKEN = re.compile(
@@ -284,7 +278,9 @@ def _unit(text: str, *, attached: bool) -> str | None:
         sign, frame = "", ""
     if not parts and not frame:
         return None
-    return "" if counted or not parts else _joined(parts)
+    if counted:
+        parts = [part for part in parts if part[0] == "/" and part[1:] in _ALIASES]
+    return _joined(parts)
 
 
 def _joined(parts: list[str]) -> str:
@@ -307,9 +303,11 @@ def _is_noun(word: str, *, attached: bool) -> bool:
         return True
     if attached or word.lower() in _NOT_COUNTED or _scale(word.lower()) is not None:
         return False
-    if len(word) == 3 and _measure(word) is None:
+    if _measure(word) is not None:
+        return len(word) >= 3
+    if len(word) <= 3:
         return word in _SHORT_NOUNS
-    return len(word) >= 3
+    return _IS_SPOKEN.match(word) is not None and word.lower() not in _ALPHABET
 
 
 def _in_base(text: str) -> Number | None:

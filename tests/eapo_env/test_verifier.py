@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from eapo_env.verifier import Status, Verdict, Verifier, check_gold, final_answer
 
@@ -83,6 +83,7 @@ def test_what_looks_like_a_program_is_refused_unread(verifier: Verifier, text: s
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(st.characters(), max_size=60), gold=st.text(st.characters(), max_size=20))
+@example(text="", gold="\\0")
 def test_no_text_raises(verifier: Verifier, text: str, gold: str) -> None:
     for response in (text, f"\\boxed{{{text}}}", f"Answer: {text}"):
         assert isinstance(verifier.verify([(response, gold)])[0], Verdict)
