@@ -34,8 +34,11 @@ BASE_ONE_OR_THREE_QUERIES = replace(
 )
 """A base that asks one query or three a turn, as its prompt allows."""
 
-_AT_THE_END = EvaluationSettings(every=STEPS, samples_per_problem=256)
-_OF_BASES = EvaluationSettings(every=STEPS, samples_per_problem=1024)
+PROBLEMS = replace(EvaluationSettings().problems, carry_rate=0.8)
+"""The held-out problems: four of five steps carry or borrow, so that few brackets need no carry."""
+
+_AT_THE_END = EvaluationSettings(problems=PROBLEMS, every=STEPS, samples_per_problem=256)
+_OF_BASES = EvaluationSettings(problems=PROBLEMS, every=STEPS, samples_per_problem=1024)
 _HELPED = Rules(turn_budget=2)
 
 EAPO = Train(

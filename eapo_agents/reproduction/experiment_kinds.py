@@ -242,10 +242,9 @@ Experiment = Train | Distill | Evaluate | RunLeap
 
 
 def _common_config(experiment: Experiment, seed: int, model: Path) -> TrainConfig:
-    """Return the settings of all experiments; problems carry as often as the base was taught."""
+    """Return the settings of all experiments; problems carry as often as those held out."""
     config = presets.embedded()
-    carry_rate = experiment.base_model.carry_rate
-    held_out = replace(experiment.evaluation.problems, carry_rate=carry_rate)
+    carry_rate = experiment.evaluation.problems.carry_rate
     return replace(
         config,
         name=experiment.name,
@@ -256,7 +255,7 @@ def _common_config(experiment: Experiment, seed: int, model: Path) -> TrainConfi
         transcripts_every=STEPS // 4,
         model=ModelSettings(path=str(model)),
         problems=replace(config.problems, carry_rate=carry_rate),
-        evaluation=replace(experiment.evaluation, problems=held_out),
+        evaluation=experiment.evaluation,
     )
 
 

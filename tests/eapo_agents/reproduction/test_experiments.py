@@ -124,11 +124,11 @@ def test_the_papers_schedule_and_reward_are_those_of_the_paper() -> None:
     }
 
 
-def test_problems_carry_as_often_as_the_base_was_taught() -> None:
-    for experiment in BELIEF.experiments.values():
-        one = experiment.config(0, HERE)
-        rates = {one.problems.carry_rate, one.evaluation.problems.carry_rate}
-        assert rates == {experiment.base_model.carry_rate}
+def test_all_problems_of_a_study_carry_as_often() -> None:
+    for study, rate in ((BELIEF, belief_study.PROBLEMS.carry_rate), (NOISE, None)):
+        for experiment in study.experiments.values():
+            one = experiment.config(0, HERE)
+            assert {one.problems.carry_rate, one.evaluation.problems.carry_rate} == {rate}
 
 
 def test_one_query_or_three_a_turn_is_all_that_sequential_and_parallel_differ_in() -> None:
