@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _KEPT = frozenset((CONSULT_OPEN, CONSULT_CLOSE, QUERY_OPEN, QUERY_CLOSE, "<think>", "</think>"))
 """Tags that the environment reads, also where a tokenizer has them as special tokens."""
 _CHANNEL = "<|channel|>"
+_EXAMPLE = (
+    f"So 12 * 34, in two parts:\n{CONSULT_OPEN}{QUERY_OPEN}10 * 34{QUERY_CLOSE}{CONSULT_CLOSE}\n"
+    "\\boxed{408}"
+)
 _DAY = date(2024, 7, 26)
 """Today, for templates that write the date, so that a run that goes on tomorrow reads the same
 prompts: the day that Llama 3's template takes where there is no clock."""
@@ -40,7 +44,8 @@ class Chat:
     """A tokenizer's chat template: messages to token ids.
 
     Raises:
-        UserError: the tokenizer has no chat template, or one that loses or refuses a message.
+        UserError: the tokenizer has no chat template, or one that loses or refuses a message; it
+            does not give back what it encodes; or the template's own ids are others.
     """
 
     opened: str
@@ -76,6 +81,20 @@ class Chat:
         )
         unread = [token for token in tokenizer.all_special_tokens if token not in _KEPT]
         self._unread_ids = frozenset(tokenizer.convert_tokens_to_ids(unread))
+        self._check()
+
+    def _check(self) -> None:
+        """Raise a UserError if the tokenizer or the template reads an example otherwise."""
+        read = self.text(plain_ids(_EXAMPLE, self.tokenizer))
+        if read != _EXAMPLE:
+            raise UserError(f"the tokenizer reads {_EXAMPLE!r} as {read!r}; use its own files")
+        messages = (Message("user", "6 * 7?"), Message("assistant", "42"), Message("user", "1?"))
+        own, templates = self.opening(messages), self._template_ids(messages)
+        if own != templates:
+            raise UserError(
+                "the ids of a prompt differ from those of the chat template:"
+                f" {self.tokenizer.decode(own)!r} and {self.tokenizer.decode(templates)!r}"
+            )
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a prompt: the messages, then the generation prompt.
@@ -138,6 +157,12 @@ class Chat:
         if re.findall(r"EAPO-MESSAGE-\d+\.", rendered) != sentinels:
             raise UserError(f"the chat template does not write each message once: {rendered!r}")
         return frame
+
+    def _template_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the template's own ids of messages that hold no control token."""
+        rendered = self._rendered([{"role": m.role, "content": m.content} for m in messages])
+        ids: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
+        return ids
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         """Return the template's text, generation prompt included.

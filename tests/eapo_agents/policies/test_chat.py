@@ -348,6 +348,27 @@ def test_tokens_that_take_the_space_around_them(flags: dict[str, bool]) -> None:
     assert ids + chat.reply(Message("user", "Sure?"), after=ids[-1]) == whole
 
 
+def test_a_tokenizer_that_loses_spaces_is_refused() -> None:
+    """transformers#45488, #45920: it happens to a tokenizer that is loaded as another kind."""
+    tokenizer = byte_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"], [])
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    with pytest.raises(UserError, match=r"the tokenizer reads 'So 12 .*' as 'So12\*34"):
+        Chat(tokenizer)
+
+
+def test_a_template_whose_own_ids_are_others_is_refused() -> None:
+    """A token for whole words only is none in the template's text, where a word follows it."""
+    tokenizer = byte_tokenizer(CHATML, ["<|endoftext|>"], [])
+    marks = [
+        AddedToken(m, normalized=False, single_word=True) for m in ("<|im_start|>", "<|im_end|>")
+    ]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    with pytest.raises(UserError, match="the ids of a prompt differ from those of the chat templ"):
+        Chat(tokenizer)
+
+
 def test_a_template_that_refuses_is_an_error_of_the_user() -> None:
     template = "{{ raise_exception('needs a system message') }}"
     with pytest.raises(UserError, match="the chat template cannot be used: needs a system message"):
