@@ -13,8 +13,8 @@ What is assumed, term by term:
 - one sequence a micro-batch, every id but the first the policy's, gradients of earlier
   micro-batches in place; layout "padded", where a single sequence has no padding;
 - attention by a kernel whose memory grows with the length, which `sdpa` has on the CPU and on GPUs;
-- with LoRA the model's own weights are float32 too, only the adapters have gradients and moments,
-  and a hand-over makes a merged copy of every layer that has one (`Adapters.merged`);
+- with LoRA the model's own weights are bfloat16, only the adapters have gradients and moments, and
+  a hand-over makes a merged copy of every layer that has one (`Adapters.merged`);
 - FSDP2 gathers a layer at a time in float32, and embedding and head together: `fully_shard` itself
   runs, as one of `--world` processes, with a process group that moves nothing;
 - not counted: CUDA's context, its libraries' workspaces and the allocator's fragments (leave some
@@ -81,7 +81,7 @@ def counted(
     # Without data no mask can be looked up: all columns are the policy's anyway.
     inputs = replace(padded(batch), mask_RK=cast(Any, slice(None)))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model, adapters = without_data(shape, lora)
+        model, adapters = without_data(shape, lora, settings)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if mesh is not None:
@@ -105,7 +105,9 @@ def counted(
     return Count(constant, counter.peak)
 
 
-def without_data(shape: Shape, lora: LoRA | None) -> tuple[Qwen2ForCausalLM, Adapters | None]:
+def without_data(
+    shape: Shape, lora: LoRA | None, settings: LearnerSettings
+) -> tuple[Qwen2ForCausalLM, Adapters | None]:
     """Return a model whose tensors are fake, and the adapters on it.
 
     PEFT refuses fake tensors, so adapters are attached on the device "meta".
@@ -116,7 +118,8 @@ def without_data(shape: Shape, lora: LoRA | None) -> tuple[Qwen2ForCausalLM, Ada
     fakes: dict[int, nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
-            fake = nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad)
+            data = torch.empty_like(weight, device="cpu", dtype=settings.dtype_of(weight))
+            fake = nn.Parameter(data, weight.requires_grad)
             setattr(module, name, fakes.setdefault(id(weight), fake))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty_like(buffer, device="cpu"))

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     distill = commands.add_parser("distill", help="imitate the experts' right solutions")
     distill.add_argument("preset", nargs="?", help="embedded (the default), ...")
     distill.add_argument(
-        "--lora", type=int, default=0, metavar="RANK", help="train adapters of this rank instead"
+        "--lora", type=int, metavar="RANK", help="train adapters of this rank instead"
     )
     add_resume(distill)
     add_settings(distill)

@@ -92,7 +92,7 @@ class Learner:
         self._algorithm: Algorithm = DAPO() if algorithm is None else algorithm
         self.temperature = temperature
         self.processes = processes
-        self.model = model.to(self.settings.weights_dtype)
+        self.model = self.settings.typed(model)
         self._adapters = adapters
         self._model_class = type(model)
         processes.place(model, self.settings.torch_device)

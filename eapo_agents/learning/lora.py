@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from eapo_agents.policies import ModelSettings, load_model
+from eapo_agents.policies import LoRASettings, ModelSettings, load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +32,11 @@ class LoRA:
     rank: int
     alpha: float
     seed: int
+
+    @classmethod
+    def of(cls, settings: LoRASettings, seed: int) -> LoRA | None:
+        """Return the adapters that the settings of a model ask for; None if they ask for none."""
+        return cls(rank=settings.rank, alpha=settings.alpha, seed=seed) if settings.rank else None
 
     def attach(self, model: PreTrainedModel, base: ModelSettings) -> Adapters:
         """Put new adapters on a model in place; it computes as before until they are trained.
@@ -77,7 +82,7 @@ class Adapters:
                 change = (up @ down) * layer.scaling["default"]
                 weight = plain[f"{name}.weight"]
                 change = change.T if layer.fan_in_fan_out else change
-                plain[f"{name}.weight"] = weight + change.to(weight)
+                plain[f"{name}.weight"] = (weight + change.to(weight.device)).to(weight.dtype)
         return plain
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:

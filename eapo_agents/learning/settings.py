@@ -32,7 +32,8 @@ class LearnerSettings:
             before the first, and the ratio is 1 only in the first.
         device: the model's device: "cpu", "cuda", "cuda:1", ...; "auto" is an accelerator if there
             is one.
-        precision: "bfloat16" is autocast with float32 weights; the others are the weights' dtype.
+        precision: "bfloat16" is autocast with float32 weights, of which those that LoRA leaves as
+            they are stay in bfloat16; the others are the weights' dtype.
         layout: of a batch; "padded" suits every model, "packed" is for flash attention, "shared"
             computes a prompt once for its group in a batch, through a key-value cache.
         optimizer: "adamw"; "adafactor", with almost no state; "sgd", with none.
@@ -133,9 +134,23 @@ class LearnerSettings:
             return torch.device(self.device)
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
+    def typed(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return the model with its weights in their types, in place."""
+        model.to(self.weights_dtype)
+        for weight in model.parameters():
+            weight.data = weight.data.to(self.dtype_of(weight))
+        return model
+
+    def dtype_of(self, weight: nn.Parameter) -> torch.dtype:
+        """The dtype of a weight: in bfloat16, a frozen one is bfloat16 itself."""
+        import torch
+
+        is_small = self.precision == "bfloat16" and not weight.requires_grad
+        return torch.bfloat16 if is_small else self.weights_dtype
+
     @property
     def weights_dtype(self) -> torch.dtype:
-        """The dtype of weights, gradients and optimiser state."""
+        """The dtype of what is trained, of gradients and of the optimiser's state."""
         import torch
 
         return torch.float64 if self.precision == "float64" else torch.float32

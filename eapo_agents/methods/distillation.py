@@ -156,14 +156,11 @@ def distillation_trainer(
 
 
 def _spec(config: TrainConfig, settings: DistillationSettings) -> LearnerSpec:
-    lora = None
-    if settings.lora_rank:
-        lora = LoRA(rank=settings.lora_rank, alpha=settings.lora_alpha, seed=config.seed)
     return LearnerSpec(
         model=config.model,
         algorithm=DAPO(),  # of the updates by rewards, of which there are none
         settings=replace(config.learner, learning_rate=settings.learning_rate),
-        lora=lora,
+        lora=LoRA.of(config.model.lora, config.seed),
     )
 
 

@@ -11,6 +11,7 @@ from .huggingface import HFPolicy as HFPolicy
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
     EMBEDDED as EMBEDDED,
+    LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,
     load_model as load_model,
     model_folder as model_folder,

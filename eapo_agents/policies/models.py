@@ -11,13 +11,37 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from eapo_env.hub import is_hub_id
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, positive
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
 """The path of the small model that ships with this package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoRASettings:
+    """Low-rank adapters that are trained instead of the model's own weights.
+
+    Args:
+        rank: of the two factors of an adapter; 0 trains all weights.
+        alpha: the adapters' output is scaled by alpha / rank.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "rank")
+        positive(self, "alpha")
+
+
+ALL_WEIGHTS = LoRASettings()
+"""No adapters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +56,9 @@ class ModelSettings:
             packages, "flash_attention_2" and the like, which the layout "packed" needs.
         template: variables of the chat template, such as `enable_thinking`, `reasoning_effort` or
             `date_string`. A template that writes the date gets the same one every day.
+        lora: adapters on every linear layer, which training learns instead of all weights. They
+            need about ten times the learning rate. The model's own weights stay as they are, in
+            bfloat16 where `learner.precision` is.
 
     Raises:
         UserError: a variable whose name is no identifier.
@@ -41,6 +68,7 @@ class ModelSettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: str = "sdpa"
     template: Mapping[str, str | bool | int | float] = field(default_factory=dict, hash=False)
+    lora: LoRASettings = ALL_WEIGHTS
 
     def __post_init__(self) -> None:
         for name in self.template:

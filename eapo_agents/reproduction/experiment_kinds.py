@@ -144,7 +144,8 @@ class Distill:
         config = presets.distilled(replace(common, model=ModelSettings()), lora_rank=self.lora_rank)
         assert config.distillation is not None
         settings = replace(config.distillation, samples_per_problem=1, batch_size=128)
-        return replace(config, name=self.name, model=common.model, distillation=settings)
+        adapted = replace(common.model, lora=config.model.lora)
+        return replace(config, name=self.name, model=adapted, distillation=settings)
 
     def run(self, config: TrainConfig, folder: Path, on_step: OnStep) -> Measurement | None:
         """Distill in a run folder, resuming what is there; return None if interrupted.

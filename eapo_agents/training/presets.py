@@ -238,20 +238,22 @@ def self_exploratory(config: TrainConfig) -> TrainConfig:
     )
 
 
-def distilled(config: TrainConfig, *, lora_rank: int = 0) -> TrainConfig:
+def distilled(config: TrainConfig, *, lora_rank: int | None = None) -> TrainConfig:
     """Return the distillation of the same experts into the same model (paper 3.1).
+
+    Adapters are those of the config, or of another rank.
 
     The paper gives no hyperparameters. Learning rates of 1e-5, and 1e-4 for adapters, are usual in
     supervised fine-tuning of models of billions of parameters; the embedded one needs more.
     """
+    rank = config.model.lora.rank if lora_rank is None else lora_rank
     rates = (1e-3, 3e-3) if config.model.path == EMBEDDED else (1e-5, 1e-4)
     return replace(
         config,
-        name=f"{config.name}-distilled{'-lora' if lora_rank else ''}",
+        name=f"{config.name}-distilled{'-lora' if rank else ''}",
+        model=replace(config.model, lora=replace(config.model.lora, rank=rank)),
         annealing=replace(config.annealing, turn_budget=1),
-        distillation=DistillationSettings(
-            learning_rate=rates[bool(lora_rank)], lora_rank=lora_rank
-        ),
+        distillation=DistillationSettings(learning_rate=rates[bool(rank)]),
     )
 
 

@@ -445,10 +445,8 @@ class DistillationSettings:
         problems_at_once: number of problems in progress at a time.
         timeout_s: a server's timeout for one solution.
         batch_size: solutions per update.
-        learning_rate: replaces the learner's, which is meant for rewards; LoRA needs about ten
-            times that of full fine-tuning.
-        lora_rank: rank of the adapters that are trained instead of all parameters; 0 trains all.
-        lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
+        learning_rate: replaces the learner's, which is meant for rewards; LoRA (`model.lora.rank`)
+            needs about ten times that of full fine-tuning.
 
     Raises:
         UserError: a value out of its range.
@@ -460,17 +458,13 @@ class DistillationSettings:
     timeout_s: float = 1800.0
     batch_size: int = 32
     learning_rate: float = 1e-5
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
 
     def __post_init__(self) -> None:
         at_least(1, self, "samples_per_problem", "problems_at_once", "batch_size")
-        at_least(0, self, "learning_rate", "lora_rank")
+        at_least(0, self, "learning_rate")
         if self.max_problems is not None:
             at_least(1, self, "max_problems")
-        for name in ("timeout_s", "lora_alpha"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+        positive(self, "timeout_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

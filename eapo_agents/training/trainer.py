@@ -27,6 +27,7 @@ from eapo_agents.learning import (
     Algorithm,
     Learner,
     LearnerSpec,
+    LoRA,
     Processes,
     SyncProbe,
     check_layout,
@@ -285,6 +286,7 @@ class Trainer:
             algorithm=config.algorithm.build() if algorithm is None else algorithm,
             settings=config.learner,
             temperature=config.rollout.temperature,
+            lora=LoRA.of(config.model.lora, config.seed),
         )
         spec.check_picklable(processes)
         experts = config.experts.build() if experts is None else experts

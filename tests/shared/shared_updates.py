@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eapo_agents.learning.distributed import Processes
+from eapo_agents.learning.lora import LoRA
 from eapo_agents.learning.spec import LearnerSpec
 from eapo_agents.rollouts.trajectory import Group
 from eapo_agents.training.config import TrainConfig
@@ -23,7 +24,10 @@ from eapo_agents.training.worker import lead
 
 def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) -> dict[str, Any]:
     spec = LearnerSpec(
-        model=config.model, algorithm=config.algorithm.build(), settings=config.learner
+        model=config.model,
+        algorithm=config.algorithm.build(),
+        settings=config.learner,
+        lora=LoRA.of(config.model.lora, config.seed),
     )
     learner = spec.start(processes)
     reports = [learner.update(groups) for _ in range(2)]

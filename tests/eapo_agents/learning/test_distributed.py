@@ -100,8 +100,13 @@ CASES = {
     "checkpointed": (["learner.layout=padded", "learner.gradient_checkpointing=true"], (4, 4)),
     "one more than the other": (["learner.max_batch_tokens=1"], (1, 3)),
     "float32": (["learner.precision=float32"], (4, 4)),
+    "adapters": (["model.lora.rank=4"], (4, 4)),
+    "adapters in bfloat16": (["model.lora.rank=4", "learner.precision=bfloat16"], (4, 4)),
     "several updates": (["learner.mini_batches=2", "learner.epochs=2"], (4, 2)),
 }
+
+
+TOLERANCES = {"float32": (1e-3, 1e-4), "adapters in bfloat16": (5e-2, 5e-3)}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +126,7 @@ def test_two_processes_make_the_updates_of_one(
     assert done.returncode == 0, done.stderr
     for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
         ours = shared_updates.updates(*cases[name], SINGLE_PROCESS)
-        rel, atol = (1e-3, 1e-4) if name == "float32" else (1e-6, 1e-10)
+        rel, atol = TOLERANCES.get(name, (1e-6, 1e-10))
         for one, other in zip(ours["reports"], theirs["reports"], strict=True):
             for metric in one.keys() - {"padding_rate"}:  # others stand beside each other
                 assert other[metric] == pytest.approx(one[metric], rel=rel, abs=1e-9), (
@@ -137,7 +142,7 @@ def test_two_processes_make_the_updates_of_one(
                 other = theirs["state"]["optimizer"]["state"][number][moment]
                 torch.testing.assert_close(other, value, rtol=0, atol=atol)
         for one, other in zip(ours["logprobs"], theirs["logprobs"], strict=True):
-            np.testing.assert_allclose(other, one, atol=max(atol, 1e-6))
+            np.testing.assert_allclose(other, one, atol=max(20 * atol, 1e-6))
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -196,7 +201,7 @@ def test_two_processes_distil_and_resume_as_one_distils(
     imitation = ["distillation.batch_size=16", "distillation.learning_rate=0.01", "steps=4"]
     imitation += ["evaluation.every=1"]
     configs = [
-        with_settings(tiny_config, [*FLOAT64, *imitation, f"distillation.lora_rank={rank}"])
+        with_settings(tiny_config, [*FLOAT64, *imitation, f"model.lora.rank={rank}"])
         for rank in (0, 4)
     ]
     settings = [

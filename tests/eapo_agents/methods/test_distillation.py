@@ -26,6 +26,7 @@ from eapo_agents.methods.solutions import (
     read_solutions,
     right_solutions,
 )
+from eapo_agents.policies import LoRASettings
 from eapo_agents.policies.chat import Chat
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.presets import distilled, embedded
@@ -85,14 +86,13 @@ def config(
     config = replace(
         tiny_config,
         steps=20,
+        model=replace(tiny_config.model, lora=LoRASettings(rank=request.param, alpha=8.0)),
         evaluation=replace(tiny_config.evaluation, samples_per_problem=8),
         checkpoint_every=8,
         distillation=DistillationSettings(
             samples_per_problem=4,
             batch_size=16,
             learning_rate=1e-2,
-            lora_rank=request.param,
-            lora_alpha=8.0,
         ),
     )
     path = recorded(config, verifier, tmp_path_factory.mktemp("recording"))
@@ -163,7 +163,7 @@ def test_adapters_leave_the_weights_of_the_model_alone(config: TrainConfig) -> N
         if weight.requires_grad
     }
     assert trained
-    assert all("lora_" in name for name in trained) == bool(config.distillation.lora_rank)
+    assert all("lora_" in name for name in trained) == bool(config.model.lora.rank)
 
 
 class KilledError(BaseException):
@@ -351,7 +351,7 @@ def test_the_preset_keeps_all_but_the_method() -> None:
     config = distilled(embedded(), lora_rank=8)
     assert config.name == "embedded-distilled-lora"
     assert config.distillation
-    assert config.distillation.lora_rank == 8
+    assert config.model.lora.rank == 8
     assert TrainConfig.from_json(config.to_json()) == config
     assert config.experts == embedded().experts
 

@@ -150,6 +150,26 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert_same_training(resume(run), uninterrupted)
 
 
+def test_adapters_learn_from_rewards_and_resume_to_the_bit(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    config = with_settings(config, ["model.lora.rank=4", "learner.learning_rate=0.01"])
+    whole, run = train(config, tmp_path / "whole"), Run.create(config, tmp_path / "parts")
+    trainer = Trainer.from_config(config)
+    assert not trainer.train(run, lambda step, _: os.kill(os.getpid(), signal.SIGINT))
+    assert_same_training(resume(run), whole)
+    trained = {n for n, w in trainer.learner.model.named_parameters() if w.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    base, _ = load_model(config.model)
+    learned = load_file(whole.checkpoints[-1] / "model.safetensors")
+    changed = {
+        n for n, w in base.state_dict().items() if n in learned and not torch.equal(w, learned[n])
+    }
+    assert {name.split(".")[-2] for name in changed} >= {"q_proj", "down_proj"}
+    assert not any(name.endswith("embed_tokens.weight") or "norm" in name for name in changed)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_in_any_step_changes_nothing(
     config: TrainConfig, uninterrupted: Run, tmp_path: Path, number: signal.Signals

@@ -99,8 +99,8 @@ def test_a_distilled_policy_on_vllm_samples_from_merged_adapters(
 ) -> None:
     """The solutions stand in the run folder already: no expert is asked."""
     config = replace(
-        with_settings(config, [*ON_VLLM, "steps=20"]),
-        distillation=DistillationSettings(samples_per_problem=1, learning_rate=1e-2, lora_rank=8),
+        with_settings(config, [*ON_VLLM, "steps=20", "model.lora.rank=8"]),
+        distillation=DistillationSettings(samples_per_problem=1, learning_rate=1e-2),
     )
     run = Run.create(config, tmp_path)
     lines = [
