@@ -149,6 +149,14 @@ class LearnerSettings:
         return torch.bfloat16 if is_small else self.weights_dtype
 
     @property
+    def rounding(self) -> float:
+        """The mean difference of two computations of log-probabilities, in nats, that is rounding.
+
+        Rounding is ten times smaller, a fault ten times larger.
+        """
+        return 0.05 if self.precision == "bfloat16" else 1e-3
+
+    @property
     def weights_dtype(self) -> torch.dtype:
         """The dtype of what is trained, of gradients and of the optimiser's state."""
         import torch

@@ -8,14 +8,14 @@ learner's layout, and by the policy that sampled them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eapo_agents.policies import Policy, Sampling, plain_ids
+from eapo_agents.learning.sync_probe import sampled_logprobs
+from eapo_agents.policies import Policy, plain_ids
 from eapo_agents.rollouts import Demonstration
 from eapo_env.validation import UserError
 
@@ -28,8 +28,6 @@ Logprobs = npt.NDArray[Any]
 _TEXT = "What is 6 * 7? Six times seven is forty-two. "
 _PROMPT_TOKENS = (12, 31, 50)
 _SAMPLED_TOKENS = 8
-_TOLERANCE = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 0.05}
-"""Nats, of the mean difference: rounding is ten times smaller, a fault ten times larger."""
 
 
 def check_layout(learner: Learner) -> float:
@@ -50,7 +48,7 @@ def check_layout(learner: Learner) -> float:
             ) from error
         alone += [learner.logprobs([record])[0] for record in records]
     gap = _mean_gap(alone, together)
-    if not gap <= _TOLERANCE[learner.settings.precision]:
+    if not gap <= learner.settings.rounding:
         advice = "set learner.layout=padded" if layout != "padded" else _NO_LAYOUT
         raise UserError(
             f"in the layout {layout!r} this model mixes the sequences of a batch: they differ by"
@@ -83,20 +81,9 @@ async def check_sampler(policy: Policy, learner: Learner) -> float:
     text_ids = plain_ids(_TEXT, policy.tokenizer) * max(_PROMPT_TOKENS)
     room = max(1, policy.max_context_tokens - _SAMPLED_TOKENS)
     prompts = [text_ids[: min(length, room)] for length in _PROMPT_TOKENS]
-    sampling = Sampling(max_tokens=_SAMPLED_TOKENS, temperature=learner.temperature)
-    completions = await asyncio.gather(
-        *(policy.complete(prompt, sampling, seed) for seed, prompt in enumerate(prompts))
-    )
-    records = [
-        Demonstration(
-            token_ids=np.array([*prompt, *completion.token_ids], np.int32),
-            mask=np.arange(len(prompt) + len(completion.token_ids)) >= len(prompt),
-        )
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    scored = [learner.logprobs([record])[0][record.mask] for record in records]
-    gap = _mean_gap(scored, [np.array(completion.logprobs) for completion in completions])
-    if not gap <= _TOLERANCE[learner.settings.precision]:
+    sampler_N, learner_N = await sampled_logprobs(policy, learner, prompts, _SAMPLED_TOKENS)
+    gap = _mean_gap([sampler_N], [learner_N])
+    if not gap <= learner.settings.rounding:
         raise UserError(
             f"the policy and the learner differ by {gap:.3f} nats a token on what the policy"
             " sampled: this engine does not compute this model rightly; set engine.kind=vllm"

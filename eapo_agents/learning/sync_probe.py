@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from eapo_agents.policies import Completion, Policy, PolicyError, Sampling, plain_ids
 from eapo_agents.rollouts import Demonstration
@@ -31,9 +32,8 @@ class SyncProbe:
     """How closely the log-probabilities of policy and learner must agree, and on how many tokens.
 
     Args:
-        tolerance: the largest difference of a token's log-probabilities, in nats, that counts as
-            rounding. In float32 differences are below 1e-5; a sampler in bfloat16 reaches 1e-2 on
-            small models and several times that on large ones.
+        tolerance: the mean difference of the tokens' log-probabilities, in nats, that counts as
+            rounding; by default that of the learner's precision (`LearnerSettings.rounding`).
         num_completions: completions of the fixed prompt.
         max_tokens: the most tokens of each completion.
 
@@ -41,43 +41,35 @@ class SyncProbe:
         UserError: a value out of its range.
     """
 
-    tolerance: float = 0.01
+    tolerance: float | None = None
     num_completions: int = 4
     max_tokens: int = 16
 
     def __post_init__(self) -> None:
-        positive(self, "tolerance")
+        if self.tolerance is not None:
+            positive(self, "tolerance")
         at_least(1, self, "num_completions", "max_tokens")
 
     async def check(self, policy: Policy, learner: Learner) -> float:
-        """Return the largest difference of log-probabilities on the probe's tokens, in nats.
+        """Return the mean difference of log-probabilities on the probe's tokens, in nats.
 
         Raises:
             PolicyError: it is beyond the tolerance, or NaN.
         """
         prompt_ids = self._prompt_ids(policy)
-        sampling = Sampling(max_tokens=self.max_tokens, temperature=learner.temperature)
-        completions = await asyncio.gather(
-            *(policy.complete(prompt_ids, sampling, n) for n in range(self.num_completions))
-        )
-        records = [_record(prompt_ids, completion) for completion in completions]
-        sampler_N = np.concatenate([completion.logprobs for completion in completions])
-        learner_N = np.concatenate(
-            [
-                logp_T[record.mask]
-                for logp_T, record in zip(learner.logprobs(records), records, strict=True)
-            ]
-        )
+        prompts = [prompt_ids] * self.num_completions
+        sampler_N, learner_N = await sampled_logprobs(policy, learner, prompts, self.max_tokens)
         gap_N = np.abs(sampler_N - learner_N)
-        worst = int(np.argmax(gap_N))
-        if not gap_N[worst] <= self.tolerance:
+        gap, worst = float(np.mean(gap_N)), int(np.argmax(gap_N))
+        tolerance = self.tolerance or learner.settings.rounding
+        if not gap <= tolerance:
             raise PolicyError(
-                "the policy does not sample from the learner's weights: it gives a token the"
-                f" log-probability {sampler_N[worst]:.6f}, the learner {learner_N[worst]:.6f};"
-                f" they differ by {gap_N[worst]:.6f}, and the tolerance is {self.tolerance:g}."
-                " If the two differ in precision only, raise the tolerance"
+                f"the policy does not sample from the learner's weights: they differ by {gap:.6f}"
+                f" nats a token, and the tolerance is {tolerance:g}; at most, the policy gives a"
+                f" token the log-probability {sampler_N[worst]:.6f}, the learner"
+                f" {learner_N[worst]:.6f}. If the two differ in precision only, set sync.tolerance"
             )
-        return float(gap_N[worst])
+        return gap
 
     def _prompt_ids(self, policy: Policy) -> Sequence[int]:
         room = policy.max_context_tokens - self.max_tokens
@@ -85,9 +77,26 @@ class SyncProbe:
         return (text_ids * _PROMPT_TOKENS)[: max(1, min(_PROMPT_TOKENS, room))]
 
 
+async def sampled_logprobs(
+    policy: Policy, learner: Learner, prompts: Sequence[Sequence[int]], max_tokens: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the policy's and the learner's log-probabilities (N) of what the policy samples.
+
+    The prompts are completed at the same time, and scored one at a time.
+    """
+    sampling = Sampling(max_tokens=max_tokens, temperature=learner.temperature)
+    completions = await asyncio.gather(
+        *(policy.complete(prompt, sampling, seed) for seed, prompt in enumerate(prompts))
+    )
+    records = [_record(*pair) for pair in zip(prompts, completions, strict=True)]
+    scored = [learner.logprobs([record])[0][record.mask] for record in records]
+    sampled = [completion.logprobs for completion in completions]
+    return np.concatenate(sampled), np.concatenate(scored)
+
+
 def _record(prompt_ids: Sequence[int], completion: Completion) -> Demonstration:
     sampled = len(completion.token_ids)
     return Demonstration(
-        token_ids=np.array([*prompt_ids, *completion.token_ids]),
+        token_ids=np.array([*prompt_ids, *completion.token_ids], np.int32),
         mask=np.array([False] * len(prompt_ids) + [True] * sampled),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from eapo_agents.learning import DAPO, LearnerSettings, SyncProbe
+from eapo_agents.learning import DAPO, LearnerSettings
 from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMEngine, VLLMServerEngine
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_agents.training.config import TrainConfig
@@ -98,7 +98,6 @@ def one_gpu() -> TrainConfig:
             precision="bfloat16",
             gradient_checkpointing=True,
         ),
-        sync=SyncProbe(tolerance=0.2),
         evaluation=EvaluationSettings(
             problems=ProblemSettings(
                 source="HuggingFaceH4/MATH-500", columns=Columns(id="unique_id"), split="test"
@@ -210,7 +209,6 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
             precision="bfloat16",
             gradient_checkpointing=True,
         ),
-        sync=SyncProbe(tolerance=0.5),
         evaluation=EvaluationSettings(
             problems=ProblemSettings(source="aime-2024"), samples_per_problem=32, every=20
         ),
