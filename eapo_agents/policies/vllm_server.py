@@ -20,7 +20,7 @@ from eapo_agents.policies.models import (
     model_folder,
 )
 from eapo_agents.policies.policy import Completion, PolicyError, Sampling, completion_limit
-from eapo_agents.policies.vllm import check_temperature, weight_names, with_tied
+from eapo_agents.policies.vllm import CheckpointNames, check_temperature
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
 from eapo_env.validation import UserError
 
@@ -96,12 +96,10 @@ class VLLMServerPolicy:
         server: VLLMServerEngine | None = None,
         template: Mapping[str, str | bool | int | float] = NO_VARIABLES,
     ) -> None:
-        from transformers import AutoConfig
-
         self._server = server or VLLMServerEngine()
         self.tokenizer = load_tokenizer(model, template)
         self._ends = end_ids(None, self.tokenizer)
-        self._names = weight_names(AutoConfig.from_pretrained(model))
+        self._names = CheckpointNames(model)
         served = Control(self._server.base_url.rstrip("/")).model()
         self._model, self.max_context_tokens = served
         self._transfer = self._server.weight_transfer
@@ -153,7 +151,7 @@ class VLLMServerPolicy:
         """
         if self._under_way:
             raise UserError(f"cannot load weights: {self._under_way} completions in progress")
-        weights = with_tied(state_dict, self._names)
+        weights = self._names.of(state_dict)
         try:
             self._transfer.send(weights)
         except Exception as error:

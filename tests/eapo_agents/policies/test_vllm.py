@@ -85,7 +85,7 @@ def test_truncated_logprobs_are_those_of_transformers(
 
 
 def test_a_temperature_that_vllm_would_change_is_refused(vllm: VLLMPolicy) -> None:
-    with pytest.raises(ValueError, match=r"at least 0\.01, not 0\.001"):
+    with pytest.raises(ValueError, match=r"in \[0\.01, 2\.0\], not 0\.001"):
         together(vllm, [(PROMPT, Sampling(max_tokens=2, temperature=0.001), 0)])
 
 

@@ -159,6 +159,7 @@ def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
                 base_url=f"http://127.0.0.1:{servers.port}/v1",
                 models=[str(servers.name)],
                 max_retries=0,
+                thinking="none",
                 breaker=Breaker(max_failures=2, cooldown_s=0.2),
             )
             for servers in (alice, bob)
