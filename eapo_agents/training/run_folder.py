@@ -38,8 +38,9 @@ from eapo_env.validation import UserError
 Metrics = Mapping[str, float]
 
 _INITIAL_FILES = ("config.json", "metrics.jsonl")
-"""The files of a run folder before anything is computed; beside them there may be `_EVENTS`."""
-_EVENTS = "events.jsonl"
+"""The files of a run folder before anything is computed; beside them there may be others."""
+_EVENTS, _START_CHECK = "events.jsonl", "start_check.json"
+_BEFORE_THE_FIRST_STEP = (_EVENTS, _START_CHECK)
 _LONGEST_ERROR = 1000
 """Characters of an error in `_EVENTS`."""
 
@@ -164,7 +165,7 @@ class Run:
     def record_check(self, step: int, gaps: Mapping[str, float]) -> None:
         """Write the outcome of the check before the first step, at a start or a resumption."""
         check = {"step": step, "mean_gap_nats": dict(gaps)}
-        write_text(self.folder / "start_check.json", json.dumps(check) + "\n")
+        write_text(self.folder / _START_CHECK, json.dumps(check) + "\n")
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Append a step's metrics."""
@@ -251,14 +252,14 @@ class Run:
             yield
         except BaseException:
             if self._is_untouched:
-                for name in (*_INITIAL_FILES, _EVENTS):
+                for name in (*_INITIAL_FILES, *_BEFORE_THE_FIRST_STEP):
                     (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
             raise
 
     @property
     def _is_untouched(self) -> bool:
-        names = {path.name for path in self.folder.iterdir()} - {_EVENTS}
+        names = {path.name for path in self.folder.iterdir()}.difference(_BEFORE_THE_FIRST_STEP)
         return names == set(_INITIAL_FILES) and not self.metrics
 
     @contextmanager
