@@ -95,12 +95,14 @@ _HEDGE = re.compile(
     r"|might|could|would|may|unlikely|suppose|assume|assuming|either|between|try|check|but|although"
     r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm|reject(?:s|ed)?|contradicts?"
     r"|contradiction|false|let|at (?:most|least)|(?:less|greater|more|fewer|larger|smaller) than"
-    r"|about|approximately|roughly|nearly|almost|close to|up to)\b|n't|\?",
+    r"|about|approximately|roughly|nearly|almost|close to|up to|doubt|nobody|unless|untrue|fails?"
+    r"|impossible|discard|exclude|except|disprove)\b|n't|\?",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(
     r"\b(?:not|or|nor|never|no|maybe|perhaps|probably|guess|wrong|incorrect|either|between|cannot"
-    r"|unsure|unlikely|think|mistake|wait|hmm|instead|rather)\b|n't|\?",
+    r"|unsure|unlikely|think|mistake|wait|hmm|instead|rather|doubt|false|untrue|nobody|unless|naive"
+    r"|fails?|impossible|incorrect)\b|n't|\?",
     re.IGNORECASE,
 )
 """What takes back an answer line; `could` and `if` may belong to its words."""

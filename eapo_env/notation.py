@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from eapo_env.quantities import number, same_number, unit_of
+from eapo_env.quantities import number, same_number, spoken, unit_of
 
 _MAX_PARTS = 60
 _CONJUNCTION = re.compile(
@@ -60,11 +60,14 @@ FUNCTION_WORDS = frozenset(
 )
 _APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])|~=|\\sim(?![A-Za-z])")
 _THEREFORE = re.compile(r"\\(?:Rightarrow|therefore)(?![A-Za-z])|(?<![<=])=>")
+_LABEL = (
+    r"(?:area|volume|perimeter|length|distance|sum|total|product|probability|maximum|minimum"
+    r"|solutions?)"
+)
 _PREFIX = re.compile(
     r"\A(?:(?:so|thus|hence|therefore),? ?(?=[-\d\\(])"
     r"|(?:so|thus|hence|therefore)?,? ?(?:the |my )?(?:(?:final |correct )?answer|result|value)"
-    r" ?(?:is|:|=|is:) ?(?=\S)|(?:area|volume|perimeter|length|distance|sum|total|product"
-    r"|probability|maximum|minimum|solutions?): ?(?=[-\d\\])"
+    rf" ?(?:is|:|=|is:) ?(?=\S)|{_LABEL}: ?(?=[-\d\\])"
     r"|(?:\\to|\\rightarrow|\\mapsto) )",
     re.IGNORECASE,
 )
@@ -72,10 +75,7 @@ _REMARK = re.compile(r" \((?P<remark>[^()]{2,100})\)\Z")
 _SAID_AGAIN = re.compile(r"(?:i\.? ?e\.?,?|that is,?|namely|=|or) ?(?P<value>.+)\Z")
 _ABOUT = re.compile(r"(?:\\approx|\\sim|approx\w*\.?|about|roughly) ?(?P<value>.+)\Z")
 _HARMLESS = re.compile(
-    r"(?:(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen"
-    r"|fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty"
-    r"|ninety|hundred|thousand|and|zero)[ -]?)+"
-    r"|(?:a |the )?(?:double|repeated|triple|simple|unique|only|exact)"
+    r"(?:a |the )?(?:double|repeated|triple|simple|unique|only|exact)"
     r"(?: (?:root|solution|zero|value|answer))?|multiplicity \w+|simplified"
     r"|in (?:lowest|simplest) (?:terms|form)|as required|(?:since|because) [^()]{1,80}"
 )
@@ -123,6 +123,12 @@ def bare(text: str) -> str:
     return text
 
 
+def label_of(text: str) -> str | None:
+    """Return what a text says that it is (`area` of `Area: 42`), or None."""
+    label = re.match(rf"({_LABEL}):", text, re.IGNORECASE)
+    return label[1].lower() if label else None
+
+
 def exact_and_approximate(text: str) -> tuple[str, str] | None:
     r"""Return both sides of an exact value with its approximation (`\sqrt5 \approx 2.236`).
 
@@ -148,7 +154,9 @@ def _with_remark(text: str, remark: str) -> str | None:
     """
     if _HARMLESS.fullmatch(remark):
         return text
-    value = number(text)
+    value, said = number(text), spoken(remark)
+    if said is not None:
+        return text if value and value.value == said else None
     if value is not None and unit_of(remark) is not None:
         return f"{text} {remark}"
     if about := _ABOUT.match(remark):

@@ -208,6 +208,34 @@ def is_rounding(decimal: Number, exact: Fraction) -> bool:
     return abs(decimal.value) * scale >= 100_000 and abs(decimal.value - exact) * scale * 2 <= 1
 
 
+_SPOKEN = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"  # noqa: SIM905
+        " fifteen sixteen seventeen eighteen nineteen".split()
+    )
+} | {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
+    "eighty": 80, "ninety": 90,
+}  # fmt: skip
+
+
+def spoken(text: str) -> int | None:
+    """Return the whole number that English words name, up to the thousands; None for others."""
+    total = part = 0
+    words = [word for word in re.split(r"[ -]", text.lower()) if word not in ("", "and")]
+    for word in words:
+        if word in _SPOKEN:
+            part += _SPOKEN[word]
+        elif word == "hundred":
+            part = max(part, 1) * 100
+        elif word == "thousand":
+            total, part = total + max(part, 1) * 1000, 0
+        else:
+            return None
+    return total + part if words else None
+
+
 def unit_of(text: str) -> str | None:
     """Return the measure that `text` names, empty for a counted thing; None if it is neither."""
     suffix = _suffix(" " + text)

@@ -30,6 +30,7 @@ from eapo_env.notation import (
     exact_and_approximate,
     has_variables,
     items_of,
+    label_of,
     names_of,
     relation_of,
     union_of,
@@ -112,6 +113,9 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
     """Return whether two canonical texts are the same answer; None if `scalar` cannot decide."""
     if _same_text(answer, gold):
         return _says_something(gold)
+    labels = label_of(answer), label_of(gold)
+    if all(labels) and labels[0] != labels[1]:
+        return False
     answer, gold = _claims(answer, gold)
     if _same_text(answer, gold):
         return _says_something(gold)
