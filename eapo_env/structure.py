@@ -93,7 +93,7 @@ _DOMAIN = re.compile(
     r"(?P<set>\\mathbb ?\{?[ZN]\}?.*)\Z",
     re.DOTALL,
 )
-_FUNCTION_OF = re.compile(r"\A(?P<function>[A-Za-z](?:_\w)?) ?\( ?(?P<variable>[A-Za-z]) ?\)\Z")
+_FUNCTION_OF = re.compile(r"\A(?P<function>[A-Za-z](?:_\w)?) ?\( ?(?P<variable>[a-z]) ?\)\Z")
 _PIECES = re.compile(r"\\[A-Za-z]{1,30}|[^\\]|\\")
 _LETTERS = re.compile(r"\\[A-Za-z]{1,30}|[A-Za-z]{4,}|[A-Za-z]")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,20}[,.]? [A-Za-z]{2,20}(?![A-Za-z])")
@@ -379,6 +379,8 @@ def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if a_cells or g_cells:
         return scalar(unnamed(answer), unnamed(gold), "one") if "\\begin" in answer else False
     a_parts, g_parts = bracketed(unnamed(answer)), bracketed(unnamed(gold))
+    if a_parts and g_parts and _have_other_names(answer, gold):
+        return False
     if not g_parts and (choose := _CHOOSE.match(answer)):
         n, k = (next(filter(None, choose.group(*names)), "") for names in _CHOOSE_GROUPS)
         return _same_scalar(f"\\binom{{{n}}}{{{k}}}", gold, scalar)
@@ -436,6 +438,11 @@ def _is_claim(text: str) -> bool:
     numbers = [number(side.strip()) for side in sides]
     known = [found.value for found in numbers if found]
     return len(set(known)) <= 1 and all(sign in ("=", ":=") for sign in RELATION.findall(text))
+
+
+def _have_other_names(answer: str, gold: str) -> bool:
+    a, g = relation_of(answer), relation_of(gold)
+    return a is not None and g is not None and not _same_name(a[0], g[0])
 
 
 def _same_name(answer: str, gold: str) -> bool:
