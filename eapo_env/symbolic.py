@@ -355,6 +355,7 @@ def _values(
     sizes = [(size, True) for size in _SMOOTH] if names else []
     if names and (_has_kinks(answer) or _has_kinks(gold)):
         sizes += [(size, True) for size in _KINKED] + [(size, False) for size in _WHOLE]
+        sizes += [(size, True) for size in _beyond_numbers_in(answer, gold)]
     for index, (size, is_scaled) in enumerate(sizes):
         ordered = names[::-1] if index % 2 else names
         floats = {
@@ -366,6 +367,14 @@ def _values(
         ]
         if all(value is not None and value.is_real for value in values):
             yield values[0], values[1], _COARSE
+
+
+def _beyond_numbers_in(*expressions: sympy.Expr) -> list[float]:
+    """Return sizes of either sign beyond the large numbers of expressions: kinks lie there."""
+    numbers = {
+        float(abs(n)) for e in expressions for n in e.atoms(sympy.Rational) if abs(n) < 10**30
+    }
+    return [sign * 2 * size for size in sorted(numbers) if size > 4_000 for sign in (1, -1)]
 
 
 def _has_kinks(expression: sympy.Expr) -> bool:
