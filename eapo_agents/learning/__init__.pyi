@@ -73,7 +73,9 @@ from .process_commands import (
 from .settings import LearnerSettings as LearnerSettings
 from .spec import Begin as Begin, LearnerSpec as LearnerSpec
 from .start_check import (
+    PolicyCheck as PolicyCheck,
     check_layout as check_layout,
+    check_policy as check_policy,
     check_sampler as check_sampler,
 )
 from .sync_probe import SyncProbe as SyncProbe

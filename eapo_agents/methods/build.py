@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
 from eapo_agents.evaluation import Player
+from eapo_agents.learning import check_policy
 from eapo_agents.methods.leap import (
     Leap,
     LeapSettings,
@@ -16,7 +19,7 @@ from eapo_agents.methods.leap import (
     ReasoningPath,
     TokenPath,
 )
-from eapo_agents.policies import ChatModel, OpenAIEngine, PolicyChat
+from eapo_agents.policies import ChatModel, OpenAIEngine, Policy, PolicyChat
 from eapo_agents.rollouts import TextRollout
 from eapo_agents.training import TrainConfig, make_rollout, policy_of
 from eapo_env.experts import ExpertPool, SilentExperts
@@ -34,7 +37,7 @@ def chat_model_of(config: TrainConfig) -> Iterator[ChatModel]:
     if isinstance(config.engine, OpenAIEngine):
         yield config.engine.build(config.model)
         return
-    with closing(policy_of(config)) as policy:
+    with _checked_policy(config) as policy:
         yield PolicyChat(policy)
 
 
@@ -48,7 +51,7 @@ def player_of(config: TrainConfig) -> Iterator[Player]:
     if isinstance(config.engine, OpenAIEngine):
         yield text_rollout(config, config.engine.build(config.model), SilentExperts())
         return
-    with closing(policy_of(config)) as policy:
+    with _checked_policy(config) as policy:
         # Nobody is asked and nothing is learned: parts that only a script can make are not missed.
         rollout = make_rollout(config, policy, experts=SilentExperts(), reward=RewardRule())
         yield replace(rollout, truncation=config.evaluation.truncation)
@@ -70,7 +73,7 @@ def leap_of(config: TrainConfig, settings: LeapSettings) -> Iterator[Leap]:
         with chat_model_of(config) as model:
             yield _leap(config, settings, words, partial(MessagePath.open, model))
         return
-    with closing(policy_of(config)) as policy:
+    with _checked_policy(config) as policy:
         yield _leap(config, settings, LeapWords(), partial(TokenPath.open, policy))
 
 
@@ -107,3 +110,13 @@ def text_rollout(
         consult_first=consult_first,
         expert_timeout_s=config.experts.evaluation_timeout_s,
     )
+
+
+@contextmanager
+def _checked_policy(config: TrainConfig) -> Iterator[Policy]:
+    """Yield the config's policy after the check at the start, also where an event loop runs."""
+    with closing(policy_of(config)) as policy:
+        check = partial(check_policy, policy, config.learner.rounding)
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(lambda: asyncio.run(check())).result()
+        yield policy

@@ -27,6 +27,7 @@ from eapo_agents.learning import (
     SyncProbe,
     check_layout,
     check_leads,
+    check_policy,
 )
 from eapo_agents.methods.solutions import (
     Solution,
@@ -189,14 +190,15 @@ class ImitationStep:
     def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
         """Return the step with its lessons; ask the experts for solutions the run folder lacks.
 
-        Before that, the learner's layout is checked.
+        Before that, the learner's layout and the policy are checked.
 
         Raises:
             UserError: no right solution fits the token limits, or the layout suits this model not.
         """
         with run.annotate_errors(progress.step + 1):
             gaps = {"layout": check_layout(self.learner)}
-            run.record_check(progress.step, gaps)
+            check = check_policy(self.rollout.policy, self.learner.settings.rounding)
+            run.record_check(progress.step, gaps, runner.run(check))
         path = run.folder / "solutions.jsonl"
         if progress.step == 0:  # later, other lessons would make another training of it
             forget_unavailable(path)

@@ -35,6 +35,8 @@ _EXAMPLE = (
     f"So 12 * 34, in two parts:\n{CONSULT_OPEN}{QUERY_OPEN}10 * 34{QUERY_CLOSE}{CONSULT_CLOSE}\n"
     "\\boxed{408}"
 )
+_ANCHOR = "\x01"
+"""A character that merges with no text."""
 _DAY = date(2024, 7, 26)
 """Today, for templates that write the date, so that a run that goes on tomorrow reads the same
 prompts: the day that Llama 3's template takes where there is no clock."""
@@ -58,6 +60,7 @@ class Chat:
         added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
         longest_first = sorted(map(re.escape, added), key=len, reverse=True)
         self._added = re.compile(f"({'|'.join(longest_first) or '(?!)'})")
+        self._anchor = self._anchor_after(next(iter(added), ""))
         probe = (Message("user", "?"), Message("assistant", "!"), Message("user", "?"))
         frame = self._frame(probe)
         _, _, self._before_reply, self._after_reply = frame
@@ -89,12 +92,17 @@ class Chat:
         if read != _EXAMPLE:
             raise UserError(f"the tokenizer reads {_EXAMPLE!r} as {read!r}; use its own files")
         messages = (Message("user", "6 * 7?"), Message("assistant", "42"), Message("user", "1?"))
-        own, templates = self.opening(messages), self._template_ids(messages)
-        if own != templates:
-            raise UserError(
-                "the ids of a prompt differ from those of the chat template:"
-                f" {self.tokenizer.decode(own)!r} and {self.tokenizer.decode(templates)!r}"
-            )
+        templates = self._template_ids(messages)
+        later = self.reply(messages[-1], after=-1)
+        for own, expected in (
+            (self.opening(messages), templates),
+            (later, templates[-len(later) :]),
+        ):
+            if own != expected:
+                raise UserError(
+                    "the ids of a prompt differ from those of the chat template:"
+                    f" {self.tokenizer.decode(own)!r} and {self.tokenizer.decode(expected)!r}"
+                )
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a prompt: the messages, then the generation prompt.
@@ -201,9 +209,25 @@ class Chat:
         ids: list[int] = []
         for before, plain, after in zip(tokens[:-1], plains, tokens[1:], strict=True):
             text = plain.lstrip() if before in self._strips_right else plain
-            ids += plain_ids(text.rstrip() if after in self._strips_left else text, self.tokenizer)
+            text = text.rstrip() if after in self._strips_left else text
+            ids += self._later_ids(text) if before else plain_ids(text, self.tokenizer)
             ids += [self.tokenizer.convert_tokens_to_ids(after)] if after else []
         return ids
+
+    def _anchor_after(self, added: str) -> str:
+        """Return what stands for an added token before a text; nothing where the ids are the same.
+
+        Tokenizers like Llama 2's put a space before the first text alone, not after each token.
+        """
+        later = self.tokenizer.encode(f"{added}6", add_special_tokens=False)[1:]
+        return _ANCHOR if added and plain_ids("6", self.tokenizer) != later else ""
+
+    def _later_ids(self, text: str) -> list[int]:
+        """Return the ids of a text that follows an added token."""
+        if not (text and self._anchor):
+            return plain_ids(text, self.tokenizer)
+        start = len(plain_ids(self._anchor, self.tokenizer))
+        return plain_ids(self._anchor + text, self.tokenizer)[start:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,11 @@ class Batch:
         self._stops = StopTable(model, tokenizer)
         self.clear()
 
+    @property
+    def end_ids(self) -> list[int]:
+        """The ids that end a completion."""
+        return self._stops.ends
+
     def clear(self) -> None:
         """Forget every row and the cache."""
         self.live: list[Request] = []
@@ -398,6 +403,12 @@ class StopTable:
         self._ends[end_ids(getattr(config, "eos_token_id", None), tokenizer)] = True
         self._indices: dict[tuple[str, ...], int] = {(): 0}
         self._screens_SV: Bools = np.zeros((1, size), np.bool_)
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids that end a turn."""
+        ends: list[int] = np.flatnonzero(self._ends).tolist()
+        return ends
 
     def index(self, stop: tuple[str, ...]) -> int:
         """Return the index of these stop texts, for `hit`."""

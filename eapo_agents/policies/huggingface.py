@@ -69,6 +69,11 @@ class HFPolicy:
         self._steps_waited = 0
         self._engine: asyncio.Task[None] | None = None
 
+    @property
+    def end_ids(self) -> Sequence[int]:
+        """The ids that end a completion."""
+        return self._batch.end_ids
+
     async def complete(
         self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
     ) -> Completion:

@@ -132,7 +132,8 @@ class PolicyError(UserError):
 class Policy(Protocol):
     """A model that completes prompts; many coroutines may await completions at once.
 
-    `eapo_agents.testing.check_policy` tests an implementation.
+    `eapo_agents.testing.check_policy` tests an implementation. One that has `end_ids`, the ids that
+    end a completion, is checked at the start to end where the chat template ends a turn.
     """
 
     @property

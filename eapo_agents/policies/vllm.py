@@ -78,7 +78,7 @@ class VLLMPolicy:
             )
         self._layers = self._engine.collective_rpc(_layers_with_weights)[0]
         self.tokenizer = load_tokenizer(model, template)
-        self._ends = end_ids(None, self.tokenizer)
+        self.end_ids = end_ids(None, self.tokenizer)
         self.max_context_tokens: int = self._engine.model_config.max_model_len
         self.num_prompt_tokens = 0
         """Number of prompt ids of all completions so far."""
@@ -101,7 +101,7 @@ class VLLMPolicy:
             PolicyError: the engine failed.
         """
         limit = completion_limit(prompt_ids, sampling, self.max_context_tokens)
-        params = _parameters(sampling, limit, seed, self._ends)
+        params = _parameters(sampling, limit, seed, self.end_ids)
         self._start_driver()
         name = next(self._requests)
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()

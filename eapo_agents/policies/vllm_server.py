@@ -98,7 +98,7 @@ class VLLMServerPolicy:
     ) -> None:
         self._server = server or VLLMServerEngine()
         self.tokenizer = load_tokenizer(model, template)
-        self._ends = end_ids(None, self.tokenizer)
+        self.end_ids = end_ids(None, self.tokenizer)
         self._names = CheckpointNames(model)
         served = Control(self._server.base_url.rstrip("/")).model()
         self._model, self.max_context_tokens = served
@@ -173,7 +173,7 @@ class VLLMServerPolicy:
             "temperature": sampling.temperature,
             "seed": seed % 2**63,
             "stop": list(sampling.stop) or None,
-            "stop_token_ids": self._ends,
+            "stop_token_ids": self.end_ids,
             "logprobs": 0,
             "return_token_ids": True,
             "skip_special_tokens": False,  # a stop text may be one

@@ -172,8 +172,7 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     over the batch, the algorithm itself. The importance cap 2 is usual with vLLM as the sampler.
 
     Our choices, where neither says: 200 training steps, an initial turn budget of 4; a separate
-    vLLM server, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of 139 GiB;
-    a tolerance of 0.5 nats between sampler and learner, both in bfloat16, since 0.1 is usual there.
+    vLLM server, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of 139 GiB.
     Experts reason for up to 8,192 tokens: the timeout is 15 minutes for a call and 30 for a
     consultation, with 256 concurrent calls per server.
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
 from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
+from eapo_agents.learning import PolicyCheck
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.resumption import Changes, changed_settings
 from eapo_env.json_lines import JsonLines
@@ -162,10 +163,27 @@ class Run:
     def _metrics_file(self) -> JsonLines:
         return JsonLines(self.folder / "metrics.jsonl")
 
-    def record_check(self, step: int, gaps: Mapping[str, float]) -> None:
-        """Write the outcome of the check before the first step, at a start or a resumption."""
-        check = {"step": step, "mean_gap_nats": dict(gaps)}
-        write_text(self.folder / _START_CHECK, json.dumps(check) + "\n")
+    def record_check(self, step: int, gaps: Mapping[str, float], policy: PolicyCheck) -> None:
+        """Write the outcome of the check before the first step, at a start or a resumption.
+
+        Raises:
+            UserError: the run goes on, and the ids of a prompt are no longer those of its start.
+        """
+        path = self.folder / _START_CHECK
+        check = {
+            "step": step,
+            "mean_gap_nats": {**gaps, "rows": policy.rows_gap},
+            "ends_of_turn": policy.ends,
+            "prompt": policy.prompt,
+        }
+        if step and path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))["prompt"]
+            if before != policy.prompt:
+                raise UserError(
+                    "the chat template or the tokenizer gives other prompts than at the run's"
+                    f" start: go on with the versions that began it, or delete {path}"
+                )
+        write_text(path, json.dumps(check) + "\n")
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Append a step's metrics."""

@@ -32,6 +32,7 @@ from eapo_agents.learning import (
     SyncProbe,
     check_layout,
     check_leads,
+    check_policy,
     check_sampler,
 )
 from eapo_agents.policies import Policy, load_model
@@ -131,10 +132,12 @@ class RewardStep:
         """Hand the first weights over, and check that sampler and learner agree."""
         with run.annotate_errors(progress.step + 1):
             hand_over(runner, self.learner, self.rollout.policy, self.probe)
-            gaps = {"layout": check_layout(self.learner)}
-            if self.probe is None:
-                gaps["sampler"] = runner.run(check_sampler(self.rollout.policy, self.learner))
-            run.record_check(progress.step, gaps)
+            policy, rounding = self.rollout.policy, self.learner.settings.rounding
+            gaps = {
+                "layout": check_layout(self.learner),
+                "sampler": runner.run(check_sampler(policy, self.learner)),
+            }
+            run.record_check(progress.step, gaps, runner.run(check_policy(policy, rounding)))
         return self
 
     def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:

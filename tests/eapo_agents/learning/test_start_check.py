@@ -6,69 +6,47 @@ They are tiny and random, in the classes of the families that public reports nam
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
+from families import family_of, made, model_of
 from tiny_llama import tiny_llama
 
-from eapo_agents.learning import Learner, LearnerSettings, check_layout, check_sampler
+from eapo_agents.learning import (
+    Learner,
+    LearnerSettings,
+    check_layout,
+    check_policy,
+    check_sampler,
+)
 from eapo_agents.learning.settings import Layout
-from eapo_agents.policies import HFPolicy
+from eapo_agents.policies import Completion, HFPolicy, Sampling
 from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.models import load_tokenizer
+from eapo_agents.testing import ScriptedPolicy
 from eapo_env.validation import UserError
 
-SIZES = {
-    "vocab_size": 128, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256,
-    "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-OWN: dict[str, dict[str, Any]] = {
-    "Qwen3": {"head_dim": 16},
-    "Qwen3Moe": {
-        "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48,
-    },
-    "GptOss": {
-        "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 32,
-    },
-    "Qwen3Next": {
-        "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 32, "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
-    },
-    "Lfm2": {"block_dim": 64, "block_ff_dim": 96, "full_attn_idxs": [1, 3]},
-    "Falcon": {"num_kv_heads": 2},
-    "GPTJ": {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 256, "rotary_dim": 8},
-    "Phi3": {
-        "sliding_window": None, "original_max_position_embeddings": 32,
-        "rope_parameters": {
-            "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8,
-            "long_factor": [4.0 + i for i in range(8)], "original_max_position_embeddings": 32,
-        },
-    },
-}  # fmt: skip
+SHORT_ROPE = {
+    "original_max_position_embeddings": 32,
+    "rope_parameters": family_of("Phi-3.5 (LongRoPE)").sizes["rope_parameters"]
+    | {"original_max_position_embeddings": 32},
+}
 
 
-def model_of(family: str) -> transformers.PreTrainedModel:
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SIZES | OWN[family])
-    attention = "eager" if family in ("GptOss", "GPTJ") else "sdpa"
-    cls = getattr(transformers, f"{family}ForCausalLM")
-    return cls._from_config(config, attn_implementation=attention).eval()
-
-
-def learner_of(family: str, layout: Layout = "padded") -> Learner:
-    return Learner(model_of(family), settings=LearnerSettings(device="cpu", layout=layout))
+def learner_of(family: str, layout: Layout = "padded", **changes: Any) -> Learner:
+    settings = LearnerSettings(device="cpu", layout=layout)
+    return Learner(model_of(family_of(family), **changes), settings=settings)
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
-@pytest.mark.parametrize("family", ["Qwen3", "Qwen3Moe"])
+@pytest.mark.parametrize("family", ["Qwen3", "Qwen3 MoE"])
 def test_right_layouts_pass(family: str, layout: Layout) -> None:
     assert check_layout(learner_of(family, layout)) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["GptOss", "Qwen3Next", "Lfm2", "Falcon"])
+@pytest.mark.parametrize("family", ["gpt-oss", "Qwen3-Next", "LFM2", "Falcon"])
 def test_packed_rows_that_see_each_other_are_refused(family: str) -> None:
     """transformers#39997, #46859, ms-swift#9565: these do not read where a sequence ends."""
     with pytest.raises(UserError, match=r"'packed' .* mixes .*; set learner.layout=padded"):
@@ -76,7 +54,7 @@ def test_packed_rows_that_see_each_other_are_refused(family: str) -> None:
     assert check_layout(learner_of(family)) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["Qwen3Next", "Lfm2"])
+@pytest.mark.parametrize("family", ["Qwen3-Next", "LFM2"])
 def test_a_layout_that_fails_is_refused_by_name(family: str) -> None:
     with pytest.raises(UserError, match=r"cannot be read in the layout 'shared' \(IndexError"):
         check_layout(learner_of(family, "shared"))
@@ -85,8 +63,9 @@ def test_a_layout_that_fails_is_refused_by_name(family: str) -> None:
 def test_positions_that_depend_on_the_longest_row_are_seen() -> None:
     """transformers#33129, vllm#27431: LongRoPE changes its factors with it."""
     with pytest.raises(UserError, match="no layout here reads it rightly"):
-        check_layout(learner_of("Phi3"))
-    assert HFPolicy(model_of("Phi3"), char_tokenizer()).max_context_tokens == 32
+        check_layout(learner_of("Phi-3.5 (LongRoPE)", **SHORT_ROPE))
+    model = learner_of("Phi-3.5 (LongRoPE)", **SHORT_ROPE).model
+    assert HFPolicy(model, char_tokenizer()).max_context_tokens == 32
 
 
 def test_a_sampler_that_agrees_with_the_learner_passes() -> None:
@@ -95,10 +74,51 @@ def test_a_sampler_that_agrees_with_the_learner_passes() -> None:
     assert asyncio.run(check_sampler(HFPolicy(model, char_tokenizer()), learner)) < 1e-4
 
 
-@pytest.mark.parametrize("family", ["Falcon", "GPTJ"])
+@pytest.mark.parametrize("family", ["Falcon", "GPT-J"])
 def test_a_sampler_that_computes_a_model_wrongly_is_refused(family: str) -> None:
     """They have attention of their own, which adds the mask."""
-    model = model_of(family)
-    policy = HFPolicy(model, char_tokenizer())
-    with pytest.raises(UserError, match=r"differ by .* nats a token .* set engine.kind=vllm"):
-        asyncio.run(check_sampler(policy, Learner(model, settings=LearnerSettings(device="cpu"))))
+    learner = learner_of(family)
+    policy = HFPolicy(learner.model, char_tokenizer())
+    with pytest.raises(UserError, match=r"differ by .* nats a token .* another engine.kind"):
+        asyncio.run(check_sampler(policy, learner))
+    with pytest.raises(UserError, match=r"beside longer ones than alone, by .*another engine.kind"):
+        asyncio.run(check_policy(policy, 1e-3))
+
+
+class Asked(ScriptedPolicy):
+    """A policy that remembers the longest prompt."""
+
+    longest = 0
+
+    async def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> Completion:
+        self.longest = max(self.longest, len(prompt_ids))
+        return await super().complete(prompt_ids, sampling, seed)
+
+
+@pytest.mark.parametrize(("context", "longest"), [(128, 50), (512, 124)])
+def test_where_long_rope_may_change_a_completion_crosses_it(context: int, longest: int) -> None:
+    """Its original positions are 128, and a completion has 8 ids."""
+    policy = Asked(char_tokenizer(), lambda *_: "7" * 8, max_context_tokens=context)
+    with pytest.raises(UserError, match="nats a token"):
+        asyncio.run(check_sampler(policy, learner_of("Phi-3.5 (LongRoPE)")))
+    assert policy.longest == longest
+
+
+def test_the_ends_of_a_turn_are_named() -> None:
+    tokenizer = char_tokenizer()
+    policy = HFPolicy(tiny_llama(), tokenizer)
+    found = asyncio.run(check_policy(policy, 1e-3))
+    assert found.ends == (tokenizer.eos_token,)
+    assert found.rows_gap < 1e-5
+    assert asyncio.run(check_policy(ScriptedPolicy(tokenizer, lambda *_: "7"), 1e-3)).ends is None
+
+
+def test_a_policy_that_does_not_end_with_the_template_is_refused(tmp_path: Path) -> None:
+    """QwenLM/Qwen3#927: a base model's end is that of a document."""
+    tokenizer = load_tokenizer(made(family_of("Qwen2.5 base"), tmp_path / "model"))
+    policy = ScriptedPolicy(tokenizer, lambda *_: "7")
+    policy.end_ids = [tokenizer.eos_token_id]  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"turn with '<\|im_end\|>', .* stops at .*endoftext"):
+        asyncio.run(check_policy(policy, 1e-3))
