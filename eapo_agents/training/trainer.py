@@ -133,9 +133,11 @@ class RewardStep:
         with run.annotate_errors(progress.step + 1):
             hand_over(runner, self.learner, self.rollout.policy, self.probe)
             policy, rounding = self.rollout.policy, self.learner.settings.rounding
+            if self.probe and self.probe.tolerance:
+                rounding = self.probe.tolerance
             gaps = {
                 "layout": check_layout(self.learner),
-                "sampler": runner.run(check_sampler(policy, self.learner)),
+                "sampler": runner.run(check_sampler(policy, self.learner, rounding)),
             }
             run.record_check(progress.step, gaps, runner.run(check_policy(policy, rounding)))
         return self

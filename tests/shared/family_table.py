@@ -66,7 +66,7 @@ def measured(family: Family, folder: Path) -> Row:
         return Learner(model, settings=LearnerSettings(device="cpu", layout=layout))
 
     def sampled() -> float:
-        return asyncio.run(check_sampler(HFPolicy(model, tokenizer), learner()))
+        return asyncio.run(check_sampler(HFPolicy(model, tokenizer), learner(), 1e-3))
 
     found = {"hf": _works(sampled)}
     for layout in LAYOUTS:

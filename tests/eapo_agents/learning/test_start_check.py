@@ -71,7 +71,7 @@ def test_positions_that_depend_on_the_longest_row_are_seen() -> None:
 def test_a_sampler_that_agrees_with_the_learner_passes() -> None:
     model = tiny_llama()
     learner = Learner(model, settings=LearnerSettings(device="cpu"))
-    assert asyncio.run(check_sampler(HFPolicy(model, char_tokenizer()), learner)) < 1e-4
+    assert asyncio.run(check_sampler(HFPolicy(model, char_tokenizer()), learner, 1e-3)) < 1e-4
 
 
 @pytest.mark.parametrize("family", ["Falcon", "GPT-J"])
@@ -80,7 +80,7 @@ def test_a_sampler_that_computes_a_model_wrongly_is_refused(family: str) -> None
     learner = learner_of(family)
     policy = HFPolicy(learner.model, char_tokenizer())
     with pytest.raises(UserError, match=r"differ by .* nats a token .* another engine.kind"):
-        asyncio.run(check_sampler(policy, learner))
+        asyncio.run(check_sampler(policy, learner, 1e-3))
     with pytest.raises(UserError, match=r"beside longer ones than alone, by .*another engine.kind"):
         asyncio.run(check_policy(policy, 1e-3))
 
@@ -102,7 +102,7 @@ def test_where_long_rope_may_change_a_completion_crosses_it(context: int, longes
     """Its original positions are 128, and a completion has 8 ids."""
     policy = Asked(char_tokenizer(), lambda *_: "7" * 8, max_context_tokens=context)
     with pytest.raises(UserError, match="nats a token"):
-        asyncio.run(check_sampler(policy, learner_of("Phi-3.5 (LongRoPE)")))
+        asyncio.run(check_sampler(policy, learner_of("Phi-3.5 (LongRoPE)"), 1e-3))
     assert policy.longest == longest
 
 
