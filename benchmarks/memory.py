@@ -58,7 +58,7 @@ class Way:
     def learner(self, device: str, tokens: int) -> Learner:
         settings = LearnerSettings(device=device, max_batch_tokens=tokens, **self.settings)
         model = SMALL.model(self.attention)
-        adapters = self.lora and self.lora.attach(model, ModelSettings())
+        adapters = self.lora.attach(model, ModelSettings()) if self.lora else None
         return Learner(model, settings=settings, adapters=adapters)
 
 

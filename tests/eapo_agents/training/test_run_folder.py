@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from programs import start_program
 
+from eapo_agents.learning import PolicyCheck
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.presets import embedded
 from eapo_agents.training.run_folder import Run, model_config
+from eapo_env.validation import UserError
 
 CONFIG = replace(embedded(), name="some", keep_checkpoints=2)
 
@@ -246,3 +248,21 @@ def test_what_ends_well_stays(run: Run) -> None:
     with run.removed_if_unused():
         pass
     assert Run.open(run.folder).metrics == []
+
+
+def test_a_run_goes_on_only_with_the_prompts_it_began_with(run: Run) -> None:
+    check = PolicyCheck(rows_gap=0.0, ends=("<end>",), prompt="one")
+    run.record_check(0, {"layout": 1e-7}, check)
+    run.record_check(2, {"layout": 1e-7}, check)
+    written = json.loads((run.folder / "start_check.json").read_text())
+    assert written == {
+        "step": 2,
+        "mean_gap_nats": {"layout": 1e-7, "rows": 0.0},
+        "ends_of_turn": ["<end>"],
+        "prompt": "one",
+    }
+    other = replace(check, prompt="two")
+    with pytest.raises(UserError, match=r"other prompts than at the run's start.*start_check.json"):
+        run.record_check(2, {}, other)
+    (run.folder / "start_check.json").unlink()
+    run.record_check(2, {}, other)
