@@ -77,5 +77,6 @@ from .start_check import (
     check_layout as check_layout,
     check_policy as check_policy,
     check_sampler as check_sampler,
+    check_saves as check_saves,
 )
 from .sync_probe import SyncProbe as SyncProbe

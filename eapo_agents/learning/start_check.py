@@ -79,6 +79,21 @@ def check_layout(learner: Learner) -> float:
     return gap
 
 
+def check_saves(learner: Learner) -> None:
+    """Pass if a checkpoint of the model can be written.
+
+    Raises:
+        UserError: transformers loads its generation config and refuses to save it.
+    """
+    config = learner.model.generation_config
+    try:
+        if config is not None:
+            config.validate(strict=True)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the model's generation_config.json cannot be saved: {reason}") from error
+
+
 def _rows(vocabulary: int) -> tuple[list[Demonstration], list[Demonstration]]:
     """Return batches of random ids: rows that differ from the start, rows that share a prompt."""
     rng = np.random.default_rng(0)

@@ -28,6 +28,7 @@ from eapo_agents.learning import (
     check_layout,
     check_leads,
     check_policy,
+    check_saves,
 )
 from eapo_agents.methods.solutions import (
     Solution,
@@ -196,6 +197,7 @@ class ImitationStep:
             UserError: no right solution fits the token limits, or the layout suits this model not.
         """
         with run.annotate_errors(progress.step + 1):
+            check_saves(self.learner)
             gaps = {"layout": check_layout(self.learner)}
             check = check_policy(self.rollout.policy, self.learner.settings.rounding)
             run.record_check(progress.step, gaps, runner.run(check))

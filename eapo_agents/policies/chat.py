@@ -20,6 +20,7 @@ from jinja2 import TemplateError
 
 from eapo_agents.policies.policy import Completion
 from eapo_env.actions import CONSULT_CLOSE, CONSULT_OPEN, QUERY_CLOSE, QUERY_OPEN
+from eapo_env.answers import extract_answer
 from eapo_env.prompts import CUT_MARK, encodable
 from eapo_env.types import Message
 from eapo_env.validation import UserError
@@ -91,6 +92,8 @@ class Chat:
         read = self.text(plain_ids(_EXAMPLE, self.tokenizer))
         if read != _EXAMPLE:
             raise UserError(f"the tokenizer reads {_EXAMPLE!r} as {read!r}; use its own files")
+        if self.opened and extract_answer(self.turn(plain_ids("\\boxed{408}", self.tokenizer))):
+            raise UserError("the chat template opens a thought, and what is in it counts as answer")
         messages = (Message("user", "6 * 7?"), Message("assistant", "42"), Message("user", "1?"))
         templates = self._template_ids(messages)
         later = self.reply(messages[-1], after=-1)

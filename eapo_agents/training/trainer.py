@@ -34,6 +34,7 @@ from eapo_agents.learning import (
     check_leads,
     check_policy,
     check_sampler,
+    check_saves,
 )
 from eapo_agents.policies import Policy, load_model
 from eapo_agents.rollouts import Group, Rollout, derive_seed
@@ -131,6 +132,7 @@ class RewardStep:
     def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
         """Hand the first weights over, and check that sampler and learner agree."""
         with run.annotate_errors(progress.step + 1):
+            check_saves(self.learner)
             hand_over(runner, self.learner, self.rollout.policy, self.probe)
             policy, rounding = self.rollout.policy, self.learner.settings.rounding
             if self.probe and self.probe.tolerance:

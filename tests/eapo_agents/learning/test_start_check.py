@@ -20,6 +20,7 @@ from eapo_agents.learning import (
     check_layout,
     check_policy,
     check_sampler,
+    check_saves,
 )
 from eapo_agents.learning.settings import Layout
 from eapo_agents.policies import Completion, HFPolicy, Sampling
@@ -122,3 +123,12 @@ def test_a_policy_that_does_not_end_with_the_template_is_refused(tmp_path: Path)
     policy.end_ids = [tokenizer.eos_token_id]  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"turn with '<\|im_end\|>', .* stops at .*endoftext"):
         asyncio.run(check_policy(policy, 1e-3))
+
+
+def test_a_model_that_cannot_be_saved_is_refused() -> None:
+    """transformers#29988: its generation config is read, and not written."""
+    learner = Learner(tiny_llama(), settings=LearnerSettings(device="cpu"))
+    check_saves(learner)
+    learner.model.generation_config.temperature = 0.6
+    with pytest.raises(UserError, match=r"generation_config.json cannot be saved: .*temperature"):
+        check_saves(learner)
