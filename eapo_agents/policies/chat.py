@@ -89,9 +89,10 @@ class Chat:
 
     def _check(self) -> None:
         """Raise a UserError if the tokenizer or the template reads an example otherwise."""
-        read = self.text(plain_ids(_EXAMPLE, self.tokenizer))
-        if read != _EXAMPLE:
-            raise UserError(f"the tokenizer reads {_EXAMPLE!r} as {read!r}; use its own files")
+        whole = self.tokenizer.encode(_EXAMPLE, add_special_tokens=False)
+        for ids in (plain_ids(_EXAMPLE, self.tokenizer), whole):  # tags spelled out, and as tokens
+            if (read := self.text(ids)) != _EXAMPLE:
+                raise UserError(f"the tokenizer reads {_EXAMPLE!r} as {read!r}; use its own files")
         if self.opened and extract_answer(self.turn(plain_ids("\\boxed{408}", self.tokenizer))):
             raise UserError("the chat template opens a thought, and what is in it counts as answer")
         messages = (Message("user", "6 * 7?"), Message("assistant", "42"), Message("user", "1?"))
