@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from eapo_agents.learning.batches import Batch, ModelInputs, Prefix
+from eapo_agents.policies import cache_argument
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +39,7 @@ def token_logprobs(
         input_ids=inputs.ids_RS,
         position_ids=inputs.positions_RS,
         logits_to_keep=inputs.columns_K,
-        past_key_values=inputs.prefix and _read(model, inputs.prefix),
+        **cache_argument(model, inputs.prefix and _read(model, inputs.prefix)),
         use_cache=inputs.prefix is not None,
     ).logits
     logp_N, entropy = _of_logits(logits_RKV, inputs, temperature)
@@ -49,7 +50,7 @@ def token_logprobs(
 def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
     """Return each row's keys and values of the prefix, which carry its gradient."""
     once = DynamicCache()
-    model(input_ids=prefix.ids_PW, past_key_values=once, use_cache=True, logits_to_keep=1)
+    model(input_ids=prefix.ids_PW, **cache_argument(model, once), use_cache=True, logits_to_keep=1)
     row_R = prefix.of_row_R
     return DynamicCache([(layer.keys[row_R], layer.values[row_R]) for layer in once.layers])
 

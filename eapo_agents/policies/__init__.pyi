@@ -13,6 +13,7 @@ from .models import (
     EMBEDDED as EMBEDDED,
     LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,
+    cache_argument as cache_argument,
     load_model as load_model,
     model_folder as model_folder,
     reasoning_parser as reasoning_parser,

@@ -38,9 +38,15 @@ _EXAMPLE = (
 )
 _ANCHOR = "\x01"
 """A character that merges with no text."""
+_NOW = re.compile(r"strftime_now\(\s*(?P<quote>[\"'])(?P<format>[^\"']*)(?P=quote)\s*\)")
 _DAY = date(2024, 7, 26)
 """Today, for templates that write the date, so that a run that goes on tomorrow reads the same
 prompts: the day that Llama 3's template takes where there is no clock."""
+
+
+def _on_the_day(now: re.Match[str]) -> str:
+    """Return a template's text for the date, in place of its question for today's."""
+    return repr(_DAY.strftime(now["format"]))
 
 
 class Chat:
@@ -186,9 +192,9 @@ class Chat:
             return str(
                 self.tokenizer.apply_chat_template(
                     messages,
+                    chat_template=_NOW.sub(_on_the_day, self.tokenizer.get_chat_template()),
                     tokenize=False,
                     add_generation_prompt=True,
-                    strftime_now=_DAY.strftime,
                 )
             )
         except (ValueError, TemplateError) as error:

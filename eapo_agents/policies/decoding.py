@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache
 
-from eapo_agents.policies.models import end_ids
+from eapo_agents.policies.models import cache_argument, end_ids
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Batch:
                 input_ids=self._on_device(rows["last"])[:, None],
                 attention_mask=seen_BW[:, None, None],
                 position_ids=at_B[:, None],
-                past_key_values=self._cache,
+                **cache_argument(self._model, self._cache),
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -166,7 +166,10 @@ class Batch:
             ids[row, : len(prompt)] = prompt
         fresh = DynamicCache()
         self._model(
-            input_ids=self._on_device(ids), past_key_values=fresh, use_cache=True, logits_to_keep=1
+            input_ids=self._on_device(ids),
+            **cache_argument(self._model, fresh),
+            use_cache=True,
+            logits_to_keep=1,
         )
         source = [row for row, taken in enumerate(slots) for _ in taken]
         target = [slot for taken in slots for slot in taken]

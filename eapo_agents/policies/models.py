@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +16,7 @@ from eapo_env.hub import is_hub_id
 from eapo_env.validation import UserError, at_least, positive
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
 """The path of the small model that ships with this package."""
@@ -167,6 +169,17 @@ _SENTENCE = "What is 2 + 3?\n x = 4"
 def _keeps_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
     ids = tokenizer.encode(_SENTENCE, add_special_tokens=False)
     return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip() == _SENTENCE
+
+
+def cache_argument(model: PreTrainedModel, values: Cache | None) -> dict[str, Cache | None]:
+    """Return the keyword argument with which a model's forward pass takes keys and values."""
+    return {_name_of_cache(type(model).forward): values}
+
+
+@cache
+def _name_of_cache(forward: Callable[..., object]) -> str:
+    """Return `cache`, as newer releases of transformers call it, or `past_key_values`."""
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
 def end_ids(released: object, tokenizer: PreTrainedTokenizerBase) -> list[int]:

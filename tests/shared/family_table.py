@@ -29,6 +29,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 HERE = ("hf", *LAYOUTS)
 COLUMNS = (*HERE, "vllm")
+MEASURED_WITH = "5.19.0"
+"""The release of transformers whose table it is."""
 WIDE = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
 """Heads of 32, which vLLM's kernels for CPUs know."""
 
@@ -108,11 +110,11 @@ def _works(check: Callable[[], Any]) -> str:
     return "yes"
 
 
-_HEAD = """\
+_HEAD = f"""\
 # Families of models
 
 What runs on which engine with which layout of the learner's batches (`learner.layout`), measured on
-tiny models with random weights in transformers' own classes, with tokenizers and chat templates in
+tiny models with random weights in the classes of transformers {MEASURED_WITH}, with tokenizers and chat templates in
 the manner of each family. What says no here is refused before the first step, in one sentence.
 `engine.kind=hf` samples in this process; of vLLM, "yes" is in the process and on a server, "server"
 on a server alone, and "-" was not tried. A longer context than a window of attention, or than the
