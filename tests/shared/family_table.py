@@ -114,11 +114,11 @@ _HEAD = f"""\
 # Families of models
 
 What runs on which engine with which layout of the learner's batches (`learner.layout`), measured on
-tiny models with random weights in the classes of transformers {MEASURED_WITH}, with tokenizers and chat templates in
-the manner of each family. What says no here is refused before the first step, in one sentence.
-`engine.kind=hf` samples in this process; of vLLM, "yes" is in the process and on a server, "server"
-on a server alone, and "-" was not tried. A longer context than a window of attention, or than the
-original positions of LongRoPE, is refused by `hf`.
+tiny models with random weights in the classes of transformers {MEASURED_WITH}, with tokenizers and
+chat templates in the manner of each family. What says no here is refused before the first step, in
+one sentence. `engine.kind=hf` samples in this process; of vLLM, "yes" is in the process and on a
+server, "server" on a server alone, and "-" was not tried. A longer context than a window of
+attention, or than the original positions of LongRoPE, is refused by `hf`.
 
 | family | class in transformers | hf | padded | packed | shared | vLLM |
 |---|---|---|---|---|---|---|
