@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from eapo_env.quantities import number, same_number, spoken, unit_of
+from eapo_env.quantities import number, same_number, spoken
+from eapo_env.units import unit_of
 
 _MAX_PARTS = 60
 _CONJUNCTION = re.compile(

@@ -20,8 +20,9 @@ from math_verify.grader import should_treat_as_complex
 from sympy.core.function import AppliedUndef
 
 from eapo_env.notation import has_variables
-from eapo_env.quantities import is_rounding, number, same_number, unit_of
+from eapo_env.quantities import is_rounding, number, same_number
 from eapo_env.structure import Factor
+from eapo_env.units import Unit, unit_of
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
@@ -79,7 +80,7 @@ def symbolic_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | No
         return False
     units = _split_unit(answer), _split_unit(gold)
     (answer, a_unit), (gold, g_unit) = units
-    if a_unit and g_unit and a_unit != g_unit:
+    if not a_unit.agrees_with(g_unit):
         return False
     a_number, g_number = number(answer), number(gold)
     if factor == "one" and a_number and g_number:
@@ -119,8 +120,8 @@ def _is_unevaluated(answer: str, gold: str) -> bool:
     return integer and bool(done) and not has_variables(answer)
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    """Return (expression, unit); the unit is empty without one and for a counted thing."""
+def _split_unit(text: str) -> tuple[str, Unit]:
+    """Return (expression, unit)."""
     for space in _BEFORE_WORD.finditer(text):
         words = text[space.end() :]
         if _PRODUCT_OF_LETTERS.match(words) and not _SHORT_UNITS.match(words):
@@ -128,7 +129,7 @@ def _split_unit(text: str) -> tuple[str, str]:
         unit = unit_of(words)
         if unit is not None:
             return text[: space.start()], unit
-    return text, ""
+    return text, Unit()
 
 
 def latex(text: str) -> str:
