@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from eapo_env.quantities import number, same_number, spoken
 from eapo_env.units import unit_of
@@ -24,6 +26,7 @@ _ENVIRONMENT = re.compile(
     r"(?P<body>(?:(?!\\begin|\\end).)*)\\end ?\{(?P=kind)\}(?: ?[\])])?\Z",
     re.DOTALL,
 )
+_COORDINATE = r"(?:[A-Za-z](?:_\d)?|\\(?:theta|phi|rho|alpha|beta|lambda|mu|sigma))"
 _NAME = (
     r"(?:[A-Za-z](?:_\{?[\w, ]{1,6}\}?|_\{?\\(?:max|min)\}?|'{1,3})?"
     r"(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z]){0,3} ?\))?"
@@ -31,7 +34,7 @@ _NAME = (
     r"|[A-Z](?:_\w|_\{\w{1,6}\})? ?: ?[A-Z](?:_\w|_\{\w{1,6}\})?"
     r"|\\frac ?\{[A-Z]{1,2}\} ?\{[A-Z]{1,2}\}|\|[A-Za-z]\||[A-Z]{1,2}/[A-Z]{1,2}"
     r"|\\(?:angle|triangle|overline) ?\{?[A-Z]{1,4}\}?|[A-Z][a-z]? ?\( ?[\w=<> ]{1,12} ?\)"
-    r"|\( ?[A-Za-z](?:_\d)?(?: ?, ?[A-Za-z](?:_\d)?){1,3} ?\)"
+    rf"|\( ?{_COORDINATE}(?: ?, ?{_COORDINATE}){{1,3}} ?\)"
     r"|\\(?:vec|hat|bar) ?\{[A-Za-z]{1,2}\}|[A-Za-z]\^\{?(?:-1|T)\}?(?: ?\( ?[a-z] ?\))?"
     r"|\\frac ?\{d[a-z]?(?:\^2 ?[a-z])?\} ?\{d[a-z](?:\^2)?\} ?[a-z]?(?: ?\( ?[a-z] ?\))?"
     r"|\\nabla ?[A-Za-z]|\\\| ?[A-Za-z] ?\\\||[A-Za-z] ?\\(?:cdot|times|cup|cap) ?[A-Za-z]"
@@ -47,7 +50,7 @@ RELATION = re.compile(
 _SIGNS = {"<=": "\\le", ">=": "\\ge", "!=": "\\ne", "<": "\\lt", ">": "\\gt", "\\not=": "\\ne",
           "\\not =": "\\ne", ":=": "="}  # fmt: skip
 TURNED = {"\\lt": "\\gt", "\\gt": "\\lt", "\\le": "\\ge", "\\ge": "\\le"}
-_INDEX = re.compile(r" |(?<=[A-Za-z])_(?:\w|\{[\w, ]{1,6}\})")
+_INDEX = re.compile(r"_\w{1,6}\Z")
 _FREE_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{1,3}(?![A-Za-z])")
 _OPERATION = re.compile(
     r"\A ?\\(?:i{0,2}int|lim|sum|prod|det|nabla|gcd|lcm|max|min)(?![a-z])|\A ?\\frac ?\{d\}"
@@ -87,7 +90,10 @@ _PROVISO = re.compile(
     r"|as (?:required|desired|needed|claimed))\Z",
     re.DOTALL,
 )
-_RESIDUE = re.compile(r"\A(-?\d{1,60}) ?(?:\( ?mod ?\d{1,60} ?\)|\\pmod ?\{?\d{1,60}\}?)\Z")
+_RESIDUE = re.compile(
+    r"\A(?:(?P<name>[A-Za-z]) ?\\equiv ?)?(?P<value>-?\d{1,60}) ?"
+    r"(?:\( ?(?:\\?mod) ?(?P<modulus1>\d{1,60}) ?\)|\\[pb]?mod ?\{?(?P<modulus2>\d{1,60})\}?)\Z"
+)
 _CONDITION = re.compile(r"\A(?:if|for|when)\b ?")
 _UNSOLVED = re.compile(
     r"(?:[-+*/^(){}\d. ]|\\cdot|(?P<name>(?<![A-Za-z\\])[a-z](?![A-Za-z])"
@@ -142,9 +148,36 @@ def exact_and_approximate(text: str) -> tuple[str, str] | None:
     return (exact, approximate) if exact and not IS_NAME.match(exact) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Residue:
+    """What `x \\equiv 2 \\pmod 5` says; the name is empty in `2 \\pmod 5`."""
+
+    name: str
+    value: int
+    modulus: int
+
+    def agrees_with(self, other: Residue) -> bool:
+        """Return whether two residues are of one class, and of one name if both have one."""
+        return (
+            self.modulus == other.modulus != 0
+            and (self.value - other.value) % self.modulus == 0
+            and (not self.name or not other.name or self.name == other.name)
+        )
+
+
+def residue_of(text: str) -> Residue | None:
+    """Return the residue class that a text names, or None for any other text."""
+    match = _RESIDUE.match(text)
+    if match is None:
+        return None
+    modulus = int(match["modulus1"] or match["modulus2"])
+    return Residue(match["name"] or "", int(match["value"]), modulus)
+
+
 def without_modulus(text: str) -> str:
     """Return the residue of `42 (mod 1000)`, any other text unchanged."""
-    return _RESIDUE.sub(r"\1", text)
+    residue = residue_of(text)
+    return text if residue is None or residue.name else str(residue.value)
 
 
 def _with_remark(text: str, remark: str) -> str | None:
@@ -210,15 +243,39 @@ def union_parts(items: Sequence[str]) -> Sequence[str]:
 
 
 def names_of(items: Sequence[str]) -> list[str]:
-    """Return the names of a list of assignments to different names (`a=1, b=2`), else [].
-
-    Indexed names (`x_1, x_2`) count as one: they number the solutions of an equation.
-    """
+    """Return the names of a list of assignments to different names (`a=1, b=2`), else []."""
     relations = [relation_of(item) for item in items]
-    names = [
-        _INDEX.sub("", r[0]).strip() for r in relations if r and r[1] == "=" and IS_NAME.match(r[0])
-    ]
+    names = [_plain_name(r[0]) for r in relations if r and r[1] == "=" and IS_NAME.match(r[0])]
     return names if len(set(names)) == len(items) else []
+
+
+def tuple_of_names(text: str) -> list[str]:
+    """Return the names on the left of `(x,y)=(1,2)`; [] for any other text."""
+    relation = relation_of(text)
+    named = bracketed(relation[0]) if relation and relation[1] == "=" else None
+    return [_plain_name(name) for name in named[1]] if named else []
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Return whether names are one letter with several indices: numbered solutions."""
+    return bool(names) and len({_INDEX.sub("", name) for name in names}) < len(set(names))
+
+
+def in_usual_order(names: Sequence[str]) -> list[str] | None:
+    """Return names in the order in which a tuple holds them, or None if they have none.
+
+    Neighbours in the alphabet (`x, y, z`) and indices of one letter have one; `n, k` have not.
+    """
+    ordered = sorted(names, key=lambda name: (len(name), name))
+    letters = [ord(name) for name in ordered if len(name) == 1]
+    if len(letters) == len(names):
+        is_run = all(b - a == 1 for a, b in pairwise(letters))
+        return ordered if is_run else None
+    return ordered if len({_INDEX.sub("", name) for name in names}) == 1 else None
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[ {}]", "", name)
 
 
 def relation_of(text: str) -> tuple[str, str, str] | None:

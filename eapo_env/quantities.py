@@ -154,6 +154,25 @@ def spoken(text: str) -> int | None:
     return total + part if words else None
 
 
+_TIME = re.compile(r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?: ?(?P<half>[ap])m)?")
+
+
+def time_of_day(text: str) -> int | None:
+    """Return the minutes since midnight of `2:30 pm` or `14:30`, or None for any other text.
+
+    Without `am` or `pm` the hours are those of a day of 24.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or not (match["minute"] or match["half"]):
+        return None
+    hour, minute = int(match["hour"]), int(match["minute"] or 0)
+    if hour > 24 or (match["half"] and not 1 <= hour <= 12):
+        return None
+    if match["half"]:
+        hour = hour % 12 + (12 if match["half"] == "p" else 0)
+    return 60 * hour + minute
+
+
 def _terminates(value: Fraction) -> bool:
     rest = value.denominator
     for prime in (2, 5):

@@ -141,15 +141,21 @@ def _of_part(text: str) -> tuple[Interval, ...] | None:
 
 
 def _of_condition(text: str) -> RealSet | None:
-    """Return the set that inequalities joined by `or`, or by `and`, describe."""
+    """Return the set that inequalities joined by `or`, or by `and`, describe.
+
+    Of the alternatives some may be single values (`x=0 or x>1`), but not all: those are a list.
+    """
     variables: set[str] = set()
     union: list[Interval] = []
     choices = _OR.split(text)
     if len(choices) > _MOST:
         return None
-    for choice in choices:
-        both: tuple[Interval, ...] | None = None
-        for part in _AND.split(choice):
+    points = [_point(choice, variables) for choice in choices]
+    if all(points):
+        return None
+    for choice, point in zip(choices, points, strict=True):
+        both: tuple[Interval, ...] | None = point
+        for part in () if point else _AND.split(choice):
             found = _of_inequality(part.strip(), variables)
             if found is None:
                 return None
@@ -158,6 +164,18 @@ def _of_condition(text: str) -> RealSet | None:
                 return None
         union.extend(both or ())
     return RealSet(tuple(union), *variables) if len(variables) == 1 else None
+
+
+def _point(text: str, variables: set[str]) -> tuple[Interval, ...] | None:
+    """Return the one value that `x = 2` gives a variable, as an interval; None for other texts."""
+    relation = relation_of(text.strip())
+    if relation is None or relation[1] != "=" or len(RELATION.findall(text)) != 1:
+        return None
+    name, _, value = relation
+    if not _VARIABLE.match(name) or number(value) is None:
+        return None
+    variables.add(name)
+    return (Interval(value, True, value, True),)
 
 
 def _of_inequality(text: str, variables: set[str]) -> tuple[Interval, ...] | None:

@@ -18,21 +18,24 @@ from itertools import chain
 from typing import Literal
 
 from eapo_env.notation import (
-    FUNCTION_WORDS,
     IS_NAME,
     POINT,
     RELATION,
     TURNED,
+    are_numbered,
     bare,
     bracketed,
     cells_of,
     claimed_value,
     exact_and_approximate,
     has_variables,
+    in_usual_order,
     items_of,
     label_of,
     names_of,
     relation_of,
+    residue_of,
+    tuple_of_names,
     union_of,
     union_parts,
     unnamed,
@@ -40,45 +43,20 @@ from eapo_env.notation import (
     without_membership,
     without_modulus,
 )
-from eapo_env.quantities import number, same_number
+from eapo_env.quantities import number, same_number, time_of_day
 from eapo_env.real_sets import is_compound, real_set, same_set
+from eapo_env.words import (
+    is_option,
+    is_prose_for_a_number,
+    same_words,
+    unlabelled,
+    values_of_option,
+)
 
 Factor = Literal["one", "positive", "any"]
 Scalar = Callable[[str, str, Factor], bool | None]
 """(answer, gold, factor) -> whether they are equal up to a factor: 1, positive, or non-zero."""
 
-_WORDS = re.compile(r"\A[A-Za-z][A-Za-z' .()-]{0,80}\Z")
-_CHOICE = re.compile(r"\A(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?[(\[]? ?([A-Ja-j]) ?[)\]]?[.:]?\Z")
-_LABELLED = re.compile(
-    r"\A(?:[Oo]ption |[Cc]hoice )?(?:\(([A-J])\)|([A-J]) ?[).:]) ?(?P<rest>\S.*)\Z", re.DOTALL
-)
-_OTHER_LABEL = re.compile(
-    r"(?<![A-Za-z\\]) ?[([{]?(?<![A-Za-z\\])(?<!point )(?<!angle )(?<!line )(?<!set )"
-    r"[A-J](?![A-Za-z'_^(=])(?! ?[=+<>-])|\([a-j]\)|(?<![A-Za-z\\(])[a-j]\)"
-)
-"""A further label in the text of an option: a capital by itself that is no named thing."""
-_TAKEN_BACK = re.compile(
-    r"\b(?:is|are|was|be|been|looks|seems)"
-    r" (?:wrong|incorrect|false|not|rejected|excluded|ruled|impossible|eliminated)\b"
-    r"|\A(?:wrong|incorrect|false|rejected|excluded|impossible|eliminated|fails?|no|not)\b"
-    r"|\b(?:fails|cannot|can't|isn't|doesn't|don't|wouldn't|maybe|perhaps)\b"
-    r"|\bor (?:something|another)"
-    r"|\?\Z|\b(?:or|not|n't)\Z"
-)
-_NOTHING = re.compile(
-    r"\A(?:\\emptyset|\\\{ ?\\\}|(?:there (?:is|are) )?no (?:real |such |valid )?"
-    r"(?:solutions?|roots?|values?|answers?|numbers?|integers?)(?: exists?)?|none"
-    r"|(?:the )?empty set|no such \w+(?: exists?)?)\Z",
-    re.IGNORECASE,
-)
-_UNDEFINED = re.compile(r"\A(?:DNE|(?:the limit |it )?does(?: not|n't) exist)\Z", re.IGNORECASE)
-_LONE_WORDS = frozenset(
-    ("yes", "no", "odd", "true", "false", "none", "even", "both", "neither", "zero", "one", "two")
-)
-_SEPARATORS = re.compile(r"[ .()-]+")
-_WORD = re.compile(r"[A-Za-z]?[a-z]*'?[a-z]+|[A-Z]+|")
-_SHORT_CAPITALS = re.compile(r"(?<![A-Za-z])[A-Z]{1,3}(?![A-Za-z]).|[A-Za-z]'(?![a-z])")
-"""Names of points among words, whose case and primes count."""
 _SEPARATING_SPACE = re.compile(r"(?<=[0-9]) (?=[0-9])|(?<=[A-Za-z]) (?=[A-Za-z])")
 _SUBSCRIPT = re.compile(r"_\{(\w)\}")
 _BASE = re.compile(r"\A\(?([0-9A-Z]+)\)?_\{?(\w+)\}?\Z")
@@ -96,7 +74,6 @@ _DOMAIN = re.compile(
 _FUNCTION_OF = re.compile(r"\A(?P<function>[A-Za-z](?:_\w)?) ?\( ?(?P<variable>[a-z]) ?\)\Z")
 _PIECES = re.compile(r"\\[A-Za-z]{1,30}|[^\\]|\\")
 _LETTERS = re.compile(r"\\[A-Za-z]{1,30}|[A-Za-z]{4,}|[A-Za-z]")
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,20}[,.]? [A-Za-z]{2,20}(?![A-Za-z])")
 
 
 def exact_scalar(answer: str, gold: str, factor: Factor = "one") -> bool | None:
@@ -122,10 +99,18 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
     exact = exact_scalar(answer, gold)
     if exact is not None:
         return exact
-    words = _same_words(answer, gold)
+    times = time_of_day(answer), time_of_day(gold)
+    if None not in times:
+        return times[0] == times[1]
+    residues = residue_of(answer), residue_of(gold)
+    if residues[0] and residues[1]:
+        return residues[0].agrees_with(residues[1])
+    words = same_words(answer, gold)
+    if words and (values := values_of_option(answer, gold)):
+        return equivalent(*values, scalar)
     if words is not None:
         return words
-    if _is_prose_for_a_number(answer, gold):
+    if is_prose_for_a_number(answer, gold):
         return False
     bound = _same_bound(answer, gold)
     return _same_structure(*(bound or (answer, gold)), scalar)
@@ -167,81 +152,6 @@ def _without_spaces(text: str) -> str:
 
 def _says_something(text: str) -> bool:
     return any(character.isalnum() for character in text)
-
-
-def _same_words(answer: str, gold: str) -> bool | None:
-    """Compare options and words; None if neither side is made of them."""
-    for kind in (_NOTHING, _UNDEFINED):
-        nothing = kind.match(answer) is not None, kind.match(gold) is not None
-        if any(nothing):
-            return all(nothing)
-    options = _chosen(answer), _chosen(gold)
-    if all(options):
-        return options[0] == options[1]
-    if (labelled := _LABELLED.match(answer)) and options[0] and not options[1]:
-        return None if _is_words(labelled["rest"]) is False else (
-            _plain_words(labelled["rest"]) == _plain_words(gold)
-        )  # fmt: skip
-    if _CHOICE.match(gold) and _LABELLED.match(answer):
-        return False
-    a, g = _is_words(answer), _is_words(gold)
-    if not (a or g):
-        return None
-    if a and g:
-        return _plain_words(answer) == _plain_words(gold)
-    return None if RELATION.search(answer) or RELATION.search(gold) else False
-
-
-def _chosen(text: str) -> str | None:
-    """Return the one option that a text names, with its text or without; else None."""
-    if choice := _CHOICE.match(text):
-        return choice[1]
-    labelled = _LABELLED.match(text)
-    if labelled is None:
-        return None
-    rest = labelled["rest"].strip()
-    if _OTHER_LABEL.search(rest) or _TAKEN_BACK.search(rest):
-        return None
-    return labelled[1] or labelled[2]
-
-
-def unlabelled(text: str) -> str:
-    """Return the text of an option without its label, if it names one option only."""
-    labelled = _LABELLED.match(text)
-    return labelled["rest"].strip() if labelled and _chosen(text) else text
-
-
-def _is_words(text: str) -> bool:
-    """Return whether a text is made of words, and not a product of letters or a function."""
-    if text.lower() in _LONE_WORDS:
-        return True
-    if _WORDS.match(text) is None or "(" in text[1:]:
-        return False
-    words = _SEPARATORS.split(text.strip("(). "))
-    lone = len(words) == 1
-    return all(map(_WORD.fullmatch, words)) and (
-        any(len(word) >= (5 if lone and not word.istitle() else 3) for word in words)
-        and not FUNCTION_WORDS.intersection(word.lower() for word in words)
-    )
-
-
-def _plain_words(text: str) -> str:
-    text = text.lower() if _SHORT_CAPITALS.search(text) is None else text
-    for article in ("the ", "The ", "an ", "An ", "a ", "A "):
-        text = text.removeprefix(article)
-    return re.sub(r"[^A-Za-z]", "", text)
-
-
-def _is_prose_for_a_number(answer: str, gold: str) -> bool:
-    """Return whether the gold is a plain number and the answer holds words: never equal.
-
-    An answer that is not a number itself (unit and all) and has words beside each other says
-    something else than a number.
-    """
-    if number(gold) is None or RELATION.search(answer) or "\\" in answer:
-        return False
-    prose = _PROSE.search(answer)
-    return prose is not None and " and " not in answer and "," not in answer
 
 
 def _same_bound(answer: str, gold: str) -> tuple[str, str] | None:
@@ -294,6 +204,8 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
             if _CHOICES.search(other):
                 return False
             ordered = _in_order_of(items, lone[0])
+            if ordered is None:
+                return False
             sides = (ordered, tuple_[1]) if other is answer else (tuple_[1], ordered)
             return _all(same(unnamed(a), unnamed(g)) for a, g in zip(*sides, strict=True))
     if len(a_items) > len(g_items):
@@ -304,7 +216,7 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
     a_names, g_names = names_of(a_items), names_of(g_items)
     if a_names and g_names and set(a_names) == set(g_names):
         a_items = [a_items[a_names.index(name)] for name in g_names]
-    if a_names or g_names:
+    if (a_names and g_names) or (not are_numbered(a_names or g_names) and (a_names or g_names)):
         return _all(map(same, a_items, g_items))
     values = [unnamed(text) for text in a_items], [unnamed(text) for text in g_items]
     if not any(relation_of(text) for side in values for text in side):
@@ -316,15 +228,39 @@ _CHOICES = re.compile(r"\\pm|\\mp|\\\{|\\in(?![a-z])| or |\\lor|\\cup")
 """What makes a list of alternatives or a set, which is no tuple."""
 
 
-def _in_order_of(items: Sequence[str], tuple_: str) -> Sequence[str]:
-    """Return assignments in the order of a tuple's names, or else of the alphabet."""
-    names = names_of(items)
-    if not names or not all(len(name) == 1 for name in names):
+def _in_order_of(items: Sequence[str], tuple_: str) -> Sequence[str] | None:
+    """Return assignments in the order of a tuple's names, or else in their usual order.
+
+    None if the tuple has other names.
+    """
+    names, named = names_of(items), tuple_of_names(tuple_)
+    if not names:
         return items
-    relation = relation_of(tuple_)
-    named = bracketed(relation[0]) if relation else None
-    order = named[1] if named and set(named[1]) == set(names) else sorted(names)
-    return [items[names.index(name)] for name in order]
+    order = named or in_usual_order(names) or names
+    return [items[names.index(name)] for name in order] if set(order) == set(names) else None
+
+
+def _same_tuple(answer: str, gold: str, scalar: Scalar) -> bool | None:
+    """Compare two bracketed texts part by part, those with the same names in one order."""
+    a_parts, g_parts = bracketed(unnamed(answer)), bracketed(unnamed(gold))
+    if a_parts is None or g_parts is None:
+        return False
+    (a_brackets, a_values), (g_brackets, g_values) = a_parts, g_parts
+    if a_brackets != g_brackets or len(a_values) != len(g_values):
+        return False
+    points = POINT.match(answer), POINT.match(gold)
+    if all(points) and answer[0] != gold[0]:
+        return False
+    a_names, g_names = tuple_of_names(answer), tuple_of_names(gold)
+    if a_names and g_names and set(a_names) == set(g_names) and len(a_names) == len(a_values):
+        a_values = [a_values[a_names.index(name)] for name in g_names]
+    elif _have_other_names(answer, gold) or not all(map(_is_in_usual_order, (a_names, g_names))):
+        return False
+    return _all(_same_item(a, g, scalar) for a, g in zip(a_values, g_values, strict=True))
+
+
+def _is_in_usual_order(names: list[str]) -> bool:
+    return in_usual_order(names) in (None, names)
 
 
 def _same_real_sets(answer: str, gold: str, scalar: Scalar) -> bool | None:
@@ -379,20 +315,11 @@ def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if a_cells or g_cells:
         return scalar(unnamed(answer), unnamed(gold), "one") if "\\begin" in answer else False
     a_parts, g_parts = bracketed(unnamed(answer)), bracketed(unnamed(gold))
-    if a_parts and g_parts and _have_other_names(answer, gold):
-        return False
     if not g_parts and (choose := _CHOOSE.match(answer)):
         n, k = (next(filter(None, choose.group(*names)), "") for names in _CHOOSE_GROUPS)
         return _same_scalar(f"\\binom{{{n}}}{{{k}}}", gold, scalar)
-    if a_parts and g_parts:
-        points = POINT.match(answer), POINT.match(gold)
-        if all(points) and answer[0] != gold[0]:
-            return False
-        if a_parts[0] != g_parts[0] or len(a_parts[1]) != len(g_parts[1]):
-            return False
-        return _all(same(a, g) for a, g in zip(a_parts[1], g_parts[1], strict=True))
     if a_parts or g_parts:
-        return False
+        return _same_tuple(answer, gold, scalar)
     return _same_relation(answer, gold, scalar)
 
 
@@ -483,10 +410,10 @@ def _same_scalar(answer: str, gold: str, scalar: Scalar) -> bool | None:
     exact = exact_scalar(answer, gold)
     if exact is not None:
         return exact
-    words = _same_words(answer, gold)
+    words = same_words(answer, gold)
     if words is not None:
         return words
-    if _CHOICE.match(gold) is None:
+    if not is_option(gold):
         answer, gold = unlabelled(answer), unlabelled(gold)
     exact = exact_scalar(answer, gold)
     if exact is not None:
