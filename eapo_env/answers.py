@@ -22,6 +22,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from eapo_env.canonical import without_closing_marks
+from eapo_env.retraction import is_denied, is_taken_back, until_next_question
+from eapo_env.sentences import (
+    DENIAL,
+    FORMULA,
+    HEDGE,
+    MATH,
+    NUMBER,
+    closing_number,
+    sentence_around,
+    sentence_claim,
+    unwrapped,
+)
+
 TAIL_CHARS = 20_000
 
 _BOX_NAMES = r"(?:boxed|fbox|framebox)"
@@ -39,21 +53,21 @@ _JOINER = re.compile(
 _LABEL = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?) ?= ?\$?\s?\Z")
 _ELLIPSES = ("...", "…", "\\ldots", "\\dots", "\\cdots")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,|\{,\}|,\\!\s?)\d{3}){1,20}(?:\.\d{1,20})?")
-_MATH = r"\$\$[^$]{1,1000}\$\$|\$[^$]{1,1000}\$|\\\([^$]{1,1000}?\\\)|\\\[[^$]{1,1000}?\\\]"
-_NUMBER = r"[-+]?(?:\\?[$€£¥] ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?"
 _ANSWER_LINE = re.compile(
     r"[^\w\n$\\]{0,12}(?:\d{1,2}[.)][ \t*_]{0,6})?(?:(?:so|thus|hence|therefore|and),? )?"
     r"(?:the |my |your )?(?:final |correct )?ans(?:wer)?[ \t*_]{0,6}"
     r"(?:(?:is ?)?[:=：][ \t*_]{0,6}|(?=\$|\\\[|\\\(|\[ |\n))\s{0,4}"
-    rf"(?P<claim>```\w{{0,10}}\s{{1,4}}[^\n]{{1,1000}}|{_MATH}|[^\n]{{1,{TAIL_CHARS}}})",
+    rf"(?P<claim>```\w{{0,10}}\s{{1,4}}[^\n]{{1,1000}}|{MATH}|[^\n]{{1,{TAIL_CHARS}}})",
     re.IGNORECASE,
 )
 _ANSWER_IN_CHINESE = re.compile(r"答案(?:应?[是为])?[ :：]{0,3}(?P<claim>[^\n。]{1,500})")
 _ANSWER_IS = re.compile(
-    r"answer(?: to the (?:problem|question))? (?:is|equals)[: ]{1,3}(?:therefore |thus |simply )?"
-    rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{_MATH})"
+    r"(?:answer(?: to the (?:problem|question))?"
+    r"|(?<=correct )(?:option|choice)|(?<=right )(?:option|choice))"
+    r" (?:is|equals)[: ]{1,3}(?:therefore |thus |simply |option |choice )?"
+    rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{MATH})"
     r"|(?P<number>[-+]?(?:\\?\$ ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?(?: ?\\?%)?)"
-    rf"|(?P<option>\([A-J]\) \$?{_NUMBER}\$?)|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
+    rf"|(?P<option>\([A-J]\) \$?{NUMBER}\$?)|(?P<choice>\(?[A-J]\)?)(?![A-Za-z]))"
     r"(?P<rest>.{0,200})",
     re.IGNORECASE | re.DOTALL,
 )
@@ -66,56 +80,18 @@ _END_TOKEN = (
     r"</?s>|<(?:end_of_turn|start_of_turn|eos|pad|bos|eot_id|unk|endoftext|turn\|)>"
     r"|<\|[^|<>]{1,30}\|>(?:user|assistant)?|<｜[^｜<>]{1,40}｜>|\[(?:EOS|PAD|SEP)\]"
 )
+_SHORT_CHARS = 200
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?!and |or )[A-Za-z]{2,20},? (?:[a-z]{2,20} )")
+_LONE_NUMBER = re.compile(rf"[$*]{{0,2}}{NUMBER}\\?%?[$*]{{0,2}}\.?")
 _CLOSING = re.compile(rf"(?:\s|{_END_TOKEN}|I hope (?:it|this) is correct\.?){{1,20}}\Z")
 _MENTIONS = 50
-_FORMULA_CHARS, _SENTENCE_CHARS = 200, 600
-_FORMULA = re.compile(_MATH)
-_AFTER_FORMULA = re.compile(
-    r" ?(?:\\?%|percent|\^?\\circ|degrees|(?:[a-z]{2,12} ?){1,3})?[ .!]{0,3}"
-)
-_SENTENCE = re.compile(
-    r"(?<=[.!?])\s{1,10}(?=[A-Z])|\n| (?=(?:Therefore|Thus|Hence|So),? )| (?=which is )"
-)
-_SENTENCE_HINTS = ("\n", ". ", "! ", "? ", " Th", " So", " Hence", " which is ")
-"""One of these is in every text that `_SENTENCE` splits; looking for them is quicker."""
-_PROSE = re.compile(r"(?<![\\A-Za-z])(?!and |or )[A-Za-z]{2,20},? (?:[a-z]{2,20} )")
-_LONE_NUMBER = re.compile(rf"[$*]{{0,2}}{_NUMBER}\\?%?[$*]{{0,2}}\.?")
-_CLOSING_NUMBER = re.compile(
-    r"(?:\b(?:is|are|be|by|equals?|gets?|gives?|obtains?|ha(?:s|ve)|was|were|costs?|pays?|earns?"
-    r"|makes?|takes?|needs?|spends?|spent|leaves?|left|total(?:s|ing)?|becomes?|saves?|owes?"
-    r"|contains?|remain(?:s|ing)?"
-    r"|(?:equal|comes?|amounts?|adds? up|sums?|simplifies|reduces|evaluates|rounds?|leads?) to)"
-    r"|=|:) ?(?:therefore |thus |then |only |exactly |now |just |a )?"
-    rf"\*{{0,2}}({_NUMBER}(?: ?\\?%| (?:hundred|thousand|million|billion|trillion|dozen)s?\b)?)"
-    r"(?:[*€£¥$]{0,2}|[a-z]{1,3}[²³]?)(?: [a-z]{2,12}){0,2}"
-    r"(?: because [^\n.]{0,150}|,? (?:altogether|in total|in all))?[.!]?\Z"
-)
-_HEDGE = re.compile(
-    r"\b(?:not|or|nor|never|no|maybe|perhaps|probably|possibly|guess|if|unless|wrong|incorrect"
-    r"|might|could|would|may|unlikely|suppose|assume|assuming|either|between|try|check|but|although"
-    r"|rather|instead|cannot|unsure|think|mistake|error was|wait|hmm|reject(?:s|ed)?|contradicts?"
-    r"|contradiction|false|let|at (?:most|least)|(?:less|greater|more|fewer|larger|smaller) than"
-    r"|about|approximately|roughly|nearly|almost|close to|up to|doubt|nobody|unless|untrue|fails?"
-    r"|impossible|discard|exclude|except|disprove)\b|n't|\?",
+_MENTIONED = ("nswer", "NSWER", "ns:", "NS:", "ption is", "hoice is")
+_STATES_MORE = re.compile("nswer|NSWER|ns:|NS:|####|ption is|hoice is|答案")
+_RESTATED = re.compile(
+    r"answer (?:is|was|must be|should be|should have been|=)[: ]{1,3}(?:actually |really )?"
+    rf"(?P<value>\*\*[^*\n]{{1,200}}\*\*|{MATH}|{NUMBER})(?=[.!,;\n]|\s*\Z)",
     re.IGNORECASE,
 )
-_DENIAL = re.compile(
-    r"\b(?:not|or|nor|never|no|maybe|perhaps|probably|guess|wrong|incorrect|either|between|cannot"
-    r"|unsure|unlikely|think|mistake|wait|hmm|instead|rather|doubt|false|untrue|nobody|unless|naive"
-    r"|fails?|impossible|incorrect)\b|n't|\?",
-    re.IGNORECASE,
-)
-"""What takes back an answer line; `could` and `if` may belong to its words."""
-_VERDICT = re.compile(
-    r" (?:is|are) (?:the|our|my|your) (?:final |correct |only )?(?:solution|answer|result)s?\.?\Z"
-)
-_STATES = re.compile(r"(?:\b(?:is|are|equals?|be|get|obtain)|=|:) ?\Z")
-_THERE_ARE = re.compile(
-    rf"\b[Tt]here (?:is|are|will be)(?: exactly| only| a total of)? ({_NUMBER})"
-    r"(?![^.]*\d)(?= [a-z])"
-)
-_CLOSING_CHARS, _NUMBER_CHARS = 100, 50
-_LAST_DIGIT = re.compile(r"\d(?=\D*\Z)")
 _PLAIN_BOX = re.compile(r"\\boxed\{([\w+-][\w+./-]{0,40})\}")
 _MARKED = re.compile(r"^[ \t]{0,3}####(?!#)(?![^\n]{0,200}answer)(?P<claim>[^\n]{1,300})$",
                      re.IGNORECASE | re.MULTILINE)  # fmt: skip
@@ -123,20 +99,7 @@ _VALUE = re.compile(r"(?=.{0,100}[\d\\A-Za-z])(?!\d{1,2}[.:])(?:[^A-Za-z\n]|\\[A
                     r"|(?<![A-Za-z])[A-Za-z](?![A-Za-z])){1,200}(?: [a-z]{2,12}){0,2}")  # fmt: skip
 _NEXT_QUESTION = re.compile(r"\n\s{0,4}(?:Question|Q|Problem)\s?\d{0,3}:")
 _FENCE = re.compile(r"```\w{0,10}\s")
-_WRAPPERS = (
-    ("**", "**"),
-    ("```", "```"),
-    ("`", "`"),
-    ("$$", "$$"),
-    ("\\[", "\\]"),
-    ("\\(", "\\)"),
-    ("$", "$"),
-)
-_MARKS_CHARS = 40
 _MARK_WORDS = ("square", "qed", "QED", "Q.E.D")
-_MARKS_AT_END = re.compile(
-    r"(?:\s|[∎□■✓✔✅。]|\\(?:blacksquare|square|qed)(?![a-z])|Q\.?E\.?D\.?)+\Z"
-)
 _ASIDE = re.compile(
     r"(?P<value>[^A-Za-z\n]{1,100}|[^\n]{0,60}\$),? (?:as (?:required|desired|needed|claimed"
     r"|expected|stated)|which (?:is|equals|matches|agrees)[^\n]{0,150}"
@@ -146,10 +109,12 @@ _ASIDE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The last box of a text with those that form one list with it."""
+    """The last box of a text that stands, with those that form one list with it.
 
-    content: str
-    start: int
+    Its content is None if the text denies every box.
+    """
+
+    content: str | None
     end: int
 
 
@@ -159,11 +124,11 @@ def extract_answer(response: str) -> str | None:
     The text is returned as written, without its box, `$` or emphasis: `\boxed{\frac12}` gives
     `\frac12`. Never raises, whatever the text; linear in its length.
     """
-    text, is_tagged = _final_text(response)
+    text, behind = _final_text(response)
     answer = _extracted(text)
-    if answer is None and is_tagged and not _is_cut_off(text):
-        answer = _sentence_claim(text.strip(), _HEDGE) or _cleaned(text)
-    return answer
+    if answer is None and behind is not None and not _is_cut_off(text):
+        answer = sentence_claim(text.strip(), HEDGE) or _cleaned(text)
+    return None if answer and behind and is_taken_back(answer, behind) else answer
 
 
 def _extracted(text: str) -> str | None:
@@ -175,19 +140,19 @@ def _extracted(text: str) -> str | None:
             return None
         box = _boxed(text)
         if box is not None:
-            return _replaced(text, box) or box.content
+            return _later(text[box.end :]) or box.content
     if "####" in text and (marked := _marked(text)):
         return marked
     return _stated(text)
 
 
 def _lone_box(text: str) -> str | None:
-    """Return the content of the one box of a text if it is plain and nothing replaces it."""
+    """Return the content of the one box of a text if it is plain and stands; a quick way."""
     last = max(0, text.rfind("box") - 1)
     box = _PLAIN_BOX.match(text, last)
-    if box is None or text.find("box") != last + 1 or "nswer" in text or "NSWER" in text:
+    if box is None or text.find("box") != last + 1 or _STATES_MORE.search(text, box.end()):
         return None
-    return box[1]
+    return None if is_denied(text, box.start(), box.end()) else box[1]
 
 
 def final_text(response: str) -> str:
@@ -195,8 +160,8 @@ def final_text(response: str) -> str:
     return _final_text(response)[0]
 
 
-def _final_text(response: str) -> tuple[str, bool]:
-    """Return the text in which answers count, and whether it is the inside of an `<answer>`."""
+def _final_text(response: str) -> tuple[str, str | None]:
+    """Return the text in which answers count, and what is behind it if it is in an `<answer>`."""
     end = response.rfind("</think>")
     text = response if end < 0 else response[end + len("</think>") :]
     opened = text.find("<think>")
@@ -205,12 +170,11 @@ def _final_text(response: str) -> tuple[str, bool]:
     text = text[-TAIL_CHARS:]
     start = text.rfind("<answer>")
     if start < 0:
-        return text, False
-    closed = text.find("</answer>", start)
-    inside = text[start + len("<answer>") : closed if closed >= 0 else len(text)]
+        return text, None
+    inside, _, behind = text[start + len("<answer>") :].partition("</answer>")
     if not inside.strip():
-        return text, False
-    return inside[: _closing_start(inside)], True
+        return text, None
+    return inside[: _closing_start(inside)], behind
 
 
 def closing_claim(response: str) -> str | None:
@@ -221,58 +185,31 @@ def closing_claim(response: str) -> str | None:
     that is only one short formula. A sentence with a negation or a hedge (`not`, `or`, `maybe`,
     ...) gives None, and so does a text whose last box never closes.
     """
-    text = final_text(response)
+    text, behind = _final_text(response)
     text = text[: _closing_start(text)].strip()
-    if not text or _is_cut_off(text) or (_BOX.search(text) and _boxed(text) is None):
+    if (
+        not text
+        or (behind and is_taken_back(text, behind))
+        or _is_cut_off(text)
+        or not _is_unboxed(text)
+    ):
         return None
     last_line = text[text.rfind("\n") + 1 :].strip()
     if _LONE_NUMBER.fullmatch(last_line):
         return unwrapped(last_line)
-    if len(text) <= _FORMULA_CHARS and "\n" not in text and not _PROSE.search(text):
+    if len(text) <= _SHORT_CHARS and "\n" not in text and not _PROSE.search(text):
         whole = unwrapped(text)
-        if not _FORMULA.search(whole, 1) and not _CLOSING_NUMBER.search(whole):
+        if not FORMULA.search(whole, 1) and not closing_number(whole):
             return whole or None
-    return _sentence_claim(text, _HEDGE)
+    return sentence_claim(text, HEDGE)
 
 
-def _sentence_claim(text: str, hedge: re.Pattern[str]) -> str | None:
-    """Return the value that the last sentence of a text commits to, or None."""
-    sentence = text[-_SENTENCE_CHARS:]
-    if any(hint in sentence for hint in _SENTENCE_HINTS):
-        sentence = _SENTENCE.split(sentence)[-1]
-    if sentence.rstrip(".").endswith(("solution", "answer", "result", "solutions", "answers")):
-        sentence = _VERDICT.sub("", sentence)
-    claim = _formula_at_end(sentence) if "$" in sentence or "\\" in sentence else None
-    if claim is None:
-        digits = _LAST_DIGIT.search(sentence, max(0, len(sentence) - _CLOSING_CHARS))
-        if digits is None:
-            return None
-        start = max(0, digits.start() - _NUMBER_CHARS)
-        number = _CLOSING_NUMBER.search(sentence, start) or (
-            _THERE_ARE.search(sentence) if "here " in sentence else None
-        )
-        claim = number[1] if number else None
-    return None if claim is None or hedge.search(sentence) else claim
-
-
-def _formula_at_end(sentence: str) -> str | None:
-    """Return a sentence's only formula, or the last one after `is` or similar, with its unit."""
-    formulas = [*_FORMULA.finditer(sentence)]
-    if len(formulas) > 1 and _STATES.search(sentence, 0, formulas[-1].start()):
-        formulas = formulas[-1:]
-    if len(formulas) != 1 or not _AFTER_FORMULA.fullmatch(sentence, formulas[0].end()):
-        return None
-    unit = sentence[formulas[0].end() :].strip(" .!")
-    return f"{unwrapped(formulas[0][0])} {unit}".strip() or None
-
-
-def unwrapped(text: str) -> str:
-    r"""Return `text` without surrounding space, `$`, `\(`, `\[` or `**`, however nested."""
-    text = text.strip()
-    for opener, closer in _WRAPPERS:
-        if text.startswith(opener) and text.endswith(closer) and len(text) > len(opener + closer):
-            text = text[len(opener) : -len(closer)].strip()
-    return text
+def _is_unboxed(text: str) -> bool:
+    """Return whether no box of a text has been denied or is empty."""
+    if not _BOX.search(text):
+        return True
+    box = _boxed(text)
+    return box is not None and box.content is not None
 
 
 def _is_cut_off(text: str) -> bool:
@@ -292,36 +229,51 @@ def _is_cut_off(text: str) -> bool:
 
 
 def _boxed(text: str) -> _Box | None:
-    """Return the last box that holds something, joined with the boxes that form a list with it."""
-    boxes: list[tuple[int, int, str]] = []
-    for start, end, content in _boxes(text):
-        inside = unwrapped(_BOX.sub("", content))
-        if not inside or inside in _ELLIPSES:
-            continue
-        if boxes and _JOINER.fullmatch(text, boxes[-1][1], start) is None:
-            boxes.clear()
-        if _THOUSANDS.fullmatch(inside):
-            inside = re.sub(r"[{},\s]|\\!", "", inside)
-        boxes.append((start, end, inside))
+    """Return the last box that stands, joined with the boxes that form a list with it.
+
+    None if no box holds anything.
+    """
+    boxes = [
+        (start, end, inside)
+        for start, end, content in _boxes(text)
+        if (inside := unwrapped(_BOX.sub("", content))) and inside not in _ELLIPSES
+    ]
     if not boxes:
         return None
-    answers = [inside for _, _, inside in boxes]
-    names = [_LABEL.search(text, max(0, start - 12), start) for start, _, _ in boxes]
-    if len({name[1] for name in names if name}) == len(boxes) > 1:
+    last_end = boxes[-1][1]
+    while boxes and is_denied(text, *boxes[-1][:2]):
+        boxes.pop()
+    if not boxes:
+        return _Box(None, last_end)
+    first = len(boxes) - 1
+    while first and _JOINER.fullmatch(text, boxes[first - 1][1], boxes[first][0]):
+        first -= 1
+    group = boxes[first:]
+    answers = [
+        re.sub(r"[{},\s]|\\!", "", inside) if _THOUSANDS.fullmatch(inside) else inside
+        for _, _, inside in group
+    ]
+    names = [_LABEL.search(text, max(0, start - 12), start) for start, _, _ in group]
+    if len({name[1] for name in names if name}) == len(group) > 1:
         answers = [f"{name[1]}={a}" for name, a in zip(names, answers, strict=True) if name]
-    return _Box(", ".join(dict.fromkeys(answers)), boxes[0][0], boxes[-1][1])
+    return _Box(", ".join(dict.fromkeys(answers)), group[-1][1])
 
 
-def _replaced(text: str, box: _Box) -> str | None:
-    """Return the value of an `Answer:` line after a box that is not in such a line itself."""
-    after = text[box.end :]
-    if "nswer" not in after and "NSWER" not in after:
+def _later(behind: str) -> str | None:
+    """Return the value of the last statement of an answer behind a box, or None."""
+    if not _STATES_MORE.search(behind):
         return None
-    line = text[text.rfind("\n", 0, box.start) + 1 : box.start]
-    if "nswer" in line or "NSWER" in line:
-        return None
-    stated = _stated(after)
-    return stated if stated and _VALUE.fullmatch(stated) else None
+    behind = until_next_question(behind)
+    claim = ("####" in behind and _marked(behind)) or _stated(behind) or _restated(behind)
+    return claim if claim and _VALUE.fullmatch(claim) else None
+
+
+def _restated(behind: str) -> str | None:
+    """Return the last value that a text calls the answer (`Wait, the answer is 6.`), or None."""
+    for found in reversed([*_RESTATED.finditer(behind)]):
+        if not is_denied(behind, *found.span("value")):
+            return unwrapped(found["value"])
+    return None
 
 
 def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
@@ -358,7 +310,7 @@ def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
 def _marked(text: str) -> str | None:
     """Return the value of the last line `#### ...` that holds one; a heading in words is none."""
     text = text[: _closing_start(text)].rstrip()
-    claim, runs_on = None, _NEXT_QUESTION.search(text)
+    claim, end, runs_on = None, 0, _NEXT_QUESTION.search(text)
     for line in _MARKED.finditer(text):
         if runs_on and claim is not None and line.start() > runs_on.start():
             break
@@ -367,9 +319,10 @@ def _marked(text: str) -> str | None:
             continue
         if line.end() == len(text) or _VALUE.fullmatch(value):
             claim = value
-    if claim is not None and not text.endswith(claim) and _last_stated_after_mark(text):
-        return None
-    return claim
+            end = line.end()
+    if claim is None or text.endswith(claim):
+        return claim
+    return None if _last_stated_after_mark(text) or is_taken_back(claim, text[end:]) else claim
 
 
 def _last_stated_after_mark(text: str) -> bool:
@@ -385,13 +338,12 @@ def _cleaned(claim: str) -> str | None:
         claim = claim[fence.end() :].removesuffix("```")
     claim = claim.strip(" \t\n*_")
     if not claim[-1:].isalnum() or claim.endswith(_MARK_WORDS):
-        marks = _MARKS_AT_END.search(claim, max(0, len(claim) - _MARKS_CHARS))
-        claim = claim[: marks.start()] if marks else claim
+        claim = without_closing_marks(claim)
     claim = unwrapped(claim.removesuffix(".").rstrip(" *_"))
     if aside := _ASIDE.fullmatch(claim):
         claim = unwrapped(aside["value"].rstrip(" ,"))
     if claim[:1].isalpha() and _PROSE.search(claim + " "):
-        claim = _sentence_claim(claim, _DENIAL) or claim
+        claim = sentence_claim(claim, DENIAL) or claim
     return claim or None
 
 
@@ -399,7 +351,7 @@ def _stated(text: str) -> str | None:
     """Return the value of the last `Answer:` line or of a closing `the answer is ...`."""
     text = text[: _closing_start(text)]
     position = len(text)
-    words = [word for word in ("nswer", "NSWER", "ns:", "NS:") if word in text]
+    words = [word for word in _MENTIONED if word in text]
     for _ in range(_MENTIONS):
         position = max([text.rfind(word, 0, position) for word in words], default=-1)
         if position < 0:
@@ -407,12 +359,13 @@ def _stated(text: str) -> str | None:
         for start in (text.rfind("\n", 0, position) + 1, text.rfind(". ", 0, position) + 2):
             line = _ANSWER_LINE.match(text, start)
             if line is not None and line.start("claim") > position:
-                return _cleaned(line["claim"])
+                claim = _cleaned(line["claim"])
+                return None if claim and is_taken_back(claim, text[line.end() :]) else claim
         sentence = _ANSWER_IS.match(text, position - 1) if position else None
         if (
             sentence is not None
             and _SENTENCE_END.match(sentence["rest"])
-            and not _DENIAL.search(_sentence_around(text, position))
+            and not DENIAL.search(sentence_around(text, position))
         ):
             claim = next(filter(None, sentence.group(*_CLAIMS)), "")
             return unwrapped(claim) or None
@@ -420,12 +373,6 @@ def _stated(text: str) -> str | None:
     if in_chinese >= 0 and (found := _ANSWER_IN_CHINESE.match(text, in_chinese)):
         return _cleaned(found["claim"])
     return None
-
-
-def _sentence_around(text: str, position: int) -> str:
-    """Return the text from the start of the sentence at a position on."""
-    before = text[max(0, position - _SENTENCE_CHARS) : position]
-    return _SENTENCE.split(before)[-1] + text[position : position + _SENTENCE_CHARS]
 
 
 def _closing_start(text: str) -> int:

@@ -62,7 +62,7 @@ _LONE_BRACKETS = re.compile(r"\A\[ ([^\[\](),;]{1,200}) \]\Z")
 _WRAPPED = re.compile(r"\A\{([^{}]{0,2000})\}\Z")
 _MARKS_CHARS = 60
 _CLOSING_MARKS = re.compile(
-    r"(?:\s|\\\\|\\(?:blacksquare|square|Box|qed|QED)(?![a-z])|[∎□■✓✔✅]|\bQ\.?E\.?D\.?)+\Z"
+    r"(?:\s|\\\\|\\(?:blacksquare|square|Box|qed|QED)(?![a-z])|[∎□■✓✔✅。]|\bQ\.?E\.?D\.?)+\Z"
 )
 _HALF_OF_DAY = re.compile(r"(?<=\d )(?:([ap])(?:m|\. ?m\.?)|([AP])(?:M|\. ?M\.?))(?![A-Za-z])")
 _FACTORIAL = re.compile(r"(?<=[0-9)])!=")
@@ -103,8 +103,7 @@ def canonical(text: str) -> str:
     if "nfinity" in text:
         text = text.replace("infinity", "\\infty").replace("Infinity", "\\infty")
     text = _SPACES.sub(" ", text).replace(" ^", "^").strip()
-    if marks := _CLOSING_MARKS.search(text, max(0, len(text) - _MARKS_CHARS)):
-        text = text[: marks.start()]
+    text = without_closing_marks(text)
     if "\\begin" in text:
         text = _unpacked(text)
     if bracketed := _LONE_BRACKETS.match(text):
@@ -117,6 +116,12 @@ def canonical(text: str) -> str:
     if "!=" in text:
         text = _FACTORIAL.sub("! =", text)
     return "(-\\infty,\\infty)" if _ALL_REALS.match(text) else text
+
+
+def without_closing_marks(text: str) -> str:
+    """Return `text` without the end-of-proof signs, check marks and line breaks at its end."""
+    marks = _CLOSING_MARKS.search(text, max(0, len(text) - _MARKS_CHARS))
+    return text[: marks.start()] if marks else text
 
 
 def _trimmed(text: str) -> str:

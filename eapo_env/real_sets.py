@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+from eapo_env.matching import all_same, same_unordered
 from eapo_env.notation import RELATION, TURNED, bracketed, relation_of
 from eapo_env.quantities import number
 
@@ -98,25 +100,13 @@ def same_set(answer: Sequence[Interval], gold: Sequence[Interval], same: Same) -
     spans = _spans(answer), _spans(gold)
     if spans[0] is not None and spans[1] is not None:
         return _merged(spans[0]) == _merged(spans[1])
-    if len(answer) != len(gold):
-        return False
-    left, undecided = list(gold), False
-    for interval in answer:
-        outcomes = [_same_interval(interval, other, same) for other in left]
-        if True in outcomes:
-            del left[outcomes.index(True)]
-        elif None in outcomes:
-            undecided = True
-        else:
-            return False
-    return None if undecided else True
+    return same_unordered(answer, gold, partial(_same_interval, same=same))
 
 
 def _same_interval(a: Interval, b: Interval, same: Same) -> bool | None:
     if (a.low_closed, a.high_closed) != (b.low_closed, b.high_closed):
         return False
-    outcomes = [same(a.low, b.low), same(a.high, b.high)]
-    return False if False in outcomes else None if None in outcomes else True
+    return all_same((same(a.low, b.low), same(a.high, b.high)))
 
 
 def _of_part(text: str) -> tuple[Interval, ...] | None:

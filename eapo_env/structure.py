@@ -12,11 +12,12 @@ mere name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Literal
 
+from eapo_env.matching import all_same, same_unordered
 from eapo_env.notation import (
     IS_NAME,
     POINT,
@@ -207,21 +208,21 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
             if ordered is None:
                 return False
             sides = (ordered, tuple_[1]) if other is answer else (tuple_[1], ordered)
-            return _all(same(unnamed(a), unnamed(g)) for a, g in zip(*sides, strict=True))
+            return all_same(same(unnamed(a), unnamed(g)) for a, g in zip(*sides, strict=True))
     if len(a_items) > len(g_items):
         a_items = list({_without_spaces(item): item for item in a_items}.values())
     if len(a_items) != len(g_items):
         a_items, g_items = union_parts(a_items), union_parts(g_items)
-        return len(a_items) == len(g_items) and _same_unordered(a_items, g_items, same)
+        return same_unordered(a_items, g_items, same)
     a_names, g_names = names_of(a_items), names_of(g_items)
     if a_names and g_names and set(a_names) == set(g_names):
         a_items = [a_items[a_names.index(name)] for name in g_names]
     if (a_names and g_names) or (not are_numbered(a_names or g_names) and (a_names or g_names)):
-        return _all(map(same, a_items, g_items))
+        return all_same(map(same, a_items, g_items))
     values = [unnamed(text) for text in a_items], [unnamed(text) for text in g_items]
     if not any(relation_of(text) for side in values for text in side):
         a_items, g_items = values
-    return _same_unordered(a_items, g_items, same)
+    return same_unordered(a_items, g_items, same)
 
 
 _CHOICES = re.compile(r"\\pm|\\mp|\\\{|\\in(?![a-z])| or |\\lor|\\cup")
@@ -256,7 +257,7 @@ def _same_tuple(answer: str, gold: str, scalar: Scalar) -> bool | None:
         a_values = [a_values[a_names.index(name)] for name in g_names]
     elif _have_other_names(answer, gold) or not all(map(_is_in_usual_order, (a_names, g_names))):
         return False
-    return _all(_same_item(a, g, scalar) for a, g in zip(a_values, g_values, strict=True))
+    return all_same(_same_item(a, g, scalar) for a, g in zip(a_values, g_values, strict=True))
 
 
 def _is_in_usual_order(names: list[str]) -> bool:
@@ -277,30 +278,6 @@ def _same_real_sets(answer: str, gold: str, scalar: Scalar) -> bool | None:
     return same_set(a.intervals, g.intervals, partial(_same_scalar, scalar=scalar))
 
 
-def _same_unordered(
-    answer: Sequence[str], gold: Sequence[str], same: Callable[[str, str], bool | None]
-) -> bool | None:
-    left, undecided = list(gold), False
-    for item in answer:
-        outcomes = [same(item, other) for other in left]
-        if True in outcomes:
-            del left[outcomes.index(True)]
-        elif None in outcomes:
-            undecided = True
-        else:
-            return False
-    return None if undecided else True
-
-
-def _all(outcomes: Iterable[bool | None]) -> bool | None:
-    undecided = False
-    for outcome in outcomes:
-        if outcome is False:
-            return False
-        undecided = undecided or outcome is None
-    return None if undecided else True
-
-
 def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
     answer, gold = without_membership(answer), without_membership(gold)
     if _same_text(answer, gold):
@@ -308,7 +285,7 @@ def _same_item(answer: str, gold: str, scalar: Scalar) -> bool | None:
     same = partial(_same_item, scalar=scalar)
     a_union, g_union = union_of(answer), union_of(gold)
     if len(a_union) > 1 or len(g_union) > 1:
-        return len(a_union) == len(g_union) and _same_unordered(a_union, g_union, same)
+        return same_unordered(a_union, g_union, same)
     a_cells, g_cells = cells_of(unnamed(answer)), cells_of(unnamed(gold))
     if a_cells and g_cells:
         return _same_cells(a_cells, g_cells, same)
@@ -331,7 +308,7 @@ def _same_cells(
     if [*map(len, answer)] != [*map(len, gold)]:
         return False
     pairs = zip(chain(*answer), chain(*gold), strict=True)
-    return _all(same(a, g) for a, g in pairs)
+    return all_same(same(a, g) for a, g in pairs)
 
 
 def _same_relation(answer: str, gold: str, scalar: Scalar) -> bool | None:
@@ -395,7 +372,9 @@ def _same_sided(
         answer = (answer[2], TURNED.get(answer[1], answer[1]), answer[0])
     if answer[1] != gold[1]:
         return False
-    if _all(_same_scalar(a, g, scalar) for a, g in ((answer[0], gold[0]), (answer[2], gold[2]))):
+    if all_same(
+        _same_scalar(a, g, scalar) for a, g in ((answer[0], gold[0]), (answer[2], gold[2]))
+    ):
         return True
     factor: Factor = {"=": "any", "\\ne": "any", "\\equiv": "one"}.get(gold[1], "positive")  # type: ignore[assignment]
     return scalar(f"({answer[0]})-({answer[2]})", f"({gold[0]})-({gold[2]})", factor)

@@ -94,7 +94,7 @@ _ABBREVIATIONS = _set(
     "cm mm km dm nm kg mg mL ml ft in hr hrs am pm min sec Hz kHz mi lb lbs oz yd mph kph sq"
     " cu Rs kW kWh MB GB cc rad deg USD EUR gal qt pt ms"
 )
-_ATTACHED = _set("cm mm km kg mL Hz kHz mph kph kWh MB GB USD EUR lbs hrs")
+ATTACHED = _set("cm mm km kg mL Hz kHz mph kph kWh MB GB USD EUR lbs hrs")
 """Units that may follow a number without a space; any others would be products of variables."""
 _IRREGULAR = {
     "men": "man", "women": "woman", "people": "person", "children": "child", "teeth": "tooth",
@@ -154,7 +154,7 @@ def unit_of(text: str, *, attached: bool = False) -> Unit | None:
     """
     text = _TAIL.sub("", text)
     words = list(_words(text))
-    if attached and not (len(words) == 1 and words[0][0] in _ATTACHED):
+    if attached and not (len(words) == 1 and words[0][0] in ATTACHED):
         return None
     if any(word == "" for word, _ in words):
         return None

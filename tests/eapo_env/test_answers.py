@@ -46,12 +46,12 @@ def test_only_what_follows_the_reasoning_counts(reasoning: str, answer: int) -> 
 
 
 @given(before=any_text | pieces, answer=st.fractions())
-def test_a_last_line_that_is_marked_is_the_answer_unless_there_is_a_box(
+def test_a_last_line_that_is_marked_is_the_answer_even_behind_a_box(
     before: str, answer: Fraction
 ) -> None:
     text = re.sub("boxed|fbox|<think>", "", before)
     assert extract_answer(f"{text}\n#### {answer}") == str(answer)
-    assert extract_answer(f"{text}\n\\boxed{{7}}\n#### {answer}") == "7"
+    assert extract_answer(f"{text}\n\\boxed{{7}}\n#### {answer}") == str(answer)
 
 
 @given(answer=st.integers(), after=st.text("xyz .\n"))
@@ -91,7 +91,7 @@ def test_a_last_box_that_is_cut_off_leaves_no_answer(text: str, answer: int, cut
         ("Mark it with \\boxed\n\nFinal answer: 5", "5"),
         ("We use \\boxed{E=mc^2}.\n\nAnswer: B", "B"),
         ("\\boxed{5}\n\nAnswer: see above", "5"),
-        ("Answer: \\boxed{7}\nAnswer: 8", "7"),
+        ("Answer: \\boxed{7}\nAnswer: 8", "8"),
         (r"\framebox{7}", "7"),
         ("<think>x</think><answer> 7 </answer>", "7"),
         ("<answer>The answer is $7$.</answer>", "7"),

@@ -1,0 +1,150 @@
+r"""What one sentence claims: `So the order costs $31.` claims 31, `It fails for $n=5$` nothing.
+
+A formula counts if it is what the sentence states: it follows `is`, `gives` or another such verb,
+or words that only lead to it (`Hence we get $x=5$`). A number counts at the end of a sentence,
+behind such a verb, with at most its unit behind it. A sentence that denies, supposes, compares
+(`5 fewer apples`) or bounds (`the lower bound is 5`) claims nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from eapo_env.units import ATTACHED, scale
+
+MATH = r"\$\$[^$]{1,1000}\$\$|\$[^$]{1,1000}\$|\\\([^$]{1,1000}?\\\)|\\\[[^$]{1,1000}?\\\]"
+NUMBER = r"[-+]?(?:\\?[$€£¥] ?)?\d(?:[\d,]{0,60}\d)?(?:\.\d{1,60})?(?:/\d{1,60})?"
+FORMULA = re.compile(MATH)
+_WRAPPERS = (
+    ("**", "**"),
+    ("```", "```"),
+    ("`", "`"),
+    ("$$", "$$"),
+    ("\\[", "\\]"),
+    ("\\(", "\\)"),
+    ("$", "$"),
+)
+SENTENCE_CHARS = 600
+_AFTER_FORMULA = re.compile(
+    r" ?(?:\\?%|percent|\^?\\circ|degrees|(?:[a-z]{2,12} ?){1,3})?[ .!]{0,3}"
+)
+SENTENCE = re.compile(
+    r"(?<=[.!?])\s{1,10}(?=[A-Z])|\n| (?=(?:Therefore|Thus|Hence|So),? )| (?=which is )"
+)
+_SENTENCE_HINTS = ("\n", ". ", "! ", "? ", " Th", " So", " Hence", " which is ")
+"""One of these is in every text that `SENTENCE` splits; looking for them is quicker."""
+_VERB = (
+    r"(?:is|are|be|by|equals?|gets?|gives?|giving|yields?|obtains?|ha(?:s|ve)|was|were|costs?|pays?"
+    r"|earns?|makes?|takes?|needs?|spends?|spent|leaves?|left|total(?:s|ing)?|becomes?|saves?|owes?"
+    r"|contains?|remain(?:s|ing)?"
+    r"|(?:equal|comes?|amounts?|adds? up|sums?|simplifies|reduces|evaluates|rounds?|leads?) to)"
+)
+_STATES = re.compile(rf"(?:\b{_VERB}|=|:) ?(?:therefore |thus |then |exactly |simply |the )?\Z")
+_LEADS_TO = re.compile(
+    r"(?:.*,)?(?:(?:so|hence|thus|therefore|then|and|that|we|have|find|get|obtain|conclude|see|finally"
+    r"|this|it|which|gives|giving|yields|follows|means|shows|proves|implies|now|in|conclusion|the"
+    r"|answer|solution|result|value)[,:]? ?){0,9}",
+    re.IGNORECASE | re.DOTALL,
+)
+_VERDICT = re.compile(
+    r" (?:is|are) (?:the|our|my|your) (?:final |correct |only )?(?:solution|answer|result)s?\.?\Z"
+)
+_TAIL = r"(?: because [^\n.]{0,150}|,? (?:altogether|in total|in all))?[.!]?\Z"
+_CLOSING_NUMBER = re.compile(
+    rf"(?:\b{_VERB}|=|:) ?(?:therefore |thus |then |only |exactly |now |just |a )?"
+    rf"(?:(?P<open>\*\*|(?=\\?[$€£¥]))?(?P<number>{NUMBER})(?P<close>\*\*)?"
+    r"(?(open)(?: [a-z']{1,12}){0,9}[.!]?\Z|(?!))"
+    rf"|\*{{0,2}}(?P<value>{NUMBER}(?: ?\\?%)?)(?P<marks>[*€£¥$]{{0,2}}|[A-Za-z]{{1,3}}[²³]?)"
+    rf"(?P<words>(?: [a-z]{{2,12}}){{0,2}}){_TAIL})"
+)
+_THERE_ARE = re.compile(
+    rf"\b[Tt]here (?:is|are|will be)(?: exactly| only| a total of)? (?P<value>{NUMBER})"
+    r"(?![^.]*\d)(?P<marks>)(?P<words> [a-z]{2,20})"
+)
+_CLOSING_CHARS, _NUMBER_CHARS = 100, 50
+_LAST_DIGIT = re.compile(r"\d(?=\D*\Z)")
+_DENYING = (
+    r"not|or|nor|never|no|maybe|perhaps|probably|guess|wrong|incorrect|either|between|cannot|unsure"
+    r"|unlikely|think|mistake|wait|hmm|instead|rather|doubt|false|untrue|nobody|unless|naive"
+    r"|fails?|impossible"
+)
+DENIAL = re.compile(rf"\b(?:{_DENYING})\b|n't|\?", re.IGNORECASE)
+"""What takes back an answer line; `could` and `if` may belong to its words."""
+HEDGE = re.compile(
+    rf"\b(?:{_DENYING}|possibly|if|might|could|would|may|suppose|assum(?:e|ing)|try|check|but"
+    r"|although|error was|rejects?|rejected|contradicts?|contradiction|let|given|bound|estimate"
+    r"|at (?:most|least)|less|fewer|more|(?:greater|larger|smaller) than"
+    r"|about|approximately|roughly|nearly|almost|close to|up to|discard|exclude|except|disprove)\b"
+    r"|n't|\?",
+    re.IGNORECASE,
+)
+"""What keeps a closing sentence from being a claim."""
+
+
+def unwrapped(text: str) -> str:
+    r"""Return `text` without surrounding space, `$`, `\(`, `\[` or `**`, however nested."""
+    text = text.strip()
+    for opener, closer in _WRAPPERS:
+        if text.startswith(opener) and text.endswith(closer) and len(text) > len(opener + closer):
+            text = text[len(opener) : -len(closer)].strip()
+    return text
+
+
+def sentence_claim(text: str, hedge: re.Pattern[str]) -> str | None:
+    """Return the value that the last sentence of a text commits to, or None.
+
+    A sentence in which `hedge` is found commits to none.
+    """
+    sentence = text[-SENTENCE_CHARS:]
+    if any(hint in sentence for hint in _SENTENCE_HINTS):
+        sentence = SENTENCE.split(sentence)[-1]
+    is_verdict = sentence.rstrip(".").endswith(
+        ("solution", "answer", "result", "solutions", "answers")
+    )
+    if is_verdict:
+        sentence = _VERDICT.sub("", sentence)
+    claim = _formula_at_end(sentence) if "$" in sentence or "\\" in sentence else None
+    if claim is None:
+        claim = closing_number(sentence)
+    return None if claim is None or hedge.search(sentence) else claim
+
+
+def closing_number(sentence: str) -> str | None:
+    """Return the number that a sentence ends with, behind a verb that states it, or None.
+
+    A number within a formula is none.
+    """
+    digits = _LAST_DIGIT.search(sentence, max(0, len(sentence) - _CLOSING_CHARS))
+    if digits is None or any(f.end() > digits.start() for f in FORMULA.finditer(sentence)):
+        return None
+    start = max(0, digits.start() - _NUMBER_CHARS)
+    found = _CLOSING_NUMBER.search(sentence, start)
+    if found is not None and found["number"]:
+        return found["number"]
+    if found is None and "here " in sentence:
+        found = _THERE_ARE.search(sentence)
+    if found is None:
+        return None
+    if found["marks"][:1].isalpha() and found["marks"].rstrip("²³") not in ATTACHED:
+        return None
+    factor = found["words"].split(maxsplit=1)[:1]
+    is_scaled = factor and scale(factor[0]) is not None
+    return f"{found['value']} {factor[0]}" if is_scaled else found["value"]
+
+
+def sentence_around(text: str, position: int) -> str:
+    """Return the text from the start of the sentence at a position on."""
+    before = text[max(0, position - SENTENCE_CHARS) : position]
+    return SENTENCE.split(before)[-1] + text[position : position + SENTENCE_CHARS]
+
+
+def _formula_at_end(sentence: str) -> str | None:
+    """Return the formula that a sentence states, with its unit; the last one after `is`."""
+    formulas = [*FORMULA.finditer(sentence)]
+    if not formulas or not _AFTER_FORMULA.fullmatch(sentence, formulas[-1].end()):
+        return None
+    before = sentence[: formulas[-1].start()]
+    if not _STATES.search(before) and (len(formulas) > 1 or not _LEADS_TO.fullmatch(before)):
+        return None
+    unit = sentence[formulas[-1].end() :].strip(" .!")
+    return f"{unwrapped(formulas[-1][0])} {unit}".strip() or None
