@@ -62,7 +62,7 @@ _ANSWER_LINE = re.compile(
 )
 _ANSWER_IN_CHINESE = re.compile(r"答案(?:应?[是为])?[ :：]{0,3}(?P<claim>[^\n。]{1,500})")
 _ANSWER_IS = re.compile(
-    r"(?:answer(?: to the (?:problem|question))?"
+    r"(?:answer(?: choice| option)?(?: to the (?:problem|question))?"
     r"|(?<=correct )(?:option|choice)|(?<=right )(?:option|choice))"
     r" (?:is|equals)[: ]{1,3}(?:therefore |thus |simply |option |choice )?"
     rf"(?:\*\*(?P<bold>[^*\n]{{1,200}})\*\*|(?P<math>{MATH})"
@@ -367,8 +367,10 @@ def _stated(text: str) -> str | None:
             and _SENTENCE_END.match(sentence["rest"])
             and not DENIAL.search(sentence_around(text, position))
         ):
-            claim = next(filter(None, sentence.group(*_CLAIMS)), "")
-            return unwrapped(claim) or None
+            name = next(name for name in _CLAIMS if sentence[name])
+            return (
+                None if is_denied(text, *sentence.span(name)) else unwrapped(sentence[name]) or None
+            )
     in_chinese = text.rfind("答案")
     if in_chinese >= 0 and (found := _ANSWER_IN_CHINESE.match(text, in_chinese)):
         return _cleaned(found["claim"])

@@ -186,9 +186,15 @@ def _of_inequality(text: str, variables: set[str]) -> tuple[Interval, ...] | Non
         return None
     first, second = sides
     sign = signs[0]
-    if (size := _SIZE_OF.match(first)) and sign in ("\\lt", "\\le") and not second.startswith("-"):
+    if (size := _SIZE_OF.match(first)) and sign in TURNED and not second.startswith("-"):
         variables.add(size["name"])
-        return (Interval(f"-{second}", sign == "\\le", second, sign == "\\le"),)
+        closed = sign in ("\\le", "\\ge")
+        if sign in ("\\lt", "\\le"):
+            return (Interval(f"-{second}", closed, second, closed),)
+        return (
+            Interval("-\\infty", False, f"-{second}", closed),
+            Interval(second, closed, "\\infty", False),
+        )
     if not _VARIABLE.match(first) and _VARIABLE.match(second):
         first, second, sign = second, first, TURNED.get(sign, sign)
     if not _VARIABLE.match(first):

@@ -16,12 +16,12 @@ from eapo_env.sentences import MATH, NUMBER
 _BEFORE_CHARS, _BEHIND_CHARS = 120, 2_000
 _DENYING = (
     "not|never|cannot|neither|nor|than|unlike|suppose|supposing|assume|assuming|say|says|said"
-    "|claims|claimed|thinks|thought|believes|believed|guesses|guessed"
+    "|doubt|doubts|deny|denies|denied|claims|claimed|thinks|thought|believes|believed|guesses|guessed"
 )
 _SUPPOSING = "if|unless|whether"
 _MISTAKEN = "wrong|incorrect|false|mistaken|erroneous|naive|tempting|rejected|invalid"
 _DENIES = frozenset(f"{_DENYING}|{_SUPPOSING}|{_MISTAKEN}|of".split("|"))
-_NOUN = "answer|result|value|solution"
+_NOUN = "answer|result|value|solution|option|choice"
 _FILLING = (
     f"that|this|it|the|a|an|my|our|final|correct|right|true|actual|{_NOUN}|is|are|was|were|be|been"
     "|equal|equals|to|as|simply|just|really|it's|that's"
@@ -53,9 +53,10 @@ _EVALUATION = (
 )
 _DENIED_BEHIND = re.compile(
     rf"(?:\s?[$*)\]}}\\]){{0,6}}(?:\s?\?|,? (?:which|(?:and|but) (?:that|this|it)){_EVALUATION}"
-    rf"|{_EVALUATION}|{_IS_NOT}|{_DOES_NOT}|[.!]?[\s$*)]{{0,6}}(?:No|Nope)[.,!;:])"
+    rf"|{_EVALUATION}|{_IS_NOT}|{_DOES_NOT}| ?\({_WRONG}|\s?[✗✘❌]"
+    r"|[.!,]?[\s$*)]{0,6}(?:[Nn]o|Nope)(?:[.,!;:]| wait))"
 )
-_START = r"(?:\A|(?<=[.!?\n$]))[\s*]{0,6}"
+_START = r"(?:(?:\A|(?<=[.!?\n$]))[\s*]{0,6}|, (?=but ))"
 _SUBJECT = (
     rf"(?:[Tt]hat|[Tt]his|[Ii]t|(?:[Tt]he|[Mm]y|[Tt]his|[Tt]hat) (?:final |above )?(?:{_NOUN}))"
 )
@@ -74,6 +75,7 @@ _OTHER_VALUE = re.compile(
     rf"(?P<value>{MATH}|{NUMBER})(?=[.!]?(?:\s|\Z))"
     rf"|{_START}{_SUBJECT} should (?:be|have been) (?P<other>{MATH}|{NUMBER})"
 )
+_SAYS_MORE = re.compile(r"[^\W\d_]|[?✗✘❌]")
 _NEXT_QUESTION = re.compile(
     r"\n\s{0,4}(?:Question|Q|Problem|Human|User)\s?\d{0,3}:|</?\|?[a-z_]{1,20}\|?>"
 )
@@ -104,7 +106,7 @@ def _may_deny(before: str) -> bool:
 
 def is_taken_back(answer: str, behind: str) -> bool:
     """Return whether the text behind an answer takes it back."""
-    if not ("?" in behind or any(map(str.isalpha, behind))):
+    if not _SAYS_MORE.search(behind):
         return False
     behind = until_next_question(behind)
     if _DENIED_BEHIND.match(behind) or _LATER_DENIAL.search(behind):

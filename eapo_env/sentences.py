@@ -49,13 +49,25 @@ _LEADS_TO = re.compile(
 _VERDICT = re.compile(
     r" (?:is|are) (?:the|our|my|your) (?:final |correct |only )?(?:solution|answer|result)s?\.?\Z"
 )
+_TWO_CLAIMS = re.compile(
+    rf"\b{_VERB} (?:{MATH}|{NUMBER})[^$\d.]{{0,60}}\b(?:and|while|but)\b[^$\d.]{{0,60}}\Z"
+)
+"""What stands before the second of two values that a sentence states."""
+_OPTION_IS_RIGHT = re.compile(
+    r"(?:\A|\b(?:so|thus|hence|therefore),? )(?:option|choice|answer) \(?(?P<option>[A-J])\)? is"
+    r" (?:the )?(?:correct|right)(?: one| answer| option| choice)?[.!]?\Z",
+    re.IGNORECASE,
+)
 _TAIL = r"(?: because [^\n.]{0,150}|,? (?:altogether|in total|in all))?[.!]?\Z"
+_STATED = rf"(?:\b{_VERB}|=|:) ?(?:therefore |thus |then |only |exactly |now |just |a )?"
+_VALUE = rf"(?P<value>{NUMBER}(?: ?\\?%)?)(?P<marks>[€£¥$]?|[A-Za-z]{{1,3}}[²³]?)"
+_SET_OFF = re.compile(
+    rf"{_STATED}(?:(?P<bold>\*\*)|(?=\\?[$€£¥])){_VALUE}(?P<words>(?: [A-Za-z²³]{{1,12}}){{0,2}})"
+    r"(?(bold)\*\*)(?: [a-z']{1,12}){0,9}[.!]?\Z"
+)
+"""A bold number or an amount of money, which any words may follow."""
 _CLOSING_NUMBER = re.compile(
-    rf"(?:\b{_VERB}|=|:) ?(?:therefore |thus |then |only |exactly |now |just |a )?"
-    rf"(?:(?P<open>\*\*|(?=\\?[$€£¥]))?(?P<number>{NUMBER})(?P<close>\*\*)?"
-    r"(?(open)(?: [a-z']{1,12}){0,9}[.!]?\Z|(?!))"
-    rf"|\*{{0,2}}(?P<value>{NUMBER}(?: ?\\?%)?)(?P<marks>[*€£¥$]{{0,2}}|[A-Za-z]{{1,3}}[²³]?)"
-    rf"(?P<words>(?: [a-z]{{2,12}}){{0,2}}){_TAIL})"
+    rf"{_STATED}\*{{0,2}}{_VALUE}\*{{0,2}}(?P<words>(?: [a-z]{{2,12}}){{0,2}}){_TAIL}"
 )
 _THERE_ARE = re.compile(
     rf"\b[Tt]here (?:is|are|will be)(?: exactly| only| a total of)? (?P<value>{NUMBER})"
@@ -106,30 +118,30 @@ def sentence_claim(text: str, hedge: re.Pattern[str]) -> str | None:
     claim = _formula_at_end(sentence) if "$" in sentence or "\\" in sentence else None
     if claim is None:
         claim = closing_number(sentence)
+    if claim is None and (option := _OPTION_IS_RIGHT.search(sentence)):
+        claim = option["option"]
     return None if claim is None or hedge.search(sentence) else claim
 
 
 def closing_number(sentence: str) -> str | None:
     """Return the number that a sentence ends with, behind a verb that states it, or None.
 
-    A number within a formula is none.
+    A number word behind it (`5 million`) belongs to it. A number within a formula is none.
     """
     digits = _LAST_DIGIT.search(sentence, max(0, len(sentence) - _CLOSING_CHARS))
     if digits is None or any(f.end() > digits.start() for f in FORMULA.finditer(sentence)):
         return None
     start = max(0, digits.start() - _NUMBER_CHARS)
-    found = _CLOSING_NUMBER.search(sentence, start)
-    if found is not None and found["number"]:
-        return found["number"]
+    found = _SET_OFF.search(sentence, start) or _CLOSING_NUMBER.search(sentence, start)
     if found is None and "here " in sentence:
         found = _THERE_ARE.search(sentence)
-    if found is None:
+    if found is None or _TWO_CLAIMS.search(sentence, 0, found.start() + 1):
         return None
-    if found["marks"][:1].isalpha() and found["marks"].rstrip("²³") not in ATTACHED:
+    marks, words = found["marks"], found["words"].split()
+    if marks[:1].isalpha() and marks.rstrip("²³") not in ATTACHED:
         return None
-    factor = found["words"].split(maxsplit=1)[:1]
-    is_scaled = factor and scale(factor[0]) is not None
-    return f"{found['value']} {factor[0]}" if is_scaled else found["value"]
+    is_scaled = words and scale(words[0]) is not None
+    return f"{found['value']} {words[0]}" if is_scaled else str(found["value"])
 
 
 def sentence_around(text: str, position: int) -> str:
@@ -144,6 +156,8 @@ def _formula_at_end(sentence: str) -> str | None:
     if not formulas or not _AFTER_FORMULA.fullmatch(sentence, formulas[-1].end()):
         return None
     before = sentence[: formulas[-1].start()]
+    if _TWO_CLAIMS.search(before):
+        return None
     if not _STATES.search(before) and (len(formulas) > 1 or not _LEADS_TO.fullmatch(before)):
         return None
     unit = sentence[formulas[-1].end() :].strip(" .!")

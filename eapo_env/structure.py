@@ -193,9 +193,9 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
         return sets
     a_items, g_items = items_of(answer), items_of(gold)
     if len(g_items) == 1 and len(a_items) > 1 and bracketed(unnamed(g_items[0])) is None:
-        outcomes = [_same_item(item, g_items[0], scalar) for item in a_items]
-        if all(outcomes):
-            return True
+        repeated = all_same(_same_item(item, g_items[0], scalar) for item in a_items)
+        if repeated is not False:
+            return repeated
     if len(a_items) == len(g_items) == 1:
         return _same_item(a_items[0], g_items[0], scalar)
     same = partial(_same_item, scalar=scalar)

@@ -32,7 +32,7 @@ _TOLERANCE = sympy.Float("1e-145", _DIGITS)
 _READING = ConversionConfig(lowercase_symbols=False)
 _COMPUTATION = re.compile(r"\\(?:sum|prod|i{0,2}int|lim|gcd|lcm|max|min|b?mod|pmod|det)(?![a-z])")
 _OPERATOR = re.compile(rf"{_COMPUTATION.pattern}|\\binom(?![a-z])")
-_POWER = re.compile(r"!|\^|\*\*")
+_POWER = re.compile(r"!|\^(?! ?\\circ)|\*\*")
 _UNREADABLE = re.compile(
     r"(?<![_^\d])\d{1,300} \d|\d ?_|\d'|[A-Za-z)}]\^\\circ|\\[bp]?mod(?![a-z])|\\[lc]?dots|\.\."
     r"|%.*[^\s%]|[A-Za-z)}] ?%|\\approx|\\sim(?![a-z])|:="

@@ -166,7 +166,7 @@ def unit_of(text: str, *, attached: bool = False) -> Unit | None:
     if not all(_is_open(word) or _measure(word) for word, _ in details):
         return None
     described = thing.details | {word.lower() for word, _ in details}
-    return Unit(thing.name, tuple(name for name in names if name), described)
+    return Unit(thing.name, (*thing.rates, *(name for name in names if name)), described)
 
 
 def _words(text: str) -> Iterator[Word]:
@@ -226,8 +226,8 @@ def _thing(words: Sequence[Word]) -> Unit | None:
             described.append(lower)
     if not names or frame:
         return None
-    name = " ".join([*described, *names])
-    return Unit({"deg C": "degC", "deg F": "degF"}.get(name, name))
+    name, *rates = " ".join([*described, *names]).split("/")
+    return Unit({"deg C": "degC", "deg F": "degF"}.get(name, name), tuple(rates))
 
 
 def _counted_per(words: Sequence[Word]) -> str | None:

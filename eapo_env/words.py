@@ -46,12 +46,11 @@ _SHORT_CAPITALS = re.compile(r"(?<![A-Za-z])[A-Z]{1,3}(?![A-Za-z]).|[A-Za-z]'(?!
 _LABEL_OR_NUMERAL = r"(?:[A-J]|I{1,3}|IV|VI{0,3})"
 _LABELS = re.compile(r"I{1,3}(?!V)|IV|VI{0,3}|[A-J]")
 _SEVERAL = re.compile(
-    rf"\(?{_LABEL_OR_NUMERAL}\)?"
-    rf"(?: ?(?:,|;|&)? ?(?:and )?(?<=[ ,;&])\(?{_LABEL_OR_NUMERAL}\)?){{1,9}}"
+    rf"(?:\\\{{ ?)?\(?{_LABEL_OR_NUMERAL}\)?"
+    rf"(?: ?(?:,|;|&)? ?(?:and )?(?<=[ ,;&])\(?{_LABEL_OR_NUMERAL}\)?){{1,9}}(?: ?\\\}})?"
 )
 _TOGETHER = re.compile(r"(?=[A-H]{2,8}\Z)A?B?C?D?E?F?G?H?")
 """Labels without anything between them, in order: an answer to a gold list of options."""
-_LISTED = re.compile(r"[ ,;&]")
 _PROPERTY = re.compile(r"\A(?P<name>[a-z]) is (?P<what>[a-z]{3,12})\Z")
 """A property of a variable, `n is odd`, which is also written `odd n`."""
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,20}[,.]? [A-Za-z]{2,20}(?![A-Za-z])")
@@ -63,10 +62,11 @@ def same_words(answer: str, gold: str) -> bool | None:
         nothing = kind.match(answer) is not None, kind.match(gold) is not None
         if any(nothing):
             return all(nothing)
-    sides = answer, gold
-    several = [*map(_options_in, sides)]
-    if all(several) or any(s and _LISTED.search(t) for s, t in zip(several, sides, strict=True)):
-        return several[0] == several[1]
+    named = _options_in(answer), _options_in(gold)
+    if any(len(labels) > 1 for labels in named) and (
+        all(named) or any(map(_SEVERAL.fullmatch, (answer, gold)))
+    ):
+        return named[0] == named[1]
     options = _chosen(answer), _chosen(gold)
     if all(options):
         return options[0] == options[1]
@@ -98,19 +98,18 @@ def is_option(text: str) -> bool:
     return _CHOICE.match(text) is not None
 
 
-def _options_in(text: str) -> frozenset[str] | None:
-    """Return the options or statements that a text names if they are several, else None."""
-    listed = _SEVERAL.fullmatch(text.removeprefix("\\{").removesuffix("\\}").strip())
-    if listed is None and _TOGETHER.fullmatch(text) is None:
-        return None
-    named = frozenset(_LABELS.findall(text))
-    return named if len(named) > 1 else None
+def _options_in(text: str) -> frozenset[str]:
+    """Return the labels of options, or numerals of statements, that a text lists; else none."""
+    listed = _SEVERAL.fullmatch(text) or _TOGETHER.fullmatch(text)
+    return frozenset(_LABELS.findall(text)) if listed else frozenset()
 
 
 def _chosen(text: str) -> str | None:
     """Return the one option that a text names, with its text or without; else None."""
     if choice := _CHOICE.match(text):
         return choice[1]
+    if len(repeated := _options_in(text)) == 1:
+        return next(iter(repeated))
     labelled = _LABELLED.match(text)
     if labelled is None:
         return None
