@@ -19,7 +19,7 @@ time is linear in the length of the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from eapo_env.canonical import without_closing_marks
@@ -131,6 +131,16 @@ def extract_answer(response: str) -> str | None:
     return None if answer and behind and is_taken_back(answer, behind) else answer
 
 
+def solution_answer(solution: str) -> str | None:
+    """Return the final answer of a trusted solution, or None if it gives none.
+
+    Its last box counts whatever is said around it, unlike that of a response.
+    """
+    text = final_text(solution)
+    box = _boxed(text, lambda *_: False)
+    return extract_answer(solution) if box is None or _is_cut_off(text) else box.content
+
+
 def _extracted(text: str) -> str | None:
     if "box" in text:
         lone = _lone_box(text)
@@ -228,10 +238,15 @@ def _is_cut_off(text: str) -> bool:
     return True
 
 
-def _boxed(text: str) -> _Box | None:
+def _boxed(text: str, denies: Callable[[str, int, int], bool] = is_denied) -> _Box | None:
     """Return the last box that stands, joined with the boxes that form a list with it.
 
-    None if no box holds anything.
+    Args:
+        text: any.
+        denies: whether the text around a box, from its start to its end, denies it.
+
+    Returns:
+        None if no box holds anything.
     """
     boxes = [
         (start, end, inside)
@@ -241,7 +256,7 @@ def _boxed(text: str) -> _Box | None:
     if not boxes:
         return None
     last_end = boxes[-1][1]
-    while boxes and is_denied(text, *boxes[-1][:2]):
+    while boxes and denies(text, *boxes[-1][:2]):
         boxes.pop()
     if not boxes:
         return _Box(None, last_end)

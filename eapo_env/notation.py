@@ -7,7 +7,7 @@ text, which is at most 2,000 characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -280,7 +280,7 @@ def _plain_name(name: str) -> str:
 
 def relation_of(text: str) -> tuple[str, str, str] | None:
     """Return (left, sign, right) of the last relation of a text, or None without a relation."""
-    found = [m for m in RELATION.finditer(text) if _is_outside(text[: m.start()])]
+    found = _outside(RELATION.finditer(text), text)
     if not found:
         return None
     last = found[-1]
@@ -289,8 +289,21 @@ def relation_of(text: str) -> tuple[str, str, str] | None:
     return text[start : last.start()].strip(), sign, text[last.end() :].strip()
 
 
-def _is_outside(before: str) -> bool:
-    return _balanced(before) and before.count("\\begin") == before.count("\\end")
+def _outside(matches: Iterable[re.Match[str]], text: str) -> list[re.Match[str]]:
+    """Return the matches outside all brackets and environments, in one pass over the text."""
+    found: list[re.Match[str]] = []
+    depth = environments = position = 0
+    for match in matches:
+        between = text[position : match.start()]
+        for character in between:
+            depth += (character in _OPENING) - (character in _CLOSING)
+            if depth < 0:
+                return found
+        environments += between.count("\\begin") - between.count("\\end")
+        position = match.start()
+        if depth == environments == 0:
+            found.append(match)
+    return found
 
 
 def value_of(text: str) -> str:

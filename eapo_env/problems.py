@@ -19,7 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from eapo_env.answers import extract_answer
+from eapo_env.answers import solution_answer
 from eapo_env.canonical import canonical
 from eapo_env.hub import is_hub_id
 from eapo_env.rows import PlacedRow, cell, has_column, read_rows, texts
@@ -361,7 +361,7 @@ def gold_of(text: str) -> str:
                 f"a solution in prose, of which no box and no #### names the answer: {text[:200]!r}"
             )
         return text
-    answer = extract_answer(text)
+    answer = solution_answer(text)
     if answer is None:
         raise UserError(f"the solution gives no final answer: {text[-200:]!r}")
     return answer

@@ -40,17 +40,23 @@ _VERB = (
     r"|(?:equal|comes?|amounts?|adds? up|sums?|simplifies|reduces|evaluates|rounds?|leads?) to)"
 )
 _STATES = re.compile(rf"(?:\b{_VERB}|=|:) ?(?:therefore |thus |then |exactly |simply |the )?\Z")
-_LEADS_TO = re.compile(
-    r"(?:.*,)?(?:(?:so|hence|thus|therefore|then|and|that|we|have|find|get|obtain|conclude|see|finally"
-    r"|this|it|which|gives|giving|yields|follows|means|shows|proves|implies|now|in|conclusion|the"
-    r"|answer|solution|result|value)[,:]? ?){0,9}",
-    re.IGNORECASE | re.DOTALL,
+_LEADING_WORDS = (
+    r"(?:(?:so|hence|thus|therefore|then|and|that|we|have|find|get|obtain|conclude|see|finally|this|it"
+    r"|which|gives|giving|yields|follows|means|shows|proves|implies|now|in|conclusion|the|answer"
+    r"|solution|result|value)[,:]? ?){0,9}"
 )
+_LEADS_TO = re.compile(rf"(?:.*,)?{_LEADING_WORDS}", re.IGNORECASE | re.DOTALL)
+_CONCLUDES = re.compile(
+    r"[,;.]? ?(?=[^$]{0,60}\b(?:so|hence|thus|therefore|which|implies|gives|means)\b)"
+    rf"{_LEADING_WORDS}",
+    re.IGNORECASE,
+)
+"""What stands between a reason and a conclusion that are both formulas."""
 _VERDICT = re.compile(
     r" (?:is|are) (?:the|our|my|your) (?:final |correct |only )?(?:solution|answer|result)s?\.?\Z"
 )
 _TWO_CLAIMS = re.compile(
-    rf"\b{_VERB} (?:{MATH}|{NUMBER})[^$\d.]{{0,60}}\b(?:and|while|but)\b[^$\d.]{{0,60}}\Z"
+    rf"\b{_VERB} (?:{MATH}|{NUMBER})[^$\d.]{{0,60}}\b(?:and|while|but)\b[^$\d.,]{{0,60}}\Z"
 )
 """What stands before the second of two values that a sentence states."""
 _OPTION_IS_RIGHT = re.compile(
@@ -73,6 +79,8 @@ _THERE_ARE = re.compile(
     rf"\b[Tt]here (?:is|are|will be)(?: exactly| only| a total of)? (?P<value>{NUMBER})"
     r"(?![^.]*\d)(?P<marks>)(?P<words> [a-z]{2,20})"
 )
+_COMPARES = re.compile(r"\b(?:less|fewer|more)\b")
+"""What makes the value before it a difference (`5 fewer apples`)."""
 _CLOSING_CHARS, _NUMBER_CHARS = 100, 50
 _LAST_DIGIT = re.compile(r"\d(?=\D*\Z)")
 _DENYING = (
@@ -85,7 +93,7 @@ DENIAL = re.compile(rf"\b(?:{_DENYING})\b|n't|\?", re.IGNORECASE)
 HEDGE = re.compile(
     rf"\b(?:{_DENYING}|possibly|if|might|could|would|may|suppose|assum(?:e|ing)|try|check|but"
     r"|although|error was|rejects?|rejected|contradicts?|contradiction|let|given|bound|estimate"
-    r"|at (?:most|least)|less|fewer|more|(?:greater|larger|smaller) than"
+    r"|at (?:most|least)|(?:less|greater|more|fewer|larger|smaller) than"
     r"|about|approximately|roughly|nearly|almost|close to|up to|discard|exclude|except|disprove)\b"
     r"|n't|\?",
     re.IGNORECASE,
@@ -135,7 +143,9 @@ def closing_number(sentence: str) -> str | None:
     found = _SET_OFF.search(sentence, start) or _CLOSING_NUMBER.search(sentence, start)
     if found is None and "here " in sentence:
         found = _THERE_ARE.search(sentence)
-    if found is None or _TWO_CLAIMS.search(sentence, 0, found.start() + 1):
+    if found is None or _COMPARES.search(sentence, found.start("value")):
+        return None
+    if _TWO_CLAIMS.search(sentence, 0, found.start() + 1):
         return None
     marks, words = found["marks"], found["words"].split()
     if marks[:1].isalpha() and marks.rstrip("²³") not in ATTACHED:
@@ -151,14 +161,18 @@ def sentence_around(text: str, position: int) -> str:
 
 
 def _formula_at_end(sentence: str) -> str | None:
-    """Return the formula that a sentence states, with its unit; the last one after `is`."""
+    """Return the formula that a sentence states, with its unit; of several the concluding one."""
     formulas = [*FORMULA.finditer(sentence)]
     if not formulas or not _AFTER_FORMULA.fullmatch(sentence, formulas[-1].end()):
         return None
-    before = sentence[: formulas[-1].start()]
-    if _TWO_CLAIMS.search(before):
+    start, end = formulas[-1].span()
+    if _COMPARES.search(sentence, end):
         return None
-    if not _STATES.search(before) and (len(formulas) > 1 or not _LEADS_TO.fullmatch(before)):
+    if len(formulas) == 1:
+        leads = _LEADS_TO.fullmatch(sentence, 0, start)
+    else:
+        leads = _CONCLUDES.fullmatch(sentence, formulas[-2].end(), start)
+    if not (leads or _STATES.search(sentence, 0, start)) or _TWO_CLAIMS.search(sentence, 0, start):
         return None
-    unit = sentence[formulas[-1].end() :].strip(" .!")
+    unit = sentence[end:].strip(" .!")
     return f"{unwrapped(formulas[-1][0])} {unit}".strip() or None

@@ -34,8 +34,8 @@ _COMPUTATION = re.compile(r"\\(?:sum|prod|i{0,2}int|lim|gcd|lcm|max|min|b?mod|pm
 _OPERATOR = re.compile(rf"{_COMPUTATION.pattern}|\\binom(?![a-z])")
 _POWER = re.compile(r"!|\^(?! ?\\circ)|\*\*")
 _UNREADABLE = re.compile(
-    r"(?<![_^\d])\d{1,300} \d|\d ?_|\d'|[A-Za-z)}]\^\\circ|\\[bp]?mod(?![a-z])|\\[lc]?dots|\.\."
-    r"|%.*[^\s%]|[A-Za-z)}] ?%|\\approx|\\sim(?![a-z])|:="
+    r"(?<![_^\d])\d{1,300} \d|\d ?_|\d'|[A-Za-z)}]\^\\circ|\\circ ?\d|\\[bp]?mod(?![a-z])"
+    r"|\\[lc]?dots|\.\.|%.*[^\s%]|[A-Za-z)}] ?%|\\approx|\\sim(?![a-z])|:="
 )
 _FUNCTION_NAMES = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|ln|log|exp"
 _FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?P<name>{_FUNCTION_NAMES})(?![a-z])")
