@@ -159,7 +159,7 @@ def unit_of(text: str, *, attached: bool = False) -> Unit | None:
     if any(word == "" for word, _ in words):
         return None
     head, rates, details = _grouped(words)
-    names = [_counted_per(rate) for rate in rates]
+    names = [_counted_per(*rate) for rate in rates]
     thing = _thing(head) if head else Unit()
     if thing is None or None in names or (head == [] and not rates and text):
         return None
@@ -170,7 +170,7 @@ def unit_of(text: str, *, attached: bool = False) -> Unit | None:
 
 
 def _words(text: str) -> Iterator[Word]:
-    """Yield the words of a unit, a slash as `per`; an empty word for what cannot be one."""
+    """Yield the words of a unit, slashes among them; an empty word for what cannot be one."""
     position = 0
     while position < len(text):
         token = _TOKEN.match(text, position)
@@ -181,19 +181,23 @@ def _words(text: str) -> Iterator[Word]:
         if token["word"]:
             yield token["word"], token["power"] or ""
         elif token["over"]:
-            yield "per", ""
+            yield "/", ""
 
 
-def _grouped(words: Sequence[Word]) -> tuple[list[Word], list[list[Word]], list[Word]]:
-    """Return the words of the thing, of each of its rates, and of what it is `of`."""
+def _grouped(
+    words: Sequence[Word],
+) -> tuple[list[Word], list[tuple[str, list[Word]]], list[Word]]:
+    """Return the words of the thing, of its rates with their separators, and of what it is `of`."""
     head: list[Word] = []
-    rates: list[list[Word]] = []
+    rates: list[tuple[str, list[Word]]] = []
     details: list[Word] = []
     target = head
     for word, power in words:
-        if word == "per" or (word in ("a", "an", "each") and target and target is not details):
+        if word in ("per", "/") or (
+            word in ("a", "an", "each") and target and target is not details
+        ):
             target = []
-            rates.append(target)
+            rates.append((word, target))
         elif word == "of" and head:
             target = details
         elif word not in _ARTICLES:
@@ -230,14 +234,14 @@ def _thing(words: Sequence[Word]) -> Unit | None:
     return Unit({"deg C": "degC", "deg F": "degF"}.get(name, name), tuple(rates))
 
 
-def _counted_per(words: Sequence[Word]) -> str | None:
-    """Return the name of what a rate is per: a measure or one thing."""
+def _counted_per(separator: str, words: Sequence[Word]) -> str | None:
+    """Return the name of what a rate is per: a measure, or behind a word one thing."""
     if not words:
         return None
     thing = _thing(words)
     if thing is not None:
         return thing.name
-    named = [word.lower() for word, power in words if not power]
+    named = [word.lower() for word, power in words if not power and separator != "/"]
     return " ".join(named) if len(named) == len(words) and all(map(_is_open, named)) else None
 
 

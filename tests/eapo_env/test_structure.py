@@ -118,3 +118,72 @@ def test_a_hedge_is_never_one_of_its_numbers(a: int, b: int) -> None:
 )
 def test_structure(answer: str, gold: str, expected: bool | None) -> None:
     assert same(answer, gold) is expected
+
+
+letters = st.sampled_from(["x,y,z", "a,b,c", "m,n", "p,q", "x_1,x_2,x_3", "u,v,w"]).map(
+    lambda names: names.split(",")
+)
+
+
+@given(letters, st.randoms(use_true_random=False), st.data())
+def test_a_named_tuple_is_compared_by_its_names(
+    names: list[str], random: Random, data: st.DataObject
+) -> None:
+    """Against one without names its own must be in their usual order."""
+    values = data.draw(
+        st.lists(st.integers(0, 99), min_size=len(names), max_size=len(names), unique=True)
+    )
+    value_of = dict(zip(names, values, strict=True))
+    shuffled = random.sample(names, len(names))
+    bare = f"({','.join(map(str, values))})"
+    named = f"({','.join(shuffled)})=({','.join(str(value_of[name]) for name in shuffled)})"
+    assert same(named, f"({','.join(names)})={bare}") is True
+    assert same(named, bare) is (shuffled == names)
+    assert same(f"({','.join(shuffled)})={bare}", bare) is (shuffled == names)
+    assignments = ", ".join(f"{name}={value_of[name]}" for name in shuffled)
+    assert same(assignments, bare) is True
+    others = ", ".join(f"{name}={value}" for name, value in zip(shuffled, values, strict=True))
+    assert same(others, assignments) is (shuffled == names)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "expected"),
+    [
+        ("(n,k)=(5,2)", "(5,2)", True),
+        ("(r,\\theta)=(3,2)", "(3,2)", True),
+        ("x=2, y=3", "(a,b)=(2,3)", False),
+        ("x_1=3, x_2=2", "2, 3", True),
+        ("x_1=3, x_2=2", "x=2, x=3", True),
+        ("x_1=3, x_2=2", "x_1=2, x_2=3", False),
+        ("\\sqrt2, \\sqrt2", "\\sqrt2", True),
+    ],
+)
+def test_names(answer: str, gold: str, expected: bool) -> None:
+    assert same(answer, gold) is expected
+
+
+@given(st.integers(0, 1439), st.integers(0, 1439), st.sampled_from(["am pm", "AM PM", "a.m. p.m."]))
+def test_times_are_those_of_a_day_of_24_hours(one: int, other: int, halves: str) -> None:
+    hour, minute = divmod(one, 60)
+    half = halves.split()[hour // 12]
+    twelve = f"{hour % 12 or 12}:{minute:02d}\\text{{ {half}}}"
+    assert same(twelve, f"{hour}:{minute:02d}") is True
+    assert same(f"{hour:02d}:{minute:02d}", twelve) is True
+    assert (same(twelve, f"{other // 60}:{other % 60:02d}") is True) is (one == other)
+
+
+@given(st.integers(-99, 99), st.integers(-99, 99), st.integers(2, 30), st.integers(2, 30))
+def test_residues_are_equal_in_one_modulus(a: int, b: int, m: int, n: int) -> None:
+    expected = m == n and (a - b) % m == 0
+    assert same(f"x \\equiv {a} \\pmod{{{m}}}", f"{b} \\pmod {n}") is expected
+    assert same(f"{a} (mod {m})", f"x\\equiv{b}\\bmod {n}") is expected
+    assert same(f"y\\equiv {a}\\pmod {m}", f"x\\equiv {b}\\pmod {n}") is False
+
+
+@given(st.integers(-50, 50), st.integers(-50, 50), st.integers(-50, 50))
+def test_single_values_are_points_of_a_set(point: int, low: int, other: int) -> None:
+    answer = f"a={point} \\text{{ or }} a\\ge {low}"
+    assert same(answer, f"\\{{{point}\\}}\\cup[{low},\\infty)") is True
+    covered = other == point or (other >= low and point >= low)
+    assert same(answer, f"\\{{{other}\\}}\\cup[{low},\\infty)") is covered
+    assert same(f"|x|>{abs(low) + 1}", f"x<-{abs(low) + 1} or x>{abs(low) + 1}") is True
