@@ -32,6 +32,7 @@ _DENIED_BEFORE = re.compile(
     rf"(?:(?:\b(?:{_DENYING}|instead of)(?<!\bi said)(?<!we said)(?<!i thought)|n't"
     r"|(?:\A|[.,;:!?\n] ?|\b(?:so|but|and|hence|thus) )(?:the|this|that|my|one|an?)"
     rf"(?: [a-z]{{2,12}})? (?:{_MISTAKEN})){_FILLER}{{0,9}}"
+    r"|~~|\\(?:sout|[bx]?cancel) ?\{"
     rf"|\b(?:{_SUPPOSING}){_FILLER}{{0,4}} (?:{_NOUN}|it|this|that){_FILLER}{{0,5}})"
     r"[\s$*(\\\[:,]{0,8}\Z",
     re.IGNORECASE,
@@ -61,8 +62,8 @@ _SUBJECT = (
     rf"(?:[Tt]hat|[Tt]his|[Ii]t|(?:[Tt]he|[Mm]y|[Tt]his|[Tt]hat) (?:final |above )?(?:{_NOUN}))"
 )
 _OPENERS = (
-    r"(?:(?:[Bb]ut|[Hh]owever|[Ww]ait|[Hh]mm|[Nn]o|[Aa]ctually|[Oo]ops|[Ss]orry|[Aa]nd|[Ss]o)"
-    r"[,.:!]? ){0,3}"
+    r"(?:(?:[Bb]ut|[Hh]owever|[Ww]ait|[Hh]mm|[Nn]o|[Aa]ctually|[Oo]ops|[Ss]orry|[Aa]nd|[Ss]o"
+    r"|I think)[,.:!]? ){0,3}"
 )
 _LATER_DENIAL = re.compile(
     rf"{_START}{_OPENERS}(?:{_SUBJECT}{_EVALUATION}|I(?:'m| am| was) (?:wrong|mistaken)"
@@ -71,7 +72,8 @@ _LATER_DENIAL = re.compile(
 )
 _OTHER_VALUE = re.compile(
     rf"{_START}(?:(?:[Ww]ait|[Aa]ctually|[Hh]mm|[Nn]o|[Oo]ops|[Ss]orry|[Cc]orrection|[Rr]ather"
-    rf"|I mean)[,.:;! -]{{1,3}}){{1,3}}(?:{_SUBJECT}(?:'s| is| was| should be| must be)? ?)?"
+    rf"|[Ee]dit|[Oo]n second thought|I mean)[,.:;! -]{{1,3}}){{1,3}}"
+    rf"(?:{_SUBJECT}(?:'s| is| was| should be| must be)? ?)?"
     rf"(?P<value>{MATH}|{NUMBER})(?=[.!]?(?:\s|\Z))"
     rf"|{_START}{_SUBJECT} should (?:be|have been) (?P<other>{MATH}|{NUMBER})"
 )
@@ -97,6 +99,8 @@ def is_denied(text: str, start: int, end: int) -> bool:
 
 def _may_deny(before: str) -> bool:
     """Return whether the last word that says something can deny what follows; a quick way."""
+    if before.endswith(("~~", "{", "~$", "{$")):
+        return True
     for word in reversed(before.lower().split()):
         plain = word.strip("$*([\\:,")
         if plain and plain not in _FILLS:

@@ -217,6 +217,8 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
     a_names, g_names = names_of(a_items), names_of(g_items)
     if a_names and g_names and set(a_names) == set(g_names):
         a_items = [a_items[a_names.index(name)] for name in g_names]
+    if a_names and g_names and bool(_OR.search(answer)) != bool(_OR.search(gold)):
+        return False
     if (a_names and g_names) or (not are_numbered(a_names or g_names) and (a_names or g_names)):
         return all_same(map(same, a_items, g_items))
     values = [unnamed(text) for text in a_items], [unnamed(text) for text in g_items]
@@ -225,6 +227,7 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
     return same_unordered(a_items, g_items, same)
 
 
+_OR = re.compile(r"\bor\b|\\lor(?![a-z])")
 _CHOICES = re.compile(r"\\pm|\\mp|\\\{|\\in(?![a-z])| or |\\lor|\\cup")
 """What makes a list of alternatives or a set, which is no tuple."""
 

@@ -131,8 +131,8 @@ _FRAMES = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 _POWERS = {"squared": "2", "cubed": "3"}
 _ARTICLES = frozenset(("a", "an", "the"))
 _TAIL = re.compile(
-    r"(?:(?:\A|(?<=[a-z]) )(?:in total|in all|altogether|total|each)"
-    r"|(?<=[a-z]) (?:old|long|wide|high|tall|deep|thick))\Z"
+    r"(?:(?:\A|(?<=[a-z]) )(?:in total|in all|altogether|total|(?P<each>each))"
+    r"|(?<=[a-z]) (?P<way>old|long|wide|high|tall|deep|thick))\Z"
 )
 _TOKEN = re.compile(
     r"(?P<word>[A-Za-z]{1,20})\.?(?: ?\^ ?\{? ?(?P<power>-?[123]) ?\}?)?|(?P<over> ?/ ?)"
@@ -152,7 +152,8 @@ def unit_of(text: str, *, attached: bool = False) -> Unit | None:
         text: the words behind a number.
         attached: whether they follow it without a space, as only some units may.
     """
-    text = _TAIL.sub("", text)
+    tail = _TAIL.search(text)
+    text = text[: tail.start()].rstrip() if tail else text
     words = list(_words(text))
     if attached and not (len(words) == 1 and words[0][0] in ATTACHED):
         return None
@@ -166,6 +167,8 @@ def unit_of(text: str, *, attached: bool = False) -> Unit | None:
     if not all(_is_open(word) or _measure(word) for word, _ in details):
         return None
     described = thing.details | {word.lower() for word, _ in details}
+    if tail:
+        described |= {detail for detail in tail.groups() if detail}
     return Unit(thing.name, (*thing.rates, *(name for name in names if name)), described)
 
 
