@@ -56,6 +56,7 @@ def test_a_rate_is_not_its_inverse(n: int, one: str, other: str) -> None:
     assert equal(f"{n} {one} per {other}", f"{n} {one} per {other}")
     assert equal(f"{n} {one} per {other}", str(n))
     assert not equal(f"{n} {one} per {other}", f"{n} {other} per {one}")
+    assert not equal(f"{n} {one} per hour", f"{n} {one} per minute")
 
 
 @given(
