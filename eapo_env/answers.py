@@ -1,14 +1,16 @@
-r"""Extraction of the final answer: the last complete `\boxed{...}`, `#### ...` or `Answer: ...`.
+r"""Extraction of the final answer: the last `\boxed{...}`, `#### ...` or `Answer: ...` that stands.
 
-Four forms count, in this order:
+Four forms state an answer:
 
-1. the last `\boxed{...}`, `\fbox{...}` or `\framebox{...}` by brace count (`\boxed 204` too); an
-   empty one only mentions the form. A last box that never closes is no answer. Boxes joined only by
-   `,`, `;`, `and`, `or` and labels are one list. An `Answer: ...` line after the box replaces it;
-2. the last line `#### ...` that holds a value, as in GSM8K;
-3. the last line `Answer: ...` (`Final answer:`, bold, `$...$`, the value on the next line);
-4. an explicit `the answer is ...` in the last sentence, when a number, a box of bold or a formula
-   follows it directly. Any other number in prose is not an answer.
+1. `\boxed{...}`, `\fbox{...}` or `\framebox{...}` by brace count (`\boxed 204` too); an empty one
+   only mentions the form. A last box that never closes is no answer. Boxes joined only by `,`, `;`,
+   `and`, `or` and labels are one list;
+2. a line `#### ...` that holds a value, as in GSM8K;
+3. a line `Answer: ...` (`Final answer:`, bold, `$...$`, the value on the next line);
+4. an explicit `the answer is ...` in the last sentence, or behind a box, when a number, bold or a
+   formula follows it directly. Any other number in prose is not an answer.
+
+The last of them counts, unless the text around it denies it or takes it back (`retraction.py`).
 
 Text up to the last `</think>` never counts, nor does what follows a `<think>` that stays open; of
 an `<answer>...</answer>` only its inside counts, all of it if it holds none of these forms. Only

@@ -32,9 +32,9 @@ _DENIED_BEFORE = re.compile(
     rf"(?:(?:\b(?:{_DENYING}|instead of)(?<!\bi said)(?<!we said)(?<!i thought)|n't"
     r"|(?:\A|[.,;:!?\n] ?|\b(?:so|but|and|hence|thus) )(?:the|this|that|my|one|an?)"
     rf"(?: [a-z]{{2,12}})? (?:{_MISTAKEN})){_FILLER}{{0,9}}"
-    r"|~~|\\(?:sout|[bx]?cancel) ?\{"
+    r"|≠|\\neq?|\\(?:sout|[bx]?cancel) ?\{"
     rf"|\b(?:{_SUPPOSING}){_FILLER}{{0,4}} (?:{_NOUN}|it|this|that){_FILLER}{{0,5}})"
-    r"[\s$*(\\\[:,]{0,8}\Z",
+    r"[\s$*(\\\[:,]{0,8}\Z|~~\$?\Z",
     re.IGNORECASE,
 )
 _WRONG = (
@@ -99,7 +99,7 @@ def is_denied(text: str, start: int, end: int) -> bool:
 
 def _may_deny(before: str) -> bool:
     """Return whether the last word that says something can deny what follows; a quick way."""
-    if before.endswith(("~~", "{", "~$", "{$")):
+    if before.rstrip(" $").endswith(("~~", "{", "\\ne", "\\neq", "≠")):
         return True
     for word in reversed(before.lower().split()):
         plain = word.strip("$*([\\:,")

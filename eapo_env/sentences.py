@@ -93,7 +93,7 @@ DENIAL = re.compile(rf"\b(?:{_DENYING})\b|n't|\?", re.IGNORECASE)
 HEDGE = re.compile(
     rf"\b(?:{_DENYING}|possibly|if|might|could|would|may|suppose|assum(?:e|ing)|try|check|but"
     r"|although|error was|rejects?|rejected|contradicts?|contradiction|let|given|bound|estimate"
-    r"|possible|previous|\w{1,20}'s answer"
+    r"|(?:possible|previous|(?!assistant)\w{1,20}'s) answer"
     r"|at (?:most|least)|(?:less|greater|more|fewer|larger|smaller) than"
     r"|about|approximately|roughly|nearly|almost|close to|up to|discard|exclude|except|disprove)\b"
     r"|n't|\?",

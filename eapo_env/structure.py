@@ -215,11 +215,14 @@ def _same_structure(answer: str, gold: str, scalar: Scalar) -> bool | None:
         a_items, g_items = union_parts(a_items), union_parts(g_items)
         return same_unordered(a_items, g_items, same)
     a_names, g_names = names_of(a_items), names_of(g_items)
-    if a_names and g_names and set(a_names) == set(g_names):
-        a_items = [a_items[a_names.index(name)] for name in g_names]
-    if a_names and g_names and bool(_OR.search(answer)) != bool(_OR.search(gold)):
-        return False
-    if (a_names and g_names) or (not are_numbered(a_names or g_names) and (a_names or g_names)):
+    if a_names and g_names:
+        if bool(_OR.search(answer)) != bool(_OR.search(gold)):
+            return False
+        if set(a_names) == set(g_names):
+            a_items = [a_items[a_names.index(name)] for name in g_names]
+        return all_same(map(same, a_items, g_items))
+    if (names := a_names or g_names) and not are_numbered(names):
+        a_items, g_items = (_in_order_of(items, "") or items for items in (a_items, g_items))
         return all_same(map(same, a_items, g_items))
     values = [unnamed(text) for text in a_items], [unnamed(text) for text in g_items]
     if not any(relation_of(text) for side in values for text in side):
