@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from eapo_env.canonical import without_closing_marks
-from eapo_env.retraction import is_denied, is_taken_back, until_next_question
+from eapo_env.retraction import NEXT_QUESTION, is_denied, is_taken_back, until_next_question
 from eapo_env.sentences import (
     DENIAL,
     FORMULA,
@@ -99,7 +99,6 @@ _MARKED = re.compile(r"^[ \t]{0,3}####(?!#)(?![^\n]{0,200}answer)(?P<claim>[^\n]
                      re.IGNORECASE | re.MULTILINE)  # fmt: skip
 _VALUE = re.compile(r"(?=.{0,100}[\d\\A-Za-z])(?!\d{1,2}[.:])(?:[^A-Za-z\n]|\\[A-Za-z]{1,20}"
                     r"|(?<![A-Za-z])[A-Za-z](?![A-Za-z])){1,200}(?: [a-z]{2,12}){0,2}")  # fmt: skip
-_NEXT_QUESTION = re.compile(r"\n\s{0,4}(?:Question|Q|Problem)\s?\d{0,3}:")
 _FENCE = re.compile(r"```\w{0,10}\s")
 _MARK_WORDS = ("square", "qed", "QED", "Q.E.D")
 _ASIDE = re.compile(
@@ -327,7 +326,7 @@ def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
 def _marked(text: str) -> str | None:
     """Return the value of the last line `#### ...` that holds one; a heading in words is none."""
     text = text[: _closing_start(text)].rstrip()
-    claim, end, runs_on = None, 0, _NEXT_QUESTION.search(text)
+    claim, end, runs_on = None, 0, NEXT_QUESTION.search(text)
     for line in _MARKED.finditer(text):
         if runs_on and claim is not None and line.start() > runs_on.start():
             break

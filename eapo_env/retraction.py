@@ -78,14 +78,14 @@ _OTHER_VALUE = re.compile(
     rf"|{_START}{_SUBJECT} should (?:be|have been) (?P<other>{MATH}|{NUMBER})"
 )
 _SAYS_MORE = re.compile(r"[^\W\d_]|[?✗✘❌]")
-_NEXT_QUESTION = re.compile(
+NEXT_QUESTION = re.compile(
     r"\n\s{0,4}(?:Question|Q|Problem|Human|User)\s?\d{0,3}:|</?\|?[a-z_]{1,20}\|?>"
 )
 
 
 def until_next_question(text: str) -> str:
     """Return the part of a text before another question or an end token begins."""
-    found = _NEXT_QUESTION.search(text)
+    found = NEXT_QUESTION.search(text)
     return text[: found.start()] if found else text
 
 
