@@ -16,11 +16,11 @@ from eapo_env.sentences import MATH, NUMBER
 _BEFORE_CHARS, _BEHIND_CHARS = 120, 2_000
 _DENYING = (
     "not|never|cannot|neither|nor|than|unlike|suppose|supposing|assume|assuming|say|says|said"
-    "|doubt|doubts|deny|denies|denied|claims|claimed|thinks|thought|believes|believed|guesses|guessed"
+    "|doubt|doubts|deny|denies|denied|claims|claimed|thinks|believes|believed|guesses|guessed"
 )
 _SUPPOSING = "if|unless|whether"
 _MISTAKEN = "wrong|incorrect|false|mistaken|erroneous|naive|tempting|rejected|invalid"
-_DENIES = frozenset(f"{_DENYING}|{_SUPPOSING}|{_MISTAKEN}|of".split("|"))
+_DENIES = frozenset(f"{_DENYING}|{_SUPPOSING}|{_MISTAKEN}|of|thought".split("|"))
 _NOUN = "answer|result|value|solution|option|choice"
 _FILLING = (
     f"that|this|it|the|a|an|my|our|final|correct|right|true|actual|{_NOUN}|is|are|was|were|be|been"
@@ -29,7 +29,8 @@ _FILLING = (
 _FILLS = frozenset(_FILLING.split("|"))
 _FILLER = rf"(?:[,:]? (?:{_FILLING})(?![a-z]))"
 _DENIED_BEFORE = re.compile(
-    rf"(?:(?:\b(?:{_DENYING}|instead of)(?<!\bi said)(?<!we said)(?<!i thought)|n't"
+    rf"(?:(?:\b(?:{_DENYING}|instead of)(?!,)(?<!\bi said)(?<!we said)|n't"
+    r"|(?<!second )(?<!some )\bthought(?= (?:that|the|this|it|my)\b)"
     r"|(?:\A|[.,;:!?\n] ?|\b(?:so|but|and|hence|thus) )(?:the|this|that|my|one|an?)"
     rf"(?: [a-z]{{2,12}})? (?:{_MISTAKEN})){_FILLER}{{0,9}}"
     r"|≠|\\neq?|\\(?:sout|[bx]?cancel) ?\{"
