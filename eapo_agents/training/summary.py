@@ -166,7 +166,8 @@ def _messages(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
 def _tokens_of_messages(mask: Mask) -> list[int]:
     """Return the lengths of the runs of equal values: policy and environment take turns."""
     changes = np.flatnonzero(mask[1:] != mask[:-1]) + 1
-    return np.diff(np.concatenate([[0], changes, [len(mask)]])).tolist()
+    lengths: list[int] = np.diff(np.concatenate([[0], changes, [len(mask)]])).tolist()
+    return lengths
 
 
 def _acted(action: Action) -> dict[str, str]:

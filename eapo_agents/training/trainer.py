@@ -437,8 +437,8 @@ class Trainer:
 
     def _record_episodes(self, run: Run, step: int, sampled: Sampled) -> None:
         advantages = self.learner.advantages if sampled.kept else ()
+        run.record_latencies(step, latency_rows(sampled))  # first: who sees transcripts sees them
         run.record_transcripts(step, transcript_rows(sampled, advantages))
-        run.record_latencies(step, latency_rows(sampled))
 
     def _evaluation_metrics(self, runner: asyncio.Runner, run: Run, step: int) -> dict[str, float]:
         """Evaluate after some steps and after the last one; return the metrics of it, or none."""
