@@ -59,8 +59,9 @@ class Page:
         self.wait_for(lambda: self.run("return document.documentElement.dataset.state"))
 
     @classmethod
-    def of_file(cls, browser: Chrome, path: Path) -> Page:
-        return cls(browser, path.absolute().as_uri())
+    def of_file(cls, browser: Chrome, path: Path, tab: str) -> Page:
+        browser.get("about:blank")  # a change of the part after # alone would load nothing
+        return cls(browser, f"{path.absolute().as_uri()}#{tab}")
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.browser.execute_script(script, *arguments)

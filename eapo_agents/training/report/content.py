@@ -53,13 +53,16 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 def episodes(run: Run, step: int, every: int = 1) -> list[dict[str, Any]]:
     """Return every n-th group of the episodes that a run recorded at a step.
 
+    Which ones differs from step to step, so that few groups a step are thinned out, too; it is the
+    same in all runs.
+
     Raises:
         UserError: a file is invalid.
     """
-    rows, group = [], -1
+    rows, group, first = [], -1, list(run.transcripts).index(step)
     for one in transcripts_of(run, step):
         group += not one.member
-        if group % every == 0:
+        if (first + group) % every == 0:
             rows.append(asdict(one) | {"group": group})
     return rows
 

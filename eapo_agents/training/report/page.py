@@ -69,9 +69,10 @@ def page(runs: Sequence[Run], episode_bytes: int = EPISODE_BYTES) -> str:
     """
     content = summary(runs)
     ordered = in_order(runs, content)
-    every = max(1, recorded_bytes(ordered) // (episode_bytes * _BEST_COMPRESSION))
+    recorded = recorded_bytes(ordered)  # more than there are groups
+    every = max(1, recorded // (episode_bytes * _BEST_COMPRESSION))
     blocks = list(_blocks(ordered, every))
-    while sum(len(block.text) for block in blocks) > episode_bytes:
+    while every < recorded and sum(len(block.text) for block in blocks) > episode_bytes:
         every *= 2
         blocks = list(_blocks(ordered, every))
     content |= {"every": every, "source": "embedded"}
@@ -102,8 +103,9 @@ def compressed(tree: Any) -> bytes:
 def _blocks(runs: Sequence[Run], every: int) -> Iterator[Block]:
     for number, run in enumerate(runs):
         for step in run.transcripts:
-            found = compressed(episodes(run, step, every))
-            yield Block(run=number, step=step, text=base64.b64encode(found).decode())
+            if found := episodes(run, step, every):
+                text = base64.b64encode(compressed(found)).decode()
+                yield Block(run=number, step=step, text=text)
 
 
 def _rendered(

@@ -28,8 +28,10 @@ _NAMES = {"127.0.0.1", "localhost"}
 _EPISODES = re.compile(r"/episodes/(\d{1,6})/(\d{1,9})/(\d{1,9})")
 _JSON, _HTML = "application/json", "text/html; charset=utf-8"
 
-Stamp = tuple[tuple[str, int, int], ...]
-"""Name, size and time of change of the files that a summary is made of."""
+_GROWING = ("config.json", "metrics.jsonl", "events.jsonl")
+
+Stamp = tuple[tuple[object, ...], ...]
+"""Size and time of change of the files that grow, and which others there are."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,6 @@ def view_server(runs: Sequence[Run], port: int) -> ThreadingHTTPServer:
     viewer = Viewer(runs)
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
         def do_GET(self) -> None:
             host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
             self._send(viewer.answer(self.path) if host in _NAMES else Answer(HTTPStatus.FORBIDDEN))
@@ -146,11 +146,10 @@ def view_server(runs: Sequence[Run], port: int) -> ThreadingHTTPServer:
 
 
 def _stamp(runs: Sequence[Run]) -> Stamp:
-    found = []
+    found: list[tuple[object, ...]] = []
     for run in runs:
-        names = ("config.json", "metrics.jsonl", "events.jsonl", "evaluations", "transcripts")
-        for path in (run.folder / name for name in names):
-            if path.exists():
-                status = path.stat()
-                found.append((str(path), status.st_size, status.st_mtime_ns))
+        for path in (run.folder / name for name in _GROWING):
+            status = path.stat() if path.exists() else None
+            found.append((status and status.st_size, status and status.st_mtime_ns))
+        found += [tuple(run.evaluations), tuple(run.transcripts)]
     return tuple(found)

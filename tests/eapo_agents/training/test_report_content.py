@@ -102,15 +102,18 @@ def test_episodes_come_by_groups(recorded: Recorder) -> None:
     run = recorded("eapo", [0.5])
     rows = [alone(problem_id=str(n // 2), member=n % 2) for n in range(10)]
     run.record_transcripts(1, rows)
+    run.record_transcripts(10, rows)
 
-    def problems(every: int) -> list[str]:
-        return [row["problem_id"] for row in episodes(run, 1, every)]
+    def problems(step: int, every: int) -> list[str]:
+        return [row["problem_id"] for row in episodes(run, step, every)]
 
-    assert problems(1) == [str(n // 2) for n in range(10)]
-    assert problems(2) == ["0", "0", "2", "2", "4", "4"]
-    assert problems(4) == ["0", "0", "4", "4"]
+    assert problems(1, 1) == problems(10, 1) == [str(n // 2) for n in range(10)]
+    assert problems(1, 2) == ["0", "0", "2", "2", "4", "4"]
+    assert problems(10, 2) == ["1", "1", "3", "3"]
+    assert problems(1, 4) == ["0", "0", "4", "4"]
+    assert problems(10, 9) == [], "a step without any"
     assert [row["group"] for row in episodes(run, 1, 2)] == [0, 0, 2, 2, 4, 4]
-    assert recorded_bytes([run, run]) == 2 * run.transcripts[1].stat().st_size
+    assert recorded_bytes([run, run]) == 4 * run.transcripts[1].stat().st_size
     json.dumps(episodes(run, 1), allow_nan=False)
 
 

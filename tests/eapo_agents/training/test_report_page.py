@@ -93,6 +93,13 @@ def test_a_page_with_too_many_episodes_has_every_nth_group(
     assert groups == [n // 4 for n in range(64) if n // 4 % every == 0] * 2
 
 
+def test_a_group_that_is_too_long_by_itself_is_shown_all_the_same(recorded: Recorder) -> None:
+    runs = [recorded(name, [0.5]) for name in ("eapo", "rl")]
+    for run in runs:
+        run.record_transcripts(1, [alone(problem_id=f"p{n}") for n in range(5)])
+    assert [row["problem_id"] for row in shown_episodes(page(runs, 10))] == ["p0", "p0"]
+
+
 def test_runs_stand_in_the_order_of_their_methods(recorded: Recorder) -> None:
     """Seeds of a method need not be given one after the other."""
     runs = [

@@ -51,7 +51,7 @@ class Curves {
   }
 
   draw() {
-    if (!this.summary || !window.Plotly || byId("training").hidden) return;
+    if (!window.Plotly || byId("training").hidden) return;
     for (const panel of byId("panels").children) this.drawPanel(panel);
   }
 

@@ -25,8 +25,8 @@ class Episodes {
     byId("filters").addEventListener("input", () => this.filter());
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     byId("filters").addEventListener("reset", () => setTimeout(() => this.filter()));
-    byId("newer").addEventListener("click", () => this.turn(-PAGE_ROWS));
-    byId("older").addEventListener("click", () => this.turn(PAGE_ROWS));
+    byId("newer").addEventListener("click", () => this.turnTo(this.start - PAGE_ROWS));
+    byId("older").addEventListener("click", () => this.turnTo(this.start + PAGE_ROWS));
     byId("previous").addEventListener("click", () => this.move(-1));
     byId("next").addEventListener("click", () => this.move(1));
     byId("beside").addEventListener("change", () => this.read());
@@ -76,16 +76,16 @@ class Episodes {
         && is("of-use", one.use) && one.problem_id.includes(wanted("of-problem"))
         && (!text || one.messages.some(({ content }) => content.toLowerCase().includes(text)));
     });
-    this.start = 0;
+    const place = Math.max(0, this.shown.indexOf(this.chosen));
+    this.turnTo(place - (place % PAGE_ROWS));
     if (!this.shown.includes(this.chosen)) this.choose(this.shown[0] ?? null);
-    else this.showRows();
   }
 
   showRows() {
     const page = this.shown.slice(this.start, this.start + PAGE_ROWS);
     const several = this.runs.length > 1;
     const header = [...(several ? ["run"] : []), "step", "problem", "verdict", "asked", "refused",
-      "tokens", "reward"];
+      "tokens"];
     byId("rows").tHead.replaceChildren(
       element("tr", {}, ...header.map((name) => element("th", {}, name))));
     byId("rows").tBodies[0].replaceChildren(...page.map((one) => this.row(one, several)));
@@ -115,15 +115,15 @@ class Episodes {
     const refused = queries.filter((query) => !query.accepted).length;
     const cells = [...(several ? [this.runs[one.run].name] : []), one.step,
       `${one.problem_id} #${one.member + 1}`, words(one.status), queries.length || "",
-      refused || "", one.policy_tokens ?? "", one.reward.toFixed(2)];
+      refused || "", one.policy_tokens ?? ""];
     const row = element("tr", { class: one.status === "correct" ? "correct" : "incorrect" },
       ...cells.map((cell) => element("td", {}, cell)));
     row.addEventListener("click", () => this.choose(one));
     return row;
   }
 
-  turn(by) {
-    this.start = Math.max(0, this.start + by);
+  turnTo(start) {
+    this.start = start;
     this.showRows();
   }
 
@@ -143,8 +143,9 @@ class Episodes {
   choose(one) {
     this.chosen = one;
     const place = Math.max(0, this.shown.indexOf(one));
-    this.start = place - (place % PAGE_ROWS);
-    this.showRows();
+    const start = place - (place % PAGE_ROWS);
+    if (start === this.start) this.mark();
+    else this.turnTo(start);
     this.offerOthers();
     this.read();
   }

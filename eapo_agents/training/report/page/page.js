@@ -2,6 +2,7 @@
 // The page as a whole: tabs, tables, settings, and where the data come from.
 
 const FOLLOW_MS = 2000;
+const TABS = ["training", "episodes", "settings"];
 
 const curves = new Curves();
 const browser = new Episodes();
@@ -15,9 +16,22 @@ function say(text, problem = false) {
 
 function openTab(name) {
   for (const tab of document.querySelectorAll("[role=tab]")) {
-    const chosen = tab.id === `tab-${name}`;
+    const chosen = tab.getAttribute("aria-controls") === name;
     tab.setAttribute("aria-selected", chosen);
     byId(tab.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  history.replaceState(null, "", `#${name}`);
+  return drawCurves();
+}
+
+// Unpack Plotly when its first curves are to be seen.
+async function drawCurves() {
+  if (byId("training").hidden) return;
+  if (!window.Plotly) {
+    const code = await (await unpacked(byId("plotly").textContent)).text();
+    const script = element("script");
+    script.text = code;
+    document.head.append(script);
   }
   curves.draw();
 }
@@ -115,21 +129,14 @@ function progress(run) {
   return `${run.name}: step ${run.steps} of ${run.planned}, ${last}`;
 }
 
-async function loadPlotly() {
-  const code = await (await unpacked(byId("plotly").textContent)).text();
-  document.head.append(element("script"));
-  document.head.lastChild.text = code;
-  curves.draw();
-}
-
 async function start() {
   for (const tab of document.querySelectorAll("[role=tab]")) {
-    tab.addEventListener("click", () => openTab(tab.id.replace("tab-", "")));
+    tab.addEventListener("click", () => openTab(tab.getAttribute("aria-controls")));
   }
   byId("differing").addEventListener("change", showSettings);
   byId("of-setting").addEventListener("input", showSettings);
   await show();
-  await loadPlotly();
+  await openTab(TABS.find((name) => `#${name}` === location.hash) ?? TABS[0]);
   document.documentElement.dataset.state = "ready";
   if (content.source === "served") follow();
 }
