@@ -106,4 +106,5 @@ class Page:
 
     def problems(self) -> list[str]:
         """What the browser's console has logged since the last look."""
-        return [entry["message"] for entry in self.browser.get_log("browser")]
+        log = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in log]

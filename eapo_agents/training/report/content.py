@@ -17,7 +17,7 @@ from eapo_agents.evaluation import Table
 from eapo_agents.training.report.plots import OVERVIEW_PANELS, PARADIGM_PANELS
 from eapo_agents.training.report.report import report_tables
 from eapo_agents.training.report.runs import Curve, MethodRuns, RecordedRun, methods_of
-from eapo_agents.training.report.transcripts import transcripts_of
+from eapo_agents.training.report.transcripts import as_row, transcripts_of
 from eapo_agents.training.resumption import leaves
 from eapo_agents.training.run_folder import Run
 
@@ -63,7 +63,7 @@ def episodes(run: Run, step: int, every: int = 1) -> list[dict[str, Any]]:
     for one in transcripts_of(run, step):
         group += not one.member
         if (first + group) % every == 0:
-            rows.append(asdict(one) | {"group": group})
+            rows.append(as_row(one) | {"group": group})
     return rows
 
 

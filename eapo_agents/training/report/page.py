@@ -121,13 +121,15 @@ def _rendered(
         connect=connect,
         style=Markup(_file("page.css")),
         script=Markup(script),
-        script_hashes=[_hash(script), _hash(plotly)],
-        plotly=base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
+        script_hashes=[_hash(script), plotly.hash],
+        plotly=plotly.packed,
     )
 
 
 def _template() -> Template:
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(_file("page.html"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return environment.from_string(_file("page.html"))
 
 
 def _file(name: str) -> str:
@@ -140,9 +142,18 @@ def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A script, compressed, and its hash."""
+
+    packed: str
+    hash: str
+
+
 @cache
-def _plotly() -> str:
+def _plotly() -> _Packed:
     from plotly.offline import get_plotlyjs
 
     source: str = get_plotlyjs()
-    return source
+    packed = base64.b64encode(gzip.compress(source.encode(), mtime=0)).decode()
+    return _Packed(packed=packed, hash=_hash(source))

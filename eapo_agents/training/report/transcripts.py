@@ -132,6 +132,12 @@ def transcript(row: Mapping[str, Any], path: Path) -> Transcript:
         raise UserError(f"{path} holds no transcript: {where}: {first['msg']}") from None
 
 
+def as_row(one: Transcript) -> dict[str, Any]:
+    """Return a transcript as JSON-ready values."""
+    row: dict[str, Any] = _TRANSCRIPT.dump_python(one)
+    return row
+
+
 def _latencies_in(path: Path) -> Iterator[tuple[tuple[float | None, ...], ...]]:
     for place, row in JsonLines(path).read_with_places():
         found: _Latencies = validated(row, _Latencies, place)

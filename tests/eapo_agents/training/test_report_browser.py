@@ -301,7 +301,7 @@ def test_an_episode_reads_as_a_conversation(several: list[Run], show: Show) -> N
         "gold answer": "7",
         "reward": "1.000",
         "advantage": "-0.750",
-        "rules": "2 turns, 3 queries a turn, acceptance rate 0.50",
+        "rules": "turn budget 2, 3 queries a turn, acceptance rate 0.50",
         "paradigm": "direct consultation",
         "tokens": "14 written, 18 read",
         "end": "answered",

@@ -35,12 +35,6 @@ class Episodes {
 
   // The newest step comes first; within it, groups and members in their order.
   add(episodes) {
-    const firstOf = new Map();
-    for (const one of episodes) {
-      const place = `${one.run}/${one.step}/${one.group}`;
-      if (one.member === 0) firstOf.set(place, one);
-      one.problem = (firstOf.get(place) ?? one).messages[0].content;
-    }
     this.all.push(...episodes);
     this.all.sort((a, b) => b.step - a.step || a.run - b.run || a.group - b.group
       || a.member - b.member);
@@ -195,8 +189,9 @@ function facts(episode) {
     ["gold answer", episode.answer],
     ["reward", episode.reward.toFixed(3)],
     ["advantage", episode.advantage === null ? learnedHow(episode) : signed(episode.advantage)],
-    ["rules", `${episode.turn_budget} turns, ${known(episode.queries_per_turn)} queries a turn, `
-      + `acceptance rate ${episode.acceptance_rate.toFixed(2)}`],
+    ["rules", episode.turn_budget === 1 || episode.queries_per_turn === 0 ? "alone"
+      : `turn budget ${episode.turn_budget}, ${known(episode.queries_per_turn)} queries a turn, `
+        + `acceptance rate ${episode.acceptance_rate.toFixed(2)}`],
     ["paradigm", words(episode.paradigm)],
     ["tokens", `${known(episode.policy_tokens)} written, ${known(episode.environment_tokens)} read`],
     ["end", words(episode.stop_reason)],

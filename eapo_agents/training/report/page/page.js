@@ -89,13 +89,12 @@ async function showEpisodes() {
     browser.clear();
   }
   const fresh = blocks.filter(({ key }) => !loaded.has(key));
-  const found = [];
-  for (const { key, rows } of fresh) {
+  const found = await Promise.all(fresh.map(async ({ key, rows }) => {
     const [run, step] = key.split("/").map(Number);
-    for (const row of await rows()) found.push({ ...row, run, step });
-    loaded.add(key);
-  }
-  browser.add(found);
+    return (await rows()).map((row) => Object.assign(row, { run, step }));
+  }));
+  for (const { key } of fresh) loaded.add(key);
+  browser.add(found.flat());
   browser.show(content.runs, omitted());
 }
 

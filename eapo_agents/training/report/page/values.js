@@ -33,6 +33,8 @@ function table(header, rows) {
 }
 
 async function unpacked(base64) {
-  const bytes = Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let place = 0; place < text.length; place += 1) bytes[place] = text.charCodeAt(place);
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
 }
