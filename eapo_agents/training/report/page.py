@@ -33,7 +33,8 @@ SERVED_BYTES = 256_000_000
 
 _PAGE = files("eapo_agents.training.report") / "page"
 _SCRIPTS = ("values.js", "curves.js", "episodes.js", "page.js")
-_BEST_COMPRESSION = 30
+_COMPRESSION = 8
+"""How much smaller episodes become in a page, at best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def page(runs: Sequence[Run], episode_bytes: int = EPISODE_BYTES) -> str:
     content = summary(runs)
     ordered = in_order(runs, content)
     recorded = recorded_bytes(ordered)  # more than there are groups
-    every = max(1, recorded // (episode_bytes * _BEST_COMPRESSION))
+    every = max(1, recorded // (episode_bytes * _COMPRESSION))
     blocks = list(_blocks(ordered, every))
     while every < recorded and sum(len(block.text) for block in blocks) > episode_bytes:
         every *= 2
