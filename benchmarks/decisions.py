@@ -2,7 +2,7 @@
 
     python benchmarks/decisions.py --seeds 5
 
-The agents and the environment are those of `examples/skrl_agents.py`. Each cell is the mean reward,
+The agents and the environment are those of `examples/skrl_ppo.py`. Each cell is the mean reward,
 and the mean number of queries an episode, over 512 episodes of agents that decide greedily; `+-` is
 the standard deviation over seeds. `any rate`: each sub-environment cycles through rates
 evenly spaced over (0, 1), one per episode. `falling`: all have the same rate, which falls from 1 to
@@ -32,7 +32,7 @@ from eapo_env.types import Rules
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from skrl_agents import MakeAgent, any_rate, dqn, greedy, make_env, ppo, train
+from skrl_ppo import MakeAgent, any_rate, dqn, greedy, make_env, ppo, train
 
 RATES = (1.0, 0.75, 0.5, 0.25, 0.0)
 

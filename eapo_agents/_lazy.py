@@ -8,8 +8,8 @@ from typing import Any, Final
 import lazy_loader
 
 _TRAIN: Final = (
-    *("accelerate", "datasets", "huggingface_hub", "matplotlib", "peft", "pydantic", "rich"),
-    *("safetensors", "tensorboard", "tokenizers", "torch", "transformers"),
+    *("accelerate", "datasets", "huggingface_hub", "jinja2", "matplotlib", "peft", "plotly"),
+    *("pydantic", "rich", "safetensors", "tensorboard", "tokenizers", "torch", "transformers"),
 )
 _EXTRAS: Final = dict.fromkeys(_TRAIN, "train") | {
     "skrl": "skrl",

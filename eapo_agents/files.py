@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,9 +133,14 @@ def validated(tree: object, kind: type[Any], place: Path | str) -> Any:
         UserError: it does not fit the type; `place`, the part and its value are named.
     """
     try:
-        return TypeAdapter(kind).validate_python(tree)
+        return _adapter(kind).validate_python(tree)  # type: ignore[arg-type]  # a class is hashable
     except ValidationError as error:
         first = error.errors()[0]
         what = ".".join(map(str, first["loc"])) + f": {first['msg']}: {repr(first['input'])[:80]}"
         name = kind.__name__.strip("_")
         raise UserError(f"{place} holds no {name}: {what.removeprefix(': ')}") from None
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import math
 import re
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -137,6 +138,7 @@ class ScriptedExperts:
         return self._kept(query, answer)
 
     async def _waited(self, query: Query, answer: Awaitable[Answer]) -> ExpertReply:
+        asked_s = time.monotonic()
         try:
             async with self._memory.slots(self.max_live_calls), self._timeout() as deadline:
                 text = await answer
@@ -144,7 +146,7 @@ class ScriptedExperts:
             if deadline.expired():
                 return Unavailable(f"no reply within {self.timeout_s:g} s", self._expert(query))
             return _warned(error, self._expert(query))
-        return self._kept(query, text)
+        return replace(self._kept(query, text), latency_s=time.monotonic() - asked_s)
 
     def _timeout(self) -> asyncio.Timeout:
         return asyncio.timeout(None if math.isinf(self.timeout_s) else self.timeout_s)

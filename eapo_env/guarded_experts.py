@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -63,13 +63,13 @@ class ExpertMonitor:
         return sum(count for _, count in waits), self.clock() - min(start for start, _ in waits)
 
     @contextmanager
-    def asking(self, num_queries: int) -> Iterator[None]:
-        """Measure the time in this context as that of one consultation."""
+    def asking(self, num_queries: int) -> Iterator[Callable[[], float]]:
+        """Measure the time in this context as that of one consultation; yield what tells it (s)."""
         number, start = self._num_asked, self.clock()
         self._num_asked += 1
         self._waiting[number] = start, num_queries
         try:
-            yield
+            yield lambda: self.clock() - start
         finally:
             del self._waiting[number]
             self._latencies.append(self.clock() - start)
@@ -126,7 +126,8 @@ class GuardedExperts:
     A pool that is late, raises, or returns anything but one reply per query makes these replies
     `Unavailable`. Only a `UserError` is passed on: the user can put it right. A pool that blocks
     its event loop blocks no other: it is asked on the background loop (`event_loop.py`), unless it
-    is cooperative (`ExpertPool`).
+    is cooperative (`ExpertPool`). A reply whose latency the pool did not measure gets that of the
+    consultation.
 
     Args:
         inner: the pool.
@@ -151,7 +152,7 @@ class GuardedExperts:
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return one reply per query, in query order; seconds after the timeout at the latest."""
-        with self.monitor.asking(len(queries)):
+        with self.monitor.asking(len(queries)) as latency_s:
             if is_cooperative(self.inner):
                 outcome = await self._outcome(queries)
             else:
@@ -162,11 +163,11 @@ class GuardedExperts:
                 except TimeoutError:
                     asked.abandon_loop()
                     outcome = self._late
-        return self._replies(outcome, queries)
+            return self._replies(outcome, queries, latency_s())
 
     def ask_now(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         """Return what `ask` returns, for a caller that is not asynchronous."""
-        with self.monitor.asking(len(queries)):
+        with self.monitor.asking(len(queries)) as latency_s:
             asked = submit(self._outcome(queries))
             try:
                 outcome = asked.future.result(self._patience(2))
@@ -175,7 +176,7 @@ class GuardedExperts:
                 outcome = self._late
             finally:
                 asked.future.cancel()
-        return self._replies(outcome, queries)
+            return self._replies(outcome, queries, latency_s())
 
     async def _outcome(self, queries: Sequence[Query]) -> Sequence[ExpertReply] | _Broke:
         """Return the pool's replies, or how it failed."""
@@ -194,12 +195,15 @@ class GuardedExperts:
             return self._late if deadline.expired() else _failure(error)
 
     def _replies(
-        self, outcome: Sequence[ExpertReply] | _Broke, queries: Sequence[Query]
+        self, outcome: Sequence[ExpertReply] | _Broke, queries: Sequence[Query], latency_s: float
     ) -> Sequence[ExpertReply]:
         if not isinstance(outcome, _Broke):
             self.monitor.heard(outcome)
-            return outcome
-        unavailable = [Unavailable(outcome.reason)] * len(queries)
+            return [
+                replace(one, latency_s=latency_s) if one.latency_s is None else one
+                for one in outcome
+            ]
+        unavailable = [Unavailable(outcome.reason, latency_s=latency_s)] * len(queries)
         self.monitor.broke(unavailable)
         return unavailable
 
@@ -240,8 +244,15 @@ def _checked(replies: object, queries: Sequence[Query]) -> Sequence[ExpertReply]
         return _Broke(f"the pool returned {shown} to {len(queries)} queries")
     for reply in replies:
         match reply:
-            case Reply(str(), str()) | Unavailable(str(), str()):
-                continue
+            case Reply(str(), str(), latency) | Unavailable(str(), str(), latency):
+                if not _is_latency(latency):
+                    return _Broke(
+                        f"the pool returned {reply!r:.80}, which took latency_s={latency!r:.40}"
+                    )
             case _:
                 return _Broke(f"the pool returned {reply!r:.80}, no Reply or Unavailable of text")
     return replies
+
+
+def _is_latency(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < math.inf)

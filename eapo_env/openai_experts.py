@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import reprlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eapo_env.endpoints import (
     CallResult,
@@ -178,7 +179,7 @@ class OpenAIExperts:
         if not queries:
             return []
         opened = {endpoint: await open_connection(endpoint) for endpoint in self.endpoints}
-        tasks = [asyncio.create_task(self._ask_one(query, opened)) for query in queries]
+        tasks = [asyncio.create_task(self._timed(query, opened)) for query in queries]
         try:
             await asyncio.wait(tasks, timeout=self.batch_timeout_s)
         finally:
@@ -201,6 +202,14 @@ class OpenAIExperts:
         """Close the running loop's connections to the endpoints; the next use opens new ones."""
         for endpoint in self.endpoints:
             await close_connection(endpoint)
+
+    async def _timed(
+        self, query: Query, opened: Mapping[Endpoint, Connection | None]
+    ) -> ExpertReply:
+        """Return the reply to a query with its latency, the wait for a free slot included."""
+        asked_s = time.monotonic()
+        reply = await self._ask_one(query, opened)
+        return replace(reply, latency_s=time.monotonic() - asked_s)
 
     async def _ask_one(
         self, query: Query, opened: Mapping[Endpoint, Connection | None]

@@ -7,7 +7,7 @@ Every value here is frozen and compares by content. What an episode does with th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -86,18 +86,27 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An expert's answer, and the expert's name."""
+    """An expert's answer, and the expert's name.
+
+    `latency_s` is the time from the question to the answer, in seconds; None if nobody measured it.
+    It takes no part in comparisons: the same words are the same reply.
+    """
 
     expert: str
     text: str
+    latency_s: float | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """A query without an answer. The reason is for the records; the policy never reads it."""
+    """A query without an answer. The reason is for the records; the policy never reads it.
+
+    `latency_s` is the time until that was known, as in `Reply`.
+    """
 
     reason: str
     expert: str = ""
+    latency_s: float | None = field(default=None, compare=False, repr=False)
 
 
 ExpertReply = Reply | Unavailable

@@ -42,7 +42,7 @@ def example(name: str) -> Any:
     return module
 
 
-skrl_agents = example("skrl_agents")
+skrl_ppo = example("skrl_ppo")
 MakeAgent = Callable[[Any], Any]
 
 
@@ -78,11 +78,11 @@ def baselines(verifier: Verifier) -> list[list[float]]:
 
 def trained(make_agent: MakeAgent, verifier: Verifier, *, steps: int, seed: int) -> list[Score]:
     env = make(verifier)
-    agent = skrl_agents.train(make_agent, ScheduledRules(env, any_rate), steps=steps, seed=seed)
-    return [play(env, skrl_agents.greedy(agent), rules) for rules in RULES]
+    agent = skrl_ppo.train(make_agent, ScheduledRules(env, any_rate), steps=steps, seed=seed)
+    return [play(env, skrl_ppo.greedy(agent), rules) for rules in RULES]
 
 
-@pytest.mark.parametrize("make_agent", [skrl_agents.ppo, skrl_agents.dqn])
+@pytest.mark.parametrize("make_agent", [skrl_ppo.ppo, skrl_ppo.dqn])
 def test_an_agent_consults_experts_who_are_there_and_no_others(
     verifier: Verifier, make_agent: MakeAgent
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_seed_decides_a_training_and_nothing_outside_it_changes(verifier: Veri
     before, key = torch.get_rng_state(), config.torch.key
     weights = []
     for seed in (1, 1, 2):
-        agent = skrl_agents.train(skrl_agents.ppo, make(verifier, 4), steps=32, seed=seed)
+        agent = skrl_ppo.train(skrl_ppo.ppo, make(verifier, 4), steps=32, seed=seed)
         weights.append(torch.cat([p.flatten() for p in agent.models["policy"].parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -112,7 +112,7 @@ def test_a_seed_decides_a_training_and_nothing_outside_it_changes(verifier: Veri
 
 def test_greedy_decisions_are_whole_numbers_of_the_space(verifier: Verifier) -> None:
     env = make(verifier, 4)
-    decide = skrl_agents.greedy(skrl_agents.train(skrl_agents.dqn, env, steps=12))
+    decide = skrl_ppo.greedy(skrl_ppo.train(skrl_ppo.dqn, env, steps=12))
     observations, _ = env.reset(seed=0)
     decisions = decide(observations)
     assert decisions in env.action_space
@@ -120,7 +120,7 @@ def test_greedy_decisions_are_whole_numbers_of_the_space(verifier: Verifier) -> 
 
 
 def test_the_agents_of_skrl_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
-    skrl_agents.main(["--agent", "dqn", "--steps", "12"])
+    skrl_ppo.main(["--agent", "dqn", "--steps", "12"])
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith("mean reward (queries per episode)")
     assert [row[:24].strip() for row in rows] == [

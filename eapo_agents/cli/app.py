@@ -23,6 +23,7 @@ from eapo_agents.cli import (
     serve,
     settings,
     train,
+    view,
     workflows,
 )
 from eapo_agents.cli.options import INTERRUPTED
@@ -30,6 +31,7 @@ from eapo_agents.cli.options import INTERRUPTED
 _COMMANDS = (
     train,
     report,
+    view,
     evaluate,
     compare,
     play,

@@ -73,6 +73,21 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, metavar="RUN", help="a run folder to resume")
 
 
+def distinct_runs(folders: Sequence[Path]) -> list[training.Run]:
+    """Return the runs in some folders.
+
+    Raises:
+        UserError: a folder holds no run, or is named twice.
+    """
+    from eapo_env.validation import UserError
+
+    places = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(folders):
+        if places[number] in places[:number]:
+            raise UserError(f"the run {folder} is named twice")
+    return [training.Run.open(folder) for folder in folders]
+
+
 def preset_config(preset: str, settings: Sequence[str]) -> training.TrainConfig:
     """Return a preset with `--set` applied."""
     return training.with_settings(training.presets.preset_named(preset), settings)

@@ -6,10 +6,12 @@ import argparse
 import asyncio
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eapo_agents import policies, training
 from eapo_agents.cli.console import new_console
+from eapo_agents.cli.episode_view import show_consultation, show_message, show_outcome, show_rules
 from eapo_agents.cli.options import add_preset, preset_config
 
 if TYPE_CHECKING:
@@ -19,8 +21,17 @@ if TYPE_CHECKING:
     from eapo_env import EAPOMathEnv
     from eapo_env.types import Rules
 
-Write = Callable[[str], str]
-"""From an observation to what the policy writes after it."""
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the policy wrote in a turn; the number of its tokens is None if it is a person."""
+
+    text: str
+    num_tokens: int | None = None
+
+
+Write = Callable[[], Written]
+"""Writes the policy's next turn."""
 
 
 def add(commands: Commands) -> None:
@@ -46,6 +57,7 @@ def _play(options: argparse.Namespace) -> int:
     if config:
         training.check_model(config)
     console, env = new_console(), _environment(options.problems, rules, config)
+    show_rules(console, env)
     write = _model(config, env) if config else _person(console)
     with suppress(EOFError), closing(env):
         for number in range(options.episodes):
@@ -68,41 +80,31 @@ def _environment(source: str, rules: Rules, config: training.TrainConfig | None)
 
 
 def _episode(env: EAPOMathEnv, write: Write, console: Console, seed: int | None) -> None:
-    observation, info = env.reset(seed=seed)
-    done = False
-    reward = 0.0
+    observation, _ = env.reset(seed=seed)
+    done, reward, written = False, 0.0, list[Written]()
     while not done:
-        _panel(console, "environment", observation)
-        text = write(observation)
-        _panel(console, "policy", text)
-        observation, reward, terminated, truncated, info = env.step(text)
+        show_message(console, "environment", observation)
+        turn = write()
+        written.append(turn)
+        asked = len(env.episode.consultations)
+        observation, reward, terminated, truncated, _ = env.step(turn.text)
         done = terminated or truncated
-    verdict = "correct" if info["correct"] else f"not correct; the answer is {_answer(env)}"
-    console.print(f"[bold]{info['stop_reason']}[/bold]: {verdict}, reward {reward:g}\n")
-
-
-def _panel(console: Console, title: str, text: str) -> None:
-    from rich.panel import Panel
-
-    console.print(Panel(text, title=title, title_align="left"), markup=False, highlight=False)
-
-
-def _answer(env: EAPOMathEnv) -> str:
-    return env.episode.problem.answer
+        tokens = [] if turn.num_tokens is None else [f"{turn.num_tokens} tokens"]
+        show_message(console, "policy", turn.text, f"turn {env.episode.turn}", *tokens)
+        for consultation in env.episode.consultations[asked:]:
+            show_consultation(console, consultation)
+    counts = [turn.num_tokens for turn in written if turn.num_tokens is not None]
+    show_outcome(console, env, reward, sum(counts) if counts else None)
 
 
 def _person(console: Console) -> Write:
-    console.print(
-        "Write your turn; an empty line ends it. Consult with <consult><query>...</query>"
-        "</consult>, answer with \\boxed{...}.",
-        markup=False,
-    )
+    console.print("Write your turn; an empty line ends it.")
 
-    def write(_: str) -> str:
+    def write() -> Written:
         lines = []
         while line := input("> "):
             lines.append(line)
-        return "\n".join(lines)
+        return Written("\n".join(lines))
 
     return write
 
@@ -114,7 +116,7 @@ def _model(config: training.TrainConfig, env: EAPOMathEnv) -> Write:
     chat = policies.Chat(policy.tokenizer)
     history: list[policies.TokenHistory] = []
 
-    def write(_: str) -> str:
+    def write() -> Written:
         messages = env.episode.messages
         if len(messages) == 1:
             history[:] = [policies.TokenHistory.open(messages, chat)]
@@ -129,6 +131,6 @@ def _model(config: training.TrainConfig, env: EAPOMathEnv) -> Write:
         )
         completion = asyncio.run(policy.complete(ids, sampling, seed=len(ids)))
         history.append(history[-1].sampled(completion))
-        return chat.turn(completion.token_ids)
+        return Written(chat.turn(completion.token_ids), len(completion.token_ids))
 
     return write

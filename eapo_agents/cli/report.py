@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eapo_agents import training
 from eapo_agents.cli.console import new_console
+from eapo_agents.cli.options import distinct_runs
 
 if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
@@ -25,14 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from eapo_env.validation import UserError
-
-    folders: list[Path] = options.runs
-    places = [folder.resolve() for folder in folders]
-    for number, folder in enumerate(folders):
-        if places[number] in places[:number]:
-            raise UserError(f"the run {folder} is named twice")
-    return show_report([training.Run.open(folder) for folder in folders], options.out)
+    return show_report(distinct_runs(options.runs), options.out)
 
 
 def show_report(runs: Sequence[training.Run], folder: Path | None = None) -> int:
@@ -49,6 +43,7 @@ def show_report(runs: Sequence[training.Run], folder: Path | None = None) -> int
     name = "report" if len(runs) == 1 else "comparison"
     path = training.write_report(methods, evaluations, folder or runs[0].folder / name)
     console.print(f"report: {path}")
+    console.print(f"page: {training.write_page(runs, path.with_suffix('.html'))}")
     for run in runs:
         console.print(f"run folder: {run.folder}")
     return 0

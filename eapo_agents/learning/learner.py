@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
@@ -99,6 +100,7 @@ class Learner:
         if self.settings.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.step = 0
+        self.advantages: tuple[float, ...] = ()
         self._performing = False
         self._parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
         self._optimizer = self.settings.optimizer_of(self._parameters)
@@ -120,7 +122,8 @@ class Learner:
         These are `loss`, `grad_norm` (before clipping), `learning_rate`, `entropy` (nats a policy
         token), `mismatch_kl`, `max_mismatch_ratio`, `learned_tokens`, `learned_sequences`,
         `padding_rate` and the diagnostics of the loss; with several optimiser steps, the mean of
-        each over them, or the largest for a maximum.
+        each over them, or the largest for a maximum. `advantages` then holds the advantage of each
+        trajectory, group by group.
 
         Raises:
             UserError: no groups, or no policy token in one of the optimiser steps.
@@ -232,11 +235,12 @@ class Learner:
         return self.perform(command)
 
     def _update(self, groups: Sequence[Group]) -> Metrics:
+        chunks = _split(groups, self.settings.mini_batches)
+        rows = [rows_of_groups(chunk, self.algorithm.advantages) for chunk in chunks]
+        self.advantages = tuple(row.advantage for row in chain.from_iterable(rows))
         minis = [
-            self._mini_batch(
-                rows_of_groups(chunk, self.algorithm.advantages), num_groups=len(chunk)
-            )
-            for chunk in _split(groups, self.settings.mini_batches)
+            self._mini_batch(part, num_groups=len(chunk))
+            for part, chunk in zip(rows, chunks, strict=True)
         ]
         only_one = len(minis) * self.settings.epochs == 1
         old = [None if only_one else self._logps(mini.batches) for mini in minis]

@@ -18,6 +18,7 @@ from .trajectory import (
     Group as Group,
     Ids as Ids,
     Logprobs as Logprobs,
+    Mask as Mask,
     Trajectory as Trajectory,
     encode as encode,
 )

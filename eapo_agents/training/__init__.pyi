@@ -13,6 +13,7 @@ from .checkpoint import Progress as Progress
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
 from .journal_subject import evaluation_subject as evaluation_subject
 from .parts import Parts as Parts
+from .report.page import write_page as write_page
 from .report.plots import (
     Bar as Bar,
     bars_figure as bars_figure,
@@ -21,6 +22,7 @@ from .report.plots import (
 )
 from .report.report import report_tables as report_tables, write_report as write_report
 from .report.runs import methods_of as methods_of
+from .report.viewer import view_server as view_server
 from .resumption import (
     RESUMABLE as RESUMABLE,
     changed_settings as changed_settings,

@@ -147,7 +147,12 @@ def group_from_row(row: dict[str, Any]) -> Group:
 def _trajectory_to_row(trajectory: Trajectory) -> dict[str, Any]:
     arrays = {name: getattr(trajectory, name).tolist() for name in _ARRAYS}
     values = {name: getattr(trajectory, name) for name in _VALUES}
-    return arrays | values | {"episode": asdict(trajectory.episode)}
+    return arrays | values | {"episode": asdict(trajectory.episode, dict_factory=_repeatable)}
+
+
+def _repeatable(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields without how long an expert took: the same run has the same checkpoints."""
+    return {name: value for name, value in fields if name != "latency_s"}
 
 
 def _trajectory_from_row(row: dict[str, Any]) -> Trajectory:

@@ -101,16 +101,17 @@ def lengthened(old: TrainConfig, new: TrainConfig) -> TrainConfig:
 def _flat(config: TrainConfig) -> dict[str, Any]:
     # Imitation has no schedule to keep.
     annealing = Annealing() if config.distillation else config.schedule
-    return dict(_leaves(asdict(replace(config, annealing=annealing))))
+    return dict(leaves(asdict(replace(config, annealing=annealing))))
 
 
-def _leaves(tree: object, where: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: object, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and value of each setting in a tree of them."""
     match tree:
         case dict():
             for key, value in tree.items():
-                yield from _leaves(value, f"{where}.{key}" if where else str(key))
+                yield from leaves(value, f"{where}.{key}" if where else str(key))
         case list() | tuple():
             for number, value in enumerate(tree):
-                yield from _leaves(value, f"{where}.{number}")
+                yield from leaves(value, f"{where}.{number}")
         case _:
             yield where, tree

@@ -6,6 +6,7 @@
     start_check.json        how closely sampler and learner agreed at the last start, in nats
     tensorboard/            the same, for TensorBoard
     transcripts/            episodes as text and data, one file per recorded step
+    latencies/              the seconds that each expert's reply took, beside each transcript
     evaluations/            every sample's verdict of each evaluation
     checkpoints/step-000100 the model in Hugging Face format, the optimiser, the position
     report/                 tables, pictures, example transcripts (written by `report.py`)
@@ -194,6 +195,10 @@ class Run:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(self.folder / "transcripts" / f"step-{step:06d}.jsonl", text)
 
+    def record_latencies(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the latencies of a step's expert replies, a line for each of its transcripts."""
+        write_json_lines(self.folder / "latencies" / f"step-{step:06d}.jsonl", rows)
+
     def record_evaluation(self, step: int, report: Mapping[str, Any]) -> None:
         """Write a step's evaluation, every sample's verdict included."""
         path = self.folder / "evaluations" / f"step-{step:06d}.json"
@@ -214,6 +219,11 @@ class Run:
     def transcripts(self) -> dict[int, Path]:
         """The files of the transcripts by training step, in order."""
         return _by_step(self.folder / "transcripts", "step-*.jsonl")
+
+    @property
+    def latencies(self) -> dict[int, Path]:
+        """The files of the latencies by training step, in order."""
+        return _by_step(self.folder / "latencies", "step-*.jsonl")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -241,7 +251,7 @@ class Run:
             aside.mkdir(exist_ok=True)
             JsonLines(aside / self._metrics_file.path.name).append(*late)
         write_json_lines(self._metrics_file.path, [row for row in rows if row["step"] <= step])
-        for recorded in (self.transcripts, self.evaluations):
+        for recorded in (self.transcripts, self.latencies, self.evaluations):
             for number, path in recorded.items():
                 if number > step:
                     place = _free(aside / path.relative_to(self.folder))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from eapo_agents.evaluation import CallRates, call_rates
-from eapo_agents.rollouts import Group, Sampled, Trajectory, paradigm_of, shares
-from eapo_env.types import Reply
+from eapo_agents.rollouts import Group, Mask, Sampled, Trajectory, paradigm_of, shares
+from eapo_env.actions import Action, Answer, Consult, Malformed
+from eapo_env.types import ExpertReply, Reply, Unavailable
 
 _MANY_REPLIES = 4
 _LOG = logging.getLogger(__name__)
@@ -90,27 +91,59 @@ def experts_are_silent(step: int, metrics: Mapping[str, float], limit: float) ->
     return True
 
 
-def transcript_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
-    """Yield each episode as a JSON-ready row, with its number in its group as `member`."""
-    for group in groups:
+def transcript_rows(sampled: Sampled, advantages: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Yield each played episode as a JSON-ready row: what was said, decided, earned and learned.
+
+    `member` is its number in its group. `use` says what became of it: "learned" from in this step,
+    "carried" into the next one, or "dropped".
+
+    Args:
+        sampled: the groups of a step.
+        advantages: of the trajectories of `sampled.kept`, group by group (`Learner.advantages`).
+    """
+    kept = [trajectory for group in sampled.kept for trajectory in group.trajectories]
+    learned = {id(one): value for one, value in zip(kept, advantages, strict=True)}
+    carried = {id(one) for group in sampled.surplus for one in group.trajectories}
+    for group in sampled.played:
         for member, trajectory in enumerate(group.trajectories):
-            yield transcript_row(trajectory) | {"member": member}
+            advantage = learned.get(id(trajectory))
+            left = "carried" if id(trajectory) in carried else "dropped"
+            yield _transcript_row(trajectory) | {
+                "member": member,
+                "use": left if advantage is None else "learned",
+                "advantage": advantage,
+            }
 
 
-def transcript_row(trajectory: Trajectory) -> dict[str, Any]:
-    """Return one episode as a JSON-ready row: its rules, messages, consultations and outcome."""
+def latency_rows(sampled: Sampled) -> Iterator[dict[str, Any]]:
+    """Yield the seconds that each reply took, by consultation and slot, in a row an episode.
+
+    The rows are in the order of `transcript_rows`. A query that was never sent has None. They are
+    apart from the transcripts because they differ when the same run is repeated.
+    """
+    for group in sampled.played:
+        for trajectory in group.trajectories:
+            asked = trajectory.episode.consultations
+            yield {"latencies_s": [[reply.latency_s for reply in c.replies] for c in asked]}
+
+
+def _transcript_row(trajectory: Trajectory) -> dict[str, Any]:
     episode = trajectory.episode
+    given = episode.actions[-1] if episode.actions else None
     return {
         "problem_id": episode.problem.id,
         "answer": episode.problem.answer,
+        "given": given.text if isinstance(given, Answer) else None,
         "status": trajectory.status,
         "reward": trajectory.reward,
         "stop_reason": str(episode.stop_reason),
         "turn_budget": episode.rules.turn_budget,
+        "queries_per_turn": episode.rules.queries_per_turn,
         "acceptance_rate": episode.rules.acceptance_rate,
         "policy_tokens": trajectory.num_policy_tokens,
+        "environment_tokens": trajectory.num_environment_tokens,
         "paradigm": paradigm_of(episode),
-        "messages": [{"role": m.role, "content": m.content} for m in episode.messages],
+        "messages": list(_messages(trajectory)),
         "consultations": [
             [
                 _consulted(query.text, accepted, reply)
@@ -121,11 +154,39 @@ def transcript_row(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _consulted(query: str, accepted: bool, reply: object) -> dict[str, Any]:
+def _messages(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
+    """Yield each message with its number of tokens and, of the policy's, the action it was."""
+    actions = iter(trajectory.episode.actions)
+    counts = _tokens_of_messages(trajectory.mask)
+    for message, tokens in zip(trajectory.episode.messages, counts, strict=True):
+        row = {"role": message.role, "content": message.content, "tokens": tokens}
+        yield row | (_acted(next(actions)) if message.role == "assistant" else {})
+
+
+def _tokens_of_messages(mask: Mask) -> list[int]:
+    """Return the lengths of the runs of equal values: policy and environment take turns."""
+    changes = np.flatnonzero(mask[1:] != mask[:-1]) + 1
+    lengths: list[int] = np.diff(np.concatenate([[0], changes, [len(mask)]])).tolist()
+    return lengths
+
+
+def _acted(action: Action) -> dict[str, str]:
+    match action:
+        case Consult():
+            return {"action": "consult"}
+        case Answer():
+            return {"action": "answer"}
+        case Malformed(reason):
+            return {"action": "malformed", "reason": reason}
+
+
+def _consulted(query: str, accepted: bool, reply: ExpertReply) -> dict[str, Any]:
     row: dict[str, Any] = {"query": query, "accepted": accepted}
-    if isinstance(reply, Reply):
-        return row | {"expert": reply.expert, "reply": reply.text}
-    return row | {"unavailable": getattr(reply, "reason", "")}
+    match reply:
+        case Reply(expert, text):
+            return row | {"expert": expert, "reply": text}
+        case Unavailable(reason, expert):
+            return row | ({"expert": expert} if expert else {}) | {"unavailable": reason}
 
 
 def _accuracies(played: Sequence[Trajectory]) -> dict[str, float]:

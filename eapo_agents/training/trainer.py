@@ -37,7 +37,7 @@ from eapo_agents.learning import (
     check_saves,
 )
 from eapo_agents.policies import Policy, load_model
-from eapo_agents.rollouts import Group, Rollout, derive_seed
+from eapo_agents.rollouts import Group, Rollout, Sampled, derive_seed
 from eapo_agents.training.build import (
     check_before_loading,
     evaluate_alone,
@@ -54,6 +54,7 @@ from eapo_agents.training.run_folder import Run
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
 from eapo_agents.training.summary import (
     experts_are_silent,
+    latency_rows,
     step_metrics,
     transcript_rows,
     warn_of_truncation,
@@ -72,11 +73,11 @@ OnStep = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What a training step gives: its metrics, the progress after it, the groups it played."""
+    """What a training step gives: its metrics, the progress after it, the groups it sampled."""
 
     metrics: dict[str, float]
     progress: Progress
-    played: Sequence[Group] = ()
+    sampled: Sampled | None = None
 
 
 class TrainingStep(Protocol):
@@ -168,7 +169,7 @@ class RewardStep:
             "memory/peak_mib": peak_memory_mib(),
         }
         warn_of_truncation(step + 1, metrics["truncation_rate"], self.config.truncation_alarm)
-        return StepResult(metrics=metrics, progress=progress.after(sampled), played=sampled.played)
+        return StepResult(metrics=metrics, progress=progress.after(sampled), sampled=sampled)
 
     def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
         """Do nothing: every step hands its weights over."""
@@ -404,8 +405,8 @@ class Trainer:
             with run.annotate_errors(progress.step + 1):
                 result = self.step.take(runner, progress)
                 progress, step = result.progress, result.progress.step
-                if result.played and (step == 1 or step % self.config.transcripts_every == 0):
-                    run.record_transcripts(step, transcript_rows(result.played))
+                if result.sampled and (step == 1 or step % self.config.transcripts_every == 0):
+                    self._record_episodes(run, step, result.sampled)
                 metrics = result.metrics | self._evaluation_metrics(runner, run, step)
                 run.record(step, metrics)
                 silent = experts_are_silent(step, metrics, self.config.expert_alarm)
@@ -433,6 +434,11 @@ class Trainer:
         if stopping or (finished and not run.has_finished(progress.step)):
             run.record_event("finished" if finished else "interrupted", progress.step)
         return finished
+
+    def _record_episodes(self, run: Run, step: int, sampled: Sampled) -> None:
+        advantages = self.learner.advantages if sampled.kept else ()
+        run.record_latencies(step, latency_rows(sampled))  # first: who sees transcripts sees them
+        run.record_transcripts(step, transcript_rows(sampled, advantages))
 
     def _evaluation_metrics(self, runner: asyncio.Runner, run: Run, step: int) -> dict[str, float]:
         """Evaluate after some steps and after the last one; return the metrics of it, or none."""

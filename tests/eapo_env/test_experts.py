@@ -243,6 +243,8 @@ def test_an_async_function_is_asked_everything_at_once() -> None:
     replies = ask(ScriptedExperts(calls, names=("ann", "bob")), *asked)
     assert replies == [Reply("ann", "A"), Reply("bob", "B"), Unavailable("no answer", "ann")]
     assert calls.most_live == 3
+    assert all(reply.latency_s is not None for reply in replies), "each call is measured"
+    assert all(reply.latency_s is None for reply in ask(ScriptedExperts(echo), *asked))
 
 
 @given(st.integers(1, 4), st.integers(0, 12))

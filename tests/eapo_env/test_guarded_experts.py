@@ -49,7 +49,7 @@ def ask(monitor: ExpertMonitor, pool: Moody, seconds: float, *replies: ExpertRep
     pool.plan.append((seconds, replies))
     queries = [Query(text="?") for _ in replies]
     experts = GuardedExperts(inner=pool, monitor=monitor)
-    assert asyncio.run(asked(experts, queries)) == replies
+    assert asyncio.run(asked(experts, queries)) == list(replies)
 
 
 async def asked(experts: ExpertPool, queries: Sequence[Query]) -> Sequence[ExpertReply]:
@@ -80,6 +80,20 @@ def test_latencies_and_failures_are_those_since_the_last_look() -> None:
         }
     )
     assert monitor.metrics() == {}
+
+
+def test_a_reply_has_the_latency_that_its_pool_measured_or_that_of_the_consultation() -> None:
+    pool = Moody()
+    monitor = ExpertMonitor(clock=lambda: pool.now)
+    experts = GuardedExperts(inner=pool, monitor=monitor)
+    measured = Reply("alice", "7", latency_s=0.25)
+    pool.plan.append((2.0, [measured, FINE, DEAD]))
+    found = asyncio.run(asked(experts, [Query(text="?")] * 3))
+    assert [reply.latency_s for reply in found] == [0.25, 2.0, 2.0]
+    pool.plan.append((3.0, []))
+    found = asyncio.run(asked(experts, [Query(text="?")]))
+    assert [(type(reply), reply.latency_s) for reply in found] == [(Unavailable, 3.0)]
+    assert (FINE, repr(FINE)) == (measured, repr(measured)), "the same words are the same reply"
 
 
 def test_a_dead_pool_is_reported_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -203,6 +217,10 @@ async def replies_with_a_number(queries: Sequence[Query]) -> Sequence[ExpertRepl
     return [Reply("alice", 7)] * len(queries)  # type: ignore[arg-type]
 
 
+async def replies_before_it_is_asked(queries: Sequence[Query]) -> Sequence[ExpertReply]:
+    return [Reply("alice", "7", latency_s=-1.0)] * len(queries)
+
+
 def is_not_async(queries: Sequence[Query]) -> Sequence[ExpertReply]:
     return [FINE] * len(queries)
 
@@ -220,6 +238,8 @@ BROKEN: dict[Callable[[Sequence[Query]], Any], str] = {
     returns_text: "the pool returned '7', no Reply or Unavailable of text",
     replies_with_a_number: "the pool returned Reply(expert='alice', text=7), no Reply or"
     " Unavailable of text",
+    replies_before_it_is_asked: "the pool returned Reply(expert='alice', text='7'), which took"
+    " latency_s=-1.0",
     is_not_async: "the pool's ask must be async def: it returned [Reply(expert='alice', text='7'),"
     " Reply(expert='alice', text='7')]",
 }

@@ -56,6 +56,10 @@ def test_replies_come_in_query_order(server: StubServer) -> None:
     models = ("delay:0.3", "delay:0.1", "echo")
     replies = ask(pool_of(server.url, *models), "a", "b", "c")
     assert replies == [Reply(m, f"echo: {text}") for m, text in zip(models, "abc", strict=True)]
+    latencies = [reply.latency_s or 0.0 for reply in replies]
+    assert latencies[0] >= 0.3
+    assert latencies[1] >= 0.1
+    assert len(set(latencies)) == 3, "each has its own"
 
 
 def test_the_request_says_what_the_settings_say(server: StubServer) -> None:

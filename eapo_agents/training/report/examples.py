@@ -7,49 +7,19 @@ first one with any episode.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from eapo_agents.evaluation import escaped, fenced
 from eapo_agents.rollouts import Paradigm
+from eapo_agents.training.report.transcripts import Transcript, transcript, transcript_rows_in
 from eapo_agents.training.run_folder import Run
-from eapo_env.json_lines import JsonLines
-from eapo_env.validation import UserError
 
 _SPEAKERS = {
     "user": "**The environment**",
     "assistant": "**The policy**",
     "system": "**The environment, to the system**",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TranscriptMessage:
-    """A message of a transcript."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transcript:
-    """The part of a recorded episode that is shown; `training/summary.py` writes the rows."""
-
-    problem_id: str
-    answer: str
-    status: str
-    reward: float
-    turn_budget: int
-    acceptance_rate: float
-    messages: list[TranscriptMessage]
-    consultations: list[list[dict[str, Any]]]
-
-
-_TRANSCRIPT = TypeAdapter(Transcript)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +40,7 @@ class Example:
         """Return the episode as Markdown: its run, step and numbers, then every message."""
         row = self.transcript
         queries = [query for consultation in row.consultations for query in consultation]
-        accepted = sum(bool(query.get("accepted")) for query in queries)
+        accepted = sum(query.accepted for query in queries)
         facts = (
             f"Run {escaped(self.run.name)}, training step {self.step}, problem"
             f" {escaped(row.problem_id)}; turn budget {row.turn_budget}, acceptance rate"
@@ -107,30 +77,13 @@ def _examples_of(run: Run) -> dict[Paradigm, Example]:
     for step, path in reversed(run.transcripts.items()):
         if len(chosen) == len(Paradigm) and all(one.is_correct for one in chosen.values()):
             break
-        for row in _rows(path):
+        for row in transcript_rows_in(path):
             if row.get("paradigm") not in list(Paradigm):
                 continue  # recorded before episodes were labelled
             paradigm = Paradigm(row["paradigm"])
             before = chosen.get(paradigm)
             if before is None or (row.get("status") == "correct" and not before.is_correct):
-                transcript = _transcript(row, path)
                 chosen[paradigm] = Example(
-                    paradigm=paradigm, run=run, step=step, transcript=transcript
+                    paradigm=paradigm, run=run, step=step, transcript=transcript(row, path)
                 )
     return chosen
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    for place, row in JsonLines(path).read_with_places():
-        if not isinstance(row, dict):
-            raise UserError(f"{place} is no episode: {row!r:.80}")
-        yield row
-
-
-def _transcript(row: Mapping[str, Any], path: Path) -> Transcript:
-    try:
-        return _TRANSCRIPT.validate_python(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} holds no transcript: {where}: {first['msg']}") from None

@@ -56,6 +56,7 @@ def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:
         "config.json",
         "evaluations",
         "events.jsonl",
+        "latencies",
         "metrics.jsonl",
         "report",
         "start_check.json",

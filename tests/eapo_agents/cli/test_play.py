@@ -61,16 +61,26 @@ def terminal(*arguments: str | Path) -> Iterator[tuple[Terminal, subprocess.Pope
 
 def test_a_person_consults_and_answers_at_a_terminal() -> None:
     with terminal("--episodes", "2", "--seed", "3", "--turns", "3") as (person, child):
+        person.wait_for(r"what the policy may do")
+        person.wait_for(r"write up to 3 turns")
+        person.wait_for(r"ask up to 3 questions a turn, of calculator")
+        person.wait_for(r"read a reply with probability 1,")
         person.wait_for(r"mod 100")
         person.wait_for("> ")
         person.type("I ask:\n")
         person.wait_for("> ")
         person.type("<consult><query>(47+38)*6</query></consult>\n\n")
+        person.wait_for(r"policy · turn 1")
+        person.wait_for(r"query 1 · gate: accepted · calculator · [\d.e-]+ s")
+        person.wait_for(r"\b10\b")
         person.wait_for(r'<reply query="1" expert="calculator">')
         person.wait_for(r"\b10\b")
         person.wait_for(r"Turns left: 2")
         person.wait_for("> ")
         person.type("\\boxed{nothing}\n\n")
+        person.wait_for(r"answer +nothing")
+        person.wait_for(r"turns +2 of 3")
+        person.wait_for(r"queries +1, of which 1 had a reply to read")
         person.wait_for(r"answered: not correct; the answer is \d+, reward 0")
         person.wait_for(r"mod 100")
         person.wait_for("> ")
@@ -88,6 +98,24 @@ def test_a_person_behind_a_pipe(tiny_config: TrainConfig) -> None:
     assert "answered: correct, reward 1" in shown
     assert "answered: not correct; the answer is 3, reward 0" in shown
     assert shown.count("Problem: p") == 3, "the input ends in the third episode"
+    assert "of nobody: there is no expert for these problems" in shown
+
+
+def test_a_refused_query_is_shown_as_such_and_a_terminal_executes_no_text() -> None:
+    evil = "\x1b[2J[bold]\u202e"
+    words = f"<consult><query>{evil}</query></consult>\n\n\\boxed{{{evil}}}\n\n"
+    done = eapo("play", "--acceptance-rate", "0", "--seed", "1", input=words, env=DUMB)
+    assert done.returncode == 0, done.stderr
+    assert "query 1 · gate: refused" in done.stdout
+    assert "no reply: refused by the gate" in done.stdout
+    assert not {"\x1b", "\u202e"} & set(done.stdout)
+    assert done.stdout.count(r"\x1b[2J[bold]\u202e") == 4, "turn, query, answering turn, answer"
+    assert "queries      1, of which 0 had a reply to read" in done.stdout
+
+
+def test_a_policy_alone_is_told_that_it_may_only_answer() -> None:
+    done = eapo("play", "--turns", "1", input="\\boxed{1}\n\n", env=DUMB)
+    assert "write one turn, alone: answer with \\boxed{...}" in done.stdout
 
 
 @pytest.mark.parametrize("turns", ["1", "2"])
@@ -99,3 +127,6 @@ def test_a_model_plays_with_the_wording_it_was_trained_on(
     assert ("ask 3, turns 2" in shown) == (turns == "2")
     assert "Solve the problem" not in shown
     assert re.search(r"(answered|turn_budget): (not )?correct", shown)
+    assert re.search(r"policy · turn 1 · \d+ tokens", shown)
+    counts = [int(count) for count in re.findall(r"policy · turn \d+ · (\d+) tokens", shown)]
+    assert f"tokens       {sum(counts)} written" in shown

@@ -237,6 +237,16 @@ def test_imitation_lowers_its_loss_to_almost_nothing() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
+@pytest.mark.parametrize("mini_batches", [1, 2])
+def test_the_advantages_of_the_last_update_are_told_group_by_group(mini_batches: int) -> None:
+    groups = drawn_groups()
+    learner = Learner(tiny_model(), settings=replace(FLOAT64, mini_batches=mini_batches))
+    assert learner.advantages == ()
+    learner.update(groups)
+    expected = [learner.algorithm.advantages(group.rewards_G) for group in groups]
+    assert learner.advantages == tuple(np.concatenate(expected).tolist())
+
+
 def test_metrics_by_their_meaning() -> None:
     groups = drawn_groups()
     records = [t for group in groups for t in group.trajectories]

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from pydantic import TypeAdapter
 
 from eapo_agents.rollouts.paradigms import Paradigm
-from eapo_agents.training.report.examples import Example, Transcript, examples
+from eapo_agents.training.report.examples import Example, examples
+from eapo_agents.training.report.transcripts import Transcript
 from eapo_agents.training.run_folder import Run
 
 Recorder = Callable[..., Run]

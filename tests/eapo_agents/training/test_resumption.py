@@ -210,8 +210,9 @@ def test_without_a_checkpoint_it_starts_again_and_keeps_what_was_recorded(
     assert list(aside.evaluations) == list(aside.transcripts) == [1, 2, 3]
     assert same(run, aside)
     run.rewind(0)
-    names = sorted(path.stem for path in (aside.folder / "transcripts").iterdir())
-    assert names == [f"step-00000{n}{more}" for n in (1, 2, 3) for more in ("", "_2")]
+    for kind in ("transcripts", "latencies"):
+        names = sorted(path.stem for path in (aside.folder / kind).iterdir())
+        assert names == [f"step-00000{n}{more}" for n in (1, 2, 3) for more in ("", "_2")]
     assert [event["event"] for event in run.events][-2:] == ["resumed", "finished"]
     assert run.events[-2]["superseded"] == 3
 

@@ -13,7 +13,7 @@ from eapo_agents.rollouts.dynamic_sampling import Sampled
 from eapo_agents.rollouts.rollout import Rollout, TokenLimits
 from eapo_agents.rollouts.trajectory import Group
 from eapo_agents.testing import ScriptedPolicy
-from eapo_agents.training.summary import step_metrics, transcript_rows
+from eapo_agents.training.summary import latency_rows, step_metrics, transcript_rows
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts
@@ -105,7 +105,8 @@ def test_without_a_query_the_rates_are_zero(
 
 
 def test_transcripts_tell_what_was_read_asked_and_answered(sampled: Sampled) -> None:
-    rows = [json.loads(json.dumps(row)) for row in transcript_rows(sampled.played)]
+    advantages = [1.0, -1.0, 1.5, -1.5]
+    rows = [json.loads(json.dumps(row)) for row in transcript_rows(sampled, advantages)]
     assert [row["member"] for row in rows] == [0, 1, 2, 3, 0, 1, 0, 1]
     first = rows[0]
     assert [message["role"] for message in first["messages"]] == [
@@ -118,11 +119,63 @@ def test_transcripts_tell_what_was_read_asked_and_answered(sampled: Sampled) -> 
     assert first["consultations"] == [
         [
             {"query": "known?", "accepted": True, "expert": "scripted", "reply": "yes √"},
-            {"query": "unknown?", "accepted": True, "unavailable": "no answer"},
+            {
+                "query": "unknown?",
+                "accepted": True,
+                "expert": "scripted",
+                "unavailable": "no answer",
+            },
         ]
     ]
     assert (first["status"], first["reward"], first["stop_reason"]) == ("correct", 1.0, "answered")
+    assert (first["given"], first["answer"]) == ("7", "7")
     refused = rows[6]["consultations"][0][0]
     assert refused == {"query": "known?", "accepted": False, "unavailable": "refused by the gate"}
-    assert rows[3]["stop_reason"] == "length"
+    assert (rows[3]["stop_reason"], rows[3]["given"]) == ("length", None)
     assert (rows[2]["turn_budget"], rows[2]["acceptance_rate"]) == (1, 0.0)
+    assert (first["queries_per_turn"], rows[2]["queries_per_turn"]) == (3, 0)
+
+
+def test_transcripts_tell_what_each_turn_did_and_how_long_it_was(sampled: Sampled) -> None:
+    rows = list(transcript_rows(sampled, [0.0] * 4))
+    played = [trajectory for group in sampled.played for trajectory in group.trajectories]
+    for row, trajectory in zip(rows, played, strict=True):
+        tokens = {"user": 0, "assistant": 0}
+        for message in row["messages"]:
+            tokens[message["role"]] += message["tokens"]
+        assert tokens["assistant"] == row["policy_tokens"] == trajectory.num_policy_tokens
+        assert tokens["user"] == row["environment_tokens"]
+    assert [message.get("action") for message in rows[0]["messages"]] == [
+        None,
+        "consult",
+        None,
+        "answer",
+    ]
+    # By characters, tags being one: 2 queries, and "\\boxed{7}" of 4 with the end of the turn.
+    assert [message["tokens"] for message in rows[1]["messages"]][1] == 4
+    cut = rows[3]["messages"][1]
+    assert (cut["action"], cut["reason"], cut["tokens"]) == ("malformed", "cut off: length", 50)
+
+
+def test_transcripts_tell_what_was_learned_from(sampled: Sampled) -> None:
+    mixed, right, wrong = sampled.played
+    carried = Sampled(kept=(wrong, mixed), played=(mixed, right), surplus=(right,))
+    rows = list(transcript_rows(carried, [9.0, 8.0, 1.0, -1.0, 1.5, -1.5]))
+    assert [(row["use"], row["advantage"]) for row in rows] == [
+        ("learned", 1.0),
+        ("learned", -1.0),
+        ("learned", 1.5),
+        ("learned", -1.5),
+        ("carried", None),
+        ("carried", None),
+    ]
+    assert [row["use"] for row in transcript_rows(sampled, [0.0] * 4)][4:] == ["dropped"] * 4
+    nothing = list(transcript_rows(Sampled(kept=(), played=(wrong,)), []))
+    assert {row["use"] for row in nothing} == {"dropped"}
+
+
+def test_latencies_stand_beside_the_transcripts_row_by_row(sampled: Sampled) -> None:
+    rows = [row["latencies_s"] for row in latency_rows(sampled)]
+    assert [list(map(len, row)) for row in rows] == [[2], [], [], [], [], [], [2], []]
+    assert all(latency > 0 for latency in rows[0][0])
+    assert rows[6] == [[None, None]], "refused queries were never sent"

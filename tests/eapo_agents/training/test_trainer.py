@@ -337,6 +337,20 @@ def test_every_problem_comes_once_an_epoch(tiny_config: TrainConfig, tmp_path: P
     assert ids[24:30] != ids[:6], "in another order each time"
 
 
+def test_transcripts_say_which_episodes_were_learned_from(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    run = train(with_settings(tiny_config, ["transcripts_every=1"]), tmp_path)
+    for metrics, name in zip(run.metrics, sorted(transcripts(run)), strict=True):
+        rows = [json.loads(line) for line in transcripts(run)[name].splitlines()]
+        learned = [row for row in rows if row["use"] == "learned"]
+        assert len(learned) == metrics.get("learned_sequences", 0)
+        assert all((row["advantage"] > 0) == (row["status"] == "correct") for row in learned)
+        assert {row["advantage"] for row in rows if row["use"] == "dropped"} <= {None}
+        latencies = (run.folder / "latencies" / name).read_text("utf-8").splitlines()
+        assert len(latencies) == len(rows)
+
+
 # --- parts given in Python
 
 

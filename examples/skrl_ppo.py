@@ -1,6 +1,6 @@
 """Train a stock PPO or DQN agent of the library skrl to decide when to consult experts.
 
-    python examples/skrl_agents.py --agent ppo --steps 400
+    python examples/skrl_ppo.py --agent ppo --steps 400
 
 The agent sees seven numbers of an episode and decides how many experts to ask
 (`eapo_agents.methods.DecisionVectorEnv`); a scripted solver, wrong in a fifth of its steps, writes

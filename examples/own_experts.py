@@ -1,0 +1,91 @@
+"""Plug in experts of your own: a pool, a test that it keeps its promises, an episode, a training.
+
+    python examples/own_experts.py                  # check the pool, and ask it in an episode
+    cd examples && eapo train embedded --set experts.kind=python \\
+      --set experts.factory=own_experts:pool --set 'experts.arguments={"latency_s": 0.01}'
+
+The pool has two experts. A calculator works out a question that is an expression; a colleague, who
+takes a while, says how to go on. Questions are shared out by their place in the turn. An expert
+that has no answer is `Unavailable`, never an exception; what it raised would cost its reply, not
+the run.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gymnasium as gym
+
+import eapo_env  # registers EAPO-Math-v0
+from eapo_env import ExpertReply, Query, Reply, Unavailable
+from eapo_env.testing import check_expert_pool
+
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+
+
+@dataclass(frozen=True)
+class Office:
+    """A calculator and a colleague.
+
+    Args:
+        latency_s: how long the colleague takes.
+    """
+
+    latency_s: float = 0.1
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return one reply per query, in order; all are worked on at the same time."""
+        return await asyncio.gather(*(self._answer(query) for query in queries))
+
+    async def _answer(self, query: Query) -> ExpertReply:
+        if query.slot == 0:
+            value = calculated(query.text)
+            known = value is not None
+            return Reply("calculator", str(value)) if known else Unavailable("no expression")
+        await asyncio.sleep(self.latency_s)  # a call of your client would stand here
+        return Reply("colleague", "Work the brackets out first, then add them, modulo 100.")
+
+
+def calculated(text: str) -> int | None:
+    """Return the value of an expression of whole numbers, modulo 100; None if it is none."""
+    try:
+        return value_of(ast.parse(text.strip(), mode="eval").body) % 100
+    except (SyntaxError, ValueError, KeyError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def value_of(node: ast.expr) -> int:
+    """Return the value of a parsed expression."""
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.BinOp(left, symbol, right):
+            value: int = OPERATORS[type(symbol)](value_of(left), value_of(right))
+            return value % 100
+        case _:
+            raise ValueError(ast.dump(node))
+
+
+def pool(latency_s: float = 0.1) -> Office:
+    """Return the pool; `experts.factory` names this function, `experts.arguments` its arguments."""
+    return Office(latency_s=latency_s)
+
+
+def main() -> None:
+    """Check the pool, and ask it in an episode."""
+    asyncio.run(check_expert_pool(Office()))
+    print("the pool keeps what ExpertPool promises")
+    env = gym.make("EAPO-Math-v0", experts=Office(), observation="delta")
+    env.reset(seed=0)
+    asked = eapo_env.Consult(("(47+38)*6", "How do I begin?"))
+    observation, *_ = env.step(eapo_env.render_consult(asked))
+    print(observation)
+    env.close()
+
+
+if __name__ == "__main__":
+    main()
