@@ -38,7 +38,7 @@ def _distill(options: argparse.Namespace) -> int:
     def config() -> training.TrainConfig:
         preset = training.presets.preset_named(options.preset or "embedded")
         chosen = training.presets.distilled(preset, lora_rank=options.lora)
-        return training.with_settings(chosen, options.set)
+        return training.fitted_to_model(training.with_settings(chosen, options.set))
 
     def main(processes: learning.Processes) -> tuple[training.Run, bool]:
         with new_or_resumed_run(options, config) as (run, chosen):

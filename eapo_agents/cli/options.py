@@ -34,8 +34,8 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
     """Add `--preset`."""
     parser.add_argument(
         "--preset",
-        default="embedded",
-        help="whose settings to take for a model; a run has its own",
+        help="whose settings to take for a model; a run has its own; default: embedded for the"
+        " embedded model and those trained from it, else local",
     )
 
 
@@ -74,18 +74,20 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
 
 
 def preset_config(preset: str, settings: Sequence[str]) -> training.TrainConfig:
-    """Return a preset with `--set` applied."""
-    return training.with_settings(training.presets.preset_named(preset), settings)
+    """Return a preset with `--set` applied, and then what follows the model decided."""
+    config = training.with_settings(training.presets.preset_named(preset), settings)
+    return training.fitted_to_model(config)
 
 
 def model_config(options: argparse.Namespace) -> training.TrainConfig:
-    """Return the settings of MODEL: a run's own or those of `--preset`, with `--set` applied.
+    """Return the settings of MODEL: a run's own, or those of a preset, with `--set` applied.
 
     Raises:
         UserError: there is no such run, and no such model where its path tells that.
     """
-    config = training.model_config(options.model, preset_config(options.preset, ()))
-    config = training.with_settings(config, options.set)
+    named = training.presets.preset_named if options.preset else training.presets.for_model
+    config = training.model_config(options.model, named(options.preset or options.model))
+    config = training.fitted_to_model(training.with_settings(config, options.set))
     training.check_model(config)
     return config
 

@@ -213,7 +213,7 @@ def _record(options: argparse.Namespace) -> int:
     """
     from eapo_env.verifier import Verifier
 
-    config = with_pool(preset_config(options.preset, options.set), options.pool)
+    config = with_pool(preset_config(options.preset or "embedded", options.set), options.pool)
     config.experts.check()
     sets = problem_sets(config, options.problems)
     problems = [problem for one in sets for problem in one.problems]
@@ -231,7 +231,7 @@ def _record(options: argparse.Namespace) -> int:
         collection = methods.SolutionCollector(
             solvers=config.experts.solvers(max_tokens=max_tokens, timeout_s=options.timeout),
             verifier=verifier,
-            prompts=config.rollout.prompts,
+            prompts=training.prompts_of(config),
             settings=settings,
             seed=config.seed,
         )

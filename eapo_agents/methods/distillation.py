@@ -49,6 +49,7 @@ from eapo_agents.training import (
     TrainConfig,
     Trainer,
     check_before_loading,
+    fitted_to_model,
     hand_over,
     make_rollout,
     probe_of,
@@ -116,6 +117,7 @@ def distillation_trainer(
             cannot be read.
     """
     check_leads(processes)
+    config = fitted_to_model(config)
     settings = config.distillation
     if settings is None:
         raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")

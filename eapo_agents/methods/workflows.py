@@ -21,7 +21,7 @@ from eapo_agents.methods.build import text_rollout
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.policies import ChatModel, Sampling
 from eapo_agents.rollouts import gather
-from eapo_agents.training import TrainConfig
+from eapo_agents.training import TrainConfig, prompts_of, wording_of
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, query_rng
 from eapo_env.openai_experts import without_reasoning
@@ -113,7 +113,7 @@ class Workflow:
         Raises:
             UserError: as `evaluate`.
         """
-        brief = config.rollout.wording == "terse"
+        brief = wording_of(config) == "terse"
         match condition:
             case "alone":
                 return SilentExperts()
@@ -123,7 +123,7 @@ class Workflow:
                     temperature=config.rollout.temperature,
                     truncation=config.evaluation.truncation,
                 )
-                prompts = config.rollout.prompts
+                prompts = prompts_of(config)
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)
             case "experts":
                 config.experts.check()
@@ -172,7 +172,7 @@ def usual_replies(config: TrainConfig, turn_budget: int | None) -> int:
     It is 1 for models of the terse wording that do not consult by themselves: they were trained to
     read one reply to a whole problem.
     """
-    return 1 if config.rollout.wording == "terse" and turn_budget is None else 3
+    return 1 if wording_of(config) == "terse" and turn_budget is None else 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from .models import (
     EMBEDDED as EMBEDDED,
     LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,
+    is_character_level as is_character_level,
     load_model as load_model,
     model_folder as model_folder,
     reasoning_parser as reasoning_parser,

@@ -12,6 +12,11 @@ from .build import (
 from .checkpoint import Progress as Progress
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
 from .journal_subject import evaluation_subject as evaluation_subject
+from .model_defaults import (
+    fitted_to_model as fitted_to_model,
+    prompts_of as prompts_of,
+    wording_of as wording_of,
+)
 from .parts import Parts as Parts
 from .report.plots import (
     Bar as Bar,

@@ -17,6 +17,7 @@ from eapo_agents.policies import (
     model_folder,
 )
 from eapo_agents.rollouts import Rollout
+from eapo_agents.training.model_defaults import prompts_of, warn_of_high_rate
 from eapo_env.synthetic import work_out
 from eapo_env.types import Query
 from eapo_env.validation import UserError
@@ -56,6 +57,7 @@ def check_before_loading(config: TrainConfig, trackers: Sequence[Tracker] | None
         UserError: no model folder, no such device on this machine, or a tracker that cannot work.
     """
     check_model(config)
+    warn_of_high_rate(config)
     config.learner.check_device()
     if trackers is None:
         for tracker in config.trackers:
@@ -130,7 +132,7 @@ def make_rollout(
         experts=config.experts.build() if experts is None else experts,
         verifier=config.verifier.build() if verifier is None else verifier,
         reward=config.reward.build() if reward is None else reward,
-        prompts=config.rollout.prompts,
+        prompts=prompts_of(config),
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
         truncation=config.rollout.truncation,

@@ -49,6 +49,7 @@ from eapo_agents.training.build import (
 )
 from eapo_agents.training.checkpoint import Progress, peak_memory_mib
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.parts import Parts
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
@@ -285,6 +286,7 @@ class Trainer:
             problems=problems,
             held_out=held_out,
         )
+        config = fitted_to_model(config)
         check_before_loading(config, trackers)
         if experts is None:
             config.experts.check()

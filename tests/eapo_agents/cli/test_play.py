@@ -90,6 +90,15 @@ def test_a_person_behind_a_pipe(tiny_config: TrainConfig) -> None:
     assert shown.count("Problem: p") == 3, "the input ends in the third episode"
 
 
+def test_a_setting_changes_what_a_model_reads(tiny_model: Path, tiny_config: TrainConfig) -> None:
+    held_out = tiny_config.evaluation.problems.source
+    chosen = ("rollout.wording=full", f"evaluation.problems.source={held_out}")
+    options = [option for setting in chosen for option in ("--set", setting)]
+    shown = succeed("play", "--model", tiny_model, "--turns", "1", *options)
+    assert "Solve the problem below." in shown
+    assert "Problem: q" in shown
+
+
 @pytest.mark.parametrize("turns", ["1", "2"])
 def test_a_model_plays_with_the_wording_it_was_trained_on(
     tiny_model: Path, tiny_config: TrainConfig, turns: str

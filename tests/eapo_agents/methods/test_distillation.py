@@ -29,6 +29,7 @@ from eapo_agents.methods.solutions import (
 from eapo_agents.policies import LoRASettings
 from eapo_agents.policies.chat import Chat
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.model_defaults import prompts_of
 from eapo_agents.training.presets import distilled, embedded
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.settings import DistillationSettings, ExpertSettings
@@ -65,7 +66,7 @@ def recorded(config: TrainConfig, verifier: Verifier, folder: Path) -> Path:
     collection = SolutionCollector(
         solvers=RecordingExperts(Teachers(), path),
         verifier=verifier,
-        prompts=config.rollout.prompts,
+        prompts=prompts_of(config),
         settings=config.distillation,
         seed=config.seed,
     )
