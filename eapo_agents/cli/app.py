@@ -16,6 +16,7 @@ from eapo_agents.cli import (
     compare,
     distill,
     evaluate,
+    import_gguf,
     leap,
     play,
     report,
@@ -39,6 +40,7 @@ _COMMANDS = (
     benchmarks,
     reproduce,
     serve,
+    import_gguf,
     settings,
 )
 """The files of the commands, in the order of `eapo --help`; each adds one or more."""
