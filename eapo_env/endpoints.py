@@ -245,7 +245,12 @@ async def unreachable(endpoint: Endpoint) -> str:
         return str(error.__cause__ or error).replace(api_key, "[key]")[:_MAX_REASON_CHARS]
     finally:
         await client.close()
-    missing = [model for model in endpoint.models if model not in served]
+    return _unserved(endpoint, served)
+
+
+def _unserved(endpoint: Endpoint, served: Sequence[str]) -> str:
+    """Return which models of an endpoint are not among those served; "" if there is no list."""
+    missing = [model for model in endpoint.models if model not in served] if served else []
     return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}" if missing else ""
 
 
@@ -291,10 +296,24 @@ async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
     # An asynchronous generator, because a loop that shuts down closes those itself: the connection
     # ends with the loop, without a call that a user could forget.
     client = _client(endpoint, api_key, timeout_s=endpoint.call_timeout_s)
+    asking = asyncio.create_task(_warn_of_unserved(endpoint, client))
     try:
         yield Connection(endpoint, client)
     finally:
+        asking.cancel()
+        await asyncio.wait([asking])
         await client.close()
+
+
+async def _warn_of_unserved(endpoint: Endpoint, client: AsyncOpenAI) -> None:
+    """Log the models that a server does not list: some servers answer with another in its place."""
+    once = client.with_options(timeout=_CHECK_TIMEOUT_S, max_retries=0)
+    try:
+        served = await _served(once)
+    except Exception:
+        return  # the calls will say what is wrong
+    if missing := _unserved(endpoint, served):
+        _log_once(f"{endpoint.base_url} {missing}: what it answers may be another model's")
 
 
 def _client(endpoint: Endpoint, api_key: str, *, timeout_s: float) -> AsyncOpenAI:

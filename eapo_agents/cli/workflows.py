@@ -102,10 +102,7 @@ def _workflow(options: argparse.Namespace) -> int:
 
 
 def _solutions(recording: Path) -> Mapping[str, Sequence[methods.Solution]]:
-    from eapo_env.validation import UserError
-
-    if not recording.is_file():
-        raise UserError(f"there is no recording {recording}: make it with eapo record-experts")
+    methods.check_recording(recording)
     return methods.read_solutions(recording)
 
 

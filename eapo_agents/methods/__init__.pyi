@@ -24,6 +24,8 @@ from .leap import Leap as Leap, LeapSettings as LeapSettings
 from .solutions import (
     Solution as Solution,
     SolutionCollector as SolutionCollector,
+    add_solutions as add_solutions,
+    check_recording as check_recording,
     forget_unavailable as forget_unavailable,
     read_solutions as read_solutions,
 )

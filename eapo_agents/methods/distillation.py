@@ -31,6 +31,7 @@ from eapo_agents.learning import (
     check_saves,
 )
 from eapo_agents.methods.solutions import (
+    SOLUTIONS_FILE,
     Solution,
     SolutionCollector,
     forget_unavailable,
@@ -203,7 +204,7 @@ class ImitationStep:
             gaps = {"layout": check_layout(self.learner)}
             check = check_policy(self.rollout.policy, self.learner.settings.rounding)
             run.record_check(progress.step, gaps, runner.run(check))
-        path = run.folder / "solutions.jsonl"
+        path = run.folder / SOLUTIONS_FILE
         if progress.step == 0:  # later, other lessons would make another training of it
             forget_unavailable(path)
         found = runner.run(self.collection.collect(self.problems, path, self.on_problem))

@@ -25,7 +25,7 @@ from eapo_agents.training import TrainConfig, prompts_of, wording_of
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, query_rng
 from eapo_env.openai_experts import without_reasoning
-from eapo_env.prompts import Prompts
+from eapo_env.prompts import CUT_MARK, Prompts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 from eapo_env.validation import UserError
 from eapo_env.verifier import Status, final_answer
@@ -206,6 +206,10 @@ class Replicas:
         seed = int(query_rng(query, 0).integers(2**63))
         turn = await self.model.write(messages, self.sampling, seed)
         text = relayed(turn.text, brief=self.brief)
+        if turn.finish == "length":
+            if self.brief or not text:
+                return Unavailable("cut by the token limit", "replica")
+            text += CUT_MARK
         return Reply("replica", text) if text else Unavailable("an empty reply", "replica")
 
 
