@@ -87,6 +87,13 @@ class Episode:
         )
 
     @property
+    def num_malformed(self) -> int:
+        """The number of turns that neither consulted nor answered, though no limit cut them."""
+        malformed = [isinstance(action, Malformed) for action in self.actions]
+        cut_off = self.stop_reason is not None and self.stop_reason.truncated
+        return sum(malformed[:-1] if cut_off else malformed)
+
+    @property
     def response(self) -> str:
         """What the policy wrote last: the text that the verifier grades; empty before any turn."""
         last = self.messages[-1]

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from eapo_agents.evaluation import ProblemResult, Report, evaluate
+from eapo_agents.evaluation import OnAttempts, ProblemResult, Report, evaluate
 from eapo_agents.methods.build import text_rollout
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.policies import ChatModel, Sampling
@@ -73,11 +73,12 @@ class Workflow:
         *,
         done: Sequence[ProblemResult] = (),
         on_result: Callable[[ProblemResult], None] = lambda result: None,
+        on_attempts: OnAttempts = lambda attempts: None,
     ) -> Report:
         """Return the report on `evaluation.samples_per_problem` episodes of each problem.
 
-        The seeds are those of `eapo evaluate`, so "alone" gives its report; `done` and `on_result`
-        are as in `eapo_agents.evaluate`.
+        The seeds are those of `eapo evaluate`, so "alone" gives its report; `done`, `on_result`
+        and `on_attempts` are as in `eapo_agents.evaluate`.
 
         Raises:
             UserError: the condition needs recorded solutions, and some are missing.
@@ -94,6 +95,7 @@ class Workflow:
             seed=config.evaluation_seed,
             done=done,
             on_result=on_result,
+            on_attempts=on_attempts,
         )
 
     @property

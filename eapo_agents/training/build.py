@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from eapo_agents.evaluation import Player, ProblemResult, Report, evaluate
+from eapo_agents.evaluation import OnAttempts, Player, ProblemResult, Report, evaluate
 from eapo_agents.learning import SINGLE_PROCESS, Processes
 from eapo_agents.policies import (
     HFEngine,
@@ -147,6 +147,7 @@ async def evaluate_alone(
     *,
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
+    on_attempts: OnAttempts = lambda attempts: None,
 ) -> Report:
     """Return the report of a config's evaluation; the same weights give the same report."""
     return await evaluate(
@@ -156,6 +157,7 @@ async def evaluate_alone(
         seed=config.evaluation_seed,
         done=done,
         on_result=on_result,
+        on_attempts=on_attempts,
     )
 
 

@@ -71,6 +71,8 @@ class TrainConfig:
         keep_checkpoints: number of newest checkpoints to keep.
         transcripts_every: training steps between recorded transcripts.
         truncation_alarm: warn when limits truncate more than this share of a step's responses.
+        standstill_alarm: warn after this number of steps in a row in which no group had right and
+            wrong answers, so that nothing was learned.
         expert_alarm: warn when more than this share of a step's accepted queries get no reply.
         stop_without_experts: end the run, with a checkpoint, after this number of such steps in a
             row; null never does.
@@ -92,6 +94,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     transcripts_every: int = 10
     truncation_alarm: float = 0.5
+    standstill_alarm: int = 3
     expert_alarm: float = 0.5
     stop_without_experts: int | None = None
     annealing: Annealing = Annealing()
@@ -115,6 +118,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
+        at_least(1, self, "standstill_alarm")
         probability(self, "truncation_alarm", "expert_alarm")
         if self.stop_without_experts is not None:
             at_least(1, self, "stop_without_experts")

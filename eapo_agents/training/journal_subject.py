@@ -24,6 +24,7 @@ TRAINING_ONLY = (
     "learner",
     "problems",
     "reward",
+    "standstill_alarm",
     "stop_without_experts",
     "trackers",
     "transcripts_every",

@@ -17,6 +17,7 @@ RESUMABLE = (
     "keep_checkpoints",
     "transcripts_every",
     "truncation_alarm",
+    "standstill_alarm",
     "expert_alarm",
     "stop_without_experts",
     "trackers*",

@@ -57,6 +57,7 @@ from eapo_agents.training.summary import (
     experts_are_silent,
     step_metrics,
     transcript_rows,
+    warn_of_standstill,
     warn_of_truncation,
 )
 from eapo_agents.training.trackers import Tracker
@@ -401,7 +402,7 @@ class Trainer:
         on_step: OnStep,
         interrupted: Callable[[], bool],
     ) -> bool:
-        stopping, silent_steps = False, 0
+        stopping, silent_steps, idle_steps = False, 0, 0
         while progress.step < self.config.steps and not stopping:
             with run.annotate_errors(progress.step + 1):
                 result = self.step.take(runner, progress)
@@ -412,6 +413,9 @@ class Trainer:
                 run.record(step, metrics)
                 silent = experts_are_silent(step, metrics, self.config.expert_alarm)
                 silent_steps = silent_steps + 1 if silent else 0
+                idle_steps = idle_steps + 1 if metrics.get("groups_kept") == 0 else 0
+                if idle_steps and idle_steps % self.config.standstill_alarm == 0:
+                    warn_of_standstill(step, metrics, idle_steps)
                 last = step == self.config.steps
                 alone = not last and silent_steps == self.config.stop_without_experts
                 stopping = alone or last
