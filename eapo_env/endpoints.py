@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Literal, get_args
@@ -252,6 +252,30 @@ def _unserved(endpoint: Endpoint, served: Sequence[str]) -> str:
     """Return which models of an endpoint are not among those served; "" if there is no list."""
     missing = [model for model in endpoint.models if model not in served] if served else []
     return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}" if missing else ""
+
+
+async def endpoint_at(url: str) -> Endpoint:
+    """Return the endpoint of all models that a server without a key lists.
+
+    Args:
+        url: with or without `/v1` at its end.
+
+    Raises:
+        UserError: it does not answer, or lists no model.
+    """
+    base_url = url.rstrip("/")
+    base_url += "" if base_url.endswith("/v1") else "/v1"
+    endpoint = Endpoint(base_url=base_url, models=("any",))
+    client = _client(endpoint, _api_key(endpoint), timeout_s=_CHECK_TIMEOUT_S)
+    try:
+        served = await _served(client)
+    except Exception as error:
+        raise UserError(f"{base_url}: {error.__cause__ or error}") from None
+    finally:
+        await client.close()
+    if not served:
+        raise UserError(f"{base_url} lists no models: name them in experts.endpoints")
+    return replace(endpoint, models=served)
 
 
 async def _served(client: AsyncOpenAI) -> list[str]:

@@ -15,6 +15,7 @@ from eapo_agents.cli import (
     benchmarks,
     compare,
     distill,
+    doctor,
     evaluate,
     import_gguf,
     leap,
@@ -41,6 +42,7 @@ _COMMANDS = (
     reproduce,
     serve,
     import_gguf,
+    doctor,
     settings,
 )
 """The files of the commands, in the order of `eapo --help`; each adds one or more."""

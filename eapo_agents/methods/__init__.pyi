@@ -20,6 +20,7 @@ from .distillation import (
     distill as distill,
     distillation_trainer as distillation_trainer,
 )
+from .doctor import Finding as Finding, examine as examine
 from .leap import Leap as Leap, LeapSettings as LeapSettings
 from .solutions import (
     Solution as Solution,

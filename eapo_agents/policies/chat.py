@@ -133,6 +133,15 @@ class Chat:
         return ids[1:] if ended else ids
 
     @property
+    def has_system_role(self) -> bool:
+        """Whether the template takes a system message, and writes it."""
+        messages = [{"role": "system", "content": _EXAMPLE}, {"role": "user", "content": "?"}]
+        try:
+            return _EXAMPLE in self._rendered(messages)
+        except UserError:
+            return False
+
+    @property
     def end_id(self) -> int:
         """The id that ends a last turn: the template's end, or else the tokenizer's.
 

@@ -9,7 +9,7 @@ from .build import (
     training_policy as training_policy,
     without as without,
 )
-from .checkpoint import Progress as Progress
+from .checkpoint import Progress as Progress, peak_memory_mib as peak_memory_mib
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
 from .journal_subject import evaluation_subject as evaluation_subject
 from .model_defaults import (
