@@ -13,6 +13,7 @@ from eapo_agents import learning, training
 from eapo_agents._lazy import install_command
 from eapo_agents.cli import (
     benchmarks,
+    cold_start,
     compare,
     distill,
     doctor,
@@ -37,6 +38,7 @@ _COMMANDS = (
     play,
     workflows,
     leap,
+    cold_start,
     distill,
     benchmarks,
     reproduce,

@@ -79,15 +79,27 @@ def preset_config(preset: str, settings: Sequence[str]) -> training.TrainConfig:
     return training.fitted_to_model(config)
 
 
+def preset_of(options: argparse.Namespace) -> training.TrainConfig:
+    """Return the settings of MODEL without those of `--set`: a run's own, or those of a preset.
+
+    Raises:
+        UserError: no model is named, or there is no such preset or run.
+    """
+    from eapo_env.validation import UserError
+
+    if not options.model:
+        raise UserError("name a model: a run folder, a model folder or a hub id")
+    named = training.presets.preset_named if options.preset else training.presets.for_model
+    return training.model_config(options.model, named(options.preset or options.model))
+
+
 def model_config(options: argparse.Namespace) -> training.TrainConfig:
     """Return the settings of MODEL: a run's own, or those of a preset, with `--set` applied.
 
     Raises:
         UserError: there is no such run, and no such model where its path tells that.
     """
-    named = training.presets.preset_named if options.preset else training.presets.for_model
-    config = training.model_config(options.model, named(options.preset or options.model))
-    config = training.fitted_to_model(training.with_settings(config, options.set))
+    config = training.fitted_to_model(training.with_settings(preset_of(options), options.set))
     training.check_model(config)
     return config
 

@@ -22,6 +22,7 @@ from eapo_agents.learning import (
     check_layout,
     check_policy,
     check_sampler,
+    check_saves,
 )
 from eapo_agents.policies import Chat, Policy, load_model
 from eapo_agents.rollouts import Demonstration, Rollout, Trajectory, gather
@@ -272,6 +273,7 @@ def _update(
         lora=LoRA.of(config.model.lora, config.seed),
     )
     learner = spec.start(SINGLE_PROCESS, model=model)
+    check_saves(learner)
     layout = check_layout(learner)
     sampler = runner.run(check_sampler(policy, learner, config.learner.rounding))
     yield Finding(

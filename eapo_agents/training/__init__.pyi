@@ -11,6 +11,10 @@ from .build import (
 )
 from .checkpoint import Progress as Progress, peak_memory_mib as peak_memory_mib
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
+from .imitation_settings import (
+    ColdStartSettings as ColdStartSettings,
+    DistillationSettings as DistillationSettings,
+)
 from .journal_subject import evaluation_subject as evaluation_subject
 from .model_defaults import (
     fitted_to_model as fitted_to_model,
@@ -33,7 +37,6 @@ from .resumption import (
 )
 from .run_folder import Run as Run, model_config as model_config, read_evaluation as read_evaluation
 from .settings import (
-    DistillationSettings as DistillationSettings,
     EvaluationSettings as EvaluationSettings,
     ExpertSettings as ExpertSettings,
     ProblemSet as ProblemSet,

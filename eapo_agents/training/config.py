@@ -22,8 +22,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from eapo_agents.learning import DAPO, AlgorithmSettings, LearnerSettings, SyncProbe
 from eapo_agents.policies import Engine, HFEngine, ModelSettings
 from eapo_agents.rollouts import derive_seed
+from eapo_agents.training.imitation_settings import ColdStartSettings, DistillationSettings
 from eapo_agents.training.settings import (
-    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ProblemSettings,
@@ -85,6 +85,7 @@ class TrainConfig:
         sync: how closely a policy with its own copy of the weights must agree with the learner
             after every weight update.
         distillation: imitate the experts' solutions; None trains by rewards.
+        cold_start: imitate demonstrations of consulting; None trains by rewards.
     """
 
     name: str = "eapo"
@@ -114,6 +115,7 @@ class TrainConfig:
     ] = (TensorBoard(),)
     sync: SyncProbe = SyncProbe()
     distillation: DistillationSettings | None = None
+    cold_start: ColdStartSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")

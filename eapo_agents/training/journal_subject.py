@@ -17,6 +17,7 @@ TRAINING_ONLY = (
     "algorithm",
     "annealing",
     "checkpoint_every",
+    "cold_start",
     "distillation",
     "expert_alarm",
     "experts.preflight",

@@ -17,8 +17,8 @@ from eapo_agents.policies import (
 )
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.imitation_settings import ColdStartSettings, DistillationSettings
 from eapo_agents.training.settings import (
-    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ProblemSettings,
@@ -288,6 +288,26 @@ def distilled(config: TrainConfig, *, lora_rank: int | None = None) -> TrainConf
         model=replace(config.model, lora=replace(config.model.lora, rank=rank)),
         annealing=replace(config.annealing, turn_budget=1),
         distillation=DistillationSettings(),
+    )
+
+
+def cold_started(config: TrainConfig, *, lora_rank: int | None = None) -> TrainConfig:
+    """Return the cold start of the same model on the same problems, in the same wording.
+
+    Adapters are those of the config, or of another rank. A few updates on short demonstrations
+    teach a format; the learning rate follows the model.
+    """
+    rank = config.model.lora.rank if lora_rank is None else lora_rank
+    return replace(
+        config,
+        name=f"{config.name}-cold-start",
+        steps=16,
+        checkpoint_every=16,
+        model=replace(config.model, lora=replace(config.model.lora, rank=rank)),
+        learner=replace(config.learner, warmup_steps=4),
+        evaluation=replace(config.evaluation, every=0),
+        distillation=None,
+        cold_start=ColdStartSettings(),
     )
 
 

@@ -278,6 +278,8 @@ class Trainer:
         check_leads(processes)
         if config.distillation:
             raise UserError(f"{config.name!r} has a section distillation: it is for eapo distill")
+        if config.cold_start:
+            raise UserError(f"{config.name!r} has a section cold_start: it is for eapo cold-start")
         given = Parts(
             policy=policy,
             experts=experts,

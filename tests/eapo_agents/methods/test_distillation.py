@@ -31,10 +31,11 @@ from eapo_agents.methods.solutions import (
 from eapo_agents.policies import LoRASettings
 from eapo_agents.policies.chat import Chat
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.imitation_settings import DistillationSettings
 from eapo_agents.training.model_defaults import prompts_of
 from eapo_agents.training.presets import distilled, embedded
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.settings import DistillationSettings, ExpertSettings
+from eapo_agents.training.settings import ExpertSettings
 from eapo_agents.training.trainer import Trainer
 from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint

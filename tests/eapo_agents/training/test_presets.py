@@ -14,6 +14,7 @@ from eapo_agents.policies.vllm import VLLMEngine
 from eapo_agents.policies.vllm_server import VLLMServerEngine
 from eapo_agents.training.build import without
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.imitation_settings import DistillationSettings
 from eapo_agents.training.presets import (
     PRESETS,
     R1_LLAMA_8B,
@@ -28,7 +29,6 @@ from eapo_agents.training.presets import (
     self_exploratory,
     table_5,
 )
-from eapo_agents.training.settings import DistillationSettings
 from eapo_env.types import Rules
 
 PAPERS = [preset() for preset in PRESETS if preset not in (embedded, local, one_gpu)]
