@@ -13,6 +13,7 @@ _TRAIN: Final = (
 )
 _EXTRAS: Final = dict.fromkeys(_TRAIN, "train") | {
     "skrl": "skrl",
+    "gguf": "gguf",
     "vllm": "vllm",
     "wandb": "wandb",
     "trackio": "trackio",

@@ -88,8 +88,14 @@ class NoisyDemonstrator:
             operations=self.operations,
             carry_rate=self.carry_rate,
         )
+        return self.demonstrate_on(total, self.rules(rng), Prompts.terse(), rng)
+
+    def demonstrate_on(
+        self, total: BracketSum, rules: Rules, prompts: Prompts, rng: np.random.Generator
+    ) -> Episode:
+        """Return one finished episode on a problem."""
         problem = Problem(id="demonstration", statement=total.statement, answer=str(total.value))
-        episode = begin(problem, self._rules(rng), Prompts.terse())
+        episode = begin(problem, rules, prompts)
         while not episode.stop_reason:
             episode = act(episode, self._completion(episode, total, rng), rng)
             if episode.pending:
@@ -130,7 +136,8 @@ class NoisyDemonstrator:
             value = result
         return steps, value
 
-    def _rules(self, rng: np.random.Generator) -> Rules:
+    def rules(self, rng: np.random.Generator) -> Rules:
+        """Return the rules of an episode, drawn at random."""
         if rng.random() < self.alone:
             return Rules.alone()
         return Rules(

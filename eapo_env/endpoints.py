@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Literal, get_args
@@ -245,8 +245,37 @@ async def unreachable(endpoint: Endpoint) -> str:
         return str(error.__cause__ or error).replace(api_key, "[key]")[:_MAX_REASON_CHARS]
     finally:
         await client.close()
-    missing = [model for model in endpoint.models if model not in served]
+    return _unserved(endpoint, served)
+
+
+def _unserved(endpoint: Endpoint, served: Sequence[str]) -> str:
+    """Return which models of an endpoint are not among those served; "" if there is no list."""
+    missing = [model for model in endpoint.models if model not in served] if served else []
     return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}" if missing else ""
+
+
+async def endpoint_at(url: str) -> Endpoint:
+    """Return the endpoint of all models that a server without a key lists.
+
+    Args:
+        url: with or without `/v1` at its end.
+
+    Raises:
+        UserError: it does not answer, or lists no model.
+    """
+    base_url = url.rstrip("/")
+    base_url += "" if base_url.endswith("/v1") else "/v1"
+    endpoint = Endpoint(base_url=base_url, models=("any",))
+    client = _client(endpoint, _api_key(endpoint), timeout_s=_CHECK_TIMEOUT_S)
+    try:
+        served = await _served(client)
+    except Exception as error:
+        raise UserError(f"{base_url}: {error.__cause__ or error}") from None
+    finally:
+        await client.close()
+    if not served:
+        raise UserError(f"{base_url} lists no models: name them in experts.endpoints")
+    return replace(endpoint, models=served)
 
 
 async def _served(client: AsyncOpenAI) -> list[str]:
@@ -291,10 +320,24 @@ async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
     # An asynchronous generator, because a loop that shuts down closes those itself: the connection
     # ends with the loop, without a call that a user could forget.
     client = _client(endpoint, api_key, timeout_s=endpoint.call_timeout_s)
+    asking = asyncio.create_task(_warn_of_unserved(endpoint, client))
     try:
         yield Connection(endpoint, client)
     finally:
+        asking.cancel()
+        await asyncio.wait([asking])
         await client.close()
+
+
+async def _warn_of_unserved(endpoint: Endpoint, client: AsyncOpenAI) -> None:
+    """Log the models that a server does not list: some servers answer with another in its place."""
+    once = client.with_options(timeout=_CHECK_TIMEOUT_S, max_retries=0)
+    try:
+        served = await _served(once)
+    except Exception:
+        return  # the calls will say what is wrong
+    if missing := _unserved(endpoint, served):
+        _log_once(f"{endpoint.base_url} {missing}: what it answers may be another model's")
 
 
 def _client(endpoint: Endpoint, api_key: str, *, timeout_s: float) -> AsyncOpenAI:

@@ -87,6 +87,13 @@ class Episode:
         )
 
     @property
+    def num_malformed(self) -> int:
+        """The number of turns that neither consulted nor answered, though no limit cut them."""
+        malformed = [isinstance(action, Malformed) for action in self.actions]
+        cut_off = self.stop_reason is not None and self.stop_reason.truncated
+        return sum(malformed[:-1] if cut_off else malformed)
+
+    @property
     def response(self) -> str:
         """What the policy wrote last: the text that the verifier grades; empty before any turn."""
         last = self.messages[-1]
@@ -159,12 +166,19 @@ def take_turn(episode: Episode, turn: TurnText, rng: np.random.Generator) -> Epi
     """Return the episode after a turn that a token limit may have cut off.
 
     As `act`, except that a completion that was cut off before it answered or consulted truncates
-    the episode: the policy had no chance to finish it.
+    the episode: the policy had no chance to finish it. An answer that touches the cut, the `2` of
+    `Answer: 21`, is none.
     """
     after = act(episode, turn.text, rng)
-    if turn.finish == "length" and isinstance(after.actions[-1], Malformed):
+    action = after.actions[-1]
+    if turn.finish == "length" and (isinstance(action, Malformed) or _may_go_on(action, turn.text)):
         return truncate(episode, StopReason.LENGTH, turn.text)
     return after
+
+
+def _may_go_on(action: Action, completion: str) -> bool:
+    """Return whether the answer of a completion would be another if a digit followed."""
+    return isinstance(action, Answer) and parse_action(f"{completion}0", experts=False) != action
 
 
 def queries_to_send(episode: Episode, gate: Gate) -> tuple[Query, ...]:

@@ -84,6 +84,15 @@ class Prompts:
             last_turn="turns 1",
         )
 
+    @classmethod
+    def few_shot(cls) -> Prompts:
+        """Return the default wording with an example before the problem."""
+        plain = cls()
+        return cls(
+            training=_with_example(plain.training, _TRAINING_EXAMPLE),
+            alone=_with_example(plain.alone, _ALONE_EXAMPLE),
+        )
+
     def opening(self, problem: Problem, rules: Rules) -> Message:
         """Return the opening: the training prompt, or without experts the evaluation prompt."""
         template = self.alone if rules.is_alone else self.training
@@ -125,6 +134,25 @@ class Prompts:
         if turns_left == 1:
             return self.last_turn.format()
         return self.turns_left.format(turns_left=turns_left)
+
+
+_PROBLEM = "Problem: {statement}"
+_TRAINING_EXAMPLE = (
+    "An example:\n\nProblem: Tom has 17 red and 25 blue pens. He gives half of them away. How many"
+    " are left?\n\nYour first turn:\nFirst I need the sum.\n<consult>\n<query>What is 17 + 25?"
+    '</query>\n</consult>\n\nYou read:\n<reply query="1" expert="ada">\n17 + 25 = 42\n</reply>\n'
+    "\nYour second turn:\nThe sum is 42, and half of it is 42 / 2 = 21. The answer is"
+    " \\boxed{{21}}.\n\nNow solve this one.\n\n"
+)
+_ALONE_EXAMPLE = (
+    "An example:\n\nProblem: Tom has 17 red and 25 blue pens. He gives half of them away. How many"
+    " are left?\n\nYour turn:\nTom has 17 + 25 = 42 pens, and half of them is 42 / 2 = 21. The"
+    " answer is \\boxed{{21}}.\n\nNow solve this one.\n\n"
+)
+
+
+def _with_example(template: str, example: str) -> str:
+    return template.replace(_PROBLEM, example + _PROBLEM)
 
 
 def neutralise(text: str) -> str:

@@ -17,6 +17,9 @@ from eapo_env.json_lines import JsonLines
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 
+_SOLUTION = {"problem", "sample", "text", "status"}
+"""Columns of the other kind of recording."""
+
 _Key = tuple[str, str]
 _Recorded = tuple[Query, ExpertReply]
 
@@ -110,6 +113,12 @@ def _read(path: Path) -> dict[_Key, list[_Recorded]]:
         try:
             query, reply = _parse(row)
         except (KeyError, TypeError) as error:
+            if isinstance(row, dict) and row.keys() >= _SOLUTION:
+                raise UserError(
+                    f"{path} holds solutions of whole problems, as eapo record-experts writes them,"
+                    " not replies to queries: give it to eapo distill --recording or eapo workflow"
+                    " --recording"
+                ) from None
             raise UserError(f"{place}: not a recorded reply ({error!r}): {row!r:.200}") from None
         recording.setdefault(_key(query), []).append((query, reply))
     for recorded in recording.values():

@@ -13,9 +13,12 @@ from eapo_agents import learning, training
 from eapo_agents._lazy import install_command
 from eapo_agents.cli import (
     benchmarks,
+    cold_start,
     compare,
     distill,
+    doctor,
     evaluate,
+    import_gguf,
     leap,
     play,
     report,
@@ -37,10 +40,13 @@ _COMMANDS = (
     play,
     workflows,
     leap,
+    cold_start,
     distill,
     benchmarks,
     reproduce,
     serve,
+    import_gguf,
+    doctor,
     settings,
 )
 """The files of the commands, in the order of `eapo --help`; each adds one or more."""

@@ -82,7 +82,7 @@ def _experts(options: argparse.Namespace) -> methods.BenchmarkExperts | None:
 
             raise UserError("--set and --pool describe experts: name --experts too")
         return None
-    config = with_pool(preset_config(options.preset, options.set), options.pool)
+    config = with_pool(preset_config(options.preset or "embedded", options.set), options.pool)
     return methods.BenchmarkExperts(
         experts=config.experts if options.experts == "experts" else None,
         num_replies=options.replies,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents import learning, methods, training
@@ -28,6 +29,12 @@ def add(commands: Commands) -> None:
     distill.add_argument(
         "--lora", type=int, metavar="RANK", help="train adapters of this rank instead"
     )
+    distill.add_argument(
+        "--recording",
+        type=Path,
+        metavar="FILE",
+        help="solutions of eapo record-experts; what they lack is asked for",
+    )
     add_resume(distill)
     add_settings(distill)
     add_runs(distill)
@@ -38,10 +45,12 @@ def _distill(options: argparse.Namespace) -> int:
     def config() -> training.TrainConfig:
         preset = training.presets.preset_named(options.preset or "embedded")
         chosen = training.presets.distilled(preset, lora_rank=options.lora)
-        return training.with_settings(chosen, options.set)
+        return training.fitted_to_model(training.with_settings(chosen, options.set))
 
     def main(processes: learning.Processes) -> tuple[training.Run, bool]:
         with new_or_resumed_run(options, config) as (run, chosen):
+            if options.recording:
+                methods.add_solutions(options.recording, run)
             return run, _distilled(run, chosen, processes)
 
     outcome = training.lead_or_follow(main)

@@ -24,6 +24,7 @@ from eapo_agents.cli.options import (
     add_settings,
     model_config,
 )
+from eapo_agents.cli.transcripts import Transcripts, add_transcripts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +39,7 @@ def add(commands: Commands) -> None:
     evaluate.add_argument("model", help=MODEL_HELP)
     add_preset(evaluate)
     add_report_file(evaluate)
+    add_transcripts(evaluate)
     add_problems(evaluate)
     add_settings(evaluate)
     evaluate.set_defaults(command=_evaluate)
@@ -49,8 +51,22 @@ def _evaluate(options: argparse.Namespace) -> int:
     with methods.player_of(config) as player:
         evaluator = partial(training.evaluate_alone, config, player)
         alone = EvaluationMethod(name="alone", evaluator=evaluator)
-        show_evaluation(new_console(), config, alone, sets, options.json)
+        files = EvaluationFiles(report=options.json, transcripts=options.transcripts)
+        show_evaluation(new_console(), config, alone, sets, files)
     return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationFiles:
+    """The files that an evaluation writes.
+
+    Args:
+        report: the reports of all sets; the journal stands beside it until they are there.
+        transcripts: every episode.
+    """
+
+    report: Path | None = None
+    transcripts: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +103,12 @@ def show_evaluation(
     config: training.TrainConfig,
     method: EvaluationMethod,
     sets: Sequence[training.ProblemSet],
-    json_file: Path | None,
+    files: EvaluationFiles,
 ) -> evaluation.Evaluation:
     """Evaluate a model on some sets of problems, and print all metrics; see `evaluated`."""
-    with hint_on_interrupt(console, json_file):
-        found = asyncio.run(evaluated(console, config, method, sets, json_file))
-    remove_journal(json_file)
+    with hint_on_interrupt(console, files.report):
+        found = asyncio.run(evaluated(console, config, method, sets, files))
+    remove_journal(files.report)
     console.print(evaluation_table(found).rich())
     return found
 
@@ -102,21 +118,24 @@ async def evaluated(
     config: training.TrainConfig,
     method: EvaluationMethod,
     sets: Sequence[training.ProblemSet],
-    json_file: Path | None,
+    files: EvaluationFiles,
 ) -> evaluation.Evaluation:
-    """Return the evaluation of a model on some sets of problems; show progress, write a file.
+    """Return the evaluation of a model on some sets of problems; show progress and two episodes.
 
-    With a file, a journal beside it keeps what is finished, and an interrupted evaluation resumes;
-    `remove_journal` removes it.
+    With a report file, a journal beside it keeps what is finished, and an interrupted evaluation
+    resumes; `remove_journal` removes it.
 
     Raises:
         UserError: the journal beside the file belongs to another evaluation.
     """
-    journal = None
+    journal, json_file = None, files.report
     if json_file:
         subject = training.evaluation_subject(config, sets)
         subject["method"] = {"name": method.name, **method.subject}
         journal = evaluation.Journal.open(_journal_path(json_file), subject)
+    if files.transcripts and not (journal and journal.results):
+        files.transcripts.unlink(missing_ok=True)
+    episodes = Transcripts(file=files.transcripts, label={"method": method.name})
     with progress_bars(console, "{task.fields[mean]}") as progress:
         bars = {one.name: _Bar.of(progress, method.name, one, journal) for one in sets}
         found = await evaluation.evaluate_sets(
@@ -126,7 +145,9 @@ async def evaluated(
             wrong_replies=method.wrong_replies,
             journal=journal,
             on_result=lambda name, result: bars[name].advance(result),
+            on_attempts=episodes.add,
         )
+    episodes.show(console)
     if json_file:
         evaluation.write_evaluation(found, json_file)
         console.print(f"evaluation: {json_file}")
@@ -200,7 +221,9 @@ def _titles(report: evaluation.Report) -> dict[str, str]:
         "majority_at_k": f"majority@{k}",
         "call_rate": "call rate",
         "response_tokens": "response tokens",
-        "truncation_rate": "truncation rate",
+        "no_answer_rate": "no answer",
+        "malformed_rate": "malformed turns",
+        "truncation_rate": "cut by a limit",
     }
 
 

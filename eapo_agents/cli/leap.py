@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 from eapo_agents import methods
 from eapo_agents.cli.console import new_console
-from eapo_agents.cli.evaluate import EvaluationMethod, problem_sets, show_evaluation
+from eapo_agents.cli.evaluate import (
+    EvaluationFiles,
+    EvaluationMethod,
+    problem_sets,
+    show_evaluation,
+)
 from eapo_agents.cli.options import (
     add_preset,
     add_problems,
@@ -17,6 +22,7 @@ from eapo_agents.cli.options import (
     add_settings,
     model_config,
 )
+from eapo_agents.cli.transcripts import add_transcripts
 
 if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
@@ -37,6 +43,7 @@ def add(commands: Commands) -> None:
     )
     leap.add_argument("--router", choices=("dispersed", "clustered", "hybrid"), default="dispersed")
     add_report_file(leap)
+    add_transcripts(leap)
     add_problems(leap)
     add_settings(leap)
     leap.set_defaults(command=_leap)
@@ -59,5 +66,6 @@ def _leap(options: argparse.Namespace) -> int:
             seed=config.evaluation_seed,
         )
         method = EvaluationMethod(name="LeaP", evaluator=evaluator, subject=asdict(settings))
-        show_evaluation(new_console(), config, method, sets, options.json)
+        files = EvaluationFiles(report=options.json, transcripts=options.transcripts)
+        show_evaluation(new_console(), config, method, sets, files)
     return 0

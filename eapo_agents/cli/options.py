@@ -34,8 +34,8 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
     """Add `--preset`."""
     parser.add_argument(
         "--preset",
-        default="embedded",
-        help="whose settings to take for a model; a run has its own",
+        help="whose settings to take for a model; a run has its own; default: embedded for the"
+        " embedded model and those trained from it, else local",
     )
 
 
@@ -89,18 +89,32 @@ def distinct_runs(folders: Sequence[Path]) -> list[training.Run]:
 
 
 def preset_config(preset: str, settings: Sequence[str]) -> training.TrainConfig:
-    """Return a preset with `--set` applied."""
-    return training.with_settings(training.presets.preset_named(preset), settings)
+    """Return a preset with `--set` applied, and then what follows the model decided."""
+    config = training.with_settings(training.presets.preset_named(preset), settings)
+    return training.fitted_to_model(config)
+
+
+def preset_of(options: argparse.Namespace) -> training.TrainConfig:
+    """Return the settings of MODEL without those of `--set`: a run's own, or those of a preset.
+
+    Raises:
+        UserError: no model is named, or there is no such preset or run.
+    """
+    from eapo_env.validation import UserError
+
+    if not options.model:
+        raise UserError("name a model: a run folder, a model folder or a hub id")
+    named = training.presets.preset_named if options.preset else training.presets.for_model
+    return training.model_config(options.model, named(options.preset or options.model))
 
 
 def model_config(options: argparse.Namespace) -> training.TrainConfig:
-    """Return the settings of MODEL: a run's own or those of `--preset`, with `--set` applied.
+    """Return the settings of MODEL: a run's own, or those of a preset, with `--set` applied.
 
     Raises:
         UserError: there is no such run, and no such model where its path tells that.
     """
-    config = training.model_config(options.model, preset_config(options.preset, ()))
-    config = training.with_settings(config, options.set)
+    config = training.fitted_to_model(training.with_settings(preset_of(options), options.set))
     training.check_model(config)
     return config
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from eapo_agents import policies, training
 from eapo_agents.cli.console import new_console
 from eapo_agents.cli.episode_view import show_consultation, show_message, show_outcome, show_rules
-from eapo_agents.cli.options import add_preset, preset_config
+from eapo_agents.cli.options import (
+    MODEL_HELP,
+    add_preset,
+    add_settings,
+    model_config,
+    preset_config,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,9 +43,10 @@ Write = Callable[[], Written]
 def add(commands: Commands) -> None:
     """Add the command."""
     play = commands.add_parser("play", help="be the policy yourself, or watch a model play")
-    play.add_argument("--model", help="watch this model or run; without it, you play")
+    play.add_argument("--model", help=f"watch it: {MODEL_HELP}; without it, you play")
     add_preset(play)
-    play.add_argument("--problems", default="synthetic", help="a source of problems")
+    add_settings(play)
+    play.add_argument("--problems", help="a source of problems; default: the held-out ones")
     play.add_argument("--turns", type=int, default=4, help="the turn budget")
     play.add_argument("--acceptance-rate", type=float, default=1.0, help="default: 1")
     play.add_argument("--episodes", type=int, default=1, help="default: 1")
@@ -52,27 +59,35 @@ def _play(options: argparse.Namespace) -> int:
     from eapo_env.types import Rules
 
     rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
-    preset = preset_config(options.preset, ())
-    config = training.model_config(options.model, preset) if options.model else None
-    if config:
-        training.check_model(config)
+    config = model_config(options) if options.model else _persons_config(options)
     console, env = new_console(), _environment(options.problems, rules, config)
     show_rules(console, env)
-    write = _model(config, env) if config else _person(console)
+    write = _model(config, env) if options.model else _person(console)
     with suppress(EOFError), closing(env):
         for number in range(options.episodes):
             _episode(env, write, console, options.seed if number == 0 else None)
     return 0
 
 
-def _environment(source: str, rules: Rules, config: training.TrainConfig | None) -> EAPOMathEnv:
+def _persons_config(options: argparse.Namespace) -> training.TrainConfig:
+    """Return the settings of a game without a model: a person reads full sentences."""
+    return preset_config(options.preset or "embedded", ["rollout.wording=full", *options.set])
+
+
+def _environment(source: str | None, rules: Rules, config: training.TrainConfig) -> EAPOMathEnv:
     import gymnasium as gym
 
-    from eapo_env import EAPOMathEnv, Prompts
+    from eapo_env import EAPOMathEnv
 
-    prompts = config.rollout.prompts if config else Prompts()
+    config.experts.check()
     made = gym.make(
-        "EAPO-Math-v0", problems=source, rules=rules, observation="delta", prompts=prompts
+        "EAPO-Math-v0",
+        problems=source or config.evaluation.problems.load(),
+        # The environment has an expert of its own, and says where it knows the problems not.
+        experts=None if config.experts == training.ExpertSettings() else config.experts.build(),
+        rules=rules,
+        observation="delta",
+        prompts=training.prompts_of(config),
     )
     env = made.unwrapped
     assert isinstance(env, EAPOMathEnv)

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eapo_agents import learning, reproduction, training
+from eapo_agents import evaluation, learning, reproduction, training
 from eapo_agents.cli.console import new_console, progress_bars
 from eapo_agents.cli.options import (
     INTERRUPTED,
@@ -19,8 +19,11 @@ from eapo_agents.cli.options import (
     preset_config,
 )
 from eapo_agents.cli.report import show_report
+from eapo_agents.cli.transcripts import show_episode
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from eapo_agents.cli.options import Commands
 
 
@@ -87,11 +90,21 @@ def _trained(
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
             progress.update(bar, completed=step, metrics=_in_brief(metrics))
+            if step == 1:
+                _show_first_episodes(console, run)
 
         finished = trainer.train(run, on_step)
     if not finished:
         console.print(f"interrupted; resume with: eapo train --resume {run.folder}")
     return finished
+
+
+def _show_first_episodes(console: Console, run: training.Run) -> None:
+    """Print two episodes of the first step: what the policy reads and writes."""
+    from eapo_env.json_lines import JsonLines
+
+    for row in evaluation.two_examples(JsonLines(run.transcripts[1]).read()):
+        show_episode(console, row)
 
 
 def _in_brief(metrics: Mapping[str, float]) -> str:
@@ -102,7 +115,18 @@ def _in_brief(metrics: Mapping[str, float]) -> str:
         f"  accepted {metrics['acceptance_rate_realised']:.2f}"
         f"  {f'[red]{shown}[/red]' if answered < _FEW_ANSWERED else shown}"
         f"  turns {metrics['turn_budget']:.1f}"
+        f"{_troubles(metrics)}"
     )
+
+
+def _troubles(metrics: Mapping[str, float]) -> str:
+    """Return the shares of episodes and turns that came to nothing, as far as there are any."""
+    rates = {
+        "no answer": metrics["no_answer_rate"],
+        "malformed": metrics["malformed_rate"],
+        "cut": metrics["truncation_rate"],
+    }
+    return "".join(f"  {name} {rate:.2f}" for name, rate in rates.items() if rate >= 0.005)
 
 
 def _pretrain(options: argparse.Namespace) -> int:

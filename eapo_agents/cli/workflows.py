@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eapo_agents import evaluation, methods, training
 from eapo_agents.cli.console import hint_on_interrupt, new_console
 from eapo_agents.cli.evaluate import (
+    EvaluationFiles,
     EvaluationMethod,
     evaluated,
     problem_sets,
@@ -60,6 +61,12 @@ def add(commands: Commands) -> None:
     workflow.add_argument("--turns", type=int, help="let the model consult as it likes, so long")
     workflow.add_argument("--recording", type=Path, help="what eapo record-experts wrote")
     workflow.add_argument("--out", type=Path, metavar="FOLDER", help="an evaluation a condition")
+    workflow.add_argument(
+        "--transcripts",
+        type=Path,
+        metavar="FOLDER",
+        help="every episode, a file a condition",
+    )
     add_problems(workflow)
     add_experts(workflow)
     workflow.set_defaults(command=_workflow)
@@ -92,7 +99,14 @@ def _workflow(options: argparse.Namespace) -> int:
     sets, console = problem_sets(config, options.problems), new_console()
     with hint_on_interrupt(console, options.out), methods.chat_model_of(config) as model:
         chosen = [_method(config, workflow, model, condition, sets) for condition in conditions]
-        evaluations = asyncio.run(_evaluations(console, config, chosen, sets, options.out))
+        files = {
+            one.name: EvaluationFiles(
+                report=options.out and options.out / f"{one.name}.json",
+                transcripts=options.transcripts and options.transcripts / f"{one.name}.jsonl",
+            )
+            for one in chosen
+        }
+        evaluations = asyncio.run(_evaluations(console, config, chosen, sets, files))
     for name in (one.name for one in sets):
         title = f"{config.model.path}, with and without experts"
         console.print(_table(title, name, evaluations).rich())
@@ -102,10 +116,7 @@ def _workflow(options: argparse.Namespace) -> int:
 
 
 def _solutions(recording: Path) -> Mapping[str, Sequence[methods.Solution]]:
-    from eapo_env.validation import UserError
-
-    if not recording.is_file():
-        raise UserError(f"there is no recording {recording}: make it with eapo record-experts")
+    methods.check_recording(recording)
     return methods.read_solutions(recording)
 
 
@@ -114,14 +125,13 @@ async def _evaluations(
     config: training.TrainConfig,
     chosen: Sequence[EvaluationMethod],
     sets: Sequence[training.ProblemSet],
-    folder: Path | None,
+    files: Mapping[str, EvaluationFiles],
 ) -> dict[str, Evaluation]:
-    files = {one.name: folder / f"{one.name}.json" if folder else None for one in chosen}
     evaluations = {
         one.name: await evaluated(console, config, one, sets, files[one.name]) for one in chosen
     }
     for file in files.values():
-        remove_journal(file)
+        remove_journal(file.report)
     return evaluations
 
 
@@ -178,7 +188,9 @@ def _column(found: Evaluation, set_name: str, first: Report) -> dict[str, str]:
         f"majority@{k}": f"{report.majority_at_k:.3f}",
         "call rate": f"{report.call_rate:.3f}",
         "response tokens": f"{report.response_tokens:.1f}",
-        "truncation rate": f"{report.truncation_rate:.3f}",
+        "no answer": f"{report.no_answer_rate:.3f}",
+        "malformed turns": f"{report.malformed_rate:.3f}",
+        "cut by a limit": f"{report.truncation_rate:.3f}",
         "unanswered queries": f"{report.unanswered_rate:.3f}",
         "wrong replies": "-" if wrong is None else f"{wrong:.3f}",
     }
@@ -213,7 +225,7 @@ def _record(options: argparse.Namespace) -> int:
     """
     from eapo_env.verifier import Verifier
 
-    config = with_pool(preset_config(options.preset, options.set), options.pool)
+    config = with_pool(preset_config(options.preset or "embedded", options.set), options.pool)
     config.experts.check()
     sets = problem_sets(config, options.problems)
     problems = [problem for one in sets for problem in one.problems]
@@ -231,7 +243,7 @@ def _record(options: argparse.Namespace) -> int:
         collection = methods.SolutionCollector(
             solvers=config.experts.solvers(max_tokens=max_tokens, timeout_s=options.timeout),
             verifier=verifier,
-            prompts=config.rollout.prompts,
+            prompts=training.prompts_of(config),
             settings=settings,
             seed=config.seed,
         )

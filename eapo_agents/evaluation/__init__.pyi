@@ -6,6 +6,8 @@ from .comparison import (
 )
 from .evaluator import (
     Evaluator as Evaluator,
+    Graded as Graded,
+    OnAttempts as OnAttempts,
     Player as Player,
     ProblemResult as ProblemResult,
     Report as Report,
@@ -40,4 +42,9 @@ from .tables import (
     fenced as fenced,
     first_distinct as first_distinct,
     visible as visible,
+)
+from .transcripts import (
+    EpisodeRow as EpisodeRow,
+    episode_row as episode_row,
+    two_examples as two_examples,
 )

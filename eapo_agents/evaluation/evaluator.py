@@ -45,6 +45,10 @@ class Graded(Protocol):
     def num_policy_tokens(self) -> int:
         """The number of tokens that the policy sampled."""
 
+    @property
+    def status(self) -> str:
+        """The verifier's status (`correct`, `wrong`, `no_answer`, ...)."""
+
 
 class Player(Protocol):
     """What plays episodes: `Rollout` in tokens, `TextRollout` in messages."""
@@ -55,6 +59,9 @@ class Player(Protocol):
 
 Attempts = Callable[[Problem, int], Awaitable[Sequence[Graded]]]
 """From a problem and a seed to its k attempts; the seed decides everything random in them."""
+
+OnAttempts = Callable[[Sequence[Graded]], None]
+"""Called with the k attempts at a problem when it is finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +74,8 @@ class ProblemResult:
         truncated: whether an outside limit cut it off.
         asked: the number of queries that went to experts.
         unanswered: the number of these that no expert answered.
+        turns: the number of turns.
+        malformed: the number of these that neither consulted nor answered, and that no limit cut.
     """
 
     problem_id: str
@@ -77,6 +86,8 @@ class ProblemResult:
     truncated: tuple[bool, ...]
     asked: tuple[int, ...] = ()
     unanswered: tuple[int, ...] = ()
+    turns: tuple[int, ...] = ()
+    malformed: tuple[int, ...] = ()
 
     def numbers(self) -> dict[str, float]:
         """Return every metric of a report for this problem alone."""
@@ -89,6 +100,8 @@ class ProblemResult:
             "call_rate": float(np.mean(self.consulted)),
             "response_tokens": float(np.mean(self.response_tokens)),
             "truncation_rate": float(np.mean(self.truncated)),
+            "no_answer_rate": float(np.mean([answer is None for answer in self.answers])),
+            "malformed_rate": sum(self.malformed) / max(sum(self.turns), 1),
             "unanswered_rate": sum(self.unanswered) / max(sum(self.asked), 1),
             **{f"pass_at_{n}": pass_at_k([self.correct], n) for n in _powers(k)},
         }
@@ -108,6 +121,9 @@ class Report:
         call_rate: the share of episodes that consulted; 0 under rules without experts.
         response_tokens: mean number of policy tokens per episode.
         truncation_rate: the share of episodes cut off by an outside limit.
+        no_answer_rate: the share of episodes without an answer, those that were cut off included.
+        malformed_rate: the share of a problem's turns that neither consulted nor answered, though
+            no limit cut them.
         unanswered_rate: the share of a problem's queries that no expert answered, because a server
             failed say; 0 if there were no queries.
         correct_PK: correctness of every sample [problems, k].
@@ -127,6 +143,8 @@ class Report:
     response_tokens: float
     truncation_rate: float
     correct_PK: tuple[tuple[bool, ...], ...]
+    no_answer_rate: float = 0.0
+    malformed_rate: float = 0.0
     unanswered_rate: float = 0.0
     problem_ids: tuple[str, ...] = ()
     pass_at: Mapping[int, float] = field(default_factory=dict)
@@ -150,8 +168,9 @@ class Evaluator(Protocol):
         *,
         done: Sequence[ProblemResult],
         on_result: Callable[[ProblemResult], None],
+        on_attempts: OnAttempts,
     ) -> Report:
-        """Return the report; `done` and `on_result` are those of `evaluate`."""
+        """Return the report; `done`, `on_result` and `on_attempts` are those of `evaluate`."""
 
 
 async def evaluate(
@@ -163,6 +182,7 @@ async def evaluate(
     seed: int = 0,
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
+    on_attempts: OnAttempts = lambda attempts: None,
 ) -> Report:
     """Return the metrics of `samples_per_problem` episodes of each problem, by default alone.
 
@@ -175,6 +195,7 @@ async def evaluate(
         seed: of everything drawn at random.
         done: results of an interrupted evaluation; these problems are not played again.
         on_result: called with each new result when its problem is finished.
+        on_attempts: called before that with the episodes of the problem.
 
     Raises:
         UserError: no problems, or no samples.
@@ -189,7 +210,9 @@ async def evaluate(
         seeds = [derive_seed(seed, k) for k in range(samples_per_problem)]
         return await gather(player.play(problem, rules, seed=one) for one in seeds)
 
-    return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
+    return await evaluate_each(
+        attempts, problems, seed=seed, done=done, on_result=on_result, on_attempts=on_attempts
+    )
 
 
 async def evaluate_each(
@@ -199,6 +222,7 @@ async def evaluate_each(
     seed: int,
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
+    on_attempts: OnAttempts = lambda attempts: None,
 ) -> Report:
     """Return the report on the same number of attempts at each problem; see `evaluate`."""
     known = {result.problem_id: result for result in done}
@@ -206,7 +230,9 @@ async def evaluate_each(
     async def result_of(number: int, problem: Problem) -> ProblemResult:
         if problem.id in known:
             return known[problem.id]
-        result = problem_result(await attempts(problem, derive_seed(seed, number)))
+        played = await attempts(problem, derive_seed(seed, number))
+        on_attempts(played)
+        result = problem_result(played)
         on_result(result)
         return result
 
@@ -228,6 +254,8 @@ def problem_result(attempts: Sequence[Graded]) -> ProblemResult:
         truncated=tuple(bool(e.stop_reason and e.stop_reason.truncated) for e in episodes),
         asked=tuple(len(heard) for heard in replies),
         unanswered=tuple(sum(isinstance(r, Unavailable) for r in heard) for heard in replies),
+        turns=tuple(episode.turn for episode in episodes),
+        malformed=tuple(episode.num_malformed for episode in episodes),
     )
 
 
@@ -253,6 +281,8 @@ def report_on_results(results: Sequence[ProblemResult]) -> Report:
         response_tokens=mean["response_tokens"],
         truncation_rate=mean["truncation_rate"],
         correct_PK=tuple(result.correct for result in results),
+        no_answer_rate=mean["no_answer_rate"],
+        malformed_rate=mean["malformed_rate"],
         unanswered_rate=mean["unanswered_rate"],
         problem_ids=tuple(result.problem_id for result in results),
         pass_at={n: mean[f"pass_at_{n}"] for n in _powers(k)},

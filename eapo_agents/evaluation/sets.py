@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from eapo_agents.evaluation.evaluator import Evaluator, ProblemResult
+from eapo_agents.evaluation.evaluator import Evaluator, Graded, ProblemResult
 from eapo_agents.evaluation.journal import Evaluation, Journal
 from eapo_env.types import Problem
 
@@ -17,6 +18,7 @@ async def evaluate_sets(
     wrong_replies: Mapping[str, float] | None = None,
     journal: Journal | None = None,
     on_result: Callable[[str, ProblemResult], None] = lambda set_name, result: None,
+    on_attempts: Callable[[str, Sequence[Graded]], None] = lambda set_name, attempts: None,
 ) -> Evaluation:
     """Return the reports of one policy on several sets of problems.
 
@@ -32,6 +34,7 @@ async def evaluate_sets(
         journal: where each finished problem is recorded; those already in it are not evaluated
             again.
         on_result: called with the name of the set and each new result.
+        on_attempts: called before that with the name and the episodes of the problem.
 
     Raises:
         UserError: a set without problems, or another error of the evaluator.
@@ -45,5 +48,7 @@ async def evaluate_sets(
             on_result(set_name, result)
 
         done = journal.results.get(set_name, ()) if journal else ()
-        reports[set_name] = await evaluator(problems, done=done, on_result=record)
+        reports[set_name] = await evaluator(
+            problems, done=done, on_result=record, on_attempts=partial(on_attempts, set_name)
+        )
     return Evaluation(name=name, reports=reports, wrong_replies=wrong_replies or {})

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+_TABLE_5_RATE = 1e-6
+
 Layout = Literal["padded", "packed", "shared"]
 """How a model reads a micro-batch; see `batches.py`."""
 
@@ -22,7 +24,8 @@ class LearnerSettings:
     """Optimiser, batches and precision of the learner; defaults from the paper's Table 5 if there.
 
     Args:
-        learning_rate: learning rate after the warm-up (Table 5: 1e-6).
+        learning_rate: learning rate after the warm-up; null follows the model of a run: 3e-4 for
+            the embedded one, for any other 1e-6 (Table 5), for adapters 1e-3 and 1e-5.
         warmup_steps: updates of linear warm-up from learning_rate / warmup_steps (Table 5: 10).
         weight_decay: the optimiser's (inferred from the DAPO recipe).
         max_grad_norm: gradients are clipped to this norm; `inf` never clips (inferred).
@@ -47,7 +50,7 @@ class LearnerSettings:
         UserError: a value out of its range, or "shared" with gradient checkpointing.
     """
 
-    learning_rate: float = 1e-6
+    learning_rate: float | None = None
     warmup_steps: int = 10
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
@@ -65,7 +68,9 @@ class LearnerSettings:
     def __post_init__(self) -> None:
         positive(self, "max_grad_norm")
         at_least(1, self, "max_batch_tokens", "mini_batches", "epochs")
-        at_least(0, self, "learning_rate", "warmup_steps", "weight_decay")
+        at_least(0, self, "warmup_steps", "weight_decay")
+        if self.learning_rate is not None:
+            at_least(0, self, "learning_rate")
         if self.layout == "shared" and self.gradient_checkpointing:
             raise UserError("the layout 'shared' excludes gradient checkpointing")
 
@@ -87,13 +92,18 @@ class LearnerSettings:
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0: linear warm-up, constant."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return self.peak_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after the warm-up: Table 5's where none is set."""
+        return _TABLE_5_RATE if self.learning_rate is None else self.learning_rate
 
     def optimizer_of(self, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of these weights."""
         import torch
 
-        rate, decay = self.learning_rate, self.weight_decay
+        rate, decay = self.peak_rate, self.weight_decay
         match self.optimizer:
             case "adamw":
                 return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=self.fused)

@@ -4,6 +4,7 @@ from .benchmarks.run import (
     run_benchmarks as run_benchmarks,
 )
 from .build import chat_model_of as chat_model_of, leap_of as leap_of, player_of as player_of
+from .cold_start import cold_start as cold_start, cold_start_trainer as cold_start_trainer
 from .decisions import (
     Decide as Decide,
     DecisionVectorEnv as DecisionVectorEnv,
@@ -16,14 +17,17 @@ from .decisions import (
     play as play,
 )
 from .distillation import (
-    ImitationStep as ImitationStep,
     distill as distill,
     distillation_trainer as distillation_trainer,
 )
+from .doctor import Finding as Finding, examine as examine
+from .imitation import ImitationStep as ImitationStep, Teacher as Teacher
 from .leap import Leap as Leap, LeapSettings as LeapSettings
 from .solutions import (
     Solution as Solution,
     SolutionCollector as SolutionCollector,
+    add_solutions as add_solutions,
+    check_recording as check_recording,
     forget_unavailable as forget_unavailable,
     read_solutions as read_solutions,
 )

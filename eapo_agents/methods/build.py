@@ -21,7 +21,7 @@ from eapo_agents.methods.leap import (
 )
 from eapo_agents.policies import ChatModel, OpenAIEngine, Policy, PolicyChat
 from eapo_agents.rollouts import TextRollout
-from eapo_agents.training import TrainConfig, make_rollout, policy_of
+from eapo_agents.training import TrainConfig, make_rollout, policy_of, prompts_of, wording_of
 from eapo_env.experts import ExpertPool, SilentExperts
 from eapo_env.reward import RewardRule
 from eapo_env.types import Message
@@ -68,7 +68,7 @@ def leap_of(config: TrainConfig, settings: LeapSettings) -> Iterator[Leap]:
         UserError: as `chat_model_of`.
     """
     served = isinstance(config.engine, OpenAIEngine)
-    if served or config.rollout.wording == "terse":
+    if served or wording_of(config) == "terse":
         words = LeapWords.chat() if served else LeapWords.terse()
         with chat_model_of(config) as model:
             yield _leap(config, settings, words, partial(MessagePath.open, model))
@@ -86,7 +86,7 @@ def _leap(
     return Leap(
         open_path=open_path,
         verifier=config.verifier.build(),
-        prompts=config.rollout.prompts,
+        prompts=prompts_of(config),
         words=words,
         settings=settings,
         max_response_tokens=config.rollout.limits.max_response_tokens,
@@ -103,7 +103,7 @@ def text_rollout(
         model=model,
         experts=experts,
         verifier=config.verifier.build(),
-        prompts=config.rollout.prompts,
+        prompts=prompts_of(config),
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
         truncation=config.evaluation.truncation,

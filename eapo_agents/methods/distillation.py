@@ -8,30 +8,20 @@ that are merged into every checkpoint. The loop and the run folder are those of 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 
 from eapo_agents.learning import (
-    DAPO,
     SINGLE_PROCESS,
-    Learner,
-    LearnerSpec,
-    LoRA,
     Processes,
-    SyncProbe,
-    check_layout,
     check_leads,
-    check_policy,
-    check_saves,
 )
+from eapo_agents.methods.imitation import ImitationStep, fitting, imitation_spec
 from eapo_agents.methods.solutions import (
-    Solution,
+    SOLUTIONS_FILE,
     SolutionCollector,
     forget_unavailable,
     right_solutions,
@@ -39,17 +29,15 @@ from eapo_agents.methods.solutions import (
 from eapo_agents.policies import Chat, load_model
 from eapo_agents.rollouts import Demonstration, Rollout, encode
 from eapo_agents.training import (
-    DistillationSettings,
     OnStep,
     Parts,
     Progress,
     Run,
-    StepResult,
     Tracker,
     TrainConfig,
     Trainer,
     check_before_loading,
-    hand_over,
+    fitted_to_model,
     make_rollout,
     probe_of,
     training_policy,
@@ -116,6 +104,7 @@ def distillation_trainer(
             cannot be read.
     """
     check_leads(processes)
+    config = fitted_to_model(config)
     settings = config.distillation
     if settings is None:
         raise UserError(f"{config.name!r} has no section distillation: it is for eapo train")
@@ -131,20 +120,25 @@ def distillation_trainer(
     model, tokenizer = load_model(config.model)
     policy = training_policy(config, model, tokenizer, processes)
     rollout = make_rollout(config, policy, experts=experts, verifier=verifier)
+    problems = problems[: settings.max_problems]
     step = ImitationStep(
-        settings=settings,
+        batch_size=settings.batch_size,
         seed=config.seed,
-        learner=_spec(config, settings).start(processes, model=model),
+        learner=imitation_spec(config, settings.learning_rate).start(processes, model=model),
         rollout=rollout,
-        collection=SolutionCollector(
-            solvers=experts,
-            verifier=rollout.verifier,
-            prompts=rollout.prompts,
-            settings=settings,
-            seed=config.seed,
+        teacher=SolutionTeacher(
+            collection=SolutionCollector(
+                solvers=experts,
+                verifier=rollout.verifier,
+                prompts=rollout.prompts,
+                settings=settings,
+                seed=config.seed,
+            ),
+            problems=problems,
+            rollout=rollout,
+            on_problem=on_problem,
         ),
-        problems=problems[: settings.max_problems],
-        on_problem=on_problem,
+        problems=problems,
         probe=probe_of(config, processes),
     )
     parts = Parts.of(rollout, step.learner, step.problems, held_out)
@@ -157,114 +151,46 @@ def distillation_trainer(
     )
 
 
-def _spec(config: TrainConfig, settings: DistillationSettings) -> LearnerSpec:
-    return LearnerSpec(
-        model=config.model,
-        algorithm=DAPO(),  # of the updates by rewards, of which there are none
-        settings=replace(config.learner, learning_rate=settings.learning_rate),
-        lora=LoRA.of(config.model.lora, config.seed),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class ImitationStep:
-    """A step of imitation: one update by cross-entropy on right solutions of the experts.
+class SolutionTeacher:
+    """Teaches the experts' right solutions; asks for those that the run folder lacks.
 
     Args:
         collection: asks the experts, and keeps their solutions in the run folder.
+        problems: what they solve.
+        rollout: how the policy reads and writes.
         on_problem: called as in `distill`.
-        lessons: the right solutions, as the policy would have written them; set by `prepared`.
-        probe: checks each hand-over of weights; None where the policy samples from the learner's
-            own module.
     """
 
-    settings: DistillationSettings
-    seed: int
-    learner: Learner
-    rollout: Rollout
     collection: SolutionCollector
     problems: Sequence[Problem]
+    rollout: Rollout
     on_problem: OnProblem = _do_nothing
-    lessons: Sequence[Demonstration] = ()
-    probe: SyncProbe | None = None
 
-    def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
-        """Return the step with its lessons; ask the experts for solutions the run folder lacks.
-
-        Before that, the learner's layout and the policy are checked.
+    def lessons(self, runner: asyncio.Runner, run: Run, progress: Progress) -> list[Demonstration]:
+        """Return the right solutions that fit the token limits, as demonstrations.
 
         Raises:
-            UserError: no right solution fits the token limits, or the layout suits this model not.
+            UserError: there are none.
         """
-        with run.annotate_errors(progress.step + 1):
-            check_saves(self.learner)
-            gaps = {"layout": check_layout(self.learner)}
-            check = check_policy(self.rollout.policy, self.learner.settings.rounding)
-            run.record_check(progress.step, gaps, runner.run(check))
-        path = run.folder / "solutions.jsonl"
+        path = run.folder / SOLUTIONS_FILE
         if progress.step == 0:  # later, other lessons would make another training of it
             forget_unavailable(path)
         found = runner.run(self.collection.collect(self.problems, path, self.on_problem))
-        return replace(self, lessons=self._lessons(found))
-
-    def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
-        """Take one step."""
-        metrics = self.learner.sft_update(self._batch(progress.step))
-        return StepResult(metrics=metrics, progress=replace(progress, step=progress.step + 1))
-
-    def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
-        """Hand the weights over to a policy that has its own."""
-        return hand_over(runner, self.learner, self.rollout.policy, self.probe)
-
-    def write_progress(self, folder: Path, progress: Progress) -> None:
-        """Write the number of steps."""
-        (folder / "state.json").write_text(json.dumps({"step": progress.step}), encoding="utf-8")
-
-    def read_progress(self, folder: Path) -> Progress:
-        """Return the progress in a checkpoint.
-
-        Raises:
-            UserError: its file is missing or damaged.
-        """
-        path = folder / "state.json"
-        try:
-            return Progress(step=int(json.loads(path.read_text(encoding="utf-8"))["step"]))
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: {error!r}") from error
-
-    def _lessons(self, found: Mapping[str, Sequence[Solution]]) -> list[Demonstration]:
-        """Return the right solutions that fit the limits, as demonstrations."""
-        policy, limits = self.rollout.policy, self.rollout.limits
-        chat = Chat(policy.tokenizer)
-        lessons = [
+        chat = Chat(self.rollout.policy.tokenizer)
+        right = [
             encode_solution(problem, text, chat, self.rollout.prompts)
             for problem in self.problems
             for text in right_solutions(found[problem.id])
         ]
-        fitting = [
-            lesson
-            for lesson in lessons
-            if lesson.num_policy_tokens <= limits.max_response_tokens
-            and lesson.num_tokens <= policy.max_context_tokens
-        ]
-        if not fitting:
+        lessons = fitting(right, self.rollout.policy, self.rollout.limits)
+        if not lessons:
             asked = sum(map(len, found.values()))
             raise UserError(
                 f"nothing to learn: of {asked} solutions of {len(found)} problems,"
-                f" {len(lessons)} are right and none of those fits the token limits"
+                f" {len(right)} are right and none of those fits the token limits"
             )
-        return fitting
-
-    def _batch(self, step: int) -> list[Demonstration]:
-        """Return the lessons of a step, from an endless sequence of permutations of all lessons."""
-        first = step * self.settings.batch_size
-        numbers = range(first, first + self.settings.batch_size)
-        count = len(self.lessons)
-        orders = {
-            epoch: np.random.default_rng([self.seed, epoch]).permutation(count)
-            for epoch in {number // count for number in numbers}
-        }
-        return [self.lessons[orders[n // count][n % count]] for n in numbers]
+        return lessons
 
 
 def encode_solution(problem: Problem, text: str, chat: Chat, prompts: Prompts) -> Demonstration:

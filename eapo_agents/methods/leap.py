@@ -18,7 +18,7 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 
-from eapo_agents.evaluation import ProblemResult, Report, evaluate_each
+from eapo_agents.evaluation import OnAttempts, ProblemResult, Report, evaluate_each
 from eapo_agents.policies import (
     NO_TRUNCATION,
     Chat,
@@ -255,11 +255,12 @@ class Leap:
         seed: int,
         done: Sequence[ProblemResult] = (),
         on_result: Callable[[ProblemResult], None] = lambda result: None,
+        on_attempts: OnAttempts = lambda attempts: None,
     ) -> Report:
         """Return the report on every path of each problem; a sample is a path's answer.
 
-        Paths exchange within groups of `settings.paths`. `done` and `on_result` are as in
-        `eapo_agents.evaluate`.
+        Paths exchange within groups of `settings.paths`. `done`, `on_result` and
+        `on_attempts` are as in `eapo_agents.evaluate`.
         """
 
         async def attempts(problem: Problem, seed: int) -> list[Attempt]:
@@ -271,7 +272,9 @@ class Leap:
             )
             return [attempt for group in groups for attempt in group]
 
-        return await evaluate_each(attempts, problems, seed=seed, done=done, on_result=on_result)
+        return await evaluate_each(
+            attempts, problems, seed=seed, done=done, on_result=on_result, on_attempts=on_attempts
+        )
 
     async def solve(self, problem: Problem, num_paths: int, seed: int) -> list[Attempt]:
         """Return the attempts of `num_paths` paths at a problem, which exchange summaries."""

@@ -16,15 +16,21 @@ from pathlib import Path
 
 from eapo_agents.files import validated, write_json_lines
 from eapo_agents.rollouts import derive_seed, gather
-from eapo_agents.training import DistillationSettings
+from eapo_agents.training import DistillationSettings, Run
 from eapo_env.experts import ExpertPool
 from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.json_lines import JsonLines
 from eapo_env.openai_experts import OpenAIExperts
-from eapo_env.prompts import Prompts
-from eapo_env.types import Problem, Query, Reply, Rules
+from eapo_env.prompts import CUT_MARK, Prompts
+from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader, Status
+
+SOLUTIONS_FILE = "solutions.jsonl"
+"""Its name in a run folder."""
+
+_REPLY = {"text", "statement", "turn", "slot"}
+"""Columns of the other kind of recording (`eapo_env/recordings.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,7 @@ class Solution:
         problem: the problem's id.
         sample: index of the sample, from 0.
         expert: the expert's name; "" if none answered.
-        text: the solution; "" if none answered.
+        text: the solution; "" if none answered, or a limit cut it.
         status: the verifier's status, or "unavailable".
         statement: the problem's statement, since ids of two sets can be the same; "" if it is not
             known.
@@ -139,19 +145,28 @@ class SolutionCollector:
                 for sample in samples
             ]
         )
-        texts = [reply.text if isinstance(reply, Reply) else "" for reply in replies]
-        verdicts = await self.verifier.averify([(text, problem.answer) for text in texts])
+        texts = [_whole(reply) for reply in replies]
+        verdicts = await self.verifier.averify([(text or "", problem.answer) for text in texts])
         return [
             Solution(
                 problem=problem.id,
                 sample=sample,
                 expert=reply.expert,
-                text=text,
-                status=str(verdict.status) if isinstance(reply, Reply) else "unavailable",
+                text=text or "",
+                status="unavailable" if text is None else str(verdict.status),
                 statement=problem.statement,
             )
             for sample, reply, text, verdict in zip(samples, replies, texts, verdicts, strict=True)
         ]
+
+
+def _whole(reply: ExpertReply) -> str | None:
+    """Return the text of a reply; None if there is none, or one that a limit cut."""
+    match reply:
+        case Reply(text=text) if not text.endswith(CUT_MARK):
+            return text
+        case _:
+            return None
 
 
 def right_solutions(solutions: Sequence[Solution]) -> list[str]:
@@ -170,9 +185,37 @@ def read_solutions(path: str | PathLike[str]) -> dict[str, list[Solution]]:
     """
     found: dict[str, list[Solution]] = {}
     for place, row in JsonLines(Path(path)).read_with_places():
+        if isinstance(row, dict) and row.keys() >= _REPLY:
+            raise UserError(
+                f"{path} holds replies to queries, as RecordingExperts writes them, not solutions"
+                " of whole problems: use it by experts.kind=replay and experts.recording"
+            )
         solution: Solution = validated(row, Solution, place)
         found.setdefault(solution.problem, []).append(solution)
     return found
+
+
+def check_recording(path: Path) -> None:
+    """Raise a UserError if there is no such recording."""
+    if not path.is_file():
+        raise UserError(f"there is no recording {path}: make it with eapo record-experts")
+
+
+def add_solutions(recording: Path, run: Run) -> None:
+    """Give a run the recorded solutions that it lacks.
+
+    Raises:
+        UserError: there is no such file, or as `read_solutions`.
+    """
+    check_recording(recording)
+    path = run.folder / SOLUTIONS_FILE
+    there = {
+        (one.problem, one.sample) for of_one in read_solutions(path).values() for one in of_one
+    }
+    new = [one for of_one in read_solutions(recording).values() for one in of_one]
+    rows = [asdict(one) for one in new if (one.problem, one.sample) not in there]
+    if rows:
+        JsonLines(path).append(*rows)
 
 
 def forget_unavailable(path: str | PathLike[str]) -> None:

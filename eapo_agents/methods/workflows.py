@@ -16,16 +16,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from eapo_agents.evaluation import ProblemResult, Report, evaluate
+from eapo_agents.evaluation import OnAttempts, ProblemResult, Report, evaluate
 from eapo_agents.methods.build import text_rollout
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.policies import ChatModel, Sampling
 from eapo_agents.rollouts import gather
-from eapo_agents.training import TrainConfig
+from eapo_agents.training import TrainConfig, prompts_of, wording_of
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, query_rng
 from eapo_env.openai_experts import without_reasoning
-from eapo_env.prompts import Prompts
+from eapo_env.prompts import CUT_MARK, Prompts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
 from eapo_env.validation import UserError
 from eapo_env.verifier import Status, final_answer
@@ -73,11 +73,12 @@ class Workflow:
         *,
         done: Sequence[ProblemResult] = (),
         on_result: Callable[[ProblemResult], None] = lambda result: None,
+        on_attempts: OnAttempts = lambda attempts: None,
     ) -> Report:
         """Return the report on `evaluation.samples_per_problem` episodes of each problem.
 
-        The seeds are those of `eapo evaluate`, so "alone" gives its report; `done` and `on_result`
-        are as in `eapo_agents.evaluate`.
+        The seeds are those of `eapo evaluate`, so "alone" gives its report; `done`, `on_result`
+        and `on_attempts` are as in `eapo_agents.evaluate`.
 
         Raises:
             UserError: the condition needs recorded solutions, and some are missing.
@@ -94,6 +95,7 @@ class Workflow:
             seed=config.evaluation_seed,
             done=done,
             on_result=on_result,
+            on_attempts=on_attempts,
         )
 
     @property
@@ -113,7 +115,7 @@ class Workflow:
         Raises:
             UserError: as `evaluate`.
         """
-        brief = config.rollout.wording == "terse"
+        brief = wording_of(config) == "terse"
         match condition:
             case "alone":
                 return SilentExperts()
@@ -123,7 +125,7 @@ class Workflow:
                     temperature=config.rollout.temperature,
                     truncation=config.evaluation.truncation,
                 )
-                prompts = config.rollout.prompts
+                prompts = prompts_of(config)
                 return Replicas(model=model, prompts=prompts, sampling=sampling, brief=brief)
             case "experts":
                 config.experts.check()
@@ -172,7 +174,7 @@ def usual_replies(config: TrainConfig, turn_budget: int | None) -> int:
     It is 1 for models of the terse wording that do not consult by themselves: they were trained to
     read one reply to a whole problem.
     """
-    return 1 if config.rollout.wording == "terse" and turn_budget is None else 3
+    return 1 if wording_of(config) == "terse" and turn_budget is None else 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +208,10 @@ class Replicas:
         seed = int(query_rng(query, 0).integers(2**63))
         turn = await self.model.write(messages, self.sampling, seed)
         text = relayed(turn.text, brief=self.brief)
+        if turn.finish == "length":
+            if self.brief or not text:
+                return Unavailable("cut by the token limit", "replica")
+            text += CUT_MARK
         return Reply("replica", text) if text else Unavailable("an empty reply", "replica")
 
 

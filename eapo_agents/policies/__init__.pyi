@@ -7,6 +7,7 @@ from .chat import (
 )
 from .chat_model import ChatModel as ChatModel, ChatTurn as ChatTurn, PolicyChat as PolicyChat
 from .engines import Engine as Engine, HFEngine as HFEngine, PythonEngine as PythonEngine
+from .gguf_import import ImportedModel as ImportedModel, import_gguf as import_gguf
 from .huggingface import HFPolicy as HFPolicy
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
@@ -14,6 +15,7 @@ from .models import (
     LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,
     cache_argument as cache_argument,
+    is_character_level as is_character_level,
     load_model as load_model,
     model_folder as model_folder,
     reasoning_parser as reasoning_parser,

@@ -64,7 +64,11 @@ class Chat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
+        added = {
+            str(token): token
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.special or not _is_plain(str(token))
+        }
         longest_first = sorted(map(re.escape, added), key=len, reverse=True)
         self._added = re.compile(f"({'|'.join(longest_first) or '(?!)'})")
         self._anchor = self._anchor_after(next(iter(added), ""))
@@ -135,6 +139,15 @@ class Chat:
         return ids[1:] if ended else ids
 
     @property
+    def has_system_role(self) -> bool:
+        """Whether the template takes a system message, and writes it."""
+        messages = [{"role": "system", "content": _EXAMPLE}, {"role": "user", "content": "?"}]
+        try:
+            return _EXAMPLE in self._rendered(messages)
+        except UserError:
+            return False
+
+    @property
     def end_id(self) -> int:
         """The id that ends a last turn: the template's end, or else the tokenizer's.
 
@@ -188,6 +201,11 @@ class Chat:
         Raises:
             UserError: there is no template, or it refuses the messages.
         """
+        if not self.tokenizer.chat_template:
+            raise UserError(
+                "the tokenizer has no chat template, as those of base models: use an instruct"
+                " model, or write a template to chat_template.jinja in the model's folder"
+            )
         try:
             return str(
                 self.tokenizer.apply_chat_template(
@@ -282,6 +300,14 @@ class TokenHistory:
             self.mask + (False,) * len(ids),
             self.logprobs + (0.0,) * len(ids),
         )
+
+
+def _is_plain(token: str) -> bool:
+    """Return whether an added token that is not special is text like any other.
+
+    Gemma has such tokens for runs of newlines and spaces, which contents hold as templates do.
+    """
+    return len(token) == 1 or not token.strip()
 
 
 def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache
 
 from eapo_agents.policies.models import cache_argument, end_ids
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -320,13 +321,19 @@ def grouped_sdpa(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Return attention of one position per row, [B, 1, heads, head size].
 
     The query heads that share a key-value head are taken as positions of one head: transformers'
     own sdpa repeats keys and values for each of them instead, which costs 2 to 5 times the step.
+
+    Raises:
+        UserError: attention with sinks (`s_aux`, as in gpt-oss), which this is not.
     """
+    if s_aux is not None:
+        raise UserError("this model's attention has sinks: engine.kind=vllm samples from it")
     rows, heads, _one, size = query.shape
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
     output = torch.nn.functional.scaled_dot_product_attention(

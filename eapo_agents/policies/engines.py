@@ -29,6 +29,8 @@ class HFEngine:
 
     Args:
         max_batch: maximum number of completions that decode together; the rest wait.
+        max_context_tokens: maximum number of ids of prompt plus completion; null is all that the
+            model attends to in full: its positions or, if that is less, its sliding window.
 
     Raises:
         UserError: a value out of its range.
@@ -36,19 +38,26 @@ class HFEngine:
 
     kind: Literal["hf"] = "hf"
     max_batch: int = 256
+    max_context_tokens: int | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self, "max_batch")
+        if self.max_context_tokens is not None:
+            at_least(2, self, "max_context_tokens")
 
     def build(self, model: ModelSettings, loaded: Loaded | None = None) -> Policy:
         """Return the policy, on the loaded model if one is given.
 
         Raises:
-            UserError: no model can be loaded, or one without full attention in every layer.
+            UserError: no model can be loaded, or one that does not attend to its whole context.
         """
         from eapo_agents.policies.huggingface import HFPolicy
 
-        return HFPolicy(*(loaded or load_model(model)), max_batch=self.max_batch)
+        return HFPolicy(
+            *(loaded or load_model(model)),
+            max_batch=self.max_batch,
+            max_context_tokens=self.max_context_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

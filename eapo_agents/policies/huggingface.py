@@ -8,6 +8,7 @@ on the order of the requests, and a run is reproducible bit for bit. The batch i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from eapo_env.validation import UserError
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
+_WINDOWED = {"sliding_attention"}
 
 # A prefill costs about half a step whatever its size: requests join in groups; none waits long.
 _JOIN_SHARE = 16
@@ -31,15 +35,17 @@ class HFPolicy:
     without `load_weights`.
 
     Args:
-        model: a decoder with full attention in every layer and explicit positions (Llama, Qwen2,
-            Qwen3, Mistral without a window, ...), in any precision, on one device.
+        model: a decoder with attention in every layer and explicit positions (Llama, Qwen2, Qwen3,
+            Mistral, Gemma 3, ...), in any precision, on one device.
         tokenizer: the model's tokenizer.
         max_batch: maximum number of completions that decode together; the rest wait.
         max_context_tokens: maximum number of ids of prompt plus completion; by default, the
-            model's number of positions.
+            model's number of positions, or what its sliding window holds: up to there, attention
+            over a window is full attention.
 
     Raises:
-        UserError: a limit out of range, or a model with sliding-window attention.
+        UserError: a limit out of range or beyond the model's window, or a model with layers of
+            another kind than attention.
     """
 
     def __init__(
@@ -53,14 +59,14 @@ class HFPolicy:
         config = model.config.get_text_config()
         positions = usable_positions(config)
         self.tokenizer = tokenizer
-        self.max_context_tokens = max_context_tokens or positions
+        self.max_context_tokens = max_context_tokens or _default_context(config, positions)
         if max_batch < 1:
             raise UserError(f"max_batch must be at least 1, not {max_batch}")
         if not 1 < self.max_context_tokens <= positions:
             raise UserError(
                 f"max_context_tokens must be in 2..{positions}, not {self.max_context_tokens}"
             )
-        _check_full_attention(config, self.max_context_tokens)
+        _check_attention(config, self.max_context_tokens)
         self._model = model
         self._max_batch = max_batch
         self._batch = Batch(model, tokenizer)
@@ -196,15 +202,38 @@ def usable_positions(config: Any) -> int:
     return min(positions, int(original or positions))
 
 
-def _check_full_attention(config: object, max_context_tokens: int) -> None:
-    advice = "engine.kind=vllm samples from it"
-    layers = getattr(config, "layer_types", None)
-    kinds = set(layers or ["full_attention"])
-    if kinds != {"full_attention"}:
+def _default_context(config: Any, positions: int) -> int:
+    """Return the longest context that is attended to in full; warn if a window bounds it."""
+    window = _window(config)
+    if window is None or window >= positions:
+        return positions
+    _LOG.warning(
+        "this model attends over a window of %d tokens: longer contexts are cut off there;"
+        " engine.kind=vllm samples them",
+        window,
+    )
+    return window
+
+
+def _check_attention(config: Any, max_context_tokens: int) -> None:
+    """Raise a UserError unless every layer attends to the whole context."""
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", *_WINDOWED}
+    if kinds:
         raise UserError(
-            f"HFPolicy needs full attention in every layer, not {sorted(kinds)}; {advice}"
+            f"HFPolicy needs attention in every layer, not {sorted(kinds)}; engine.kind=vllm"
+            " samples from this model"
         )
+    window = _window(config)
+    if window is not None and max_context_tokens > window:
+        raise UserError(
+            f"max_context_tokens={max_context_tokens} is more than this model's window of"
+            f" {window} tokens; engine.kind=vllm samples longer contexts"
+        )
+
+
+def _window(config: Any) -> int | None:
+    """Return the number of tokens in the window of a model's layers; None if none has one."""
+    layers = getattr(config, "layer_types", None)
+    used = getattr(config, "use_sliding_window", True) if layers is None else _WINDOWED & {*layers}
     window = getattr(config, "sliding_window", None)
-    used = layers is None and getattr(config, "use_sliding_window", True)
-    if used and window and window < max_context_tokens:
-        raise UserError(f"attention over a window of {window} ids is not full attention; {advice}")
+    return int(window) if used and window else None

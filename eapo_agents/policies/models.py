@@ -97,6 +97,27 @@ def model_folder(path: str) -> str:
     return path
 
 
+def is_character_level(path: str) -> bool:
+    """Return whether a path is the embedded model, or a folder that has its tokenizer.
+
+    Models trained from the embedded one keep its tokenizer; they know its terse prompts only.
+    """
+    if path == EMBEDDED:
+        return True
+    file = Path(path) / "tokenizer.json"
+    return file.is_file() and _alphabet(file) == _alphabet(
+        Path(model_folder(EMBEDDED)) / "tokenizer.json"
+    )
+
+
+def _alphabet(file: Path) -> object:
+    """Return the vocabulary in a tokenizer's file; None if it holds none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model, with the linear layers that are fastest here, and its tokenizer.
 

@@ -26,6 +26,7 @@ from eapo_agents.training import (
     Run,
     TrainConfig,
     Trainer,
+    fitted_to_model,
     make_rollout,
     policy_of,
     presets,
@@ -141,7 +142,8 @@ class Distill:
     def config(self, seed: int, model: Path) -> TrainConfig:
         """Return the config of one seed, with the base model in a folder."""
         common = _common_config(self, seed, model)
-        config = presets.distilled(replace(common, model=ModelSettings()), lora_rank=self.lora_rank)
+        embedded = replace(common, model=ModelSettings())
+        config = fitted_to_model(presets.distilled(embedded, lora_rank=self.lora_rank))
         assert config.distillation is not None
         settings = replace(config.distillation, samples_per_problem=1, batch_size=128)
         adapted = replace(common.model, lora=config.model.lora)
@@ -244,7 +246,7 @@ Experiment = Train | Distill | Evaluate | RunLeap
 
 def _common_config(experiment: Experiment, seed: int, model: Path) -> TrainConfig:
     """Return the settings of all experiments; problems carry as often as those held out."""
-    config = presets.embedded()
+    config = fitted_to_model(presets.embedded())
     carry_rate = experiment.evaluation.problems.carry_rate
     return replace(
         config,

@@ -9,9 +9,18 @@ from .build import (
     training_policy as training_policy,
     without as without,
 )
-from .checkpoint import Progress as Progress
+from .checkpoint import Progress as Progress, peak_memory_mib as peak_memory_mib
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
+from .imitation_settings import (
+    ColdStartSettings as ColdStartSettings,
+    DistillationSettings as DistillationSettings,
+)
 from .journal_subject import evaluation_subject as evaluation_subject
+from .model_defaults import (
+    fitted_to_model as fitted_to_model,
+    prompts_of as prompts_of,
+    wording_of as wording_of,
+)
 from .parts import Parts as Parts
 from .report.page import write_page as write_page
 from .report.plots import (
@@ -30,7 +39,6 @@ from .resumption import (
 )
 from .run_folder import Run as Run, model_config as model_config, read_evaluation as read_evaluation
 from .settings import (
-    DistillationSettings as DistillationSettings,
     EvaluationSettings as EvaluationSettings,
     ExpertSettings as ExpertSettings,
     ProblemSet as ProblemSet,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from eapo_agents.evaluation import Player, ProblemResult, Report, evaluate
+from eapo_agents.evaluation import OnAttempts, Player, ProblemResult, Report, evaluate
 from eapo_agents.learning import SINGLE_PROCESS, Processes
 from eapo_agents.policies import (
     HFEngine,
@@ -17,6 +17,7 @@ from eapo_agents.policies import (
     model_folder,
 )
 from eapo_agents.rollouts import Rollout
+from eapo_agents.training.model_defaults import prompts_of, warn_of_high_rate
 from eapo_env.synthetic import work_out
 from eapo_env.types import Query
 from eapo_env.validation import UserError
@@ -56,6 +57,7 @@ def check_before_loading(config: TrainConfig, trackers: Sequence[Tracker] | None
         UserError: no model folder, no such device on this machine, or a tracker that cannot work.
     """
     check_model(config)
+    warn_of_high_rate(config)
     config.learner.check_device()
     if trackers is None:
         for tracker in config.trackers:
@@ -130,7 +132,7 @@ def make_rollout(
         experts=config.experts.build() if experts is None else experts,
         verifier=config.verifier.build() if verifier is None else verifier,
         reward=config.reward.build() if reward is None else reward,
-        prompts=config.rollout.prompts,
+        prompts=prompts_of(config),
         limits=config.rollout.limits,
         temperature=config.rollout.temperature,
         truncation=config.rollout.truncation,
@@ -145,6 +147,7 @@ async def evaluate_alone(
     *,
     done: Sequence[ProblemResult] = (),
     on_result: Callable[[ProblemResult], None] = lambda result: None,
+    on_attempts: OnAttempts = lambda attempts: None,
 ) -> Report:
     """Return the report of a config's evaluation; the same weights give the same report."""
     return await evaluate(
@@ -154,6 +157,7 @@ async def evaluate_alone(
         seed=config.evaluation_seed,
         done=done,
         on_result=on_result,
+        on_attempts=on_attempts,
     )
 
 

@@ -22,8 +22,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from eapo_agents.learning import DAPO, AlgorithmSettings, LearnerSettings, SyncProbe
 from eapo_agents.policies import Engine, HFEngine, ModelSettings
 from eapo_agents.rollouts import derive_seed
+from eapo_agents.training.imitation_settings import ColdStartSettings, DistillationSettings
 from eapo_agents.training.settings import (
-    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ProblemSettings,
@@ -71,6 +71,8 @@ class TrainConfig:
         keep_checkpoints: number of newest checkpoints to keep.
         transcripts_every: training steps between recorded transcripts.
         truncation_alarm: warn when limits truncate more than this share of a step's responses.
+        standstill_alarm: warn after this number of steps in a row in which no group had right and
+            wrong answers, so that nothing was learned.
         expert_alarm: warn when more than this share of a step's accepted queries get no reply.
         stop_without_experts: end the run, with a checkpoint, after this number of such steps in a
             row; null never does.
@@ -83,6 +85,7 @@ class TrainConfig:
         sync: how closely a policy with its own copy of the weights must agree with the learner
             after every weight update.
         distillation: imitate the experts' solutions; None trains by rewards.
+        cold_start: imitate demonstrations of consulting; None trains by rewards.
     """
 
     name: str = "eapo"
@@ -92,6 +95,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     transcripts_every: int = 10
     truncation_alarm: float = 0.5
+    standstill_alarm: int = 3
     expert_alarm: float = 0.5
     stop_without_experts: int | None = None
     annealing: Annealing = Annealing()
@@ -111,10 +115,12 @@ class TrainConfig:
     ] = (TensorBoard(),)
     sync: SyncProbe = SyncProbe()
     distillation: DistillationSettings | None = None
+    cold_start: ColdStartSettings | None = None
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed")
         at_least(1, self, "steps", "checkpoint_every", "keep_checkpoints", "transcripts_every")
+        at_least(1, self, "standstill_alarm")
         probability(self, "truncation_alarm", "expert_alarm")
         if self.stop_without_experts is not None:
             at_least(1, self, "stop_without_experts")

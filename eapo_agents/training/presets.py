@@ -8,11 +8,17 @@ from dataclasses import replace
 from typing import Final
 
 from eapo_agents.learning import DAPO, LearnerSettings
-from eapo_agents.policies import EMBEDDED, ModelSettings, Truncation, VLLMEngine, VLLMServerEngine
+from eapo_agents.policies import (
+    ModelSettings,
+    Truncation,
+    VLLMEngine,
+    VLLMServerEngine,
+    is_character_level,
+)
 from eapo_agents.rollouts import DynamicSampling, TokenLimits
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.imitation_settings import ColdStartSettings, DistillationSettings
 from eapo_agents.training.settings import (
-    DistillationSettings,
     EvaluationSettings,
     ExpertSettings,
     ProblemSettings,
@@ -30,6 +36,7 @@ R1_LLAMA_8B = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
 QWEN3_8B = "Qwen/Qwen3-8B"
 QWQ_32B = "Qwen/QwQ-32B"
 QWEN_0_5B = "Qwen/Qwen2.5-0.5B-Instruct"
+SMOLLM2_135M = "HuggingFaceTB/SmolLM2-135M-Instruct"
 QWEN_7B = "Qwen/Qwen2.5-7B-Instruct"
 
 _DAPO_RECIPE = DAPO(
@@ -50,14 +57,47 @@ def embedded() -> TrainConfig:
         problems=ProblemSettings(num_problems=4096, brackets=3),
         rollout=RolloutSettings(
             group_size=8,
-            wording="terse",
             sampling=DynamicSampling(groups_per_step=16, problems_per_round=16, max_rounds=1),
             limits=TokenLimits(max_response_tokens=256, max_reply_tokens=32),
         ),
         reward=RewardSettings(format_reward=0.0),  # as in the results so far
-        learner=LearnerSettings(learning_rate=3e-4, layout="shared", max_batch_tokens=2048),
+        learner=LearnerSettings(layout="shared", max_batch_tokens=2048),
         evaluation=EvaluationSettings(every=20),
     )
+
+
+def local() -> TrainConfig:
+    """Return EAPO for any chat model in a folder or on the hub, in this process: minutes to hours.
+
+    `model.path` names the model; `problems.source` and `evaluation.problems.source` name files of
+    problems; `experts` the servers. Until they do, it is SmolLM2-135M-Instruct on the easiest
+    procedural problems, with their scripted expert. The limits are short, and the learning rate is
+    one at which SmolLM2-135M learned sums; larger models usually take lower ones.
+    """
+    easy = ProblemSettings(num_problems=512, brackets=1, operations=1)
+    return TrainConfig(
+        name="local",
+        steps=60,
+        annealing=Annealing(schedule="ours_linear", turn_budget=2),
+        model=ModelSettings(path=SMOLLM2_135M),
+        problems=easy,
+        rollout=RolloutSettings(
+            group_size=8,
+            sampling=DynamicSampling(groups_per_step=4, problems_per_round=8, max_rounds=2),
+            limits=TokenLimits(
+                max_prompt_tokens=1024, max_response_tokens=256, max_reply_tokens=256
+            ),
+        ),
+        learner=LearnerSettings(learning_rate=5e-6),
+        evaluation=EvaluationSettings(
+            problems=replace(easy, num_problems=64, seed=1), samples_per_problem=4, every=10
+        ),
+    )
+
+
+def for_model(path: str) -> TrainConfig:
+    """Return the preset that suits a model's path: `embedded` with its descendants, or `local`."""
+    return embedded() if is_character_level(path) else local()
 
 
 def one_gpu() -> TrainConfig:
@@ -238,19 +278,36 @@ def self_exploratory(config: TrainConfig) -> TrainConfig:
 def distilled(config: TrainConfig, *, lora_rank: int | None = None) -> TrainConfig:
     """Return the distillation of the same experts into the same model (paper 3.1).
 
-    Adapters are those of the config, or of another rank.
-
-    The paper gives no hyperparameters. Learning rates of 1e-5, and 1e-4 for adapters, are usual in
-    supervised fine-tuning of models of billions of parameters; the embedded one needs more.
+    Adapters are those of the config, or of another rank. The paper gives no hyperparameters; the
+    learning rate follows the model.
     """
     rank = config.model.lora.rank if lora_rank is None else lora_rank
-    rates = (1e-3, 3e-3) if config.model.path == EMBEDDED else (1e-5, 1e-4)
     return replace(
         config,
         name=f"{config.name}-distilled{'-lora' if rank else ''}",
         model=replace(config.model, lora=replace(config.model.lora, rank=rank)),
         annealing=replace(config.annealing, turn_budget=1),
-        distillation=DistillationSettings(learning_rate=rates[bool(rank)]),
+        distillation=DistillationSettings(),
+    )
+
+
+def cold_started(config: TrainConfig, *, lora_rank: int | None = None) -> TrainConfig:
+    """Return the cold start of the same model on the same problems, in the same wording.
+
+    Adapters are those of the config, or of another rank. A few updates on short demonstrations
+    teach a format; the learning rate follows the model.
+    """
+    rank = config.model.lora.rank if lora_rank is None else lora_rank
+    return replace(
+        config,
+        name=f"{config.name}-cold-start",
+        steps=16,
+        checkpoint_every=16,
+        model=replace(config.model, lora=replace(config.model.lora, rank=rank)),
+        learner=replace(config.learner, warmup_steps=4),
+        evaluation=replace(config.evaluation, every=0),
+        distillation=None,
+        cold_start=ColdStartSettings(),
     )
 
 
@@ -270,6 +327,7 @@ def preset_named(name: str) -> TrainConfig:
 
 PRESETS: Final[tuple[Callable[[], TrainConfig], ...]] = (
     embedded,
+    local,
     one_gpu,
     r1_distill_qwen_7b,
     r1_distill_qwen_14b,

@@ -17,6 +17,7 @@ RESUMABLE = (
     "keep_checkpoints",
     "transcripts_every",
     "truncation_alarm",
+    "standstill_alarm",
     "expert_alarm",
     "stop_without_experts",
     "trackers*",
@@ -100,7 +101,7 @@ def lengthened(old: TrainConfig, new: TrainConfig) -> TrainConfig:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     # Imitation has no schedule to keep.
-    annealing = Annealing() if config.distillation else config.schedule
+    annealing = Annealing() if config.distillation or config.cold_start else config.schedule
     return dict(leaves(asdict(replace(config, annealing=annealing))))
 
 

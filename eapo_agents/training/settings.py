@@ -1,9 +1,10 @@
-"""Sections of a config: problems, experts, rollout, reward, verifier, evaluation, distillation.
+"""Sections of a config: problems, experts, rollout, reward, verifier, evaluation.
 
 Each has the method that builds what it describes. The other sections stand beside what they
 configure: `engine` in `policies/engines.py`, `model` in `policies/models.py`, `algorithm` in
-`learning/algorithms.py`, `learner` in `learning/settings.py`, `trackers` in `trackers.py`, and
-`annealing` in `eapo_env/annealing.py`.
+`learning/algorithms.py`, `learner` in `learning/settings.py`, `trackers` in `trackers.py`,
+`distillation` and `cold_start` in `imitation_settings.py`, and `annealing` in
+`eapo_env/annealing.py`.
 
 To add a built-in kind of experts: its pool in `eapo_env`, and its kind in `ExpertKind`,
 `_EXPERTS_OWN` and `ExpertSettings.build` below.
@@ -32,7 +33,6 @@ from eapo_env.experts import (
 from eapo_env.f1_grader import F1Grader
 from eapo_env.openai_experts import SYSTEM_PROMPT, OpenAIExperts, read_with_reasoning
 from eapo_env.problems import SOURCES, AnswerKind, Columns, MissingColumnError, load_problems
-from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Reward, RewardRule
 from eapo_env.synthetic import ProceduralExperts, synthetic_experts, synthetic_problems
@@ -377,7 +377,9 @@ class RolloutSettings:
         truncated_sampling: top-p, top-k and min-p remove ids from the sampler's distribution but
             not from the learner's, which biases every importance ratio. Training with them is
             "refused" unless this is "biased".
-        wording: the prompts: "full" sentences, or "terse" for character-level models.
+        wording: the prompts: "full" sentences, "few-shot" with an example before the problem, or
+            "terse" for character-level models; "auto" follows the model: terse for the embedded
+            one and models trained from it, full for any other.
         turn_budgets: a fractional turn budget is rounded at random per "member" of a group, so
             that episodes with experts and without are compared, or once per "group".
         gate_draws: each "member" of a group has draws of its own at the acceptance gate, or the
@@ -393,7 +395,7 @@ class RolloutSettings:
     temperature: float = 1.0
     truncation: Truncation = NO_TRUNCATION
     truncated_sampling: Literal["refused", "biased"] = "refused"
-    wording: Literal["full", "terse"] = "full"
+    wording: Literal["auto", "full", "few-shot", "terse"] = "auto"
     turn_budgets: Literal["member", "group"] = "member"
     gate_draws: GateDraws = "member"
     help_for: Literal["all", "failed_alone"] = "all"
@@ -407,11 +409,6 @@ class RolloutSettings:
                 f"training with {self.truncation} biases the ratios of learner and sampler:"
                 " evaluations have evaluation.truncation; truncated_sampling=biased allows it here"
             )
-
-    @property
-    def prompts(self) -> Prompts:
-        """The prompts of this wording."""
-        return Prompts.terse() if self.wording == "terse" else Prompts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,38 +430,6 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         at_least(1, self, "samples_per_problem")
         at_least(0, self, "every")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistillationSettings:
-    """Distillation: fine-tuning on the experts' solutions (paper 3.1, "Distillation").
-
-    Args:
-        samples_per_problem: solutions sampled per problem; the correct ones are imitated.
-        max_problems: number of training problems that the experts solve; None is all.
-        problems_at_once: number of problems in progress at a time.
-        timeout_s: a server's timeout for one solution.
-        batch_size: solutions per update.
-        learning_rate: replaces the learner's, which is meant for rewards; LoRA (`model.lora.rank`)
-            needs about ten times that of full fine-tuning.
-
-    Raises:
-        UserError: a value out of its range.
-    """
-
-    samples_per_problem: int = 4
-    max_problems: int | None = None
-    problems_at_once: int = 64
-    timeout_s: float = 1800.0
-    batch_size: int = 32
-    learning_rate: float = 1e-5
-
-    def __post_init__(self) -> None:
-        at_least(1, self, "samples_per_problem", "problems_at_once", "batch_size")
-        at_least(0, self, "learning_rate")
-        if self.max_problems is not None:
-            at_least(1, self, "max_problems")
-        positive(self, "timeout_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from eapo_env.actions import Action, Answer, Consult, Malformed
 from eapo_env.types import ExpertReply, Reply, Unavailable
 
 _MANY_REPLIES = 4
+_MANY_WITHOUT_ANSWER = 0.5
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,6 +43,7 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
         "truncation_rate": _mean(
             [bool(e.stop_reason and e.stop_reason.truncated) for e in episodes]
         ),
+        "malformed_rate": sum(e.num_malformed for e in episodes) / max(sum(turns), 1),
         "no_answer_rate": _mean([trajectory.status == "no_answer" for trajectory in played]),
         "verifier_failure_rate": _mean(
             [t.status in ("timeout", "memory", "too_complex") for t in played]
@@ -74,6 +76,36 @@ def warn_of_truncation(step: int, truncation_rate: float, limit: float) -> None:
             100 * truncation_rate,
             100 * limit,
         )
+
+
+def warn_of_standstill(step: int, metrics: Mapping[str, float], num_steps: int) -> None:
+    """Log that no group of the last `num_steps` steps had signal, and what to try.
+
+    Args:
+        step: the last of them.
+        metrics: of that step.
+    """
+    wrong, right = metrics["groups_all_wrong"], metrics["groups_all_right"]
+    if wrong <= right:
+        found, advice = "all right", "harder problems, or a higher rollout.temperature"
+    elif metrics["no_answer_rate"] > _MANY_WITHOUT_ANSWER:
+        found = f"all wrong, {100 * metrics['no_answer_rate']:.0f}% of the episodes have no answer"
+        advice = (
+            "eapo cold-start to teach the format, longer rollout.limits; eapo doctor tells more"
+        )
+    else:
+        found = "all wrong"
+        advice = "easier problems, a larger rollout.group_size, eapo cold-start"
+    _LOG.warning(
+        "STEP %d: NOTHING WAS LEARNED FOR %d STEPS, no group has right and wrong answers"
+        " (in this step, %.0f%% are all wrong, %.0f%% all right): %s. Try %s",
+        step,
+        num_steps,
+        100 * wrong,
+        100 * right,
+        found,
+        advice,
+    )
 
 
 def experts_are_silent(step: int, metrics: Mapping[str, float], limit: float) -> bool:

@@ -49,6 +49,7 @@ from eapo_agents.training.build import (
 )
 from eapo_agents.training.checkpoint import Progress, peak_memory_mib
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.parts import Parts
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
@@ -57,6 +58,7 @@ from eapo_agents.training.summary import (
     latency_rows,
     step_metrics,
     transcript_rows,
+    warn_of_standstill,
     warn_of_truncation,
 )
 from eapo_agents.training.trackers import Tracker
@@ -277,6 +279,8 @@ class Trainer:
         check_leads(processes)
         if config.distillation:
             raise UserError(f"{config.name!r} has a section distillation: it is for eapo distill")
+        if config.cold_start:
+            raise UserError(f"{config.name!r} has a section cold_start: it is for eapo cold-start")
         given = Parts(
             policy=policy,
             experts=experts,
@@ -286,6 +290,7 @@ class Trainer:
             problems=problems,
             held_out=held_out,
         )
+        config = fitted_to_model(config)
         check_before_loading(config, trackers)
         if experts is None:
             config.experts.check()
@@ -400,7 +405,7 @@ class Trainer:
         on_step: OnStep,
         interrupted: Callable[[], bool],
     ) -> bool:
-        stopping, silent_steps = False, 0
+        stopping, silent_steps, idle_steps = False, 0, 0
         while progress.step < self.config.steps and not stopping:
             with run.annotate_errors(progress.step + 1):
                 result = self.step.take(runner, progress)
@@ -411,6 +416,9 @@ class Trainer:
                 run.record(step, metrics)
                 silent = experts_are_silent(step, metrics, self.config.expert_alarm)
                 silent_steps = silent_steps + 1 if silent else 0
+                idle_steps = idle_steps + 1 if metrics.get("groups_kept") == 0 else 0
+                if idle_steps and idle_steps % self.config.standstill_alarm == 0:
+                    warn_of_standstill(step, metrics, idle_steps)
                 last = step == self.config.steps
                 alone = not last and silent_steps == self.config.stop_without_experts
                 stopping = alone or last

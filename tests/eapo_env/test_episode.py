@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -9,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from eapo_env.acceptance import queries_to_ask, replies_in_slots
 from eapo_env.actions import Answer, Consult, Malformed, parse_action, render_consult
-from eapo_env.episode import Episode, act, begin, receive, truncate
+from eapo_env.episode import Episode, act, begin, receive, take_turn, truncate
 from eapo_env.prompts import Prompts
 from eapo_env.types import (
     ExpertReply,
@@ -247,6 +250,47 @@ def test_a_completion_cut_short_stays_in_the_history() -> None:
     assert episode.messages[-1] == Message("assistant", "so \\boxed{2} \ufffd")
     assert isinstance(episode.actions[-1], Malformed)
     assert episode.stop_reason is StopReason.LENGTH
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A completion that a limit cut off, or that ended by itself."""
+
+    text: str
+    finish: Literal["stop", "length"]
+
+
+FORMS = ["Answer: {}", "#### {}", "The answer is {}.", "So \\boxed{{{}}} it is."]
+
+
+@given(st.sampled_from(FORMS), st.integers(10, 10**6), st.data())
+def test_a_cut_answer_is_the_whole_answer_or_none(
+    form: str, value: int, data: st.DataObject
+) -> None:
+    """No limit makes a `2` of `Answer: 21`, wherever it cuts."""
+    solution = "First we add.\n" + form.format(value)
+    end = data.draw(st.integers(0, len(solution)))
+    after = take_turn(started(), Turn(solution[:end], "length"), rng())
+    if after.stop_reason is StopReason.ANSWERED:
+        assert after.actions == (Answer(str(value)),)
+    else:
+        assert after.stop_reason is StopReason.LENGTH
+        assert after.response == solution[:end]
+    whole = take_turn(started(), Turn(solution, "stop"), rng())
+    assert whole.actions == (Answer(str(value)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Answer: 2", StopReason.LENGTH),
+        ("Answer: 2\nBecause", StopReason.ANSWERED),
+        ("\\boxed{2}", StopReason.ANSWERED),
+        ("\\boxed{2", StopReason.LENGTH),
+    ],
+)
+def test_an_answer_that_touches_the_cut_is_none(text: str, reason: StopReason) -> None:
+    assert take_turn(started(), Turn(text, "length"), rng()).stop_reason is reason
 
 
 @pytest.mark.parametrize("reason", [StopReason.ANSWERED, StopReason.TURN_BUDGET])

@@ -243,6 +243,23 @@ def test_the_route_is_the_users(server: StubServer) -> None:
     assert [reply.expert for reply in replies] == ["echo:0", "echo:1"] * 2
 
 
+def test_a_model_that_is_not_served_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Some servers answer with the model they have, whatever its name."""
+    with StubServer("echo:there") as server:
+        pool = pool_of(server.url, "echo:there", "echo:misspelt")
+
+        async def used() -> Sequence[ExpertReply]:
+            replies = await pool.ask([Query(text="a", slot=1)])
+            while not caplog.messages:
+                await asyncio.sleep(0.01)
+            return replies
+
+        assert asyncio.run(used()) == [Reply("echo:misspelt", "echo: a")]
+    assert caplog.messages == [
+        f"{server.url} serves echo:there, not echo:misspelt: what it answers may be another model's"
+    ]
+
+
 def test_the_pool_is_a_value_before_and_after_use(server: StubServer) -> None:
     pool = pool_of(server.url, "echo")
     before = pickle.dumps(pool)

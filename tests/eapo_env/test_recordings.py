@@ -163,6 +163,15 @@ def test_a_malformed_line_is_an_error_that_names_it(tmp_path: Path, line: str | 
         ask(ReplayExperts(path), Query(text="a"))
 
 
+def test_solutions_of_whole_problems_are_named(tmp_path: Path) -> None:
+    """What `eapo record-experts` writes."""
+    path = tmp_path / "experts.jsonl"
+    row = {"problem": "p", "sample": 0, "expert": "e", "text": "3", "status": "correct"}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=r"holds solutions .* eapo distill --recording"):
+        ask(ReplayExperts(path), Query(text="a"))
+
+
 def test_a_missing_recording_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no recording .*nowhere\.jsonl"):
         ask(ReplayExperts(tmp_path / "nowhere.jsonl"), Query(text="a"))

@@ -118,6 +118,15 @@ def test_a_policy_alone_is_told_that_it_may_only_answer() -> None:
     assert "write one turn, alone: answer with \\boxed{...}" in done.stdout
 
 
+def test_a_setting_changes_what_a_model_reads(tiny_model: Path, tiny_config: TrainConfig) -> None:
+    held_out = tiny_config.evaluation.problems.source
+    chosen = ("rollout.wording=full", f"evaluation.problems.source={held_out}")
+    options = [option for setting in chosen for option in ("--set", setting)]
+    shown = succeed("play", "--model", tiny_model, "--turns", "1", *options)
+    assert "Solve the problem below." in shown
+    assert "Problem: q" in shown
+
+
 @pytest.mark.parametrize("turns", ["1", "2"])
 def test_a_model_plays_with_the_wording_it_was_trained_on(
     tiny_model: Path, tiny_config: TrainConfig, turns: str

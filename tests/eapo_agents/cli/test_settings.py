@@ -117,7 +117,7 @@ def test_a_row_says_what_the_class_says() -> None:
     )
     assert NAMED["evaluation.problems.num_problems"].default == "`64`"
     assert NAMED["problems.num_problems"].default == "`4096`"
-    assert NAMED["rollout.wording"].type == "`full`, `terse`"
+    assert NAMED["rollout.wording"].type == "`auto`, `full`, `terse`"
     assert NAMED["experts.endpoints[].models"].type == "list of texts"
     assert NAMED["experts.endpoints[].models"].default == "required"
     assert NAMED["engine.extra_body"].type == "JSON object"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from eapo_agents.cli.evaluate import problem_sets
+from eapo_agents.cli.evaluate import EvaluationFiles, problem_sets
 from eapo_agents.cli.workflows import _evaluations, _method
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.methods.workflows import Workflow
@@ -38,13 +38,14 @@ def test_a_condition_that_is_finished_is_not_played_again(
         _method(tiny_config, Workflow(), model, condition, sets)
         for condition in ("alone", "meaningless")
     ]
+    files = {one.name: EvaluationFiles(report=tmp_path / f"{one.name}.json") for one in methods}
     console, dies_at = Console(file=StringIO()), 8 + 3
     with pytest.raises(KeyError, match="the policy dies"):
-        asyncio.run(_evaluations(console, tiny_config, methods, sets, tmp_path))
+        asyncio.run(_evaluations(console, tiny_config, methods, sets, files))
     assert (tmp_path / "alone.json").exists()
     dies_at = 0
     prompts.clear()
-    asyncio.run(_evaluations(console, tiny_config, methods, sets, tmp_path))
+    asyncio.run(_evaluations(console, tiny_config, methods, sets, files))
     assert 0 < len(prompts) <= 8, "nothing but the second condition"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"alone.json", "meaningless.json"}

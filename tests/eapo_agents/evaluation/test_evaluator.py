@@ -62,6 +62,7 @@ def test_the_report_by_hand(tokenizer: PreTrainedTokenizerFast, verifier: Verifi
     assert found.pass_at_k == 3 / 4
     assert found.majority_at_k == 2 / 4
     assert (found.call_rate, found.truncation_rate) == (0.0, 1 / 16)
+    assert (found.no_answer_rate, found.malformed_rate) == (2 / 16, 1 / 16)
     assert found.response_tokens == (14 * 4 + len("no idea") + 1 + 60) / 16
     low, high = found.interval
     assert 0 <= low < 7 / 16 < high <= 1
@@ -103,7 +104,8 @@ def test_the_samples_are_independent_and_a_function_of_the_seed(
 
 
 def test_the_numbers_of_one_problem_by_hand() -> None:
-    numbers = result("p", True, False, False).numbers()
+    played = replace(result("p", True, False, False), turns=(1, 3, 1), malformed=(0, 2, 0))
+    numbers = played.numbers()
     assert numbers == pytest.approx(
         {
             "mean_at_k": 1 / 3,
@@ -116,6 +118,8 @@ def test_the_numbers_of_one_problem_by_hand() -> None:
             "call_rate": 1 / 3,
             "response_tokens": 2.0,
             "truncation_rate": 2 / 3,
+            "no_answer_rate": 1 / 3,
+            "malformed_rate": 2 / 5,
             "unanswered_rate": 0.0,
         }
     )

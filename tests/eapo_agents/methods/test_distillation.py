@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,29 @@ from eapo_agents.methods.distillation import distill, distillation_trainer, enco
 from eapo_agents.methods.solutions import (
     Solution,
     SolutionCollector,
+    add_solutions,
     read_solutions,
     right_solutions,
 )
 from eapo_agents.policies import LoRASettings
 from eapo_agents.policies.chat import Chat
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.imitation_settings import DistillationSettings
+from eapo_agents.training.model_defaults import prompts_of
 from eapo_agents.training.presets import distilled, embedded
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.settings import DistillationSettings, ExpertSettings
+from eapo_agents.training.settings import ExpertSettings
 from eapo_agents.training.trainer import Trainer
 from eapo_env.demonstrator import worked_solution
 from eapo_env.endpoints import Endpoint
 from eapo_env.guarded_experts import ExpertMonitor
 from eapo_env.openai_experts import read_with_reasoning
-from eapo_env.prompts import Prompts
+from eapo_env.prompts import CUT_MARK, Prompts
 from eapo_env.recordings import RecordingExperts
 from eapo_env.synthetic import synthetic_problems
 from eapo_env.testing import ScriptedExperts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
 
 RIGHT, WRONG = "\\boxed{3}", "\\boxed{7}"
@@ -65,7 +70,7 @@ def recorded(config: TrainConfig, verifier: Verifier, folder: Path) -> Path:
     collection = SolutionCollector(
         solvers=RecordingExperts(Teachers(), path),
         verifier=verifier,
-        prompts=config.rollout.prompts,
+        prompts=prompts_of(config),
         settings=config.distillation,
         seed=config.seed,
     )
@@ -305,6 +310,40 @@ def test_what_was_collected_is_not_asked_for_again(verifier: Verifier, tmp_path:
     path.write_text('{"problem": 7}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"solutions.jsonl, line 1 holds no Solution"):
         collect(problems)
+
+
+def test_a_recording_is_used_before_anybody_is_asked(
+    verifier: Verifier, config: TrainConfig, tmp_path: Path
+) -> None:
+    run, recording = Run.create(config, tmp_path), tmp_path / "recording.jsonl"
+    rows = [
+        Solution(problem=f"p{n}", sample=0, expert="e", text=RIGHT, status="correct")
+        for n in (1, 2)
+    ]
+    recording.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    add_solutions(recording, run)
+    add_solutions(recording, run)
+    found = read_solutions(run.folder / "solutions.jsonl")
+    assert found == {row.problem: [row] for row in rows}
+    with pytest.raises(UserError, match="there is no recording nowhere"):
+        add_solutions(Path("nowhere"), run)
+    recording.write_text(json.dumps(asdict(Query(text="?"))) + "\n")
+    with pytest.raises(UserError, match=r"holds replies to queries, .* experts.kind=replay"):
+        add_solutions(recording, run)
+
+
+def test_what_a_limit_cut_is_no_solution(verifier: Verifier, tmp_path: Path) -> None:
+    """The box is there, and perhaps not the last one."""
+    collection = SolutionCollector(
+        solvers=ScriptedExperts(lambda query: f"{RIGHT} or{CUT_MARK}"),
+        verifier=verifier,
+        prompts=Prompts.terse(),
+        settings=DistillationSettings(samples_per_problem=1),
+    )
+    path = tmp_path / "solutions.jsonl"
+    problems = [Problem(id="p", statement="p", answer="3")]
+    found = asyncio.run(collection.collect(problems, path, lambda *_: None))
+    assert [(one.status, one.text) for one in found["p"]] == [("unavailable", "")]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,16 +15,19 @@ from eapo_agents.evaluation.evaluator import Report
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.methods.workflows import (
     Condition,
+    Replicas,
     Workflow,
     draw_solutions,
     error_rate,
     usual_replies,
 )
-from eapo_agents.policies.chat_model import PolicyChat
+from eapo_agents.policies.chat_model import ChatTurn, PolicyChat
+from eapo_agents.policies.policy import Sampling
 from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import embedded, r1_distill_qwen_7b
-from eapo_env.types import Problem
+from eapo_env.prompts import Prompts
+from eapo_env.types import ExpertReply, Message, Problem, Query, Reply, Unavailable
 
 PROBLEMS = [Problem(id=f"p{n}", statement=f"statement {n}", answer="3") for n in range(3)]
 CONFIG = with_settings(embedded(), ["evaluation.samples_per_problem=2"])
@@ -152,6 +156,28 @@ def test_drawing_solutions(
 
 def test_the_error_rate_by_hand() -> None:
     assert error_rate([solutions(2, 1), solutions(0, 3)]) == 4 / 6
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A model whose turns a limit cuts."""
+
+    text: str
+
+    async def write(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> ChatTurn:
+        return ChatTurn(text=self.text, num_tokens=sampling.max_tokens, finish="length")
+
+
+def test_a_replica_that_was_cut_off_is_marked_or_unavailable() -> None:
+    def reply(text: str, *, brief: bool) -> ExpertReply:
+        sampling = Sampling(max_tokens=8)
+        copies = Replicas(model=CutOff(text), prompts=Prompts(), sampling=sampling, brief=brief)
+        return asyncio.run(copies.ask([Query(text="?")]))[0]
+
+    assert reply("Answer: 2", brief=False) == Reply("replica", "Answer: 2... [cut]")
+    cut_off = Unavailable("cut by the token limit", "replica")
+    assert reply("Answer: 2", brief=True) == cut_off
+    assert reply("<think>half", brief=False) == cut_off
 
 
 def test_a_model_is_given_as_many_replies_as_it_knows() -> None:

@@ -35,6 +35,12 @@ REASONING = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' "
+    "+ ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] "
+    "+ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
 NEWLINE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}assistant: "
 )
@@ -73,11 +79,15 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
             ends = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
             roles = ["<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"]
             return byte_tokenizer(REASONING, ends, roles)
+        case "gemma":  # runs of newlines and spaces are added tokens that are not special
+            ends = ["<bos>", "<start_of_turn>", "<end_of_turn>"]
+            runs = [*("\n" * n for n in range(1, 5)), "  ", "   ", "<h1>", "½"]
+            return byte_tokenizer(GEMMA, ends, runs)
         case _:
             return byte_tokenizer(NEWLINE, [], [])
 
 
-KINDS = ("char", "chatml", "llama3", "reasoning", "newline")
+KINDS = ("char", "chatml", "llama3", "reasoning", "gemma", "newline")
 CHATS = {kind: Chat(tokenizer_of(kind)) for kind in KINDS}
 HOSTILE = (
     "<|im_start|>", "<|im_end|>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>",
@@ -124,7 +134,8 @@ def test_content_never_becomes_a_control_token(kind: str, opening: str, answered
     frame = set(chat.opening([Message("user", "")])) | set(
         chat.reply(Message("user", ""), after=-1)
     )
-    added = set(tokenizer.added_tokens_decoder) - set(tokenizer.convert_tokens_to_ids(list(TAGS)))
+    added = {id_ for id_, one in tokenizer.added_tokens_decoder.items() if str(one).strip()}
+    added -= set(tokenizer.convert_tokens_to_ids(list(TAGS)))
     control = (frame & added) | set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
     def controls(ids: list[int]) -> list[int]:
@@ -155,7 +166,16 @@ def test_the_opening_is_what_the_chat_template_gives(kind: str, text: str) -> No
     assert CHATS[kind].opening([Message("user", text)]) == rendered
 
 
-@pytest.mark.parametrize("kind", ["char", "chatml", "llama3"])
+@given(st.lists(st.sampled_from(("\n", "  ", " ", "x", "½", "<h1>"))).map("".join))
+def test_runs_of_newlines_and_spaces_are_read_as_the_template_has_them(text: str) -> None:
+    """Tokens of white space, or of one character, are text: contents are not cut behind them."""
+    rendered = tokenizer_of("gemma").apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+    )
+    assert CHATS["gemma"].opening([Message("user", text)]) == rendered
+
+
+@pytest.mark.parametrize("kind", ["char", "chatml", "llama3", "gemma"])
 def test_a_whole_conversation_is_what_the_chat_template_gives(kind: str) -> None:
     chat, tokenizer = CHATS[kind], tokenizer_of(kind)
     history = TokenHistory.open([Message("user", "What is 2 + 3?")], chat)
@@ -181,7 +201,7 @@ def test_earlier_reasoning_stays_where_the_template_would_drop_it() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["char", "chatml", "llama3", "reasoning"])
+@pytest.mark.parametrize("kind", ["char", "chatml", "llama3", "reasoning", "gemma"])
 def test_a_sampled_end_is_the_policys_and_a_supplied_one_is_not(kind: str) -> None:
     chat, end = CHATS[kind], tokenizer_of(kind).eos_token_id
     opened = TokenHistory.open([Message("user", "q")], chat)
@@ -367,6 +387,11 @@ def test_a_template_whose_own_ids_are_others_is_refused() -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     with pytest.raises(UserError, match="the ids of a prompt differ from those of the chat templ"):
         Chat(tokenizer)
+
+
+def test_a_base_model_has_no_template() -> None:
+    with pytest.raises(UserError, match="no chat template, as those of base models"):
+        Chat(byte_tokenizer("", [], []))
 
 
 def test_a_template_that_refuses_is_an_error_of_the_user() -> None:

@@ -14,6 +14,8 @@ from asked import Asked, together
 from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -25,10 +27,11 @@ from transformers import (
 )
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.decoding import StopTable, draw
+from eapo_agents.policies.decoding import StopTable, draw, grouped_sdpa
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.policy import Completion, Sampling
 from eapo_agents.testing import check_policy
+from eapo_env.validation import UserError
 
 TOKENIZER = char_tokenizer()
 END = TOKENIZER.eos_token_id
@@ -354,14 +357,59 @@ def test_spoilt_weights_are_an_error_for_everyone_who_waits_and_leave_nothing_be
     assert all(map(same, outcomes, map(drawn_alone, longest_last)))
 
 
-def test_limits_out_of_range_and_windowed_attention_are_refused() -> None:
+def test_limits_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="max_batch"):
         policy_of(max_batch=0)
     with pytest.raises(ValueError, match="161"):
         HFPolicy(tiny_model(), TOKENIZER, max_context_tokens=161)
-    window = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=32))
-    with pytest.raises(ValueError, match="full attention"):
-        HFPolicy(window, TOKENIZER)
+
+
+WINDOW = 32
+
+
+def windowed(family: str) -> PreTrainedModel:
+    """Return a fresh model with a sliding window in all layers, or in some."""
+    torch.manual_seed(0)
+    sizes = SIZES | {"initializer_range": 0.3, "sliding_window": WINDOW}
+    match family:
+        case "Mistral":
+            return MistralForCausalLM(MistralConfig(**sizes)).eval()
+        case _:
+            config = Gemma3TextConfig(
+                **sizes,
+                head_dim=16,
+                layer_types=["sliding_attention", "full_attention"],
+                query_pre_attn_scalar=16,
+            )
+            return Gemma3ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("family", ["Mistral", "Gemma3"])
+def test_a_window_bounds_the_context(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Up to there it computes what a model without a window would: its own log-probabilities."""
+    model = windowed(family)
+    policy = HFPolicy(model, TOKENIZER)
+    assert policy.max_context_tokens == WINDOW
+    assert f"a window of {WINDOW} tokens" in caplog.text
+    assert HFPolicy(model, TOKENIZER, max_context_tokens=20).max_context_tokens == 20
+    with pytest.raises(UserError, match=r"=33 is more than .* window of 32 tokens; engine.kind=v"):
+        HFPolicy(model, TOKENIZER, max_context_tokens=WINDOW + 1)
+    prompts = [[5, 6, 7], [5] * 12]
+    asked = [(prompt, Sampling(max_tokens=WINDOW), seed) for seed, prompt in enumerate(prompts)]
+    for (prompt, _, _), completion in zip(asked, together(policy, asked), strict=True):
+        assert len(prompt) + len(completion.token_ids) <= WINDOW
+        own = teacher_forced(model, prompt, completion, 1.0)
+        np.testing.assert_allclose(completion.logprobs, own, atol=1e-4)
+
+
+def test_layers_that_are_no_attention_and_sinks_are_refused() -> None:
+    model = tiny_model()
+    model.config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(UserError, match=r"not \['linear_attention'\]; engine.kind=vllm"):
+        HFPolicy(model, TOKENIZER)
+    query = torch.zeros(1, 2, 1, 8)
+    with pytest.raises(UserError, match=r"attention has sinks: engine.kind=vllm"):
+        grouped_sdpa(model, query, query, query, None, s_aux=torch.zeros(2))
 
 
 def test_draw_inverts_the_cumulative_distribution() -> None:

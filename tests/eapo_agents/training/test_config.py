@@ -25,7 +25,6 @@ from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ErroneousExperts, MeaninglessExperts, SilentExperts
 from eapo_env.openai_experts import OpenAIExperts
-from eapo_env.prompts import Prompts
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
 from eapo_env.synthetic import ProceduralExperts, work_out, work_out_part
@@ -153,7 +152,10 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
         ("rollout.sampling.x.y=5", r"unknown setting 'rollout.sampling.x'\. `eapo"),
         ("problems.source.x=5", "bad setting 'problems.source.x=5': source is 'synthetic', not a"),
         ("rollout.group_size=1", "rollout: group_size must be at least 2, not 1"),
-        ("rollout.wording=verbose", "rollout.wording must be 'full' or 'terse', not 'verbose'"),
+        (
+            "rollout.wording=verbose",
+            "rollout.wording must be 'auto', 'full' or 'terse', not 'verbose'",
+        ),
         ("algorithm=ppo", "algorithm.kind must be one of 'dapo', .*'python', not 'ppo'"),
         ("evaluation.samples_per_problem=0", "samples_per_problem must be at least 1, not 0"),
         ("evaluation.every=-1", "every must be at least 0, not -1"),
@@ -369,11 +371,6 @@ def test_problems_come_from_their_source(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"id": "a", "problem": "1+1", "answer": "2"}\n', encoding="utf-8")
     assert [problem.statement for problem in ProblemSettings(source=str(path)).load()] == ["1+1"]
-
-
-def test_wording_chooses_the_prompts() -> None:
-    assert with_settings(embedded(), ["rollout.wording=full"]).rollout.prompts == Prompts()
-    assert with_settings(embedded(), ["rollout.wording=terse"]).rollout.prompts == Prompts.terse()
 
 
 def test_the_embedded_model_is_the_default() -> None:

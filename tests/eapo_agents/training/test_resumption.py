@@ -55,7 +55,7 @@ def test_what_does_not_change_what_is_learned_may_change(setting: str) -> None:
     ("setting", "told"),
     [
         ("seed=1", "seed is 0, not 1"),
-        ("learner.learning_rate=0.1", "learner.learning_rate is 1e-06, not 0.1"),
+        ("learner.weight_decay=0.3", "learner.weight_decay is 0.1, not 0.3"),
         ("algorithm=grpo", "algorithm.kind is 'dapo', not 'grpo'"),
         ("annealing.steps=7", "annealing.steps is 200, not 7"),
         ("steps=7", "annealing.steps is 200, not 7"),

@@ -13,7 +13,12 @@ from eapo_agents.rollouts.dynamic_sampling import Sampled
 from eapo_agents.rollouts.rollout import Rollout, TokenLimits
 from eapo_agents.rollouts.trajectory import Group
 from eapo_agents.testing import ScriptedPolicy
-from eapo_agents.training.summary import latency_rows, step_metrics, transcript_rows
+from eapo_agents.training.summary import (
+    latency_rows,
+    step_metrics,
+    transcript_rows,
+    warn_of_standstill,
+)
 from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts
@@ -85,6 +90,7 @@ def test_the_metrics_of_a_step_by_hand(sampled: Sampled) -> None:
     assert found["alone_rate"] == 3 / 8
     assert found["truncation_rate"] == 1 / 8
     assert found["no_answer_rate"] == 2 / 8
+    assert found["malformed_rate"] == 1 / 10  # the turn that was cut off is not among them
     assert found["verifier_failure_rate"] == 0
     assert found["policy_tokens"] == sum(tokens)
     assert found["response_tokens"] == sum(tokens) / 8
@@ -94,6 +100,25 @@ def test_the_metrics_of_a_step_by_hand(sampled: Sampled) -> None:
     assert found["expert_tokens"] == sum(map(len, relays)) + 2 * (4 + 3)
     assert found["groups_all_right"] == found["groups_all_wrong"] == 1 / 3
     assert (found["groups_kept"], found["problems_used"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "no_answer", "said", "advice"),
+    [
+        (1.0, 0.75, "75% of the episodes have no answer", "cold-start to teach the format"),
+        (1.0, 0.25, "all wrong", "easier problems"),
+        (0.25, 0.0, "all right", "harder problems"),
+    ],
+)
+def test_a_standstill_is_told_with_what_to_try(
+    wrong: float, no_answer: float, said: str, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rates = {"groups_all_wrong": wrong, "groups_all_right": 1 - wrong, "no_answer_rate": no_answer}
+    warn_of_standstill(9, rates, 3)
+    [told] = caplog.messages
+    assert told.startswith("STEP 9: NOTHING WAS LEARNED FOR 3 STEPS")
+    assert said in told
+    assert advice in told.partition(". Try ")[2]
 
 
 def test_without_a_query_the_rates_are_zero(

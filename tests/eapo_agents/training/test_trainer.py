@@ -296,6 +296,21 @@ def test_training_improves_the_policy(tiny_config: TrainConfig, tmp_path: Path) 
     assert run.metrics[-1]["alone/mean_at_k"] > 0.7, "the held-out problems have the same answer"
 
 
+def test_steps_that_teach_nothing_are_warned_of(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No group can be right, so no step learns: told after every second one."""
+    config = with_settings(tiny_config, ["standstill_alarm=2"])
+    problems = [Problem(id=f"p{n}", statement=f"p{n}", answer="1000") for n in range(8)]
+    run = Run.create(config, tmp_path)
+    assert Trainer.from_config(config, problems=problems).train(run)
+    told = [message for message in caplog.messages if "NOTHING WAS LEARNED" in message]
+    assert [message.partition(",")[0] for message in told] == [
+        f"STEP {step}: NOTHING WAS LEARNED FOR {step} STEPS" for step in (2, 4)
+    ]
+    assert "Try easier problems" in told[0]
+
+
 def test_the_experts_are_withdrawn_on_schedule(uninterrupted: Run) -> None:
     rows = uninterrupted.metrics
     assert [row["acceptance_rate"] for row in rows] == pytest.approx([1 - s / 7 for s in range(7)])

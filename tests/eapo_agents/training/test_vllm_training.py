@@ -14,8 +14,8 @@ from tiny_llama import saved, teach, tiny_llama
 from eapo_agents.methods.distillation import distill
 from eapo_agents.methods.solutions import Solution
 from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.imitation_settings import DistillationSettings
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.settings import DistillationSettings
 from eapo_agents.training.trainer import Trainer
 
 ON_VLLM = [

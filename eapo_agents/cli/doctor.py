@@ -1,0 +1,68 @@
+"""`eapo doctor`: one page on whether a model can be a policy here."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from eapo_agents import evaluation, methods, training
+from eapo_agents.cli.console import new_console
+from eapo_agents.cli.options import MODEL_HELP, add_preset, add_settings, model_config
+from eapo_agents.cli.transcripts import show_episode
+
+if TYPE_CHECKING:
+    from eapo_agents.cli.options import Commands
+
+_MARKS = {"good": "[green]good[/green]", "look": "[yellow]LOOK[/yellow]", "bad": "[red]BAD[/red] "}
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    doctor = commands.add_parser("doctor", help="whether a model can be a policy here, on one page")
+    doctor.add_argument("model", help=MODEL_HELP)
+    doctor.add_argument(
+        "--experts",
+        nargs="+",
+        default=[],
+        metavar="URL",
+        help="servers of experts without a key: all models that they list",
+    )
+    add_preset(doctor)
+    add_settings(doctor)
+    doctor.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from rich.markup import escape
+
+    config = _with_experts(model_config(options), options.experts)
+    console, episodes, worst = new_console(), [], "good"
+    for finding in methods.examine(config):
+        part, text = escape(finding.part), escape(evaluation.visible(finding.text))
+        console.print(f"{_MARKS[finding.verdict]} [bold]{part}[/bold]: {text}", highlight=False)
+        episodes += [finding.episode] if finding.episode else []
+        worst = max(worst, finding.verdict, key=list(_MARKS).index)
+    for episode in episodes:
+        show_episode(console, episode)
+    console.print(_SUMMARY[worst], markup=False)
+    return 1 if worst == "bad" else 0
+
+
+_SUMMARY = {
+    "good": "This model can be a policy here.",
+    "look": "This model can be a policy here; see the lines marked LOOK first.",
+    "bad": "This model cannot be a policy with these settings; see the lines marked BAD.",
+}
+
+
+def _with_experts(config: training.TrainConfig, urls: list[str]) -> training.TrainConfig:
+    """Return the config with the experts at some addresses; unchanged without any."""
+    from eapo_env.endpoints import endpoint_at
+
+    if not urls:
+        return config
+    endpoints = tuple(asyncio.run(endpoint_at(url)) for url in urls)
+    experts = training.ExpertSettings(kind="openai", endpoints=endpoints)
+    return replace(config, experts=experts)
