@@ -6,37 +6,26 @@ import asyncio
 import copy
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("vllm")
 
 import torch
-import transformers
 from asked import gap, together
+from families import family_of, made
+from family_table import WIDE
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.learning.sync_probe import SyncProbe
-from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.models import ModelSettings, load_model
 from eapo_agents.policies.policy import PolicyError, Sampling
 from eapo_agents.policies.vllm import CheckpointNames, VLLMEngine, VLLMPolicy
 from eapo_env.validation import UserError
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 128, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 512,
-    "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    "head_dim": 32,
-}  # fmt: skip
-OWN: dict[str, dict[str, Any]] = {
-    "Gemma2": {"query_pre_attn_scalar": 32, "sliding_window": 512},
-    "SmolLM3": {"no_rope_layers": [1, 0]},
-    "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 512},
-}
 IN_FLOAT32 = VLLMEngine(max_context_tokens=256, dtype="float32")
 PROMPT = [5 + number % 90 for number in range(100)]
 
@@ -136,46 +125,27 @@ def test_the_probe_refuses_old_keys_and_values(vllm: VLLMPolicy, llama: PreTrain
         asyncio.run(probe.check(vllm, learner_of(other)))
 
 
-def saved(family: str, folder: Path) -> PreTrainedModel:
-    """Return a tiny random model of a family, which is saved in a folder with a tokenizer."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SIZES | OWN[family])
-    cls = getattr(transformers, f"{family}ForCausalLM")
-    model: PreTrainedModel = cls._from_config(config, attn_implementation="eager").eval()
-    model.save_pretrained(folder)
-    char_tokenizer().save_pretrained(folder)
-    return model
-
-
-def test_a_head_that_vllm_does_not_have_is_not_sent(tmp_path: Path) -> None:
-    model = saved("Gemma2", tmp_path)
-    with closing(VLLMPolicy(tmp_path, IN_FLOAT32)) as policy:
-        other = changed(model)
-        policy.load_weights(other.state_dict())
-        assert asyncio.run(SyncProbe().check(policy, learner_of(other))) < 1e-4
-
-
 def test_layers_that_keep_their_old_weights_are_named(tmp_path: Path) -> None:
     """vllm 0.32.0 only logs it."""
-    model = saved("GptOss", tmp_path)
-    with closing(VLLMPolicy(tmp_path, IN_FLOAT32)) as policy:
+    folder = made(family_of("gpt-oss"), tmp_path / "model", **WIDE, head_dim=32)
+    model, _ = load_model(ModelSettings(path=str(folder), attention="eager"))
+    with closing(VLLMPolicy(folder, IN_FLOAT32)) as policy:
         asyncio.run(SyncProbe().check(policy, learner_of(model)))
         with pytest.raises(PolicyError, match="vLLM kept old weights in GptOssRoutedExperts"):
             policy.load_weights(changed(model).state_dict())
 
 
 def test_a_model_whose_class_vllm_changes_is_refused(tmp_path: Path) -> None:
-    saved("SmolLM3", tmp_path)
+    folder = made(family_of("SmolLM3"), tmp_path / "model", **WIDE)
     with pytest.raises(UserError, match=r"no class of its own for .*: set engine=vllm-server"):
-        VLLMPolicy(tmp_path, IN_FLOAT32)
+        VLLMPolicy(folder, IN_FLOAT32)
 
 
 def test_experts_are_named_as_in_a_checkpoint(tmp_path: Path) -> None:
     """verl#6896, vllm#42577: in memory they are fused."""
-    config = transformers.Qwen3MoeConfig(**SIZES, num_experts=2, moe_intermediate_size=64)
-    model = transformers.Qwen3MoeForCausalLM._from_config(config)
-    model.save_pretrained(tmp_path)
-    sent = CheckpointNames(tmp_path).of(model.state_dict())
-    stored = load_file(tmp_path / "model.safetensors")
+    folder = made(family_of("Qwen3 MoE"), tmp_path / "model")
+    model, _ = load_model(ModelSettings(path=str(folder)))
+    sent = CheckpointNames(folder).of(model.state_dict())
+    stored = load_file(folder / "model.safetensors")
     assert sent.keys() == stored.keys()
     assert all(torch.equal(weight, stored[name]) for name, weight in sent.items())
