@@ -37,7 +37,6 @@ from shapes import SHAPES, Shape
 from transformers import PreTrainedTokenizerBase
 
 from eapo_agents.learning import LAYOUTS, Learner, LearnerSettings
-from eapo_agents.policies.characters import END, START
 from eapo_agents.policies import (
     Chat,
     HFPolicy,
@@ -46,6 +45,7 @@ from eapo_agents.policies import (
     char_tokenizer,
     with_fast_linears,
 )
+from eapo_agents.policies.characters import END, START
 from eapo_agents.rollouts import Group, Rollout, TokenLimits, Trajectory, derive_seed, gather
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts

@@ -1,7 +1,8 @@
 """Micro-batches of groups under a token limit, and the layouts in which a model can read them.
 
 Sequences are sorted by length, so that those of a batch have about the same length and little is
-padded. Padding is on the right, where causal attention never looks: no attention mask is needed.
+padded; for the layout "tree" by their ids, so that those of a batch begin alike. Padding is on the
+right, where causal attention never looks: it needs no attention mask.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def token_logprobs(
     logits_RKV = model(
         input_ids=inputs.ids_RS,
         position_ids=inputs.positions_RS,
-        attention_mask=_added(inputs.seen_SS, model.dtype),
+        attention_mask=None if inputs.seen_SS is None else _added(inputs.seen_SS, model.dtype),
         logits_to_keep=inputs.columns_K,
         **cache_argument(model, inputs.prefix and _read(model, inputs.prefix)),
         use_cache=inputs.prefix is not None,
@@ -59,10 +59,8 @@ def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
     return DynamicCache([(layer.keys[row_R], layer.values[row_R]) for layer in once.layers])
 
 
-def _added(seen_SS: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _added(seen_SS: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what is added to the attention scores of all rows and heads: 0 where seen."""
-    if seen_SS is None:
-        return None
     added_SS = torch.zeros(seen_SS.shape, dtype=dtype, device=seen_SS.device)
     return added_SS.masked_fill(~seen_SS, torch.finfo(dtype).min)[None, None]
 

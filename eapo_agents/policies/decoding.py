@@ -198,7 +198,7 @@ class Batch:
         )
 
     def _remove(self, done: npt.NDArray[np.intp]) -> None:
-        """Free these rows by moving the last ones into their places, then sort out the slots."""
+        """Free these rows by moving the last ones into their places, then update the slots."""
         left = len(self.live) - len(done)
         holes = done[done < left]
         movers = np.setdiff1d(np.arange(left, len(self.live)), done)
@@ -207,9 +207,9 @@ class Batch:
         for mover, hole in zip(movers, holes, strict=True):
             self.live[hole] = self.live[mover]
         del self.live[left:]
-        self._part(self._rows[:left])
+        self._split_slots(self._rows[:left])
 
-    def _part(self, rows: npt.NDArray[Any]) -> None:
+    def _split_slots(self, rows: npt.NDArray[Any]) -> None:
         """Give rows of one slot that drew different ids slots of their own."""
         histories, history_B = np.unique(rows["slot"] << 32 | rows["last"], return_inverse=True)
         source_S = histories >> 32
@@ -233,7 +233,7 @@ class Batch:
 
 
 def slots_after(source_S: Ints) -> Ints:
-    """Return the new slot, one of 0 to S - 1, of each of S histories, given their old slots, sorted.
+    """Return the new slots of S histories, 0 to S - 1 in some order, given their old ones, sorted.
 
     The first history of a slot keeps it where it can; the others are copied to slots that no
     history comes from, so that all copies can be made at once.

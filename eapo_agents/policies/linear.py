@@ -3,8 +3,8 @@
 torch multiplies float32 matrices with MKL, which does not use AVX-512 on processors that are not
 Intel's: there oneDNN, which torch uses for bfloat16 and in compiled code, is twice as fast. Without
 AVX-512, and on Intel's, it is slower on the few rows of a decoding step. Linear layers take most of
-a small model's time. Results differ by rounding only. Other devices and dtypes, autocast and compiled code use
-torch's own layer.
+a small model's time. Results differ by rounding only. Other devices and dtypes, autocast and
+compiled code use torch's own layer.
 """
 
 from __future__ import annotations

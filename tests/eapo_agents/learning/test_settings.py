@@ -93,7 +93,7 @@ def gradient_of(
 @given(
     seed=st.integers(0, 1000),
     max_batch_tokens=st.integers(1, 200),
-    how=st.sampled_from([*product(["padded", "packed"], [False, True]), ("shared", False)]),
+    how=st.sampled_from([*product(["padded", "packed", "tree"], [False, True]), ("shared", False)]),
     order=st.permutations(range(3)),
     members=st.permutations(range(3)),
 )
@@ -178,7 +178,7 @@ def test_a_fused_optimiser_takes_the_same_step(optimizer: str) -> None:
     )
 
 
-@pytest.mark.parametrize("layout", ["padded", "shared", "packed"])
+@pytest.mark.parametrize("layout", ["padded", "shared", "packed", "tree"])
 def test_bfloat16_is_near_float32_in_every_layout(layout: str) -> None:
     groups = drawn_groups(4)
     change = replace(EXACT, precision="float32", layout=layout)  # type: ignore[arg-type]

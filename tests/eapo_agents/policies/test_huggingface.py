@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.decoding import StopTable, draw, grouped_sdpa
+from eapo_agents.policies.decoding import StopTable, draw, grouped_sdpa, slots_after
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.policy import Completion, Sampling
 from eapo_agents.testing import check_policy
@@ -183,6 +183,29 @@ def test_a_group_shares_one_prefill_and_gets_what_each_gets_alone() -> None:
     assert all(
         same(done, together(policy, [one])[0]) for done, one in zip(group, asked, strict=True)
     )
+
+
+def test_rows_that_have_drawn_the_same_ids_are_computed_as_one() -> None:
+    model = tiny_model()
+    prompt = TOKENIZER.encode("Solve 12 * 34")
+    asked = [(prompt, Sampling(max_tokens=12, temperature=0.2), seed) for seed in range(16)]
+    with forward_shapes(model) as shapes:
+        group = [done.token_ids for done in together(HFPolicy(model, TOKENIZER), asked)]
+    unfinished = [[ids[:count] for ids in group if len(ids) > count] for count in range(12)]
+    histories = [len(set(some)) for some in unfinished]
+    assert [rows for rows, width in shapes if width == 1] == histories
+    assert histories[:2] == [1, 1]
+    assert sum(histories) < sum(map(len, group)) / 2
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=14))
+def test_histories_get_the_first_slots_and_none_is_copied_over(sources: list[int]) -> None:
+    source = np.sort(np.array(sources))
+    target = slots_after(source)
+    assert sorted(target) == list(range(len(source)))
+    moved = source != target
+    assert not set(target[moved]) & set(source)
+    assert set(source[~moved]) == {old for old in sources if old < len(sources)}
 
 
 def test_finished_rows_leave_the_batch() -> None:
