@@ -45,6 +45,7 @@ from eapo_agents.policies import (
     char_tokenizer,
     with_fast_linears,
 )
+from eapo_agents.policies.characters import END, START
 from eapo_agents.rollouts import Group, Rollout, TokenLimits, Trajectory, derive_seed, gather
 from eapo_env.experts import SilentExperts
 from eapo_env.prompts import Prompts
@@ -103,6 +104,8 @@ class Work:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return a tokenizer whose end of turn has no logit, so that no completion stops early."""
         tokenizer, vocabulary = char_tokenizer(), self.shape.vocabulary
+        template = tokenizer.chat_template.replace(START, " ").replace(END, "\n")
+        tokenizer.chat_template = template
         tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), vocabulary)])
         tokenizer.add_special_tokens({"eos_token": "<never>"})
         assert tokenizer.eos_token_id == vocabulary
@@ -143,8 +146,8 @@ def our_steps(work: Work) -> Iterator[Step]:
         limits=TokenLimits(max_response_tokens=NEW_TOKENS),
     )
     while True:
-        began = Seconds.now()
-        groups = asyncio.run(play(rollout, seed=learner.step))
+        began, groups = Seconds.now(), list[Group]()
+        asyncio.run(play(rollout, groups, seed=learner.step))
         generated = Seconds.now()
         learner.update(groups)
         policy.load_weights(learner.weights())
@@ -152,12 +155,13 @@ def our_steps(work: Work) -> Iterator[Step]:
         yield Step(began, generated, Seconds.now(), sampled)
 
 
-async def play(rollout: Rollout, *, seed: int) -> list[Group]:
-    groups = await gather(
+async def play(rollout: Rollout, groups: list[Group], *, seed: int) -> None:
+    """Append the groups of a step; `asyncio.run` formats a result as text before Python 3.13."""
+    for group in await gather(
         rollout.play_group(problem, [RULES] * SAMPLES, seed=derive_seed(seed, number))
         for number, problem in enumerate(problems())
-    )
-    return [replace(group, trajectories=tuple(map(scored, group.trajectories))) for group in groups]
+    ):
+        groups.append(replace(group, trajectories=tuple(map(scored, group.trajectories))))
 
 
 def scored(trajectory: Trajectory) -> Trajectory:

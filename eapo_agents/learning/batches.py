@@ -1,7 +1,8 @@
 """Micro-batches of groups under a token limit, and the layouts in which a model can read them.
 
 Sequences are sorted by length, so that those of a batch have about the same length and little is
-padded. Padding is on the right, where causal attention never looks: no attention mask is needed.
+padded; for the layout "tree" by their ids, so that those of a batch begin alike. Padding is on the
+right, where causal attention never looks: it needs no attention mask.
 """
 
 from __future__ import annotations
@@ -116,17 +117,20 @@ class ModelInputs:
         columns_K: the columns whose next token is the policy's in some row: only there are logits
             computed, which matters with large vocabularies.
         targets_RK: the next token of each of these columns.
-        mask_RK: where it is the policy's; in row-major order these are the tokens of `mask_BT`.
+        chosen_N: where in `targets_RK`, flattened, each token of `mask_BT` stands, in row-major
+            order.
         prefix: what the model reads before the rows, once for all rows that begin with it; None
             where the rows are whole.
+        seen_SS: which tokens each token sees; None means all before it in its sequence.
     """
 
     ids_RS: Tensor
     positions_RS: Tensor | None
     columns_K: Tensor
     targets_RK: Tensor
-    mask_RK: Tensor
+    chosen_N: Tensor
     prefix: Prefix | None = None
+    seen_SS: Tensor | None = None
 
 
 def rows_of_groups(groups: Sequence[Group], advantages: Advantages) -> list[Row]:
@@ -140,7 +144,9 @@ def rows_of_groups(groups: Sequence[Group], advantages: Advantages) -> list[Row]
     ]
 
 
-def mini_batch(rows: Sequence[Row], *, max_tokens: int, num_groups: int) -> MiniBatch:
+def mini_batch(
+    rows: Sequence[Row], *, max_tokens: int, num_groups: int, layout: Layout = "padded"
+) -> MiniBatch:
     """Return the rows as one optimiser step, in micro-batches of at most `max_tokens` tokens.
 
     Raises:
@@ -150,19 +156,23 @@ def mini_batch(rows: Sequence[Row], *, max_tokens: int, num_groups: int) -> Mini
     if not num_tokens:
         raise ValueError(f"{len(rows)} sequences with no policy token to learn from")
     return MiniBatch(
-        batches=make_batches(rows, max_tokens=max_tokens),
+        batches=make_batches(rows, max_tokens=max_tokens, layout=layout),
         num_tokens=float(num_tokens),
         num_sequences=float(len(rows)),
         num_groups=float(num_groups),
     )
 
 
-def make_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
-    """Return micro-batches that hold each row exactly once, the longest sequences first.
+def make_batches(rows: Sequence[Row], *, max_tokens: int, layout: Layout = "padded") -> list[Batch]:
+    """Return micro-batches that hold each row exactly once, for a layout.
 
-    A batch has at most `max_tokens` tokens, padding included; a longer sequence gets a batch for
-    itself. The same rows always give the same batches.
+    A batch has at most `max_tokens` tokens, padding included; in a "tree" nothing is padded, and
+    what sequences have in common counts once. A longer sequence gets a batch for itself. The
+    longest sequences come first, or, for a "tree", they are sorted by their ids. The same rows
+    always give the same batches.
     """
+    if layout == "tree":
+        return [_batch(rows, chunk) for chunk in _similar(rows, max_tokens)]
     order = sorted(range(len(rows)), key=lambda i: -rows[i].record.num_tokens)
     chunks: list[list[int]] = []
     for i in order:
@@ -174,6 +184,28 @@ def make_batches(rows: Sequence[Row], *, max_tokens: int) -> list[Batch]:
     return [_batch(rows, chunk) for chunk in chunks]
 
 
+def _similar(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
+    """Return runs of the rows sorted by their ids, so that rows that begin alike are neighbours."""
+    ids = [row.record.token_ids.tolist() for row in rows]
+    chunks: list[list[int]] = []
+    used = 0
+    for i in sorted(range(len(rows)), key=ids.__getitem__):
+        added = len(ids[i]) - (_num_common(ids[chunks[-1][-1]], ids[i]) if chunks else 0)
+        if chunks and used + added <= max_tokens:
+            chunks[-1].append(i)
+            used += added
+        else:
+            chunks.append([i])
+            used = len(ids[i])
+    return chunks
+
+
+def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many ids two sequences have in common from their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((t for t, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def padded(batch: Batch) -> ModelInputs:
     """Return the batch unchanged: one row per sequence, padding on the right."""
     columns_K = batch.mask_BT.any(0).nonzero()[:, 0]
@@ -182,7 +214,7 @@ def padded(batch: Batch) -> ModelInputs:
         positions_RS=None,
         columns_K=columns_K - 1,
         targets_RK=batch.ids_BT[:, columns_K],
-        mask_RK=batch.mask_BT[:, columns_K],
+        chosen_N=batch.mask_BT[:, columns_K].flatten().nonzero()[:, 0],
     )
 
 
@@ -207,6 +239,39 @@ def shared(batch: Batch) -> ModelInputs:
     )
 
 
+def tree(batch: Batch) -> ModelInputs:
+    """Return the sequences as one tree in one row: what they have in common is read once.
+
+    The tokens of a path from the root are a sequence, and each token sees the path to it. In a
+    group this is the prompt, and what members sampled alike. Attention takes the square of the
+    row's length, so batches of about one group are fastest.
+    """
+    ids_BT, length_B1 = batch.ids_BT, batch.length_B[:, None]
+    positions_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    real_BT = positions_T < length_B1
+    # A token is new unless the sequence before has had the same ones so far.
+    old_BT = torch.zeros_like(real_BT)
+    old_BT[1:] = (ids_BT[1:] == ids_BT[:-1]) & real_BT[1:] & real_BT[:-1]
+    new_BT = real_BT & ~old_BT.cumprod(1).bool()
+    number_BT = (new_BT.flatten().cumsum(0) - 1).view_as(new_BT)
+    node_BT = number_BT.masked_fill(~new_BT, -1).cummax(0).values  # of an old one, the last above
+    row_N, depth_N = new_BT.nonzero(as_tuple=True)
+    ids_N = ids_BT[new_BT]
+    path_NT, on_path_NT = node_BT[row_N], positions_T <= depth_N[:, None]
+    seen_NN = torch.zeros(len(ids_N), len(ids_N), dtype=torch.bool, device=ids_BT.device)
+    seen_NN[on_path_NT.nonzero()[:, 0], path_NT[on_path_NT]] = True
+    parent_N = node_BT[row_N, (depth_N - 1).clamp(min=0)]
+    target_K, chosen_N = node_BT[batch.mask_BT].unique(return_inverse=True)
+    return ModelInputs(
+        ids_RS=ids_N[None],
+        positions_RS=depth_N[None],
+        columns_K=parent_N[target_K],
+        targets_RK=ids_N[None, target_K],
+        chosen_N=chosen_N,
+        seen_SS=seen_NN,
+    )
+
+
 def packed(batch: Batch) -> ModelInputs:
     """Return the sequences end to end in one row, without padding.
 
@@ -222,7 +287,7 @@ def packed(batch: Batch) -> ModelInputs:
         positions_RS=positions_BT.expand_as(real_BT)[real_BT][None],
         columns_K=columns_K - 1,
         targets_RK=ids_N[None, columns_K],
-        mask_RK=torch.ones_like(columns_K, dtype=torch.bool)[None],
+        chosen_N=torch.arange(len(columns_K), device=columns_K.device),
     )
 
 
@@ -230,6 +295,7 @@ LAYOUTS: Final[Mapping[Layout, Callable[[Batch], ModelInputs]]] = {
     "padded": padded,
     "shared": shared,
     "packed": packed,
+    "tree": tree,
 }
 
 

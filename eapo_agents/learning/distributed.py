@@ -88,7 +88,7 @@ class Processes:
         model.to(device)
 
     def local_mini_batch(
-        self, mini: MiniBatch, rows: Sequence[Row], *, max_tokens: int
+        self, mini: MiniBatch, rows: Sequence[Row], *, max_tokens: int, layout: Layout
     ) -> MiniBatch:
         """Return the mini-batch made of these rows with the micro-batches of this process only."""
         return mini
@@ -165,7 +165,7 @@ class SeveralProcesses(Processes):
         shard_over(model, init_device_mesh(device.type, (self.world_size,)))
 
     def local_mini_batch(
-        self, mini: MiniBatch, rows: Sequence[Row], *, max_tokens: int
+        self, mini: MiniBatch, rows: Sequence[Row], *, max_tokens: int, layout: Layout
     ) -> MiniBatch:
         """See `Processes.local_mini_batch`.
 
@@ -174,7 +174,7 @@ class SeveralProcesses(Processes):
         """
         lengths = [row.record.num_tokens for row in rows]
         shares = [
-            make_batches([rows[i] for i in share], max_tokens=max_tokens)
+            make_batches([rows[i] for i in share], max_tokens=max_tokens, layout=layout)
             for share in balanced_shares(lengths, self.world_size)
         ]
         missing = max(map(len, shares)) - len(shares[self.rank])

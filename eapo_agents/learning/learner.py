@@ -262,7 +262,8 @@ class Learner:
 
     def _logprobs(self, records: Sequence[Trajectory | Demonstration]) -> list[Logprobs]:
         rows = [Row(record=record) for record in records]
-        batches = self._placed(make_batches(rows, max_tokens=self.settings.max_batch_tokens))
+        limit, layout = self.settings.max_batch_tokens, self.settings.layout
+        batches = self._placed(make_batches(rows, max_tokens=limit, layout=layout))
         found: dict[int, Logprobs] = {}
         for batch, logp_BT in zip(batches, self._logps(batches), strict=True):
             for row, logp_T in zip(batch.row_B.tolist(), logp_BT.float().cpu(), strict=True):
@@ -280,9 +281,9 @@ class Learner:
         return state
 
     def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
-        limit = self.settings.max_batch_tokens
-        mini = mini_batch(rows, max_tokens=limit, num_groups=num_groups)
-        mini = self.processes.local_mini_batch(mini, rows, max_tokens=limit)
+        limit, layout = self.settings.max_batch_tokens, self.settings.layout
+        mini = mini_batch(rows, max_tokens=limit, num_groups=num_groups, layout=layout)
+        mini = self.processes.local_mini_batch(mini, rows, max_tokens=limit, layout=layout)
         return replace(mini, batches=self._placed(mini.batches))
 
     def _placed(self, batches: Sequence[Batch]) -> list[Batch]:

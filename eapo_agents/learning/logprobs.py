@@ -38,13 +38,17 @@ def token_logprobs(
     logits_RKV = model(
         input_ids=inputs.ids_RS,
         position_ids=inputs.positions_RS,
+        attention_mask=None if inputs.seen_SS is None else _added(inputs.seen_SS, model.dtype),
         logits_to_keep=inputs.columns_K,
         **cache_argument(model, inputs.prefix and _read(model, inputs.prefix)),
         use_cache=inputs.prefix is not None,
     ).logits
-    logp_N, entropy = _of_logits(logits_RKV, inputs, temperature)
-    zeros_BT = logp_N.new_zeros(batch.mask_BT.shape)
-    return zeros_BT.masked_scatter(batch.mask_BT, logp_N), entropy
+    logp_RK, entropy_RK = _Chosen.apply(  # type: ignore[no-untyped-call]
+        logits_RKV, inputs.targets_RK, temperature
+    )
+    zeros_BT = logp_RK.new_zeros(batch.mask_BT.shape)
+    logp_BT = zeros_BT.masked_scatter(batch.mask_BT, logp_RK.flatten()[inputs.chosen_N])
+    return logp_BT, entropy_RK.flatten()[inputs.chosen_N].sum()
 
 
 def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
@@ -55,13 +59,10 @@ def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
     return DynamicCache([(layer.keys[row_R], layer.values[row_R]) for layer in once.layers])
 
 
-def _of_logits(
-    logits_RKV: Tensor, inputs: ModelInputs, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logp_RK, entropy_RK = _Chosen.apply(  # type: ignore[no-untyped-call]
-        logits_RKV, inputs.targets_RK, temperature
-    )
-    return logp_RK[inputs.mask_RK], entropy_RK[inputs.mask_RK].sum()
+def _added(seen_SS: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the attention scores of all rows and heads: 0 where seen."""
+    added_SS = torch.zeros(seen_SS.shape, dtype=dtype, device=seen_SS.device)
+    return added_SS.masked_fill(~seen_SS, torch.finfo(dtype).min)[None, None]
 
 
 class _Chosen(torch.autograd.Function):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TABLE_5_RATE = 1e-6
 
-Layout = Literal["padded", "packed", "shared"]
+Layout = Literal["padded", "packed", "shared", "tree"]
 """How a model reads a micro-batch; see `batches.py`."""
 
 
@@ -38,7 +38,9 @@ class LearnerSettings:
         precision: "bfloat16" is autocast with float32 weights, of which those that LoRA leaves as
             they are stay in bfloat16; the others are the weights' dtype.
         layout: of a batch; "padded" suits every model, "packed" is for flash attention, "shared"
-            computes a prompt once for its group in a batch, through a key-value cache.
+            computes a prompt once for its group in a batch, through a key-value cache, and "tree"
+            all that sequences have in common, in one row with a mask: for short sequences, in
+            batches of about one group.
         optimizer: "adamw"; "adafactor", with almost no state; "sgd", with none.
         fused: use the fused kernels of "adamw" and "sgd".
         compile: backend of `torch.compile`; "inductor" needs a C++ compiler (on a GPU, Triton) and

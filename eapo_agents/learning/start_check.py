@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eapo_agents.learning.sync_probe import sampled_logprobs
-from eapo_agents.policies import Chat, Completion, Policy, Sampling, plain_ids
+from eapo_agents.policies import (
+    Chat,
+    Completion,
+    Policy,
+    Sampling,
+    attention_window,
+    plain_ids,
+)
 from eapo_agents.rollouts import Demonstration
 from eapo_env.types import Message
 from eapo_env.validation import UserError
@@ -58,9 +65,14 @@ def check_layout(learner: Learner) -> float:
     Raises:
         UserError: it is more than rounding, or the layout does not work with this model.
     """
-    layout = learner.settings.layout
+    layout, config = learner.settings.layout, learner.model.config.get_text_config()
+    if layout == "tree" and (window := attention_window(config)):
+        raise UserError(
+            f"the layout 'tree' has a mask without windows, and this model attends over a window of"
+            f" {window} tokens: set learner.layout=padded"
+        )
     alone, together = [], []
-    for records in _rows(learner.model.config.get_text_config().vocab_size):
+    for records in _rows(config.vocab_size):
         try:
             together += learner.logprobs(records)
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:

@@ -8,7 +8,7 @@ from .chat import (
 from .chat_model import ChatModel as ChatModel, ChatTurn as ChatTurn, PolicyChat as PolicyChat
 from .engines import Engine as Engine, HFEngine as HFEngine, PythonEngine as PythonEngine
 from .gguf_import import ImportedModel as ImportedModel, import_gguf as import_gguf
-from .huggingface import HFPolicy as HFPolicy
+from .huggingface import HFPolicy as HFPolicy, attention_window as attention_window
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
     EMBEDDED as EMBEDDED,

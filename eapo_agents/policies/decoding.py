@@ -1,10 +1,12 @@
 """Continuous batching over a transformers model, with one preallocated key-value cache.
 
-Each row has its own cache slot and length, so rows of any age share a forward pass: a finished row
-leaves by moving the last one into its slot, and new ones join in any step. `huggingface.py` drives
-it from asyncio.
+Rows with the same ids so far have one cache slot and are computed as one, until they draw different
+ids. Slots have lengths of their own, so rows of any age share a forward pass: after each step the
+slots in use are the first ones, and new rows join behind them. `huggingface.py` drives it from
+asyncio.
 
-    prefill(prompt[:-1]) -> step -> step -> ...      a step feeds each row's last id, draws the next
+    prefill(prompt[:-1]) -> step -> step -> ...      a step feeds each slot's last id, draws for
+                                                     each row the next
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache
 
+from eapo_agents.policies.llama import is_small_llama, llama_logits
 from eapo_agents.policies.models import cache_argument, end_ids
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling
 from eapo_env.validation import UserError
@@ -28,10 +31,14 @@ from eapo_env.validation import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
 _PREFILL_TOKENS = 8192  # of one forward pass, padding included: bounds its memory
 
 _ROW = np.dtype(
     [
+        ("slot", "i8"),  # of the cache
         ("last", "i8"),  # the id to feed next: the prompt's last, or the one drawn last
         ("length", "i8"),  # cached positions; `last` is written after them
         ("count", "i8"),  # of ids drawn so far
@@ -79,16 +86,17 @@ class Batch:
 
     @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> None:
-        """Add requests to the next step; equal prompts share one prefill."""
-        start = len(self.live)
+        """Add requests to the next step; equal prompts share one prefill and one slot."""
+        start, slots = len(self.live), dict[tuple[int, ...], int]()
+        taken = len(np.unique(self._rows["slot"][:start]))
         self._reserve(start + len(requests), max(request.limit for request in requests))
-        slots: dict[tuple[int, ...], list[int]] = {}
-        for slot, request in enumerate(requests, start):
-            self._take(slot, request)
-            slots.setdefault(request.prompt_ids[:-1], []).append(slot)
+        for row, request in enumerate(requests, start):
+            self._take(row, request)
+            slot = slots.setdefault(request.prompt_ids, taken + len(slots))
+            self._rows[row]["slot"] = slot
         self.live += requests
-        slots.pop((), None)
-        for prompts in _chunks(sorted(slots, key=len, reverse=True)):
+        longest_first = sorted(slots, key=len, reverse=True)
+        for prompts in _chunks([prompt for prompt in longest_first if len(prompt) > 1]):
             self._prefill(prompts, [slots[prompt] for prompt in prompts])
 
     @torch.inference_mode()
@@ -101,7 +109,8 @@ class Batch:
         rows, each = self._rows[: len(self.live)], np.arange(len(self.live))
         temperature_B = self._on_device(rows["temperature"])
         uniforms_B = self._on_device(self._uniforms[each, rows["count"]])
-        drawn = draw(self._logits(rows), temperature_B, uniforms_B, self._truncations(rows))
+        logits_BV = self._logits(rows)[self._on_device(rows["slot"])]
+        drawn = draw(logits_BV, temperature_B, uniforms_B, self._truncations(rows))
         ids_B, logprobs_B = (tensor.cpu().numpy() for tensor in drawn)
         if not np.isfinite(logprobs_B).all():
             raise PolicyError("the policy's logits are not finite: its weights may have diverged")
@@ -123,8 +132,8 @@ class Batch:
         """Remove live requests unfinished."""
         self._remove(np.array([self.live.index(request) for request in requests], np.intp))
 
-    def _take(self, slot: int, request: Request) -> None:
-        row, sampling = self._rows[slot], request.sampling
+    def _take(self, number: int, request: Request) -> None:
+        row, sampling = self._rows[number], request.sampling
         row["last"] = request.prompt_ids[-1]
         row["length"] = len(request.prompt_ids) - 1
         row["count"] = 0
@@ -135,7 +144,7 @@ class Batch:
         row["min_p"] = truncation.min_p
         row["stop"] = self._stops.index(sampling.stop)
         rng = np.random.default_rng(request.seed)
-        self._uniforms[slot, : request.limit] = rng.random(request.limit)
+        self._uniforms[number, : request.limit] = rng.random(request.limit)
 
     def _truncations(self, rows: npt.NDArray[Any]) -> Truncations | None:
         """Return each row's truncation; None, which saves the sorting, if no row has one."""
@@ -144,27 +153,32 @@ class Batch:
         return Truncations(*(self._on_device(rows[name]) for name in ("top_p", "top_k", "min_p")))
 
     def _logits(self, rows: npt.NDArray[Any]) -> Tensor:
-        at_B = self._on_device(rows["length"])
-        width = int(rows["length"].max()) + 1
-        seen_BW = torch.arange(width, device=at_B.device) <= at_B[:, None]
-        self._cache.write_at(at_B, width)
+        """Return the logits after each slot."""
+        slots = rows[np.unique(rows["slot"], return_index=True)[1]]
+        at_S = self._on_device(slots["length"])
+        width = int(slots["length"].max()) + 1
+        seen_SW = torch.arange(width, device=at_S.device) <= at_S[:, None]
+        self._cache.write_at(at_S, width)
+        last_S = self._on_device(slots["last"])
+        if is_small_llama(self._model):
+            return llama_logits(self._model, last_S, at_S, seen_SW, self._cache)
         with grouped_attention(self._model):
             output = self._model(
-                input_ids=self._on_device(rows["last"])[:, None],
-                attention_mask=seen_BW[:, None, None],
-                position_ids=at_B[:, None],
+                input_ids=last_S[:, None],
+                attention_mask=seen_SW[:, None, None],
+                position_ids=at_S[:, None],
                 **cache_argument(self._model, self._cache),
                 use_cache=True,
                 logits_to_keep=1,
             )
-        logits_BV: Tensor = output.logits[:, -1]
-        return logits_BV
+        logits_SV: Tensor = output.logits[:, -1]
+        return logits_SV
 
-    def _prefill(self, prompts: Sequence[tuple[int, ...]], slots: Sequence[Sequence[int]]) -> None:
+    def _prefill(self, prompts: Sequence[tuple[int, ...]], slots: Sequence[int]) -> None:
         """Fill the slots' cache: padded on the right, where causal attention never looks."""
-        ids = np.zeros((len(prompts), len(prompts[0])), np.int64)
+        ids = np.zeros((len(prompts), len(prompts[0]) - 1), np.int64)
         for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = prompt
+            ids[row, : len(prompt) - 1] = prompt[:-1]
         fresh = DynamicCache()
         self._model(
             input_ids=self._on_device(ids),
@@ -172,9 +186,7 @@ class Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        source = [row for row, taken in enumerate(slots) for _ in taken]
-        target = [slot for taken in slots for slot in taken]
-        self._cache.fill(fresh, self._on_device(source), self._on_device(target))
+        self._cache.fill(fresh, self._on_device(slots))
 
     def _completion(self, row: int, stopped: bool) -> Completion:
         count = self._rows["count"][row]
@@ -186,18 +198,29 @@ class Batch:
         )
 
     def _remove(self, done: npt.NDArray[np.intp]) -> None:
-        """Free these rows by moving the last ones into their slots."""
+        """Free these rows by moving the last ones into their places, then update the slots."""
         left = len(self.live) - len(done)
         holes = done[done < left]
         movers = np.setdiff1d(np.arange(left, len(self.live)), done)
-        if len(movers):
-            width = int(self._rows["length"][movers].max())
-            self._cache.move(self._on_device(movers), self._on_device(holes), width)
-            for array in (self._rows, self._uniforms, self._tokens, self._logprobs):
-                array[holes] = array[movers]
-            for mover, hole in zip(movers, holes, strict=True):
-                self.live[hole] = self.live[mover]
+        for array in (self._rows, self._uniforms, self._tokens, self._logprobs):
+            array[holes] = array[movers]
+        for mover, hole in zip(movers, holes, strict=True):
+            self.live[hole] = self.live[mover]
         del self.live[left:]
+        self._split_slots(self._rows[:left])
+
+    def _split_slots(self, rows: npt.NDArray[Any]) -> None:
+        """Give rows of one slot that drew different ids slots of their own."""
+        histories, history_B = np.unique(rows["slot"] << 32 | rows["last"], return_inverse=True)
+        source_S = histories >> 32
+        target_S = slots_after(source_S)
+        moved = np.flatnonzero(target_S != source_S)
+        if len(moved):
+            width = int(rows["length"].max())
+            self._cache.move(
+                self._on_device(source_S[moved]), self._on_device(target_S[moved]), width
+            )
+        rows["slot"] = target_S[history_B]
 
     def _reserve(self, rows: int, columns: int) -> None:
         self._rows = _grown(self._rows, (rows,))
@@ -207,6 +230,19 @@ class Batch:
 
     def _on_device(self, array: npt.ArrayLike) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), device=self._model.device)
+
+
+def slots_after(source_S: Ints) -> Ints:
+    """Return the new slots of S histories, 0 to S - 1 in some order, given their old ones, sorted.
+
+    The first history of a slot keeps it where it can; the others are copied to slots that no
+    history comes from, so that all copies can be made at once.
+    """
+    is_first_S = np.diff(source_S, prepend=-1) > 0
+    keeps_S = is_first_S & (source_S < len(source_S))
+    target_S = source_S.copy()
+    target_S[~keeps_S] = np.setdiff1d(np.arange(len(source_S)), source_S[keeps_S])
+    return target_S
 
 
 def _chunks(prompts: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
@@ -264,20 +300,23 @@ class SlotCache(Cache):  # type: ignore[misc]
             written.append(buffer[: len(states), :, : self._width])
         return written[0], written[1]
 
-    def fill(self, prefilled: DynamicCache, source: Tensor, target: Tensor) -> None:
-        """Copy the prefilled rows `source` into the slots `target`, from position 0 on."""
+    def fill(self, prefilled: DynamicCache, target: Tensor) -> None:
+        """Copy the prefilled rows into the slots `target`, from position 0 on."""
         num_slots = int(target.max()) + 1
         for index, layer in enumerate(prefilled.layers):
             for buffers, states in ((self._keys, layer.keys), (self._values, layer.values)):
                 length = states.shape[2]
                 buffer = self._reserve(buffers, index, states, num_slots, length)
-                buffer[target, :, :length] = states[source]
+                buffer[target, :, :length] = states
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy the first `length` positions of some slots into others."""
-        for buffer in (*self._keys, *self._values):
-            assert buffer is not None, "rows are live, so every layer has its buffer"
-            buffer[target, :, :length] = buffer[source, :, :length]
+        num_slots = int(target.max()) + 1
+        for buffers in (self._keys, self._values):
+            for index, old in enumerate(buffers):
+                assert old is not None, "rows are live, so every layer has its buffer"
+                buffer = self._reserve(buffers, index, old, num_slots, length)
+                buffer[target, :, :length] = old[source, :, :length]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the largest number of positions before the one being written."""
@@ -343,9 +382,6 @@ def grouped_sdpa(
 
 
 AttentionInterface.register(_ATTENTION, grouped_sdpa)
-
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 
 class Truncations(NamedTuple):

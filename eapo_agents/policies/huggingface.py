@@ -204,7 +204,7 @@ def usable_positions(config: Any) -> int:
 
 def _default_context(config: Any, positions: int) -> int:
     """Return the longest context that is attended to in full; warn if a window bounds it."""
-    window = _window(config)
+    window = attention_window(config)
     if window is None or window >= positions:
         return positions
     _LOG.warning(
@@ -223,7 +223,7 @@ def _check_attention(config: Any, max_context_tokens: int) -> None:
             f"HFPolicy needs attention in every layer, not {sorted(kinds)}; engine.kind=vllm"
             " samples from this model"
         )
-    window = _window(config)
+    window = attention_window(config)
     if window is not None and max_context_tokens > window:
         raise UserError(
             f"max_context_tokens={max_context_tokens} is more than this model's window of"
@@ -231,7 +231,7 @@ def _check_attention(config: Any, max_context_tokens: int) -> None:
         )
 
 
-def _window(config: Any) -> int | None:
+def attention_window(config: Any) -> int | None:
     """Return the number of tokens in the window of a model's layers; None if none has one."""
     layers = getattr(config, "layer_types", None)
     used = getattr(config, "use_sliding_window", True) if layers is None else _WINDOWED & {*layers}

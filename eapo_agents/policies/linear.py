@@ -2,9 +2,9 @@
 
 torch multiplies float32 matrices with MKL, which does not use AVX-512 on processors that are not
 Intel's: there oneDNN, which torch uses for bfloat16 and in compiled code, is twice as fast. Without
-AVX-512 it is slower on the few rows of a decoding step. Linear layers take most of a small model's
-time. Results differ by rounding only. Other devices and dtypes, autocast and compiled code use
-torch's own layer.
+AVX-512, and on Intel's, it is slower on the few rows of a decoding step. Linear layers take most of
+a small model's time. Results differ by rounding only. Other devices and dtypes, autocast and
+compiled code use torch's own layer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def with_fast_linears(model: PreTrainedModel) -> PreTrainedModel:
 
 def onednn_is_faster() -> bool:
     """Return whether this processor's float32 products are faster with oneDNN than with MKL."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+    is_intel = "Intel" in torch.cpu.get_capabilities().get("cpu_name", "")
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel
 
 
 class FastLinear(nn.Linear):

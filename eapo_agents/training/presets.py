@@ -61,7 +61,7 @@ def embedded() -> TrainConfig:
             limits=TokenLimits(max_response_tokens=256, max_reply_tokens=32),
         ),
         reward=RewardSettings(format_reward=0.0),  # as in the results so far
-        learner=LearnerSettings(layout="shared", max_batch_tokens=2048),
+        learner=LearnerSettings(layout="tree", max_batch_tokens=512),
         evaluation=EvaluationSettings(every=20),
     )
 

@@ -120,8 +120,8 @@ one sentence. `engine.kind=hf` samples in this process; of vLLM, "yes" is in the
 server, "server" on a server alone, and "-" was not tried. A longer context than a window of
 attention, or than the original positions of LongRoPE, is refused by `hf`.
 
-| family | class in transformers | hf | padded | packed | shared | vLLM |
-|---|---|---|---|---|---|---|
+| family | class in transformers | hf | padded | packed | shared | tree | vLLM |
+|---|---|---|---|---|---|---|---|
 """
 _TAIL = """
 The table is written by `PYTHONPATH=tests/shared python -m family_table`, and tests hold every cell

@@ -9,7 +9,6 @@ from hypothesis import given, settings, strategies as st
 
 from eapo_agents.learning.advantages import centred_advantages, group_advantages
 from eapo_agents.learning.batches import (
-    Batch,
     ModelInputs,
     Row,
     make_batches,
@@ -18,6 +17,7 @@ from eapo_agents.learning.batches import (
     padded,
     rows_of_groups,
     shared,
+    tree,
 )
 from eapo_agents.rollouts.trajectory import Demonstration, Group, Trajectory
 from eapo_env.episode import begin
@@ -101,18 +101,19 @@ def test_the_same_rows_give_the_same_batches(lengths: list[int], max_tokens: int
     assert [batch.row_B.tolist() for batch in first] == [batch.row_B.tolist() for batch in second]
 
 
-def predicted(batch: Batch, inputs: ModelInputs) -> list[tuple[list[int], int]]:
-    """List (the tokens before, the token) of each token whose logits a layout asks for."""
-    assert inputs.mask_RK.shape == inputs.targets_RK.shape
+def predicted(inputs: ModelInputs) -> list[tuple[list[int], int]]:
+    """List (the tokens before, the token) of each policy token, as a layout asks for its logits."""
     found = []
-    for r, row in enumerate(inputs.ids_RS.tolist()):
-        before = inputs.prefix.ids_PW[inputs.prefix.of_row_R[r]].tolist() if inputs.prefix else []
-        for k, column in enumerate(inputs.columns_K.tolist()):
-            if inputs.mask_RK[r, k]:
-                start = 0
-                if inputs.positions_RS is not None:
-                    start = column - int(inputs.positions_RS[r, column])
-                found.append((before + row[start : column + 1], int(inputs.targets_RK[r, k])))
+    for r, k in zip(*np.divmod(inputs.chosen_N.numpy(), len(inputs.columns_K)), strict=True):
+        column, ids_S = int(inputs.columns_K[k]), inputs.ids_RS[r]
+        before: list[int] = []
+        if inputs.prefix:
+            before = inputs.prefix.ids_PW[inputs.prefix.of_row_R[r]].tolist()
+        start = 0
+        if inputs.positions_RS is not None:
+            start = column - int(inputs.positions_RS[r, column])
+        seen = slice(start, column + 1) if inputs.seen_SS is None else inputs.seen_SS[column]
+        found.append((before + ids_S[seen].tolist(), int(inputs.targets_RK[r, k])))
     return found
 
 
@@ -128,9 +129,10 @@ def test_every_layout_predicts_each_policy_token_from_what_precedes_it(
             for t in range(len(row))
             if mask[t]
         ]
-        assert predicted(batch, padded(batch)) == expected
-        assert predicted(batch, packed(batch)) == expected
-        assert predicted(batch, shared(batch)) == expected
+        assert predicted(padded(batch)) == expected
+        assert predicted(packed(batch)) == expected
+        assert predicted(shared(batch)) == expected
+        assert predicted(tree(batch)) == expected
 
 
 def test_no_logits_are_asked_for_where_only_prompts_stand() -> None:
@@ -153,9 +155,43 @@ def test_equal_prompts_are_read_once_and_different_ones_as_they_stand(
     ]
     (batch,) = make_batches(rows, max_tokens=1000)
     inputs = shared(batch)
-    assert predicted(batch, inputs) == predicted(batch, padded(batch))
+    assert predicted(inputs) == predicted(padded(batch))
     assert (len(inputs.prefix.ids_PW) if inputs.prefix else None) == num_read
     assert inputs.ids_RS.shape == ((4, 3) if num_read else (4, 10))
+
+
+@settings(deadline=None)
+@given(
+    pairs=st.lists(
+        st.lists(st.tuples(st.integers(1, 2), st.booleans()), min_size=1, max_size=8),
+        min_size=1,
+        max_size=12,
+    ),
+    max_tokens=st.integers(1, 60),
+)
+def test_a_tree_holds_each_beginning_once(
+    pairs: list[list[tuple[int, bool]]], max_tokens: int
+) -> None:
+    """Sequences of two ids, so that many begin alike."""
+    records = [
+        Demonstration(token_ids=ids, mask=(False, *mask[1:]))  # type: ignore[arg-type]
+        for ids, mask in (zip(*sequence, strict=True) for sequence in pairs)
+    ]
+    rows, seen = [Row(record=record) for record in records], []
+    for batch in make_batches(rows, max_tokens=max_tokens, layout="tree"):
+        inputs, taken = tree(batch), [records[i] for i in batch.row_B.tolist()]
+        seen += batch.row_B.tolist()
+        beginnings = {
+            tuple(one.token_ids[: t + 1].tolist()) for one in taken for t in range(one.num_tokens)
+        }
+        assert inputs.seen_SS is not None
+        assert inputs.positions_RS is not None
+        paths = [inputs.ids_RS[0][seen_S].tolist() for seen_S in inputs.seen_SS]
+        assert sorted(map(tuple, paths)) == sorted(beginnings)
+        assert inputs.positions_RS[0].tolist() == [len(path) - 1 for path in paths]
+        assert len(beginnings) <= max_tokens or len(taken) == 1
+        assert predicted(inputs) == predicted(padded(batch))
+    assert sorted(seen) == list(range(len(rows)))
 
 
 def test_rows_of_groups_carry_their_groups_advantages_and_token_counts() -> None:

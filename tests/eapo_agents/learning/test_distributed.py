@@ -97,6 +97,7 @@ CASES = {
     "padded": (["learner.max_batch_tokens=64"], (4, 4)),
     "packed": (["learner.layout=packed", "learner.max_batch_tokens=64"], (4, 4)),
     "shared": (["learner.layout=shared", "learner.max_batch_tokens=256"], (4, 4)),
+    "tree": (["learner.layout=tree", "learner.max_batch_tokens=256"], (4, 4)),
     "checkpointed": (["learner.layout=padded", "learner.gradient_checkpointing=true"], (4, 4)),
     "one more than the other": (["learner.max_batch_tokens=1"], (1, 3)),
     "float32": (["learner.precision=float32"], (4, 4)),

@@ -27,7 +27,7 @@ from eapo_agents.learning.algorithms import (
 )
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.losses import Loss, LossInputs, LossOutput, dapo_loss
-from eapo_agents.learning.settings import LearnerSettings
+from eapo_agents.learning.settings import Layout, LearnerSettings
 from eapo_agents.rollouts.trajectory import Demonstration, Group, Logprobs, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
@@ -129,8 +129,11 @@ def test_the_gradient_does_not_depend_on_how_the_step_is_cut(
     torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", ["shared", "tree"])
 @pytest.mark.parametrize("max_batch_tokens", [1, 70, 10_000])
-def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(max_batch_tokens: int) -> None:
+def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(
+    max_batch_tokens: int, layout: Layout
+) -> None:
     """With GPT-2's norm: that of Qwen2 rounds gradients to float32, a prompt's before their sum."""
     lengths = (5, 9, 6, 7)
     groups = [with_prompt(*pair) for pair in zip(drawn_groups(), lengths, strict=True)]
@@ -146,7 +149,7 @@ def test_reading_prompts_once_changes_neither_gradient_nor_logprobs(max_batch_to
         learner.update(groups)
         return torch.cat([weight.grad.flatten() for weight in model.parameters()]), logprobs
 
-    gradient, logprobs = found(replace(FLOAT64, max_batch_tokens=max_batch_tokens, layout="shared"))
+    gradient, logprobs = found(replace(FLOAT64, max_batch_tokens=max_batch_tokens, layout=layout))
     expected_gradient, expected_logprobs = found(replace(FLOAT64, max_batch_tokens=1))
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
     for one, other in zip(logprobs, expected_logprobs, strict=True):

@@ -41,7 +41,7 @@ def learner_of(family: str, layout: Layout = "padded", **changes: Any) -> Learne
     return Learner(model_of(family_of(family), **changes), settings=settings)
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared", "tree"])
 @pytest.mark.parametrize("family", ["Qwen3", "Qwen3 MoE"])
 def test_right_layouts_pass(family: str, layout: Layout) -> None:
     assert check_layout(learner_of(family, layout)) < 1e-5
@@ -59,6 +59,11 @@ def test_packed_rows_that_see_each_other_are_refused(family: str) -> None:
 def test_a_layout_that_fails_is_refused_by_name(family: str) -> None:
     with pytest.raises(UserError, match=r"cannot be read in the layout 'shared' \(IndexError"):
         check_layout(learner_of(family, "shared"))
+
+
+def test_a_window_of_attention_has_no_place_in_a_tree() -> None:
+    with pytest.raises(UserError, match=r"attends over a window of 64 tokens: set learner.layout"):
+        check_layout(learner_of("Mistral 7B v0.1", "tree", sliding_window=64))
 
 
 def test_positions_that_depend_on_the_longest_row_are_seen() -> None:

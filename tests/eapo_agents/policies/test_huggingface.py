@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.decoding import StopTable, draw, grouped_sdpa
+from eapo_agents.policies.decoding import StopTable, draw, grouped_sdpa, slots_after
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.policy import Completion, Sampling
 from eapo_agents.testing import check_policy
@@ -93,10 +93,10 @@ def teacher_forced(
 
 @contextmanager
 def forward_shapes(model: PreTrainedModel) -> Iterator[list[tuple[int, ...]]]:
+    """Collect the shape of the ids of each forward pass."""
     shapes: list[tuple[int, ...]] = []
-    hook = model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
-        with_kwargs=True,
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _module, args: shapes.append(tuple(args[0].shape))
     )
     yield shapes
     hook.remove()
@@ -185,6 +185,29 @@ def test_a_group_shares_one_prefill_and_gets_what_each_gets_alone() -> None:
     )
 
 
+def test_rows_that_have_drawn_the_same_ids_are_computed_as_one() -> None:
+    model = tiny_model()
+    prompt = TOKENIZER.encode("Solve 12 * 34")
+    asked = [(prompt, Sampling(max_tokens=12, temperature=0.2), seed) for seed in range(16)]
+    with forward_shapes(model) as shapes:
+        group = [done.token_ids for done in together(HFPolicy(model, TOKENIZER), asked)]
+    unfinished = [[ids[:count] for ids in group if len(ids) > count] for count in range(12)]
+    histories = [len(set(some)) for some in unfinished]
+    assert [rows for rows, width in shapes if width == 1] == histories
+    assert histories[:2] == [1, 1]
+    assert sum(histories) < sum(map(len, group)) / 2
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=14))
+def test_histories_get_the_first_slots_and_none_is_copied_over(sources: list[int]) -> None:
+    source = np.sort(np.array(sources))
+    target = slots_after(source)
+    assert sorted(target) == list(range(len(source)))
+    moved = source != target
+    assert not set(target[moved]) & set(source)
+    assert set(source[~moved]) == {old for old in sources if old < len(sources)}
+
+
 def test_finished_rows_leave_the_batch() -> None:
     model = tiny_model()
     asked = [(TOKENIZER.encode("abc"), Sampling(max_tokens=n), n) for n in (3, 9, 6)]
@@ -192,7 +215,7 @@ def test_finished_rows_leave_the_batch() -> None:
     tokenizer.eos_token = None
     with forward_shapes(model) as shapes:
         together(HFPolicy(model, tokenizer), asked)
-    assert [rows for rows, width in shapes if width == 1] == [3] * 3 + [2] * 3 + [1] * 3
+    assert [rows for rows, width in shapes if width == 1] == [1] + [3] * 2 + [2] * 3 + [1] * 3
 
 
 def test_a_stop_text_may_span_ids_and_is_kept() -> None:
@@ -278,7 +301,7 @@ def test_a_cancelled_row_costs_no_further_step() -> None:
     with forward_shapes(model) as shapes:
         asyncio.run(run())
     rows = [rows for rows, width in shapes if width == 1]
-    assert rows[:3] == [2] * 3
+    assert rows[:3] == [1, 2, 2]
     assert rows[-6:] == [1] * 6
     assert len(rows) == 10
 
