@@ -7,6 +7,8 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
+from eapo_env.actions import Consult, parse_action
+from eapo_env.answers import extract_answer
 from eapo_env.prompts import CUT_MARK, Prompts, cut, encodable, neutralise
 from eapo_env.types import (
     Consultation,
@@ -205,3 +207,21 @@ def test_a_template_that_asks_for_more_is_refused(field: str, template: str) -> 
 def test_neutralising_takes_no_quadratic_time(unit: str) -> None:
     for text in (unit * 1_000_000, unit + " " * 5_000_000, ("<" + " " * 1000) * 5_000):
         assert len(neutralise(text)) >= len(text)
+
+
+def test_the_few_shot_wording_is_the_default_with_an_example_before_the_problem() -> None:
+    """The example is of the same grammar: a consultation, its reply, and an answer."""
+    problem = Problem(id="p", statement="What is {x}?", answer="1")
+    for rules in (Rules(), Rules.alone()):
+        plain, shown = (made.opening(problem, rules).content for made in _BOTH)
+        head, _, end = plain.partition("Problem: ")
+        assert shown.startswith(head)
+        assert shown.endswith(f"Now solve this one.\n\nProblem: {end}")
+        example = shown.removeprefix(head).removesuffix(f"Problem: {end}")
+        assert extract_answer(example) == "21"
+        asked = parse_action(example.partition("You read:")[0])
+        expected = ("What is 17 + 25?",)
+        assert rules.is_alone or asked == Consult(expected)
+
+
+_BOTH = (Prompts(), Prompts.few_shot())

@@ -41,7 +41,7 @@ def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_every_setting_of_a_config_is_there_once() -> None:
-    optional = ["reward.overlong", "distillation", "problems.columns"]
+    optional = ["reward.overlong", "distillation", "cold_start", "problems.columns"]
     optional += ["evaluation.problems.columns"]
     config = with_settings(TrainConfig(), [f"{name}={{}}" for name in optional])
     defaults = {kind_of(part): part for part in PARTS.values() if kind_of(part) in ("hf", "dapo")}
@@ -97,7 +97,10 @@ def test_a_default_as_it_stands_can_be_set() -> None:
         if not rows:
             continue
         config = with_settings(TrainConfig(), [*chosen, *required])
-        if part.title in ("distillation", "reward.overlong") or "columns" in part.title:
+        if (
+            part.title in ("distillation", "cold_start", "reward.overlong")
+            or "columns" in part.title
+        ):
             config = with_settings(config, [f"{part.title}={{}}"])
         for row in rows:
             if row.default == "required":
@@ -117,7 +120,7 @@ def test_a_row_says_what_the_class_says() -> None:
     )
     assert NAMED["evaluation.problems.num_problems"].default == "`64`"
     assert NAMED["problems.num_problems"].default == "`4096`"
-    assert NAMED["rollout.wording"].type == "`auto`, `full`, `terse`"
+    assert NAMED["rollout.wording"].type == "`auto`, `full`, `few-shot`, `terse`"
     assert NAMED["experts.endpoints[].models"].type == "list of texts"
     assert NAMED["experts.endpoints[].models"].default == "required"
     assert NAMED["engine.extra_body"].type == "JSON object"
