@@ -61,7 +61,7 @@ def calculated(text: str) -> int | None:
 def value_of(node: ast.expr) -> int:
     """Return the value of a parsed expression."""
     match node:
-        case ast.Constant(value=int(number)):
+        case ast.Constant(value=int(number)) if not isinstance(number, bool):
             return number
         case ast.BinOp(left, symbol, right):
             value: int = OPERATORS[type(symbol)](value_of(left), value_of(right))

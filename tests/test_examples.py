@@ -44,7 +44,7 @@ def example(name: str) -> Any:
     spec = spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)  # where a run finds its parts by name
     spec.loader.exec_module(module)
     return module
 
@@ -179,7 +179,6 @@ def test_the_pool_in_a_training(tmp_path: Path) -> None:
 
 def test_an_algorithm_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = example("own_algorithm")
-    sys.modules["own_algorithm"] = module  # a run records its algorithm by name
     module.main(["--steps", "1", "--runs", str(tmp_path), *as_options(SHORT[1:])])
     shown = capsys.readouterr().out
     assert "successes  accuracy in training: 0." in shown

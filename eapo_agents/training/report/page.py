@@ -49,8 +49,8 @@ class Block:
 def write_page(runs: Sequence[Run], path: str | PathLike[str]) -> Path:
     """Write the page about some runs; return its path.
 
-    Where the episodes are too many for a file of 20 MB, each run shows every second of its groups,
-    or every fourth, and so on; the page says so.
+    Where the episodes are too many for a file of 20 MB, each run shows only every n-th of its
+    groups; the page says so.
 
     Raises:
         UserError: none of the runs has metrics, one of their files is invalid, or the page cannot

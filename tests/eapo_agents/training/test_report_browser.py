@@ -194,10 +194,8 @@ def test_the_tabs_show_one_part_each(several: list[Run], show: Show) -> None:
 
 def test_curves_have_bands_and_seeds_that_can_be_switched(several: list[Run], show: Show) -> None:
     page = show("training", *several)
-    assert page.texts("#methods label") == ["eapo (2 seeds)", "rl-1"] or page.texts(
-        "#methods label"
-    ) == ["eapo (2 seeds)", "rl"]
-    eapo, rl = page.texts("#methods label")
+    eapo, rl = labels = page.texts("#methods label")
+    assert labels == ["eapo (2 seeds)", "rl"]
     assert [trace["fill"] for trace in drawn(page)] == ["toself", "", "", "", ""]
     page.click("bands")
     assert [trace["name"] for trace in drawn(page)] == ["", "", eapo, rl]
@@ -212,6 +210,22 @@ def test_curves_have_bands_and_seeds_that_can_be_switched(several: list[Run], sh
     page.click("seeds")
     page.browser.find_element("css selector", "#methods input[value='0']").click()
     assert len(drawn(page)) == 5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_curves_have_the_colours_of_the_page(
+    scheme: str, browser: Chrome, recorded: Recorder, show: Show
+) -> None:
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    page = show("training", recorded("eapo", [0.25, 0.5]))
+    grid, line = page.run(
+        "const panel = document.querySelector('.panel');"
+        "return [panel.querySelector('.plot').layout.xaxis.gridcolor,"
+        "getComputedStyle(panel).borderTopColor]"
+    )
+    assert grid == line == {"light": "rgb(223, 226, 230)", "dark": "rgb(58, 62, 67)"}[scheme]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_a_panel_shows_the_metric_that_is_chosen(several: list[Run], show: Show) -> None:

@@ -57,8 +57,8 @@ class Curves {
 
   drawPanel(panel) {
     const plot = panel.querySelector(".plot");
-    const style = getComputedStyle(document.body);
-    const grid = style.getPropertyValue("--line");
+    const style = getComputedStyle(panel);  // colours as Plotly can read them
+    const grid = style.borderTopColor;
     const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid };
     const layout = {
       height: 230,
@@ -69,7 +69,7 @@ class Curves {
       showlegend: false,
       dragmode: "zoom",
       hovermode: "x unified",
-      hoverlabel: { bgcolor: style.getPropertyValue("--card") },
+      hoverlabel: { bgcolor: style.backgroundColor },
       xaxis: { ...axis, title: { text: "training step" }, autorange: !this.range,
         ...(this.range && { range: this.range }) },
       yaxis: { ...axis, rangemode: "tozero" },
