@@ -79,7 +79,7 @@ def counted(
         [Row(record=record) for record in sequences(1, length, shape.vocabulary)], max_tokens=length
     )
     # Without data no mask can be looked up: all columns are the policy's anyway.
-    inputs = replace(padded(batch), mask_RK=cast(Any, slice(None)))
+    inputs = replace(padded(batch), chosen_N=cast(Any, slice(None)))
     with FakeTensorMode(allow_non_fake_inputs=True):
         model, adapters = without_data(shape, lora, settings)
         if settings.gradient_checkpointing:

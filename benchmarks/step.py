@@ -11,10 +11,13 @@ environment is that of docs/vllm.md with `pip install --no-deps "trl==1.16.*"`.
 16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh model of a
 million parameters in float32 on the CPU, or what `--shape`, `--precision` and `--device` say.
 Both sides start from the same weights, read the same prompts and use the same reward, which costs
-nothing; ours goes through `Rollout`, so its time includes the environment and the verifier. Steps
-alternate, so that other load on the machine affects both alike; on such a machine read the CPU
-seconds. TRL generates until it calls its reward function, and updates after that. Medians over the
-steps; a ratio is our time over theirs.
+nothing; ours goes through `Rollout`, so its time includes the environment and the verifier, and
+takes its step once with each kind of linear layers (`policies/linear.py`). Steps alternate, so that
+other load on the machine affects all alike; on such a machine read the CPU seconds. TRL generates
+until it calls its reward function, and updates after that. Medians over the steps; a ratio is our
+time over theirs.
+
+With `--build FOLDER`, the worktree of an earlier build, it then prints what `builds.py` does.
 """
 
 from __future__ import annotations
@@ -23,14 +26,15 @@ import argparse
 import asyncio
 import contextlib
 import io
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import builds
 import torch
 import transformers
 from shapes import SHAPES, Shape
@@ -43,7 +47,6 @@ from eapo_agents.policies import (
     VLLMEngine,
     VLLMPolicy,
     char_tokenizer,
-    with_fast_linears,
 )
 from eapo_agents.policies.characters import END, START
 from eapo_agents.rollouts import Group, Rollout, TokenLimits, Trajectory, derive_seed, gather
@@ -134,9 +137,10 @@ def reward(token_ids: Sequence[int]) -> float:
     return float(sum(token_ids) % 2)
 
 
-def our_steps(work: Work) -> Iterator[Step]:
+def our_steps(work: Work, linears: str) -> Iterator[Step]:
     """Yield the measured steps; each runs on demand."""
-    learner = Learner(with_fast_linears(work.model()), settings=work.settings)
+    learner = Learner(work.model(), settings=work.settings)
+    builds.set_linears(learner.model, linears)
     policy = work.policy(learner)
     rollout = Rollout(
         policy=policy,
@@ -169,11 +173,11 @@ def scored(trajectory: Trajectory) -> Trajectory:
 
 
 class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
-    """Times TRL's steps, with one of ours after each."""
+    """Times TRL's steps, with one of each of ours after it."""
 
-    def __init__(self, our_steps: Iterator[Step]) -> None:
+    def __init__(self, our_steps: Mapping[str, Iterator[Step]]) -> None:
         self.theirs: list[Step] = []
-        self.ours: list[Step] = []
+        self.ours: dict[str, list[Step]] = {name: [] for name in our_steps}
         self._our_steps = our_steps
         self._began = self._generated = Seconds.now()
         self._sampled = 0
@@ -189,11 +193,13 @@ class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *_: Any, **__: Any) -> None:
         step = Step(self._began, self._generated, Seconds.now(), self._sampled)
         self.theirs.append(step)
-        self.ours.append(next(self._our_steps))
+        for name, steps in self._our_steps.items():
+            self.ours[name].append(next(steps))
 
 
 def take_turns(work: Work, *, num_steps: int, trl_batch: int) -> TakingTurns:
-    turns, tokenizer = TakingTurns(our_steps(work)), work.tokenizer()
+    ours = {linears: our_steps(work, linears) for linears in builds.LINEARS}
+    turns, tokenizer = TakingTurns(ours), work.tokenizer()
     with tempfile.TemporaryDirectory() as folder:
         settings = trl.GRPOConfig(
             output_dir=folder,
@@ -267,7 +273,7 @@ def medians(times: Sequence[Seconds]) -> Seconds:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm", type=int, default=2, help="steps before, which do not count")
     parser.add_argument("--layout", choices=LAYOUTS, default="shared", help="of our update")
@@ -277,8 +283,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="1M")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--build", type=Path, help="worktree of an earlier build")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     settings = LearnerSettings(
         device=options.device,
@@ -288,15 +294,22 @@ def main() -> None:
         max_batch_tokens=options.batch_tokens,
     )
     work = Work(SHAPES[options.shape], settings, options.engine)
-    turns = take_turns(work, num_steps=options.warm + options.steps, trl_batch=options.trl_batch)
-    assert all(s.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for s in turns.ours + turns.theirs)
-    load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    print(
-        f"torch {torch.__version__}, trl {trl.__version__}, {options.threads} threads, load {load}"
-    )
+    print(f"{builds.processor()}, trl {trl.__version__}")
     print(f"{options.shape}, {options.precision}, {options.device}; ours samples on {work.engine}")
     print(f"ours: {settings.layout}, {settings.max_batch_tokens} tokens; TRL: {options.trl_batch}")
-    print_table(turns.ours[options.warm :], turns.theirs[options.warm :])
+    num_steps = options.warm + options.steps
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        turns = take_turns(work, num_steps=num_steps, trl_batch=options.trl_batch)
+        for linears, ours in turns.ours.items():
+            steps = ours + turns.theirs
+            assert all(step.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for step in steps)
+            print(f"\n{threads} threads, our linear layers {linears}:\n")
+            print_table(ours[options.warm :], turns.theirs[options.warm :])
+    if options.build:
+        print("\nThe preset embedded, on the threads that OMP_NUM_THREADS says:\n")
+        print("\n".join(builds.compare(options.build, options.steps, options.warm)))
+    print(f"\n{builds.processor()}")
 
 
 if __name__ == "__main__":

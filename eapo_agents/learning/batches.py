@@ -261,7 +261,7 @@ def tree(batch: Batch) -> ModelInputs:
     seen_NN = torch.zeros(len(ids_N), len(ids_N), dtype=torch.bool, device=ids_BT.device)
     seen_NN[on_path_NT.nonzero()[:, 0], path_NT[on_path_NT]] = True
     parent_N = node_BT[row_N, (depth_N - 1).clamp(min=0)]
-    target_K, chosen_N = node_BT[batch.mask_BT].unique(return_inverse=True)
+    target_K, chosen_N = torch.unique(node_BT[batch.mask_BT], return_inverse=True)
     return ModelInputs(
         ids_RS=ids_N[None],
         positions_RS=depth_N[None],

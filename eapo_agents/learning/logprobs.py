@@ -35,11 +35,12 @@ def token_logprobs(
     log-probabilities carry a gradient.
     """
     inputs = layout(batch)
+    mask = {} if inputs.seen_SS is None else _mask(inputs.seen_SS, model.dtype)
     logits_RKV = model(
         input_ids=inputs.ids_RS,
         position_ids=inputs.positions_RS,
-        attention_mask=None if inputs.seen_SS is None else _added(inputs.seen_SS, model.dtype),
         logits_to_keep=inputs.columns_K,
+        **mask,
         **cache_argument(model, inputs.prefix and _read(model, inputs.prefix)),
         use_cache=inputs.prefix is not None,
     ).logits
@@ -59,10 +60,10 @@ def _read(model: PreTrainedModel, prefix: Prefix) -> DynamicCache:
     return DynamicCache([(layer.keys[row_R], layer.values[row_R]) for layer in once.layers])
 
 
-def _added(seen_SS: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to the attention scores of all rows and heads: 0 where seen."""
+def _mask(seen_SS: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the argument that is added to the attention scores of all heads: 0 where seen."""
     added_SS = torch.zeros(seen_SS.shape, dtype=dtype, device=seen_SS.device)
-    return added_SS.masked_fill(~seen_SS, torch.finfo(dtype).min)[None, None]
+    return {"attention_mask": added_SS.masked_fill(~seen_SS, torch.finfo(dtype).min)[None, None]}
 
 
 class _Chosen(torch.autograd.Function):
