@@ -39,9 +39,8 @@ IN_VLLM = tuple(
     for family in FAMILIES
     if family.models
     in (
-        "Qwen2.5 Instruct", "R1-Distill-Qwen", "R1-Distill-Llama", "Qwen3", "Qwen3 MoE", "Llama 3",
-        "Mistral Nemo", "Phi-3", "SmolLM2", "SmolLM3", "Gemma 1", "Gemma 2", "Gemma 3", "gpt-oss",
-        "GLM-4", "OLMo 2", "Granite 3", "Command R",
+        "Qwen2.5 Instruct", "R1-Distill-Llama", "Qwen3", "Qwen3 MoE", "Llama 3", "SmolLM3",
+        "Gemma 2", "gpt-oss",
     )
 )  # fmt: skip
 """The families that are tried with vLLM."""
