@@ -64,6 +64,7 @@ class Page:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--texts", choices=WORDS_A_TURN, nargs="+", default=list(WORDS_A_TURN))
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
     print(f"{'':30}{'MB':>8}{'write s':>9}{'open s':>9}{'CPU s':>9}{'of naive':>9}")
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         browser(Path(folder)) as opened,
     ):
         for count in options.episodes:
-            for kind, words in WORDS_A_TURN.items():
+            for kind in options.texts:
+                words = WORDS_A_TURN[kind]
                 run = made_up(Path(folder), count, words)
                 raw = sum(path.stat().st_size for path in run.transcripts.values())
                 print(f"{count:,} {kind} episodes, {raw / 1e6:.1f} MB recorded")

@@ -214,7 +214,9 @@ def test_a_real_model_from_training_to_comparison(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "eapo - self-exploratory" in done.stdout
+    for name in ("eapo-1", "self-exploratory-1"):
+        assert f"/{name}/checkpoints/step-000001, alone" in done.stdout
+    assert "points of mean@k" in done.stdout
     assert (tmp_path / "runs" / "report" / "report.html").is_file()
 
 
