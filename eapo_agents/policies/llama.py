@@ -15,7 +15,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from eapo_agents.policies.decoding import SlotCache
+    from eapo_agents.policies.slot_cache import SlotCache
 
 
 def is_small_llama(model: PreTrainedModel) -> bool:
