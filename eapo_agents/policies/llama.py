@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
+
+    from eapo_agents.policies.slot_cache import SlotCache
 
 
 def is_small_llama(model: PreTrainedModel) -> bool:
@@ -29,7 +31,7 @@ def is_small_llama(model: PreTrainedModel) -> bool:
 
 
 def llama_logits(
-    model: PreTrainedModel, last_S: Tensor, at_S: Tensor, seen_SW: Tensor, cache: Cache
+    model: PreTrainedModel, last_S: Tensor, at_S: Tensor, seen_SW: Tensor, cache: SlotCache
 ) -> Tensor:
     """Return the logits after one more id in each slot, [S, V], and keep its keys and values.
 

@@ -37,7 +37,7 @@ from eapo_env.types import Problem, Rules
 pytestmark = pytest.mark.slow
 
 PROBLEM = Problem(id="p", statement="p", answer="2")
-FLOAT64 = ["learner.precision=float64", "learner.max_grad_norm=0.5"]
+FLOAT64 = ["learner.precision=float64", "learner.max_grad_norm=0.5", "learner.layout=padded"]
 ACCELERATE = (
     "--multi_gpu --num_processes=2 --num_machines=1 --mixed_precision=no --dynamo_backend=no"
     " --main_process_port=0"  # its launcher for CPUs wants MPI; this one starts torchrun
@@ -107,7 +107,12 @@ CASES = {
 }
 
 
-TOLERANCES = {"float32": (1e-3, 1e-4), "adapters in bfloat16": (5e-2, 5e-3)}
+# Norms round a gradient to float32: in a tree, after the sum over the sequences of a process.
+TOLERANCES = {
+    "float32": (1e-3, 1e-4),
+    "adapters in bfloat16": (5e-2, 5e-3),
+    "tree": (1e-6, 1e-7),
+}
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,10 @@ from transformers import (
 )
 
 from eapo_agents.policies.characters import char_tokenizer
-from eapo_agents.policies.decoding import StopTable, draw, grouped_sdpa, slots_after
+from eapo_agents.policies.decoding import StopTable, draw, slots_after
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.policy import Completion, Sampling
+from eapo_agents.policies.slot_cache import grouped_sdpa
 from eapo_agents.testing import check_policy
 from eapo_env.validation import UserError
 

@@ -16,8 +16,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from eapo_agents.policies.decoding import SlotCache
 from eapo_agents.policies.llama import is_small_llama, llama_logits
+from eapo_agents.policies.slot_cache import SlotCache
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
