@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eapo_agents.evaluation import visible
+from eapo_agents import evaluation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,9 +80,9 @@ def show_outcome(console: Console, env: EAPOMathEnv, reward: float, num_tokens: 
         rows["tokens"] = f"{num_tokens} written"
     drawn = Table.grid(padding=(0, 2))
     for name, value in rows.items():
-        drawn.add_row(Text(name, style="dim"), Text(visible(value)))
+        drawn.add_row(Text(name, style="dim"), Text(evaluation.visible(value)))
     console.print(drawn)
-    told = visible(f": {verdict}, reward {reward:g}\n")
+    told = evaluation.visible(f": {verdict}, reward {reward:g}\n")
     console.print(Text.assemble((str(info["stop_reason"]), "bold"), told))
 
 
@@ -120,6 +120,9 @@ def _panel(console: Console, title: str, text: str, colour: str, *, indent: int 
     from rich.text import Text
 
     drawn = Panel(
-        Text(visible(text)), title=Text(visible(title)), title_align="left", border_style=colour
+        Text(evaluation.visible(text)),
+        title=Text(evaluation.visible(title)),
+        title_align="left",
+        border_style=colour,
     )
     console.print(Padding(drawn, (0, 0, 0, indent)), highlight=False)

@@ -61,7 +61,12 @@ def test_a_served_model_collaborates_with_itself(
 ) -> None:
     with StubServer() as server:
         options = as_options(
-            [*settings_without_model, "engine=openai", f"engine.base_url={server.url}"]
+            [
+                *settings_without_model,
+                "engine=openai",
+                f"engine.base_url={server.url}",
+                "rollout.wording=terse",
+            ]
         )
         command = ["workflow", "solve:3", "self", "--replies", "3", *options]
         assert main([*command, "--out", str(tmp_path)]) == 0

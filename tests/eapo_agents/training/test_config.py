@@ -154,7 +154,7 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
         ("rollout.group_size=1", "rollout: group_size must be at least 2, not 1"),
         (
             "rollout.wording=verbose",
-            "rollout.wording must be 'auto', 'full' or 'terse', not 'verbose'",
+            "rollout.wording must be 'auto', 'full', 'few-shot' or 'terse', not 'verbose'",
         ),
         ("algorithm=ppo", "algorithm.kind must be one of 'dapo', .*'python', not 'ppo'"),
         ("evaluation.samples_per_problem=0", "samples_per_problem must be at least 1, not 0"),

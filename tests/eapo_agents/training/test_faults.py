@@ -91,7 +91,7 @@ def test_a_policy_that_dies_names_the_step(
             self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
         ) -> Completion:
             type(self).completions += 1
-            if self.completions > 40:
+            if self.completions > 60:
                 raise PolicyError("the engine is gone")
             return await super().complete(prompt_ids, sampling, seed)
 

@@ -321,7 +321,8 @@ def test_a_part_that_is_replaced_in_the_trainer_is_recorded_too(
     run = Run.create(config, tmp_path)
     assert replace(trainer, step=replace(trainer.step, rollout=rollout)).train(run)
     assert run.config.experts == ExpertSettings(kind="python", factory="user_parts:Librarian")
-    assert run.config == replace(config, experts=run.config.experts)
+    rollout_settings = replace(config.rollout, wording="terse")  # the model's
+    assert run.config == replace(config, experts=run.config.experts, rollout=rollout_settings)
 
 
 @pytest.mark.slow
