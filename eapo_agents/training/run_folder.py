@@ -27,15 +27,17 @@ from datetime import UTC, datetime
 from itertools import chain, count
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
 from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
-from eapo_agents.learning import PolicyCheck
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.resumption import Changes, changed_settings
 from eapo_env.json_lines import JsonLines
 from eapo_env.validation import UserError
+
+if TYPE_CHECKING:
+    from eapo_agents.learning import PolicyCheck
 
 Metrics = Mapping[str, float]
 

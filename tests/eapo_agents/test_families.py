@@ -114,11 +114,9 @@ def test_sampler_and_learner_agree_with_a_plain_forward_pass(
     ids = Chat(tokenizer).opening([Message("user", PROBLEM.statement)])
     lengths = (len(ids), 7, 21)
     if row["hf"] == "yes":
-        asked = [
-            ((ids * 2)[:length], Sampling(max_tokens=6), seed)
-            for seed, length in enumerate(lengths)
-        ]
         policy = HFPolicy(model, tokenizer)
+        sampling, room = Sampling(max_tokens=6), policy.max_context_tokens - 6
+        asked = [((ids * 2)[: min(n, room)], sampling, seed) for seed, n in enumerate(lengths)]
         for request, done in zip(asked, together(policy, asked), strict=True):
             assert gap(model, request, done) < 2e-3
     records = [
