@@ -36,12 +36,13 @@ def token_logprobs(
     """
     inputs = layout(batch)
     mask = {} if inputs.seen_SS is None else _mask(inputs.seen_SS, model.dtype)
+    cached = cache_argument(model, _read(model, inputs.prefix)) if inputs.prefix else {}
     logits_RKV = model(
         input_ids=inputs.ids_RS,
         position_ids=inputs.positions_RS,
         logits_to_keep=inputs.columns_K,
         **mask,
-        **cache_argument(model, inputs.prefix and _read(model, inputs.prefix)),
+        **cached,
         use_cache=inputs.prefix is not None,
     ).logits
     logp_RK, entropy_RK = _Chosen.apply(  # type: ignore[no-untyped-call]

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
 from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
 from eapo_agents.training.config import TrainConfig
+from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.resumption import Changes, changed_settings
 from eapo_env.json_lines import JsonLines
 from eapo_env.validation import UserError
@@ -125,7 +126,7 @@ class Run:
         """
         if not self.has_begun:
             return {}
-        changes = changed_settings(self.config, config)
+        changes = changed_settings(fitted_to_model(self.config), fitted_to_model(config))
         done = _step(self.checkpoints[-1]) if self.checkpoints else 0
         if config.steps < done:
             raise UserError(f"the run has done {done} steps; it cannot end after {config.steps}")
