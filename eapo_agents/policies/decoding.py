@@ -198,8 +198,9 @@ class Batch:
     def _remove(self, done: npt.NDArray[np.intp]) -> None:
         """Free these rows by moving the last ones into their places, then update the slots."""
         left = len(self.live) - len(done)
-        holes = done[done < left]
-        movers = np.setdiff1d(np.arange(left, len(self.live)), done)
+        stays = np.ones(len(self.live), np.bool_)
+        stays[done] = False
+        holes, movers = done[done < left], left + np.flatnonzero(stays[left:])
         for array in (self._rows, self._uniforms, self._tokens, self._logprobs):
             array[holes] = array[movers]
         for mover, hole in zip(movers, holes, strict=True):
@@ -238,8 +239,10 @@ def slots_after(source_S: Ints) -> Ints:
     """
     is_first_S = np.diff(source_S, prepend=-1) > 0
     keeps_S = is_first_S & (source_S < len(source_S))
+    is_free_S = np.ones(len(source_S), np.bool_)
+    is_free_S[source_S[keeps_S]] = False
     target_S = source_S.copy()
-    target_S[~keeps_S] = np.setdiff1d(np.arange(len(source_S)), source_S[keeps_S])
+    target_S[~keeps_S] = np.flatnonzero(is_free_S)
     return target_S
 
 
