@@ -312,6 +312,8 @@ def _is_plain(token: str) -> bool:
 
 def plain_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the ids of any text, without special tokens."""
+    if not text:
+        return []
     ids: list[int] = tokenizer.encode(
         encodable(text), add_special_tokens=False, split_special_tokens=True
     )
