@@ -185,10 +185,21 @@ class Connection:
 
     def _reason(self, error: Exception) -> str:
         # Error messages of servers can quote the key.
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {_said(error)}"
         if self.endpoint.api_key_env is not None:
             text = text.replace(self._client.api_key, "[key]")
         return text[:_MAX_REASON_CHARS]
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says: the server's message if there is one, else the error's cause.
+
+    The text of openai's own errors has more or less of that, depending on its version.
+    """
+    match getattr(error, "status_code", None), getattr(error, "body", None):
+        case int(status), {"message": str(message)}:
+            return f"Error code: {status} - {message}"
+    return str(error.__cause__ or "") or str(error)
 
 
 @cache

@@ -126,6 +126,19 @@ def test_importing_loads_nothing_heavy() -> None:
         assert result.stdout.strip() == "[]", statement
 
 
+def test_episodes_are_played_without_a_deep_learning_library() -> None:
+    """Other trainers bring their own, of other versions."""
+    for statement, foreign in (
+        ("from eapo_agents.rollouts import Rollout", HEAVY | {"pydantic"}),
+        ("from eapo_agents.training import ScheduledRollout", HEAVY),
+    ):
+        code = f"{statement}; import sys; print(sorted({foreign} & set(sys.modules)))"
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert result.stdout.strip() == "[]", statement
+
+
 def test_a_module_says_what_it_owns_in_few_lines() -> None:
     for name, tree in TREES.items():
         assert ast.get_docstring(tree), f"{name} has no docstring"

@@ -11,8 +11,9 @@ the template does write the same text.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,26 @@ class Chat:
         """Return the text of sampled ids without special tokens, but with the grammar's tags."""
         read = [token for token in token_ids if token not in self._unread_ids]
         return str(self.tokenizer.decode(read, clean_up_tokenization_spaces=False))
+
+    def until_stop(self, completion: Completion, stop: Sequence[str]) -> Completion:
+        """Return the completion up to the first id with which its text contains a stop text.
+
+        An engine may return more: one that resumes an interrupted request does not see a stop text
+        that began before the interruption.
+        """
+        ids = completion.token_ids
+
+        def stopped(length: int) -> bool:
+            text = self.text(ids[:length])
+            return any(mark in text for mark in stop)
+
+        if not stopped(len(ids)):
+            return completion
+        length = len(ids)
+        if stopped(length - 1):
+            length = bisect_left(range(length), True, key=stopped)
+        logprobs = completion.logprobs[:length]
+        return replace(completion, token_ids=ids[:length], logprobs=logprobs, finish="stop")
 
     def sampled(self, turn: str) -> str:
         """Return what the policy itself wrote of a turn: without what the prompt had opened."""

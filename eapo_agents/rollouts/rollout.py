@@ -111,10 +111,12 @@ class Rollout:
             room = self._room(history)
             if room < 1:
                 return None
-            completion = await self.policy.complete(
-                history.token_ids,
-                turn_sampling(rules, room, self.temperature, self.truncation),
-                derive_seed(seed, 1, episode.turn),
+            sampling = turn_sampling(rules, room, self.temperature, self.truncation)
+            completion = self._chat.until_stop(
+                await self.policy.complete(
+                    history.token_ids, sampling, derive_seed(seed, 1, episode.turn)
+                ),
+                sampling.stop,
             )
             history = history.sampled(completion)
             return ChatTurn(
@@ -144,12 +146,26 @@ class Rollout:
                 same: members with equal actions then have equal slots accepted. The
                 distribution of an episode is the same.
         """
-        gate_seed = derive_seed(seed, len(rules_G), 1) if gate_draws == "group" else None
         members = await gather(
-            self.play(problem, rules, seed=derive_seed(seed, member), gate_seed=gate_seed)
-            for member, rules in enumerate(rules_G)
+            self.play_member(problem, rules_G, member, seed=seed, gate_draws=gate_draws)
+            for member in range(len(rules_G))
         )
         return Group(problem=problem, trajectories=tuple(members))
+
+    async def play_member(
+        self,
+        problem: Problem,
+        rules_G: Sequence[Rules],
+        member: int,
+        *,
+        seed: int,
+        gate_draws: GateDraws = "member",
+    ) -> Trajectory:
+        """Return the trajectory of one member of `play_group`, given the same arguments."""
+        gate_seed = derive_seed(seed, len(rules_G), 1) if gate_draws == "group" else None
+        return await self.play(
+            problem, rules_G[member], seed=derive_seed(seed, member), gate_seed=gate_seed
+        )
 
     def short_enough(self, problems: Sequence[Problem]) -> Sequence[Problem]:
         """Return the problems whose opening prompt, with experts, is within the limits.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +122,26 @@ class Trajectory:
     def num_environment_tokens(self) -> int:
         """The number of ids the policy read: prompts, expert replies, notices, template."""
         return self.num_tokens - self.num_policy_tokens
+
+    def training_trace(self) -> dict[str, Any]:
+        """Return the turns in OpenEnv's format, the fields of its `TrainingTrace` (schema 1).
+
+        Each turn holds the ids before it, those that were sampled, and their log-probabilities,
+        which there must not be above 0, as rounding can make them.
+        """
+        edges = np.flatnonzero(np.diff(self.mask, prepend=False, append=False)).tolist()
+        logprobs = np.minimum(self.logprobs, 0.0)
+        turns = [
+            {
+                "node_id": f"turn-{number}",
+                "prompt_token_ids": self.token_ids[:start].tolist(),
+                "completion_token_ids": self.token_ids[start:end].tolist(),
+                "per_token_logps": logprobs[start:end].tolist(),
+                "loss_mask": [0] * start + [1] * (end - start),
+            }
+            for number, (start, end) in enumerate(zip(edges[::2], edges[1::2], strict=True))
+        ]
+        return {"schema_version": 1, "turns": turns}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@ from .build import (
     check_before_loading as check_before_loading,
     check_model as check_model,
     evaluate_alone as evaluate_alone,
-    make_rollout as make_rollout,
     policy_of as policy_of,
     probe_of as probe_of,
     training_policy as training_policy,
@@ -38,6 +37,7 @@ from .resumption import (
     lengthened as lengthened,
 )
 from .run_folder import Run as Run, model_config as model_config, read_evaluation as read_evaluation
+from .scheduled_rollout import ScheduledRollout as ScheduledRollout, make_rollout as make_rollout
 from .settings import (
     EvaluationSettings as EvaluationSettings,
     ExpertSettings as ExpertSettings,

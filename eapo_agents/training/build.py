@@ -1,4 +1,4 @@
-"""[edge] Build what a config describes: policies, the rollout, evaluations."""
+"""[edge] Build what a config describes: policies, evaluations."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from eapo_agents.policies import (
     load_model,
     model_folder,
 )
-from eapo_agents.rollouts import Rollout
-from eapo_agents.training.model_defaults import prompts_of, warn_of_high_rate
+from eapo_agents.training.model_defaults import warn_of_high_rate
 from eapo_env.synthetic import work_out
 from eapo_env.types import Query
 from eapo_env.validation import UserError
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
     from eapo_agents.policies import Policy
     from eapo_agents.training.config import TrainConfig
     from eapo_agents.training.trackers import Tracker
-    from eapo_env.experts import ExpertPool
-    from eapo_env.reward import Reward
     from eapo_env.types import Problem
-    from eapo_env.verifier import Grader
 
 
 def check_model(config: TrainConfig) -> None:
@@ -116,28 +112,6 @@ def probe_of(config: TrainConfig, processes: Processes = SINGLE_PROCESS) -> Sync
     """Return the check of each weight update; None where sampler and learner share weights."""
     shared = isinstance(config.engine, HFEngine) and processes.world_size == 1
     return None if shared else config.sync
-
-
-def make_rollout(
-    config: TrainConfig,
-    policy: Policy,
-    *,
-    experts: ExpertPool | None = None,
-    reward: Reward | None = None,
-    verifier: Grader | None = None,
-) -> Rollout:
-    """Return a config's rollout with this policy; each part given replaces the config's."""
-    return Rollout(
-        policy=policy,
-        experts=config.experts.build() if experts is None else experts,
-        verifier=config.verifier.build() if verifier is None else verifier,
-        reward=config.reward.build() if reward is None else reward,
-        prompts=prompts_of(config),
-        limits=config.rollout.limits,
-        temperature=config.rollout.temperature,
-        truncation=config.rollout.truncation,
-        expert_timeout_s=config.experts.batch_timeout_s,
-    )
 
 
 async def evaluate_alone(

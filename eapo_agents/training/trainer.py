@@ -41,7 +41,6 @@ from eapo_agents.rollouts import Group, Rollout, Sampled, derive_seed
 from eapo_agents.training.build import (
     check_before_loading,
     evaluate_alone,
-    make_rollout,
     probe_of,
     training_policy,
     warn_of_strangers,
@@ -52,6 +51,7 @@ from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.parts import Parts
 from eapo_agents.training.run_folder import Run
+from eapo_agents.training.scheduled_rollout import ScheduledRollout, make_rollout
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
 from eapo_agents.training.summary import (
     experts_are_silent,
@@ -64,7 +64,7 @@ from eapo_agents.training.summary import (
 from eapo_agents.training.trackers import Tracker
 from eapo_env.experts import ExpertPool
 from eapo_env.reward import Reward
-from eapo_env.types import Problem, Rules
+from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
 
@@ -186,21 +186,13 @@ class RewardStep:
         return Progress.read(folder)
 
     async def _play(self, progress: Progress, number: int) -> Group:
-        """Play the group of one problem; a turn budget is drawn per member, or once per group."""
-        settings, problem = self.config.rollout, self._problem(number)
-        seed = derive_seed(self.config.seed, 1, number)
-        draws = np.random.default_rng(seed).random(settings.group_size).tolist()
-        if settings.turn_budgets == "group":
-            draws = draws[:1] * len(draws)
-        step, success = progress.step + 1, progress.alone.best
-        rules = [self.config.schedule.rules_at(step, draw, success) for draw in draws]
-        if settings.help_for == "failed_alone" and not all(one.is_alone for one in rules):
-            own = [Rules.alone()] * len(rules)
-            alone = await self.rollout.play_group(problem, own, seed=derive_seed(seed, 2))
-            if alone.correct_G.any():
-                return alone
-        return await self.rollout.play_group(
-            problem, rules, seed=seed, gate_draws=settings.gate_draws
+        """Play the group of one problem."""
+        scheduled = ScheduledRollout(config=self.config, rollout=self.rollout)
+        return await scheduled.play_group(
+            self._problem(number),
+            step=progress.step + 1,
+            seed=derive_seed(self.config.seed, 1, number),
+            success=progress.alone.best,
         )
 
     def _problem(self, number: int) -> Problem:

@@ -227,6 +227,34 @@ def test_the_text_of_a_turn_is_without_its_end() -> None:
     assert CHATS["char"].text(completion.token_ids) == "<query>a  b</query>"
 
 
+@given(kinds, texts, st.lists(st.sampled_from(["</consult>", "</con", "sult>", "x", "é"])))
+@settings(max_examples=150, deadline=None)
+def test_a_completion_ends_with_the_first_id_that_completes_a_stop_text(
+    kind: str, before: str, parts: list[str]
+) -> None:
+    chat, stop = CHATS[kind], ("</consult>", "</never>")
+    whole = completion_of(kind, f"{before}{''.join(parts)}.", ended=True)
+    found = chat.until_stop(whole, stop)
+    length = len(found.token_ids)
+    assert found.token_ids == whole.token_ids[:length]
+    assert len(found.logprobs) == length
+    assert stop[0] not in chat.text(whole.token_ids[: length - 1])
+    assert (stop[0] in chat.text(found.token_ids)) == (stop[0] in chat.text(whole.token_ids))
+    if stop[0] not in chat.text(whole.token_ids):
+        assert found is whole
+
+
+def test_a_completion_that_a_limit_cut_after_a_stop_text_was_stopped() -> None:
+    chat = CHATS["char"]
+    cut = Completion(
+        token_ids=tuple(plain_ids("<consult></consult>", chat.tokenizer)),
+        logprobs=(-0.25,) * len(plain_ids("<consult></consult>", chat.tokenizer)),
+        finish="length",
+    )
+    assert chat.until_stop(cut, ("</consult>",)).finish == "stop"
+    assert chat.until_stop(cut, ()) is cut
+
+
 def test_a_template_that_loses_a_message_is_refused() -> None:
     last_only = byte_tokenizer("{{ messages[-1]['content'] }}", [], [])
     with pytest.raises(ValueError, match="each message once"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import chain, repeat
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from written_rollout import CONSULT, PROBLEM, TOKENIZER, VERIFIER, Recording, echo, play, rollout
 
 from eapo_agents.policies.characters import CHARACTERS, char_tokenizer
+from eapo_agents.policies.policy import Completion, Sampling
 from eapo_agents.rollouts.dynamic_sampling import Sampled
 from eapo_agents.rollouts.rollout import TokenLimits
 from eapo_agents.testing import ScriptedPolicy
@@ -213,3 +215,33 @@ def test_the_same_words_get_the_same_verdict_whoever_opened_the_thought(
         assert (trajectory.status, trajectory.reward) == (status, reward)
     assert found[0].episode.messages[1:] == found[1].episode.messages[1:]
     assert found[0].mask.sum() == len(tokenizer.encode(body)) + 1
+
+
+@given(completions, st.text(alphabet="<>/consulty \n", min_size=1, max_size=30), all_rules)
+@settings(max_examples=80, deadline=None)
+def test_what_an_engine_writes_after_the_end_of_a_consultation_is_dropped(
+    texts: list[str], after: str, rules: Rules
+) -> None:
+    """An engine that resumes a request in the middle of a stop text does not see the text."""
+    seed = 3
+    expected = asyncio.run(rollout(Recording(texts)).play(PROBLEM, rules, seed=seed))
+    found = asyncio.run(rollout(WritesOn(texts, after)).play(PROBLEM, rules, seed=seed))
+    assert found == expected
+
+
+class WritesOn(Recording):
+    """A policy that goes on after a stop text, as far as `max_tokens` lets it."""
+
+    def __init__(self, texts: list[str], after: str) -> None:
+        super().__init__(texts)
+        self._after = TOKENIZER.encode(after, add_special_tokens=False)
+
+    async def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> Completion:
+        found = await super().complete(prompt_ids, sampling, seed)
+        if not any(mark in TOKENIZER.decode(found.token_ids) for mark in sampling.stop):
+            return found
+        ids = (*found.token_ids, *self._after)
+        logprobs = (*found.logprobs, *(-9.0 for _ in self._after))
+        return Completion(token_ids=ids, logprobs=logprobs, finish="length")

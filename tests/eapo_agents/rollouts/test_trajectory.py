@@ -117,3 +117,32 @@ def test_groups_refuse_to_be_empty_or_mixed() -> None:
     other = Problem(id="q", statement="?", answer="3")
     with pytest.raises(ValueError, match="trajectory of 'p' in the group of 'q'"):
         Group(problem=other, trajectories=(trajectory(),))
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4))
+@settings(deadline=None)
+def test_the_training_trace_holds_each_turn_with_what_was_read_before_it(
+    lengths: list[tuple[int, int]],
+) -> None:
+    mask = [wrote for pair in lengths for wrote, n in zip((False, True), pair, strict=True)
+            for _ in range(n)]  # fmt: skip
+    ids = list(range(10, 10 + len(mask)))
+    logprobs = [-0.5 * wrote for wrote in mask]
+    one = trajectory(token_ids=ids, mask=mask, logprobs=logprobs)
+    trace = one.training_trace()
+    assert trace["schema_version"] == 1
+    assert len({turn["node_id"] for turn in trace["turns"]}) == len(trace["turns"]) == len(lengths)
+    for turn, (_, sampled) in zip(trace["turns"], lengths, strict=True):
+        end = len(turn["loss_mask"])
+        assert turn["prompt_token_ids"] + turn["completion_token_ids"] == ids[:end]
+        assert turn["loss_mask"] == [0] * (end - sampled) + [1] * sampled
+        assert turn["per_token_logps"] == [-0.5] * sampled
+    assert end == len(ids)
+
+
+def test_openenv_takes_the_training_trace() -> None:
+    training = pytest.importorskip("openenv.core.harness.training")
+    one = trajectory(logprobs=(0.0, 1e-7, 0.0, -0.25))  # which rounding can bring above 0
+    trace = training.TrainingTrace(**one.training_trace())
+    assert trace.model_dump()["turns"][1]["completion_token_ids"] == [8]
+    assert trace.turns[0].per_token_logps == [0.0]
