@@ -64,14 +64,22 @@ def write_folder(place: Path, write: Callable[[Path], None], *, mode: int) -> No
         UserError: it cannot be written; `place` does not exist then.
     """
     with writing(place):
-        for leftover in place.parent.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
+        remove_unfinished(place.parent)
         unfinished = _hidden(place)
         unfinished.mkdir(parents=True)
         write(unfinished)
         _settle(unfinished, mode)
         unfinished.rename(place)
         _flush(place.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what interrupted attempts to write files or folders have left in a folder."""
+    for leftover in folder.glob(f"{_UNFINISHED}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def remove_folder(folder: Path) -> None:

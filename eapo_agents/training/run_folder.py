@@ -30,7 +30,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eapo_agents.evaluation import Evaluation, evaluation_in, report_in
-from eapo_agents.files import remove_folder, write_folder, write_json_lines, write_text
+from eapo_agents.files import (
+    remove_folder,
+    remove_unfinished,
+    write_folder,
+    write_json_lines,
+    write_text,
+)
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.resumption import Changes, changed_settings
@@ -111,6 +117,7 @@ class Run:
             UserError: as `changes_by`.
         """
         changes = self.changes_by(config)
+        remove_unfinished(self.folder)
         if config != self.config:
             write_text(self.folder / "config.json", config.to_json())
         if changes:

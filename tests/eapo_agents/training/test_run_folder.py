@@ -187,6 +187,12 @@ def test_a_process_killed_while_saving_leaves_the_checkpoint_before(run: Run) ->
 # --- the settings around a model
 
 
+def test_a_run_goes_on_without_what_an_interrupted_write_left(run: Run) -> None:
+    (run.folder / ".unfinished-config.json").write_text('{"name"', encoding="utf-8")
+    run.adopt(run.config)
+    assert not list(run.folder.glob(".unfinished-*"))
+
+
 def test_a_run_as_a_model_is_its_newest_checkpoint_with_its_own_settings(run: Run) -> None:
     preset = replace(embedded(), seed=77)
     (run.folder / "metrics.jsonl").write_text("", encoding="utf-8")
