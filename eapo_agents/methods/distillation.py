@@ -95,9 +95,13 @@ def distillation_trainer(
     """Return the trainer of the distillation that a config describes.
 
     Args:
-        experts, verifier, problems, held_out, trackers: each replaces the part of the config; the
-            experts are asked for whole solutions.
-        on_problem, processes: as of `distill`.
+        experts: asked for whole solutions, in the place of the config's.
+        verifier: in the place of the config's.
+        problems: to learn from, in the place of the config's.
+        held_out: to evaluate on, in the place of the config's.
+        trackers: in the place of the config's.
+        on_problem: as of `distill`.
+        processes: as of `distill`.
 
     Raises:
         UserError: a config without the section distillation, another bad setting, or problems that

@@ -235,7 +235,8 @@ class Leap:
         words: the texts inserted between two blocks.
         settings: the sizes, and the router.
         max_response_tokens: the most tokens sampled on one path.
-        temperature, truncation: how they are sampled.
+        temperature: of their sampling.
+        truncation: of their sampling: top-p, top-k, min-p.
     """
 
     open_path: Callable[[Sequence[Message]], ReasoningPath]

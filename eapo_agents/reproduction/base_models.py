@@ -46,7 +46,8 @@ class BaseModel:
 
     Args:
         step_error_rate: the share of the demonstrator's calculation steps that are wrong.
-        error, carry_rate: how they are wrong, and on which problems (`NoisyDemonstrator`).
+        error: how the demonstrations are wrong (`NoisyDemonstrator`).
+        carry_rate: the share of their problems' steps that carry or borrow.
         queries_per_turn: how many queries a turn of the demonstrations allows; the batches go
             through these numbers in turn.
         steps: optimiser steps of imitation.

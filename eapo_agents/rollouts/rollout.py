@@ -75,7 +75,8 @@ class Rollout:
         reward: what an episode earns.
         prompts: the wording of the environment's messages.
         limits: the token limits of an episode.
-        temperature, truncation: how every turn is sampled.
+        temperature: of the sampling of every turn.
+        truncation: of the sampling of every turn: top-p, top-k, min-p.
         gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
         expert_timeout_s: timeout of one consultation; later replies are unavailable.
         monitor: collects the experts' latencies and failures.

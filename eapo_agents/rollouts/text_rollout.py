@@ -62,7 +62,8 @@ class TextRollout:
         verifier: the grader.
         prompts: the wording of the environment's messages.
         limits: the token limits of an episode; a reply is cut at 4 characters a token.
-        temperature, truncation: how every turn is sampled.
+        temperature: of the sampling of every turn.
+        truncation: of the sampling of every turn: top-p, top-k, min-p.
         consult_first: how many experts are asked about the whole problem before the policy's first
             turn, in its name; 0 leaves consulting to the policy (paper, Appendix C).
         gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
