@@ -23,6 +23,7 @@ ROOMS = (
     "training",
     "methods",
     "reproduction",
+    "adapters",
     "cli",
 )
 """The parts of `eapo_agents`, bottom to top: each imports only from those before it."""

@@ -69,7 +69,7 @@ def anchors(page: str) -> set[str]:
 
 
 def written(code: str, folder: Path, name: str) -> Path:
-    path = folder / f"{Path(name).stem.replace('-', '_')}.py"
+    path = folder / f"page_{Path(name).stem.replace('-', '_')}.py"  # no library's name
     path.write_text(code, encoding="utf-8")
     return path
 

@@ -15,7 +15,7 @@ ENVIRONMENT = "EAPOMathEnv"
 """Has a page of its own, `docs/environment.md`."""
 
 _ROOT = Path(__file__).parents[1]
-_PACKAGES = "policies rollouts learning evaluation training methods serving reproduction"
+_PACKAGES = "policies rollouts learning evaluation training methods serving reproduction adapters"
 _MODULES = ("eapo_env.testing", "eapo_agents.testing", "eapo_agents.training.presets")
 """Public modules."""
 

@@ -47,6 +47,7 @@ from .settings import (
     check_distinct as check_distinct,
 )
 from .signals import interruption as interruption, termination as termination
+from .summary import step_metrics as step_metrics
 from .trackers import Tracker as Tracker
 from .trainer import (
     OnStep as OnStep,
