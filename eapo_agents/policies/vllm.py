@@ -72,6 +72,7 @@ class VLLMPolicy:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm")
         self._engine = self._thread.submit(self._settings.engine, str(model)).result()
         if self._engine.model_config.using_transformers_backend():
+            self.close()
             raise UserError(
                 f"vLLM has no class of its own for {model}, and changes that of transformers, which"
                 " the learner needs: set engine=vllm-server"

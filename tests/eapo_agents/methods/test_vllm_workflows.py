@@ -85,7 +85,8 @@ def test_in_process_they_are_what_they_are_on_transformers(
 def test_behind_a_server_they_are_what_they_are_on_transformers(
     theirs: dict[str, Report], url: str, tmp_path: Path
 ) -> None:
-    served = with_options("engine=openai", f"engine.base_url={url}")
+    place = ("engine=openai", f"engine.base_url={url}", "rollout.wording=terse")
+    served = ["--preset", "embedded", *with_options(*place)]
     ours = workflow(NAME, tmp_path, *served)
     assert {name: report.correct_PK for name, report in ours.items()} == {
         name: theirs[name].correct_PK for name in CONDITIONS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ pytest.importorskip("vllm")
 import torch
 from asked import gap, together
 from families import family_of, made
-from family_table import WIDE
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -22,11 +20,9 @@ from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.learning.sync_probe import SyncProbe
 from eapo_agents.policies.models import ModelSettings, load_model
-from eapo_agents.policies.policy import PolicyError, Sampling
-from eapo_agents.policies.vllm import CheckpointNames, VLLMEngine, VLLMPolicy
-from eapo_env.validation import UserError
+from eapo_agents.policies.policy import Sampling
+from eapo_agents.policies.vllm import CheckpointNames, VLLMPolicy
 
-IN_FLOAT32 = VLLMEngine(max_context_tokens=256, dtype="float32")
 PROMPT = [5 + number % 90 for number in range(100)]
 
 
@@ -123,22 +119,6 @@ def test_the_probe_refuses_old_keys_and_values(vllm: VLLMPolicy, llama: PreTrain
     vllm._thread.submit(vllm._engine.collective_rpc, "reload_weights", kwargs=reload).result()
     with pytest.raises(ValueError, match="does not sample from the learner's weights"):
         asyncio.run(probe.check(vllm, learner_of(other)))
-
-
-def test_layers_that_keep_their_old_weights_are_named(tmp_path: Path) -> None:
-    """vllm 0.32.0 only logs it."""
-    folder = made(family_of("gpt-oss"), tmp_path / "model", **WIDE, head_dim=32)
-    model, _ = load_model(ModelSettings(path=str(folder), attention="eager"))
-    with closing(VLLMPolicy(folder, IN_FLOAT32)) as policy:
-        asyncio.run(SyncProbe().check(policy, learner_of(model)))
-        with pytest.raises(PolicyError, match="vLLM kept old weights in GptOssRoutedExperts"):
-            policy.load_weights(changed(model).state_dict())
-
-
-def test_a_model_whose_class_vllm_changes_is_refused(tmp_path: Path) -> None:
-    folder = made(family_of("SmolLM3"), tmp_path / "model", **WIDE)
-    with pytest.raises(UserError, match=r"no class of its own for .*: set engine=vllm-server"):
-        VLLMPolicy(folder, IN_FLOAT32)
 
 
 def test_experts_are_named_as_in_a_checkpoint(tmp_path: Path) -> None:
