@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command import as_options
+from crowd import Crowd
 from forked import run_forked
 from hypothesis import given, strategies as st
 from peft import LoraConfig
@@ -28,7 +28,7 @@ from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_env.episode import begin
 from eapo_env.experts import ScriptedExperts, SilentExperts
-from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
+from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
 
@@ -198,23 +198,6 @@ def test_the_experts_go_as_the_steps_of_trl_go(make: Make) -> None:
     trainer.reward_funcs[0] = watched
     trainer.train()
     assert seen == [{1.0}, {1 / 2}, {1 / 3}]
-
-
-class Crowd:
-    """Experts who answer when so many episodes ask at the same time, or never."""
-
-    cooperative = True
-
-    def __init__(self, size: int) -> None:
-        self.size, self.asking = size, 0
-        self.complete = asyncio.Event()
-
-    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        self.asking += 1
-        if self.asking == self.size:
-            self.complete.set()
-        await self.complete.wait()
-        return [Reply("one of many", "3") for _ in queries]
 
 
 CONSULT = "<consult>\n<query>9</query>\n</consult>"
