@@ -69,30 +69,62 @@ class Turn:
 
 
 class EAPOMathEnv(gym.Env[str, str]):
-    """A mathematical problem to solve within a turn budget, with experts that may be consulted.
+    r"""A mathematical problem to solve within a turn budget, with experts that may be consulted.
+
+    ## Description
+    An episode is one problem. In each turn the agent, usually a language model, writes a text that
+    asks up to three experts or answers. Each reply passes a gate with the acceptance rate's
+    probability; a refused one reads as unavailable. The environment is that of EAPO (Enhancing
+    Policy Optimization with On-Demand Expert Assistance, arXiv 2509.23730): training lowers the
+    acceptance rate and the turn budget (`Annealing`), until the agent solves alone.
+
+        env = gym.make("EAPO-Math-v0")
+        observation, info = env.reset(seed=7)
+        observation, *_ = env.step("<consult><query>What is 18 * 3?</query></consult>")
+        observation, reward, terminated, truncated, info = env.step(r"So it is \boxed{54}.")
 
     ## Action space
-    Text: one completion of the policy. It answers (`\\boxed{...}`), consults
-    (`<consult><query>...</query></consult>`), or is malformed, which uses up a turn.
+    `UnicodeText`, any string: the text of one turn. The first complete `<consult>` block in it is
+    the action; without one, an answer is, such as `\boxed{54}`; anything else is malformed and
+    uses up the turn. What a text says never raises.
+
+    | action | text | what happens |
+    |---|---|---|
+    | `Consult` | `<consult><query>...</query></consult>`, one to M queries | the replies are read |
+    | `Answer` | `\boxed{...}`, `#### ...` or `Answer: ...` | it is graded; the episode ends |
+    | `Malformed` | anything else | one sentence says what is wrong |
 
     ## Observation space
-    Text: the transcript so far, or what the environment wrote since the last action.
+    `UnicodeText`: the transcript so far, each message under its role (`observation="transcript"`),
+    or only what the environment wrote since the last action (`"delta"`).
 
     ## Starting state
-    The opening prompt: the statement of a problem and, if experts may be asked, how.
+    A problem, drawn uniformly, in the opening prompt. The prompt says how to consult and how many
+    turns there are; with a turn budget of 1 it is the evaluation prompt, without a word of experts.
 
     ## Rewards
-    0 until the episode ends, then what `reward` gives: by default 1 for a correct answer, else 0.
+    0 until the episode ends, then by default (`RewardRule`) 1 for a correct answer, 0.1 for a wrong
+    one in the right format (no turn was malformed), else 0; a consultation may have a price.
 
     ## Episode end
-    Terminated by an answer, or when the turn budget is used up; never truncated.
+    Terminated by an answer, or when the turn budget is used up. Never truncated, but by a wrapper:
+    `gym.make(..., max_episode_steps=3)`.
 
     ## Information
-    The same keys after every call: `problem_id`, `turn`, `turns_left`, `queries` (put to the gate
-    so far), `accepted` (replies read so far: the gate let them pass, and they came), `correct`,
-    `verdict` (None until an answer is verified) and `stop_reason` (None until the end). The
-    attribute `episode` is the structured history; `rules` may be set at any
-    time and hold from the next reset on.
+    The same keys after `reset` and every `step`; `env.unwrapped.episode` is the whole history.
+
+    | key | value |
+    |---|---|
+    | `problem_id` | of the problem |
+    | `turn` | turns taken |
+    | `turns_left` | turns that remain of the budget |
+    | `queries` | put to the gate so far |
+    | `accepted` | replies read so far: the gate let them pass, and they came |
+    | `correct` | whether the answer is right; False before it |
+    | `verdict` | a `Status`, such as `correct` or `timeout`; None before an answer is graded |
+    | `stop_reason` | `answered` or `turn_budget`; None before the end |
+
+    ## Arguments
 
     Args:
         problems: problems, a source name or a path (`load_problems`); procedural ones by default.
@@ -101,7 +133,8 @@ class EAPOMathEnv(gym.Env[str, str]):
             if there is one, `id`.
         experts: the pool that is consulted; by default the calculator of the procedural problems.
             For other problems there is none, which a warning says if the rules offer experts.
-        rules: what an episode allows, unless the reset options say otherwise.
+        rules: what an episode allows, unless the reset options say otherwise. The attribute `rules`
+            may be set at any time and holds from the next reset on.
         reward: what an episode earns. Tokens are unknown here, so `overlong` never applies.
         verifier: the grader; one made here is closed with the environment.
         observation: `"transcript"`, the whole history, or `"delta"`, what the environment wrote
@@ -114,6 +147,25 @@ class EAPOMathEnv(gym.Env[str, str]):
 
     Raises:
         UserError: no problem, two with the same id, or an invalid argument.
+
+    ## Reset options
+    `env.reset(options={...})`; they hold for this episode only.
+
+    | option | value |
+    |---|---|
+    | `problem_id` | the id of one of the environment's problems |
+    | `problem` | any `Problem` |
+    | `turn_budget`, `acceptance_rate` | as the fields of `Rules` |
+    | `queries_per_turn`, `max_reply_chars` | as the fields of `Rules` |
+    | `gate_seed` | seeds the gate: equal seeds and actions have equal slots accepted |
+
+    ## Vector environment
+    `gym.make_vec("EAPO-Math-v0", num_envs=8)` steps all episodes together: the queries of all go to
+    the experts as one batch, their answers to the grader as another (`EAPOMathVectorEnv`). It takes
+    the arguments above, `autoreset_mode` and `max_episode_steps`.
+
+    ## Version history
+    v0: initial version.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # type: ignore[misc]

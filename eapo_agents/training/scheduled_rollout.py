@@ -99,7 +99,8 @@ class ScheduledRollout:
         """Return one trajectory of a group, for trainers that play its members one by one.
 
         Args:
-            step, seed: of the group, as in `play_group`.
+            step: of the group, as in `play_group`.
+            seed: of the group, as in `play_group`.
             member: the index in the group.
 
         Raises:
