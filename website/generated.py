@@ -27,7 +27,7 @@ def settings() -> str:
 
 def commands() -> str:
     """Return the page of all commands: the help of each, as it is printed."""
-    page = ["# Commands\n", "What `eapo COMMAND --help` prints.\n"]
+    page = ["# Commands\n", "```text", app.parser().format_help().strip(), "```\n"]
     for name, command in sorted(_commands().items()):
         page += [f"## eapo {name}\n", "```text", command.format_help().strip(), "```\n"]
     return "\n".join(page)

@@ -13,7 +13,7 @@ from markdown import Markdown
 from markdown.extensions import Extension
 from markdown.treeprocessors import Treeprocessor
 
-_ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| [^|]* \| `[^|]*\|$", re.MULTILINE)
+_ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| `[^|]*\|$", re.MULTILINE)
 _EVERYDAY = {"algorithm", "event", "kind", "problem", "report", "run", "step", "table", "turn"}
 """Words that pages also use in their everyday sense."""
 _WITHOUT = {"a", "em", "h1", "h2", "h3", "h4", "h5", "h6"}
