@@ -21,6 +21,7 @@ ROOMS = (
     "testing",
     "evaluation",
     "training",
+    "adapters",
     "methods",
     "reproduction",
     "adapters",

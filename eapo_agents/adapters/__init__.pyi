@@ -7,3 +7,9 @@ from .openenv import (
     served_app as served_app,
 )
 from .trl import EapoRollouts as EapoRollouts
+from .verl_config import (
+    problem_of as problem_of,
+    verl_rows as verl_rows,
+    verl_settings as verl_settings,
+)
+from .verl_loop import EapoAgentLoop as EapoAgentLoop

@@ -18,6 +18,7 @@ from eapo_agents.cli import (
     distill,
     doctor,
     evaluate,
+    export_verl,
     import_gguf,
     leap,
     play,
@@ -48,6 +49,7 @@ _COMMANDS = (
     serve,
     serve_env,
     import_gguf,
+    export_verl,
     doctor,
     settings,
 )
