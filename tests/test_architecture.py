@@ -21,7 +21,6 @@ ROOMS = (
     "testing",
     "evaluation",
     "training",
-    "adapters",
     "methods",
     "reproduction",
     "adapters",

@@ -118,7 +118,7 @@ def _init_gloo(backend: str | None = None, **how: Any) -> None:
     _init_process_group(backend="gloo" if backend == "cpu:gloo,cpu:gloo" else backend, **how)
 
 
-torch.distributed.init_process_group = _init_gloo
+torch.distributed.init_process_group = _init_gloo  # type: ignore[assignment]
 
 from verl.workers.engine import EngineRegistry  # noqa: E402  # which looks at the platform
 from verl.workers.rollout import base  # noqa: E402

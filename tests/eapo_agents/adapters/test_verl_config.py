@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from command import succeed
+from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 
 from eapo_agents.adapters.verl_config import problem_of, verl_rows, verl_settings
 from eapo_agents.policies import EMBEDDED
 from eapo_agents.training.presets import embedded
 from eapo_env.prompts import Prompts
-from eapo_env.rows import read_rows
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
 
@@ -88,7 +88,7 @@ def test_the_command_writes_training_problems_and_those_of_evaluation(tmp_path: 
     )
     assert f"{tmp_path / 'data' / 'train.parquet'}: 2 problems" in printed
     train, val = (
-        [row for _, row in read_rows(str(tmp_path / "data" / f"{name}.parquet"), "train")]
+        Dataset.from_parquet(str(tmp_path / "data" / f"{name}.parquet")).to_list()
         for name in ("train", "val")
     )
     assert [problem_of(row).id for row in train] == ["train1", "train2"]  # 3 is held out

@@ -22,18 +22,17 @@ import pytest
 
 pytest.importorskip("verl")
 
+from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-from eapo_agents.adapters.verl_config import problem_of, verl_settings
+from eapo_agents.adapters.verl_config import verl_settings
 from eapo_agents.policies import char_tokenizer, model_folder
 from eapo_agents.rollouts import derive_seed
 from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training import ScheduledRollout, TrainConfig
 from eapo_env.acceptance import draw_acceptance
-from eapo_env.rows import read_rows
-from eapo_env.types import Problem
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = os.environ | {
@@ -147,13 +146,10 @@ def settings() -> TrainConfig:
     )
 
 
-def numbered(folder: Path) -> dict[str, tuple[int, Problem]]:
-    """Return the problems of the data file by what the policy reads of them, with their index."""
-    rows = [row for _, row in read_rows(str(folder / "data" / "train.parquet"), "train")]
-    return {
-        row["extra_info"]["statement"]: (row["extra_info"]["index"], problem_of(row))  # type: ignore[index]
-        for row in rows
-    }
+def indices(folder: Path) -> dict[str, int]:
+    """Return the indices of the problems of the data file, by their statements."""
+    rows = Dataset.from_parquet(str(folder / "data" / "train.parquet"))["extra_info"]
+    return {row["statement"]: row["index"] for row in rows}
 
 
 @pytest.mark.slow
@@ -161,14 +157,13 @@ def numbered(folder: Path) -> dict[str, tuple[int, Problem]]:
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_the_accepted_queries_follow_the_schedule(training: Training, step: int) -> None:
     """Step 3 is played after the kill, by other processes."""
-    config, problems = settings(), numbered(training.folder)
+    config, index_of = settings(), indices(training.folder)
     policy = ScriptedPolicy(char_tokenizer(), [])
     scheduled = ScheduledRollout.from_config(config, policy)
     asked = alone = 0
     for episode in training.episodes(step):
         statement, _, rest = episode["input"].partition("\n")
-        index, _ = problems[statement]
-        seed = derive_seed(config.seed, 1, step, index)
+        seed = derive_seed(config.seed, 1, step, index_of[statement])
         member = int(episode["uid"].split("_")[1])
         rules = scheduled.group_rules(step, seed)[member]
         assert rules.acceptance_rate == pytest.approx(1 - (step - 1) / STEPS)
