@@ -66,14 +66,13 @@ class EpisodePolicy:
     async def complete(
         self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
     ) -> Completion:
-        """Return verl's completion of a prompt; the first prompt is the opening one.
+        """Return verl's completion of a prompt.
 
         Raises:
             PolicyError: the server returned nothing, or no log-probabilities.
         """
-        if not self.seconds:
-            end = len(prompt_ids) + self._response_length
-            self.max_context_tokens = min(self.max_context_tokens, end)
+        end = len(prompt_ids) + self._response_length  # the lowest is that of the opening prompt
+        self.max_context_tokens = min(self.max_context_tokens, end)
         limit = min(sampling.max_tokens, self.max_context_tokens - len(prompt_ids))
         params = {**self._sampling_params, "max_tokens": limit}
         if sampling.stop:

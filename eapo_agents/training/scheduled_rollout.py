@@ -15,6 +15,7 @@ import numpy as np
 from eapo_agents.rollouts import Group, Rollout, Trajectory, derive_seed
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.model_defaults import prompts_of
+from eapo_env.guarded_experts import ExpertMonitor
 from eapo_env.types import Rules
 from eapo_env.validation import UserError
 
@@ -64,16 +65,17 @@ class ScheduledRollout:
     def from_config(cls, config: TrainConfig, policy: Policy) -> ScheduledRollout:
         """Return a config's rollout with this policy.
 
-        Experts, reward and verifier are made once in a process: equal configs share them.
+        Experts, their monitor, reward and verifier are made once in a process: equal configs share
+        them.
 
         Whether the experts' servers answer is not checked: `config.experts.check()` does that.
 
         Raises:
             UserError: a part cannot be made.
         """
-        experts, reward, verifier = _shared_parts(config.to_json())
+        experts, reward, verifier, monitor = _shared_parts(config.to_json())
         rollout = make_rollout(config, policy, experts=experts, reward=reward, verifier=verifier)
-        return cls(config=config, rollout=rollout)
+        return cls(config=config, rollout=replace(rollout, monitor=monitor))
 
     async def play_group(
         self, problem: Problem, *, step: int, seed: int, success: float = 0.0
@@ -136,7 +138,12 @@ class ScheduledRollout:
 
 
 @cache
-def _shared_parts(config: str) -> tuple[ExpertPool, Reward, Grader]:
+def _shared_parts(config: str) -> tuple[ExpertPool, Reward, Grader, ExpertMonitor]:
     """Return the parts of a config, given as JSON, that a whole process can share."""
     settings = TrainConfig.from_json(config)
-    return settings.experts.build(), settings.reward.build(), settings.verifier.build()
+    return (
+        settings.experts.build(),
+        settings.reward.build(),
+        settings.verifier.build(),
+        ExpertMonitor(),
+    )

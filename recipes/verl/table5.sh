@@ -61,6 +61,7 @@ exec python3 -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
   algorithm.adv_estimator=grpo \
   algorithm.use_kl_in_reward=False \
+  critic.enable=False \
   algorithm.filter_groups.enable=True \
   algorithm.filter_groups.metric=acc \
   algorithm.filter_groups.max_inflight_gen_batches=3 \

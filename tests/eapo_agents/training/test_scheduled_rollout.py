@@ -87,8 +87,20 @@ def test_equal_configs_share_experts_and_verifier() -> None:
     first, again, other = scheduled(), scheduled(), scheduled("verifier.num_workers=1")
     assert first.rollout.experts is again.rollout.experts
     assert first.rollout.verifier is again.rollout.verifier
+    assert first.rollout.monitor is again.rollout.monitor
     assert first.rollout.policy is not again.rollout.policy
     assert other.rollout.verifier is not first.rollout.verifier
+
+
+def test_experts_that_fail_episode_after_episode_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def play(number: int) -> None:
+        await scheduled("seed=7").play(PROBLEM, step=1, seed=number)
+
+    for number in range(12):
+        asyncio.run(play(number))
+    assert "expert replies did not come" in caplog.text
 
 
 @pytest.mark.parametrize(
