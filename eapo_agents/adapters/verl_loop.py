@@ -106,7 +106,7 @@ class EpisodePolicy:
 
 
 @register(AGENT_NAME)
-class EapoAgentLoop(AgentLoopBase):  # type: ignore[misc]  # verl has no types
+class EapoAgentLoop(AgentLoopBase):
     """Plays an episode under the rules of the training step in which verl dispatched it.
 
     Args:
