@@ -3,9 +3,8 @@
 #
 # A good guess: where an installed entry point of the group `verl.plugins` raises, `import verl` raises
 # too, or logs a warning that names it.
-# Behaviour: verl catches every exception and logs it at the level DEBUG, before its own logging is
-# set up by the trainer. What the plug-in would have registered is missing later, for example
-# "Agent loop mine not registered".
+# Behaviour: verl catches every exception and logs it at the level DEBUG, which is not shown. What the
+# plug-in would have registered is missing later.
 # Seen:
 #   import verl: status 0, the plug-in is named 0 times
 set -euo pipefail
