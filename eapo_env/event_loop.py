@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from eapo_env.validation import UserError
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -131,6 +133,25 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+def check_no_loop_runs(call: str) -> None:
+    """Check that no event loop runs in this thread, for what has a loop of its own.
+
+    Args:
+        call: the function and its arguments, for the advice.
+
+    Raises:
+        UserError: one runs, as in a notebook; the message says how to call the function there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UserError(
+        "an event loop runs in this thread, as in a notebook, and this call has a loop of its own;"
+        f" call it in a thread: await asyncio.to_thread({call})"
+    )
 
 
 def _background() -> _BackgroundLoop:

@@ -62,6 +62,7 @@ from eapo_agents.training.summary import (
     warn_of_truncation,
 )
 from eapo_agents.training.trackers import Tracker
+from eapo_env.event_loop import check_no_loop_runs
 from eapo_env.experts import ExpertPool
 from eapo_env.reward import Reward
 from eapo_env.types import Problem
@@ -356,8 +357,9 @@ class Trainer:
         Raises:
             UserError: the folder is in use by another process, its checkpoint is damaged, or its
                 run was made with other parts or settings (`resumption.py`); the experts have not
-                answered (`stop_without_experts`).
+                answered (`stop_without_experts`); an event loop runs here, as in a notebook.
         """
+        check_no_loop_runs("trainer.train, run")
         with run.exclusively():
             run.adopt(self.recorded_config)
             with self._open_trackers(run) as trackers, asyncio.Runner() as runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -233,6 +234,22 @@ def test_training_runs_in_any_thread(
     thread.start()
     thread.join()
     assert_same_training(run, uninterrupted)
+
+
+def test_under_a_running_event_loop_training_says_what_to_do(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path
+) -> None:
+    """As in a notebook; the run folder stays as it was, and the advice works."""
+
+    async def cell() -> None:
+        trainer, run = Trainer.from_config(config), Run.create(config, tmp_path)
+        with pytest.raises(UserError, match=r"await asyncio\.to_thread\(trainer\.train, run\)"):
+            trainer.train(run)
+        assert not run.has_begun
+        assert await asyncio.to_thread(trainer.train, run)
+        assert_same_training(run, uninterrupted)
+
+    asyncio.run(cell())
 
 
 @pytest.mark.parametrize("damage", ["cut short", "missing"])
