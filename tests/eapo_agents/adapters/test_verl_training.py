@@ -47,7 +47,7 @@ ENVIRONMENT = os.environ | {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
 }
-STEPS, GROUP = 3, 8
+STEPS, BATCH, GROUP = 3, 4, 8
 SMALL = (
     "trainer.device=cpu",
     "trainer.n_gpus_per_node=2",
@@ -60,10 +60,9 @@ SMALL = (
     "actor_rollout_ref.rollout.free_cache_engine=False",
     "actor_rollout_ref.rollout.agent.num_workers=1",
     "actor_rollout_ref.rollout.val_kwargs.n=2",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}",
     "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
-    "algorithm.filter_groups.enable=False",
-    "data.train_batch_size=4",
+    f"data.train_batch_size={BATCH}",
     "data.val_max_samples=4",
     "data.dataloader_num_workers=0",
     "reward.num_workers=1",
@@ -180,6 +179,21 @@ def test_the_accepted_queries_follow_the_schedule(training: Training, step: int)
             asked += 1
     assert asked
     assert bool(alone) == (step > 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_verls_dynamic_sampling_keeps_groups_with_right_and_wrong_answers(
+    training: Training, step: int
+) -> None:
+    groups: dict[str, list[bool]] = {}
+    for episode in training.episodes(step):
+        groups.setdefault(episode["uid"].split("_")[0], []).append(episode["score"] == 1.0)
+    assert len(groups) == BATCH
+    for correct in groups.values():
+        assert len(correct) == GROUP
+        assert 0 < sum(correct) < GROUP
 
 
 @pytest.mark.slow
