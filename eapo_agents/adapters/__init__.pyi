@@ -7,6 +7,7 @@ from .openenv import (
     served_app as served_app,
 )
 from .trl import EapoRollouts as EapoRollouts
+from .verifiers import EapoHarness as EapoHarness, EapoTaskset as EapoTaskset
 from .verl_config import (
     problem_of as problem_of,
     verl_rows as verl_rows,

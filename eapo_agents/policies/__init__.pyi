@@ -20,7 +20,11 @@ from .models import (
     model_folder as model_folder,
     reasoning_parser as reasoning_parser,
 )
-from .openai import OpenAIEngine as OpenAIEngine, OpenAIPolicy as OpenAIPolicy
+from .openai import (
+    OpenAIEngine as OpenAIEngine,
+    OpenAIPolicy as OpenAIPolicy,
+    read_turn as read_turn,
+)
 from .policy import (
     NO_TRUNCATION as NO_TRUNCATION,
     Completion as Completion,
