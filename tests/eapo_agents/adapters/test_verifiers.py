@@ -76,7 +76,8 @@ def test_experts_are_consulted_and_withdrawn(address: str, tmp_path: Path) -> No
         folder = tmp_path / str(rate)
         folder.mkdir()
         options = ["--env.taskset.turn-budget", "2", "--env.taskset.acceptance-rate", str(rate)]
-        by_rate[rate] = evaluated(address, folder, *options)
+        few = [*SETTINGS, "evaluation.problems.num_problems=8"]
+        by_rate[rate] = evaluated(address, folder, *options, settings=few)
     for traces in by_rate.values():
         assert mean(traces, "queries") > 1
         assert all(trace["rewards"]["eapo"] is not None for trace in traces)
