@@ -19,7 +19,7 @@ from zlib import crc32
 import numpy as np
 
 from eapo_agents.policies import HFPolicy, Policy
-from eapo_agents.rollouts import Group, Sampled, Trajectory, derive_seed, gather
+from eapo_agents.rollouts import Group, Rollout, Sampled, Trajectory, derive_seed, gather
 from eapo_agents.training import (
     ScheduledRollout,
     TrainConfig,
@@ -93,6 +93,7 @@ class EapoRollouts:
     verifier: Grader
     reward: Reward
     policy: Callable[[GRPOTrainer], Policy] = own_policy
+    _short: list[Problem] = field(default_factory=list, init=False, repr=False)
     _monitor: ExpertMonitor = field(default_factory=ExpertMonitor, init=False, repr=False)
     _runner: asyncio.Runner = field(default_factory=asyncio.Runner, init=False, repr=False)
 
@@ -210,23 +211,30 @@ class EapoRollouts:
         )
         return ScheduledRollout(config=config, rollout=replace(player, monitor=self._monitor))
 
+    def _short_enough(self, rollout: Rollout) -> Sequence[Problem]:
+        """Return the problems that are trained on: known with the first policy's tokenizer."""
+        if not self._short:
+            self._short.extend(rollout.short_enough(self.problems))
+        return self._short
+
     async def _play_batch(
         self, problems: Sequence[Problem], size: int, trainer: GRPOTrainer, policy: Policy
     ) -> tuple[Sequence[Group], Sampled]:
-        """Play the problems' groups, and those of further ones where they lack signal."""
+        """Play the problems' groups; further ones where they lack signal or are too long."""
         scheduled, wanted = self._scheduled(trainer, size, policy), len(problems)
         rank, step = trainer.accelerator.process_index, trainer.state.global_step + 1
-        sampling = self.config.rollout.sampling
+        sampling, short = self.config.rollout.sampling, self._short_enough(scheduled.rollout)
+        fits = frozenset(short)
 
         async def play(number: int) -> Group:
             if number < wanted:
                 seed = derive_seed(self.config.seed, 1, step, rank * wanted + number)
-                problem = problems[number]
             else:
                 seed = derive_seed(self.config.seed, 3, step, rank, number)
-                problem = self.problems[
-                    int(np.random.default_rng(seed).integers(len(self.problems)))
-                ]
+            if number < wanted and problems[number] in fits:
+                problem = problems[number]
+            else:
+                problem = short[int(np.random.default_rng(seed).integers(len(short)))]
             return await scheduled.play_group(problem, step=step, seed=seed)
 
         a_round = math.ceil(wanted * sampling.problems_per_round / sampling.groups_per_step)

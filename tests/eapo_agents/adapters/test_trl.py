@@ -255,6 +255,21 @@ def test_groups_without_signal_are_replaced(make: Make, tokenizer: PreTrainedTok
     ]
 
 
+def test_problems_that_are_too_long_are_replaced(
+    make: Make, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    long = Problem(id="long", statement="p" * 60, answer="3")
+    short = [Problem(id=f"p{n}", statement=f"p{n}", answer="3") for n in range(3)]
+    trainer = make(
+        [*EVERY_GROUP, "rollout.limits.max_prompt_tokens=50"],
+        problems=[long, *short],
+        policy=lambda trainer: ScriptedPolicy(tokenizer, consulting),
+    )
+    played = [one.episode.problem.id for one in first_batch(trainer, groups=2)["trajectory"]]
+    assert "long" not in played
+    assert played[SIZE:] == ["p0"] * SIZE
+
+
 def group(name: str, *, mixed: bool) -> Group:
     problem = Problem(id=name, statement=name, answer="3")
     return Group(
