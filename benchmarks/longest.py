@@ -50,7 +50,7 @@ from eapo_agents.learning import (
     shard_over,
     token_logprobs,
 )
-from eapo_agents.policies import ModelSettings
+from eapo_agents.policies import ModelSettings, recompute_activations
 
 GIB = 1 << 30
 MOMENTS: dict[Literal["adamw", "adafactor", "sgd"], int] = {"adamw": 2, "sgd": 0}
@@ -83,7 +83,7 @@ def counted(
     with FakeTensorMode(allow_non_fake_inputs=True):
         model, adapters = without_data(shape, lora, settings)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(model)
         if mesh is not None:
             shard_over(model, mesh)
         weights = list(model.parameters())

@@ -21,6 +21,10 @@ _EXTRAS: Final = dict.fromkeys(_TRAIN, "train") | {
     "inspect_evals": "benchmarks",
     "fastapi": "benchmarks",
     "uvicorn": "benchmarks",
+    "trl": "trl",
+    "openenv": "openenv",
+    "verifiers": "verifiers",
+    "verl": "verl",
 }
 """The extra that installs a module."""
 

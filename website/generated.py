@@ -11,13 +11,21 @@ from pathlib import Path
 from eapo_agents.cli import app
 from eapo_agents.cli.settings import settings_page
 
-ENVIRONMENT = "EAPOMathEnv"
-"""Has a page of its own, `docs/environment.md`."""
+_ENVIRONMENT = "EAPOMathEnv"
+"""Has a page of its own."""
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGES = "policies rollouts learning evaluation training methods serving reproduction adapters"
 _MODULES = ("eapo_env.testing", "eapo_agents.testing", "eapo_agents.training.presets")
 """Public modules."""
+
+
+def environment() -> str:
+    """Return the page of the environment, which is the docstring of its class."""
+    name = f"eapo_env.{_ENVIRONMENT}"
+    options = ("show_bases: false", "show_root_toc_entry: false")
+    page = [f"# EAPO-Math-v0 {{ #{name} }}", "", f"::: {name}", "    options:"]
+    return "\n".join([*page, *(f"      {option}" for option in options)])
 
 
 def settings() -> str:
@@ -99,7 +107,7 @@ def _commands() -> Mapping[str, argparse.ArgumentParser]:
 
 
 def _reference(package: str, names: Mapping[str, str]) -> str:
-    own = [name for name, home in names.items() if home == package and name != ENVIRONMENT]
+    own = [name for name, home in names.items() if home == package and name != _ENVIRONMENT]
     others = [
         f"- [`{name}`][{_place(home, name)}]" for name, home in names.items() if home != package
     ]

@@ -25,6 +25,7 @@ def pages() -> dict[str, str]:
     sources = _sources()
     words = definitions(meanings((ROOT / "docs/glossary.md").read_text(encoding="utf-8")))
     made = {
+        "environment.md": generated.environment(),
         "settings.md": generated.settings(),
         "commands.md": generated.commands(),
         **generated.reference(public),

@@ -54,6 +54,7 @@ class FirstMentions(Treeprocessor):
                     del child.attrib["title"]
                 else:
                     seen.add(title)
+                    child.set("tabindex", "0")  # for keys, and for screens that are touched
             self._clear(child, seen, wanted=wanted and child.tag not in _WITHOUT)
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from openenv.core.client_types import StepResult
 from openenv.core.env_client import EnvClient
 from openenv.core.env_server.http_server import create_app
@@ -31,6 +30,9 @@ from eapo_env.experts import ExpertPool
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _PLACE = ("split", "index")
 _RULES = ("turn_budget", "acceptance_rate", "queries_per_turn")

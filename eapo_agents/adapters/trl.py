@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from trl import GRPOTrainer
 
+_TRAINING_BATCH = (
+    "per_device_train_batch_size times steps_per_generation must be a multiple of num_generations"
+)
+_EVALUATION_BATCH = "per_device_eval_batch_size must be a multiple of num_generations_eval"
 _SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
 
 
@@ -168,7 +172,8 @@ class EapoRollouts:
         training = bool(trainer.model.training)
         size = trainer.num_generations if training else trainer.num_generations_eval
         known = self._train if training else self._held_out
-        problems = [_found(prompt, known) for prompt in _blocks(prompts, size)]
+        needed = _TRAINING_BATCH if training else _EVALUATION_BATCH
+        problems = [_found(prompt, known) for prompt in _blocks(prompts, size, needed)]
         with closing(self.policy(trainer)) as policy:
             play = self._play_batch if training else self._play_evaluation
             groups, sampled = self._runner.run(play(problems, size, trainer, policy))
@@ -268,18 +273,18 @@ def _found(prompt: object, known: Mapping[str, Problem]) -> Problem:
     )
 
 
-def _blocks(prompts: Sequence[str], size: int) -> Sequence[str]:
+def _blocks(prompts: Sequence[str], size: int, needed: str) -> Sequence[str]:
     """Return each block's prompt.
 
     Raises:
-        UserError: blocks of another size: a group's episodes are in two processes.
+        UserError: blocks of another size: a group's episodes are in two processes. It says what is
+            `needed`.
     """
     if len(prompts) % size or any(
         len(set(prompts[first : first + size])) > 1 for first in range(0, len(prompts), size)
     ):
         raise UserError(
-            f"a process got {len(prompts)} prompts, not whole groups of {size}: the batch size of a"
-            " device times steps_per_generation must be a multiple of num_generations"
+            f"a process got {len(prompts)} prompts, not whole groups of {size}: {needed}"
         )
     return prompts[::size]
 

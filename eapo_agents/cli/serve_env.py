@@ -27,12 +27,10 @@ def add(commands: Commands) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    try:
-        import uvicorn
+    make_app = adapters.served_app  # first: without OpenEnv, it says what to install
 
-        make_app = adapters.served_app
-    except ImportError as error:
-        raise UserError(f"serve-env needs OpenEnv ({error}): pip install 'eapo[openenv]'") from None
+    import uvicorn
+
     for name in ("sessions", "session_timeout"):
         if not getattr(options, name) > 0:
             raise UserError(

@@ -44,6 +44,7 @@ from eapo_agents.learning.process_commands import (
     Update,
 )
 from eapo_agents.learning.settings import LearnerSettings
+from eapo_agents.policies import recompute_activations
 from eapo_agents.rollouts import Demonstration, Group, Logprobs, Trajectory
 from eapo_env.validation import UserError
 
@@ -98,7 +99,7 @@ class Learner:
         self._model_class = type(model)
         processes.place(model, self.settings.torch_device)
         if self.settings.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(self.model)
         self.step = 0
         self.advantages: tuple[float, ...] = ()
         self._performing = False

@@ -19,6 +19,7 @@ from .models import (
     load_model as load_model,
     model_folder as model_folder,
     reasoning_parser as reasoning_parser,
+    recompute_activations as recompute_activations,
 )
 from .openai import (
     OpenAIEngine as OpenAIEngine,

@@ -203,6 +203,16 @@ def _name_of_cache(forward: Callable[..., object]) -> str:
     return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Let a model's layers compute their activations again in the backward pass.
+
+    Newer releases of transformers call it `activation_checkpointing_enable`.
+    """
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(model, name) for name in names if hasattr(model, name))
+    enable({"use_reentrant": False})
+
+
 def end_ids(released: object, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the ids that end a turn: released ones, the tokenizer's and the chat template's.
 

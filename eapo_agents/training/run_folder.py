@@ -7,7 +7,7 @@
     tensorboard/            the same, for TensorBoard
     transcripts/            episodes as text and data, one file per recorded step
     latencies/              the seconds that each expert's reply took, beside each transcript
-    evaluations/            every sample's verdict of each evaluation
+    evaluations/            every sample's verdict of each evaluation; each problem's first episode
     checkpoints/step-000100 the model in Hugging Face format, the optimiser, the position
     report/                 tables, pictures, example transcripts (written by `report.py`)
     superseded/             what was recorded after a checkpoint from which the run was resumed
@@ -214,6 +214,10 @@ class Run:
         path = self.folder / "evaluations" / f"step-{step:06d}.json"
         write_text(path, json.dumps(report) + "\n")
 
+    def record_evaluated(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write episodes of a step's evaluation, one JSON object a line."""
+        write_json_lines(self.folder / "evaluations" / f"step-{step:06d}.jsonl", rows)
+
     @property
     def last_evaluation(self) -> dict[str, Any] | None:
         """The newest evaluation; None before the first."""
@@ -224,6 +228,11 @@ class Run:
     def evaluations(self) -> dict[int, Path]:
         """The files of the evaluations by training step, in order."""
         return _by_step(self.folder / "evaluations", "step-*.json")
+
+    @property
+    def evaluated(self) -> dict[int, Path]:
+        """The files of the evaluations' episodes by training step, in order."""
+        return _by_step(self.folder / "evaluations", "step-*.jsonl")
 
     @property
     def transcripts(self) -> dict[int, Path]:
@@ -261,7 +270,7 @@ class Run:
             aside.mkdir(exist_ok=True)
             JsonLines(aside / self._metrics_file.path.name).append(*late)
         write_json_lines(self._metrics_file.path, [row for row in rows if row["step"] <= step])
-        for recorded in (self.transcripts, self.latencies, self.evaluations):
+        for recorded in (self.transcripts, self.latencies, self.evaluations, self.evaluated):
             for number, path in recorded.items():
                 if number > step:
                     place = _free(aside / path.relative_to(self.folder))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from eapo_agents.evaluation import CallRates, call_rates
+from eapo_agents.evaluation import CallRates, Graded, call_rates
 from eapo_agents.rollouts import Group, Mask, Sampled, Trajectory, paradigm_of, shares
 from eapo_env.actions import Action, Answer, Consult, Malformed
 from eapo_env.types import ExpertReply, Reply, Unavailable
@@ -145,6 +145,21 @@ def transcript_rows(sampled: Sampled, advantages: Sequence[float]) -> Iterator[d
                 "use": left if advantage is None else "learned",
                 "advantage": advantage,
             }
+
+
+def evaluation_rows(
+    attempts: Iterable[Graded], problem_ids: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield episodes of an evaluation as `transcript_rows` yields those of a training step.
+
+    Args:
+        attempts: one a problem, in the order in which the problems were finished.
+        problem_ids: the order of the rows.
+    """
+    by_problem = {one.episode.problem.id: one for one in attempts}
+    for problem_id in problem_ids:
+        if isinstance(attempt := by_problem[problem_id], Trajectory):
+            yield _transcript_row(attempt) | {"member": 0, "use": "evaluated", "advantage": None}
 
 
 def latency_rows(sampled: Sampled) -> Iterator[dict[str, Any]]:

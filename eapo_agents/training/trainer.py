@@ -21,7 +21,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from eapo_agents.evaluation import Report
+from eapo_agents.evaluation import Graded, OnAttempts, Report
 from eapo_agents.learning import (
     SINGLE_PROCESS,
     Algorithm,
@@ -54,6 +54,7 @@ from eapo_agents.training.run_folder import Run
 from eapo_agents.training.scheduled_rollout import ScheduledRollout, make_rollout
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
 from eapo_agents.training.summary import (
+    evaluation_rows,
     experts_are_silent,
     latency_rows,
     step_metrics,
@@ -385,10 +386,10 @@ class Trainer:
         """Free what the policy holds, such as an engine."""
         self.rollout.policy.close()
 
-    async def evaluate(self) -> Report:
+    async def evaluate(self, on_attempts: OnAttempts = lambda attempts: None) -> Report:
         """Return the report of the current policy, alone, on the held-out problems."""
         player = replace(self.rollout, truncation=self.config.evaluation.truncation)
-        return await evaluate_alone(self.config, player, self.held_out)
+        return await evaluate_alone(self.config, player, self.held_out, on_attempts=on_attempts)
 
     def _train(
         self,
@@ -448,7 +449,10 @@ class Trainer:
         if not (step == self.config.steps or (every and step % every == 0)):
             return {}
         before = self.step.before_evaluation(runner)
-        start, report = time.perf_counter(), runner.run(self.evaluate())
+        kept: list[Graded] = []
+        start = time.perf_counter()
+        report = runner.run(self.evaluate(lambda attempts: kept.append(attempts[0])))
+        run.record_evaluated(step, evaluation_rows(kept, report.problem_ids))
         run.record_evaluation(step, asdict(report))
         found = {f"alone/{name}": number for name, number in report.metrics().items()}
         return found | before | {"seconds/evaluation": time.perf_counter() - start}

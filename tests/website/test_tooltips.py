@@ -12,7 +12,7 @@ from website.tooltips import definitions, makeExtension, meanings
 
 WORDS = {"gate": "decides which replies are read", "acceptance rate": "how often it does"}
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
-ABBR = re.compile(r'<abbr title="([^"]*)">(.*?)</abbr>')
+ABBR = re.compile(r'<abbr tabindex="0" title="([^"]*)">(.*?)</abbr>')
 
 
 def rendered(text: str) -> str:
@@ -31,7 +31,9 @@ def test_first_mentions_of_plurals_and_capitals() -> None:
 def test_headings_links_and_code_have_none() -> None:
     page = rendered("# The gate\n\n[the gate](a.md), `gate` and then a gate")
     assert ABBR.findall(page) == [(WORDS["gate"], "gate")]
-    assert page.endswith('then a <abbr title="decides which replies are read">gate</abbr></p>')
+    assert page.endswith(
+        'then a <abbr tabindex="0" title="decides which replies are read">gate</abbr></p>'
+    )
 
 
 @given(

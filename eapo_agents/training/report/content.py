@@ -17,7 +17,12 @@ from eapo_agents.evaluation import Table
 from eapo_agents.training.report.plots import OVERVIEW_PANELS, PARADIGM_PANELS
 from eapo_agents.training.report.report import report_tables
 from eapo_agents.training.report.runs import Curve, MethodRuns, RecordedRun, methods_of
-from eapo_agents.training.report.transcripts import as_row, transcripts_of
+from eapo_agents.training.report.transcripts import (
+    Transcript,
+    as_row,
+    evaluated_in,
+    transcripts_of,
+)
 from eapo_agents.training.resumption import leaves
 from eapo_agents.training.run_folder import Run
 
@@ -59,17 +64,31 @@ def episodes(run: Run, step: int, every: int = 1) -> list[dict[str, Any]]:
     Raises:
         UserError: a file is invalid.
     """
-    rows, group, first = [], -1, list(run.transcripts).index(step)
-    for one in transcripts_of(run, step):
-        group += not one.member
-        if (first + group) % every == 0:
-            rows.append(as_row(one) | {"group": group})
-    return rows
+    return _thinned_groups(transcripts_of(run, step), list(run.transcripts).index(step), every)
+
+
+def evaluated(run: Run, step: int, every: int = 1) -> list[dict[str, Any]]:
+    """Return every n-th episode of the evaluation that a run recorded at a step, as `episodes`.
+
+    Raises:
+        UserError: a file is invalid.
+    """
+    return _thinned_groups(evaluated_in(run, step), list(run.evaluated).index(step), every)
 
 
 def recorded_bytes(runs: Iterable[Run]) -> int:
     """Return the size of all recorded episodes of some runs."""
-    return sum(path.stat().st_size for run in runs for path in run.transcripts.values())
+    paths = (path for run in runs for path in (*run.transcripts.values(), *run.evaluated.values()))
+    return sum(path.stat().st_size for path in paths)
+
+
+def _thinned_groups(found: Iterable[Transcript], first: int, every: int) -> list[dict[str, Any]]:
+    rows, group = [], -1
+    for one in found:
+        group += not one.member
+        if (first + group) % every == 0:
+            rows.append(as_row(one) | {"group": group})
+    return rows
 
 
 def _run(one: RecordedRun, method: int) -> dict[str, Any]:
@@ -81,6 +100,7 @@ def _run(one: RecordedRun, method: int) -> dict[str, Any]:
         "steps": len(one.metrics),
         "planned": one.config.steps,
         "episodes": list(one.run.transcripts),
+        "evaluated": list(one.run.evaluated),
         "settings": {name: _shown(value) for name, value in leaves(asdict(one.config))},
         "events": [{name: _shown(value) for name, value in row.items()} for row in one.run.events],
     }

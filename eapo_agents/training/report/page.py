@@ -17,13 +17,13 @@ from functools import cache
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from eapo_agents.files import write_text
-from eapo_agents.training.report.content import episodes, recorded_bytes, summary
+from eapo_agents.training.report.content import episodes, evaluated, recorded_bytes, summary
 from eapo_agents.training.run_folder import Run
 
 EPISODE_BYTES = 14_000_000
@@ -41,6 +41,7 @@ _COMPRESSION = 8
 class Block:
     """The episodes of one step of a run, compressed; runs are counted as in the summary."""
 
+    kind: Literal["episodes", "evaluated"]
     run: int
     step: int
     text: str
@@ -105,8 +106,14 @@ def _blocks(runs: Sequence[Run], every: int) -> Iterator[Block]:
     for number, run in enumerate(runs):
         for step in run.transcripts:
             if found := episodes(run, step, every):
-                text = base64.b64encode(compressed(found)).decode()
-                yield Block(run=number, step=step, text=text)
+                yield Block(kind="episodes", run=number, step=step, text=_packed(found))
+        for step in run.evaluated:
+            if found := evaluated(run, step, every):
+                yield Block(kind="evaluated", run=number, step=step, text=_packed(found))
+
+
+def _packed(tree: Any) -> str:
+    return base64.b64encode(compressed(tree)).decode()
 
 
 def _rendered(

@@ -59,7 +59,8 @@ class Transcript:
 
     Args:
         member: its number in its group.
-        use: what became of it: learned from, carried into the next step, or dropped.
+        use: what became of it: learned from, carried into the next step, or dropped; or that it is
+            an evaluation's.
         advantage: the one it was learned with.
     """
 
@@ -78,7 +79,7 @@ class Transcript:
     messages: tuple[TranscriptMessage, ...]
     consultations: tuple[tuple[Asked, ...], ...]
     member: int = 0
-    use: Literal["learned", "carried", "dropped"] | None = None
+    use: Literal["learned", "carried", "dropped", "evaluated"] | None = None
     advantage: float | None = None
 
 
@@ -104,6 +105,16 @@ def transcripts_of(run: Run, step: int) -> list[Transcript]:
     if len(latencies) != len(found):
         return found
     return [_timed(one, seconds) for one, seconds in zip(found, latencies, strict=True)]
+
+
+def evaluated_in(run: Run, step: int) -> list[Transcript]:
+    """Return the episodes of an evaluation that a run recorded at a step.
+
+    Raises:
+        UserError: the file is invalid.
+    """
+    path = run.evaluated[step]
+    return [transcript(row, path) for row in transcript_rows_in(path)]
 
 
 def transcript_rows_in(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -18,14 +18,14 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from eapo_agents.training.report.content import episodes, summary
+from eapo_agents.training.report.content import episodes, evaluated, summary
 from eapo_agents.training.report.page import compressed, in_order, served_every, served_page
 from eapo_agents.training.run_folder import Run
 from eapo_env.validation import UserError
 
 HOST = "127.0.0.1"
 _NAMES = {"127.0.0.1", "localhost"}
-_EPISODES = re.compile(r"/episodes/(\d{1,6})/(\d{1,9})/(\d{1,9})")
+_EPISODES = re.compile(r"/(episodes|evaluated)/(\d{1,6})/(\d{1,9})/(\d{1,9})")
 _JSON, _HTML = "application/json", "text/html; charset=utf-8"
 
 _GROWING = ("config.json", "metrics.jsonl", "events.jsonl")
@@ -69,7 +69,7 @@ class Viewer:
                 return Answer(HTTPStatus.NO_CONTENT)
             return Answer(HTTPStatus.OK, _JSON, compressed(content), compressed=True)
         if found := _EPISODES.fullmatch(parts.path):
-            return self._episodes(*map(int, found.groups()))
+            return self._episodes(found[1], *map(int, found.groups()[1:]))
         return Answer(HTTPStatus.NOT_FOUND)
 
     def summary(self) -> Mapping[str, Any]:
@@ -91,13 +91,19 @@ class Viewer:
         every = served_every(self.runs)
         return {**content, "source": "served", "every": every, "tag": f"{content['tag']}-{every}"}
 
-    def _episodes(self, number: int, step: int, every: int) -> Answer:
+    def _episodes(self, kind: str, number: int, step: int, every: int) -> Answer:
         content = self.summary()
         runs = in_order(self.runs, content) if "runs" in content else []
-        if number >= len(runs) or step not in runs[number].transcripts or not every:
+        if number >= len(runs) or not every:
+            return Answer(HTTPStatus.NOT_FOUND)
+        run = runs[number]
+        recorded, read = (
+            (run.transcripts, episodes) if kind == "episodes" else (run.evaluated, evaluated)
+        )
+        if step not in recorded:
             return Answer(HTTPStatus.NOT_FOUND)
         try:
-            found = episodes(runs[number], step, every)
+            found = read(run, step, every)
         except UserError as error:
             text = json.dumps({"problem": str(error)})
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, _JSON, text.encode())
@@ -151,5 +157,5 @@ def _stamp(runs: Sequence[Run]) -> Stamp:
         for path in (run.folder / name for name in _GROWING):
             status = path.stat() if path.exists() else None
             found.append((status and status.st_size, status and status.st_mtime_ns))
-        found += [tuple(run.evaluations), tuple(run.transcripts)]
+        found += [tuple(run.evaluations), tuple(run.transcripts), tuple(run.evaluated)]
     return tuple(found)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from command import as_options, started
 from openenv.core.client_types import StepResult
-from programs import ENVIRONMENT, ROOT
+from programs import ENVIRONMENT, ROOT, run_program
 
 import eapo_env  # noqa: F401, registers EAPO-Math-v0
 from eapo_agents.adapters import EapoAction, EapoClient, EapoObservation
@@ -232,3 +232,10 @@ def test_a_server_that_cannot_start_says_why(
 ) -> None:
     assert main(["serve-env", *options, *as_options(SMALL)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_openenv_it_says_what_to_install() -> None:
+    done = run_program("without_module.py", "openenv", "serve-env")
+    assert done.returncode == 2
+    assert "pip install 'eapo[openenv]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -303,6 +303,14 @@ def test_prompts_that_are_refused(make: Make, given: list[str], message: str) ->
         rollouts(trainer)([one.format(*known) for one in given], trainer)
 
 
+def test_an_evaluation_batch_that_cuts_groups_is_refused(make: Make) -> None:
+    trainer = make()
+    trainer.model.eval()
+    [prompt] = trainer.eval_dataset[:1]["prompt"]
+    with pytest.raises(UserError, match="3 prompts, not whole groups of 2: per_device_eval"):
+        rollouts(trainer)([prompt] * 3, trainer)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

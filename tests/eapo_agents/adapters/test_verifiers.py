@@ -76,7 +76,8 @@ def test_experts_are_consulted_and_withdrawn(address: str, tmp_path: Path) -> No
         folder = tmp_path / str(rate)
         folder.mkdir()
         options = ["--env.taskset.turn-budget", "2", "--env.taskset.acceptance-rate", str(rate)]
-        by_rate[rate] = evaluated(address, folder, *options)
+        few = [*SETTINGS, "evaluation.problems.num_problems=8"]
+        by_rate[rate] = evaluated(address, folder, *options, settings=few)
     for traces in by_rate.values():
         assert mean(traces, "queries") > 1
         assert all(trace["rewards"]["eapo"] is not None for trace in traces)
@@ -87,3 +88,10 @@ def test_experts_are_consulted_and_withdrawn(address: str, tmp_path: Path) -> No
 def test_a_bad_setting_ends_the_evaluation(address: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="unknown setting 'nothing'"):
         evaluated(address, tmp_path, settings=["nothing=1"])
+
+
+def test_a_policy_that_is_gone_makes_an_error_and_no_wrong_answer(tmp_path: Path) -> None:
+    one = ["evaluation.problems.num_problems=1"]
+    [trace] = evaluated("http://127.0.0.1:9/v1", tmp_path, settings=one)
+    assert trace["errors"]
+    assert (trace["rewards"], trace["metrics"]) == ({}, {})

@@ -249,6 +249,9 @@ def test_table_5_passes_verls_validation(tmp_path: Path) -> None:
     assert rollout.max_model_len == rollout.prompt_length + rollout.response_length
     assert (verl.data.train_batch_size, rollout.n, config.rollout.group_size) == (32, 16, 16)
     assert verl.actor_rollout_ref.actor.optim.lr == 1e-6
-    assert verl.actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size == 4
+    actor = verl.actor_rollout_ref.actor
+    assert actor.fsdp_config.ulysses_sequence_parallel_size == 4
+    assert actor.ppo_max_token_len_per_gpu * 4 >= rollout.max_model_len  # else verl refuses a row
+    assert rollout.log_prob_max_token_len_per_gpu == actor.ppo_max_token_len_per_gpu
     assert rollout.tensor_model_parallel_size == 4
     assert verl.trainer.total_training_steps == config.schedule.steps == 200

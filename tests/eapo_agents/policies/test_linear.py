@@ -11,6 +11,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from eapo_agents.policies.linear import FastLinear, with_fast_linears
+from eapo_agents.policies.models import recompute_activations
 
 
 def pair(inputs: int, outputs: int, bias: bool) -> tuple[nn.Linear, FastLinear]:
@@ -102,7 +103,7 @@ def test_a_model_keeps_its_parameters_and_its_file(tmp_path: Path) -> None:
         model.save_pretrained(tmp_path)
         again = Qwen2ForCausalLM.from_pretrained(tmp_path)
         assert torch.equal(again(ids).logits, expected)
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(model)
     model.train()
     model(ids).logits.sum().backward()
     assert model.lm_head.weight.grad is not None

@@ -287,6 +287,7 @@ def test_each_filter_chooses_episodes(several: list[Run], show: Show) -> None:
         ("of-use", "learned"): 9,
         ("of-use", "carried"): 3,
         ("of-use", "dropped"): 3,
+        ("of-use", "evaluated"): 0,
         ("of-problem", "p2"): 3,
         ("of-text", "TURNS LEFT"): 6,
         ("of-text", "no such text"): 0,
@@ -355,6 +356,18 @@ def test_what_was_learned_from_is_shaded(several: list[Run], show: Show) -> None
         page.choose(name, "")
     page.choose("of-use", "carried")
     assert "carried into the next step" in page.texts("#left dd")
+
+
+def test_the_episodes_of_evaluations_are_there_too(recorded: Recorder, show: Show) -> None:
+    run = recorded("eapo", [0.5])
+    run.record_transcripts(1, [alone(problem_id="trained")])
+    unused = {"use": "evaluated", "advantage": None, "turn_budget": 1}
+    run.record_evaluated(1, [alone(problem_id="held out", **unused)])
+    page = show("episodes", run)
+    assert [row[1] for row in rows(page)] == ["trained #1", "held out #1"]
+    page.choose("of-use", "evaluated")
+    assert page.texts("#left h2") == ["eapo-1, step 1, held out #1"]
+    assert "evaluated, alone" in page.texts("#left dd")
 
 
 def test_two_runs_stand_side_by_side_on_the_same_problem(several: list[Run], show: Show) -> None:
@@ -468,6 +481,8 @@ def test_a_served_page_follows_a_training(recorded: Recorder, browser: Chrome) -
             run.record(2, {"accuracy": 0.75})
             run.record_transcripts(2, [alone(problem_id="second"), alone(status="wrong")])
             page.wait_for(lambda: len(rows(page)) == 2)
+            run.record_evaluated(2, [alone(problem_id="held out", use="evaluated")])
+            page.wait_for(lambda: len(rows(page)) == 3)
             assert page.texts("#left h2") == ["eapo-1, step 1, first #1"], "it is still being read"
             assert page.run("return document.getElementById('of-verdict').value") == "correct"
             page.click("tab-training")

@@ -13,6 +13,7 @@ from written_episodes import ASKED, REFUSED, alone, consulting
 from eapo_agents.training.report.content import (
     MAX_POINTS,
     episodes,
+    evaluated,
     recorded_bytes,
     rounded,
     summary,
@@ -54,10 +55,11 @@ def test_the_tag_differs_whenever_anything_does(recorded: Recorder) -> None:
         lambda: run.record(2, {"accuracy": 0.5}),
         lambda: run.record_event("finished", 2),
         lambda: run.record_transcripts(2, [alone()]),
+        lambda: run.record_evaluated(2, [alone()]),
     ):
         change()
         tags.add(summary([run])["tag"])
-    assert len(tags) == 4
+    assert len(tags) == 5
 
 
 def test_a_number_that_json_lacks_is_a_gap(recorded: Recorder) -> None:
@@ -115,6 +117,17 @@ def test_episodes_come_by_groups(recorded: Recorder) -> None:
     assert [row["group"] for row in episodes(run, 1, 2)] == [0, 0, 2, 2, 4, 4]
     assert recorded_bytes([run, run]) == 4 * run.transcripts[1].stat().st_size
     json.dumps(episodes(run, 1), allow_nan=False)
+
+
+def test_the_episodes_of_an_evaluation_are_thinned_out_alike(recorded: Recorder) -> None:
+    run = recorded("eapo", [0.5])
+    for step in (4, 8):
+        run.record_evaluated(step, [alone(problem_id=str(n), use="evaluated") for n in range(4)])
+    found = [[row["problem_id"] for row in evaluated(run, step, 2)] for step in (4, 8)]
+    assert found == [["0", "2"], ["1", "3"]]
+    [shown] = summary([run])["runs"]
+    assert (shown["episodes"], shown["evaluated"]) == ([], [4, 8])
+    assert recorded_bytes([run]) == 2 * run.evaluated[4].stat().st_size
 
 
 def test_an_episode_has_the_latencies_that_stand_beside_it(recorded: Recorder) -> None:

@@ -71,6 +71,10 @@ def test_it_serves_what_is_recorded_while_it_is_recorded(recorded: Recorder) -> 
         rows = client.json(f"/episodes/0/2/{second['every']}")
         assert [row["problem_id"] for row in rows] == ["sum", "other"]
         assert [row["problem_id"] for row in client.json("/episodes/0/2/2")] == ["sum"]
+        assert client.get("/evaluated/0/2/1")[0] == 404
+        run.record_evaluated(2, [alone(problem_id="held out", use="evaluated")])
+        assert client.json("/summary")["runs"][0]["evaluated"] == [2]
+        assert [row["problem_id"] for row in client.json("/evaluated/0/2/1")] == ["held out"]
         status, page = client.get("/")
         assert status == 200
         assert b"<title>eapo-1</title>" in page

@@ -120,11 +120,13 @@ def test_rewinding_forgets_what_came_after(run: Run) -> None:
         run.record(step, {"loss": float(step)})
         run.record_transcripts(step, [{"step": step}])
         run.record_evaluation(step, {"mean_at_k": step / 10})
+        run.record_evaluated(step, [{"step": step}])
     run.rewind(3)
     assert [row["step"] for row in run.metrics] == [1, 2, 3]
     transcripts = sorted(path.name for path in (run.folder / "transcripts").iterdir())
     assert transcripts == [f"step-00000{step}.jsonl" for step in (1, 2, 3)]
     assert run.last_evaluation == {"mean_at_k": 0.3}
+    assert list(run.evaluated) == [1, 2, 3]
 
 
 def test_transcripts_hold_any_text(run: Run) -> None:

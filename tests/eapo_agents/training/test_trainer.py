@@ -34,6 +34,7 @@ from eapo_agents.training.presets import embedded, self_exploratory
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
 from eapo_env.episode import Episode
+from eapo_env.json_lines import JsonLines
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Status, Verdict
@@ -292,9 +293,18 @@ def test_evaluation_changes_nothing_in_training(
 
     for every in (0, 1):
         run = train(with_settings(config, [f"evaluation.every={every}"]), tmp_path)
-        assert len(list((run.folder / "evaluations").iterdir())) == (7 if every else 1)
+        assert list(run.evaluations) == list(run.evaluated)
+        assert len(run.evaluations) == (7 if every else 1)
         assert training(run) == training(uninterrupted)
         assert run.last_evaluation == uninterrupted.last_evaluation
+        last = [JsonLines(one.evaluated[7]).read() for one in (run, uninterrupted)]
+        assert last[0] == last[1]
+        report = run.last_evaluation
+        assert report
+        assert [row["problem_id"] for row in last[0]] == report["problem_ids"]
+        assert [row["status"] == "correct" for row in last[0]] == [
+            of_problem[0] for of_problem in report["correct_PK"]
+        ]
 
 
 def test_the_seed_decides_everything(

@@ -6,7 +6,7 @@ const LONG_REPLY = 1200;
 const ANY = ["", "any"];
 const YES_NO = [ANY, ["yes", "yes"], ["no", "no"]];
 const USES = [ANY, ["learned", "yes"], ["carried", "carried into the next step"],
-  ["dropped", "no"]];
+  ["dropped", "no"], ["evaluated", "evaluation, alone"]];
 
 const words = (name) => name.replaceAll("_", " ");
 const queriesOf = (episode) => episode.consultations.flat();
@@ -206,8 +206,9 @@ function facts(episode) {
 const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(3);
 
 function learnedHow(episode) {
-  return { carried: "carried into the next step", dropped: "not learned from" }[episode.use]
-    ?? "not recorded";
+  const how = { carried: "carried into the next step", dropped: "not learned from",
+    evaluated: "evaluated, alone" };
+  return how[episode.use] ?? "not recorded";
 }
 
 function bubble(message, episode, turn) {

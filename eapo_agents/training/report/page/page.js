@@ -3,6 +3,7 @@
 
 const FOLLOW_MS = 2000;
 const TABS = ["training", "episodes", "settings"];
+const KINDS = ["episodes", "evaluated"];
 
 const curves = new Curves();
 const browser = new Episodes();
@@ -67,17 +68,20 @@ function omitted() {
 }
 
 async function embeddedBlocks() {
-  return [...document.querySelectorAll(".block")].map((block) => ({
-    key: `${block.dataset.run}/${block.dataset.step}`,
-    rows: async () => (await unpacked(block.textContent)).json(),
-  }));
+  return [...document.querySelectorAll(".block")].map((block) => {
+    const { kind, run, step } = block.dataset;
+    return {
+      key: `${kind}/${run}/${step}`,
+      rows: async () => (await unpacked(block.textContent)).json(),
+    };
+  });
 }
 
 async function servedBlocks() {
-  return content.runs.flatMap((run, number) => run.episodes.map((step) => {
-    const key = `${number}/${step}/${content.every}`;
-    return { key, rows: async () => (await fetch(`episodes/${key}`)).json() };
-  }));
+  return content.runs.flatMap((run, number) => KINDS.flatMap((kind) => run[kind].map((step) => {
+    const key = `${kind}/${number}/${step}/${content.every}`;
+    return { key, rows: async () => (await fetch(key)).json() };
+  })));
 }
 
 // Unpack the episodes that are new, and show them all.
@@ -90,7 +94,7 @@ async function showEpisodes() {
   }
   const fresh = blocks.filter(({ key }) => !loaded.has(key));
   const found = await Promise.all(fresh.map(async ({ key, rows }) => {
-    const [run, step] = key.split("/").map(Number);
+    const [run, step] = key.split("/").slice(1).map(Number);
     return (await rows()).map((row) => Object.assign(row, { run, step }));
   }));
   for (const { key } of fresh) loaded.add(key);
