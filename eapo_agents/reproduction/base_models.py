@@ -48,6 +48,7 @@ class BaseModel:
         step_error_rate: the share of the demonstrator's calculation steps that are wrong.
         error: how the demonstrations are wrong (`NoisyDemonstrator`).
         carry_rate: the share of their problems' steps that carry or borrow.
+        operations: of each bracket of their problems.
         queries_per_turn: how many queries a turn of the demonstrations allows; the batches go
             through these numbers in turn.
         steps: optimiser steps of imitation.
@@ -61,6 +62,7 @@ class BaseModel:
     step_error_rate: float
     error: Literal["random", "carry"] = "random"
     carry_rate: float | None = None
+    operations: int = 2
     queries_per_turn: tuple[int, ...] = (3,)
     steps: int = 200
     batch_size: int = 64
@@ -76,8 +78,9 @@ class BaseModel:
         asks = "-".join(map(str, self.queries_per_turn))
         kind = {"random": "slip", "carry": "mixes-up"}[self.error]
         drawn = "" if self.carry_rate is None else f"-carry-{self.carry_rate:g}"
+        steps = "" if self.operations == 2 else f"-steps-{self.operations}"
         asked = f"-asks-{asks}" if asks != "3" else ""
-        return f"{kind}-{self.step_error_rate:.2f}{drawn}{asked}"
+        return f"{kind}-{self.step_error_rate:.2f}{drawn}{steps}{asked}"
 
     def make(self, root: str | PathLike[str]) -> Path:
         """Return its folder in `root`, in Hugging Face format; copy or train it first if needed."""
@@ -101,6 +104,7 @@ class BaseModel:
                 step_error_rate=self.step_error_rate,
                 error=self.error,
                 carry_rate=self.carry_rate,
+                operations=self.operations,
                 queries_per_turn=most,
             )
             for most in self.queries_per_turn
@@ -125,7 +129,14 @@ class BaseModel:
             tokenizer.save_pretrained(folder)
 
 
-WRONG_BELIEF = BaseModel(step_error_rate=0.6, error="carry", carry_rate=1.0)
+WRONG_BELIEF = BaseModel(
+    step_error_rate=0.8,
+    error="carry",
+    carry_rate=1.0,
+    operations=1,
+    steps=600,
+    learning_rate=1e-3,
+)
 """A base whose most likely answer is wrong. It ships, so that all start from the same weights."""
 
 MAX_TOKENS = 128

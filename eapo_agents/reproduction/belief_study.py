@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from eapo_agents.learning import MaxRL
-from eapo_agents.reproduction.base_models import WRONG_BELIEF
+from eapo_agents.reproduction.base_models import WRONG_BELIEF, BaseModel
 from eapo_agents.reproduction.experiment_kinds import (
     BRACKET_EXPERTS,
-    STEPS,
     BaseModelExperts,
     Distill,
     Evaluate,
@@ -29,13 +28,19 @@ from eapo_env.types import Rules
 BASE = WRONG_BELIEF
 """A base that mixes up what it writes and what it carries."""
 
-BASE_ONE_OR_THREE_QUERIES = replace(
-    BASE, queries_per_turn=(1, 1, 1, 3), steps=1600, learning_rate=1e-3
-)
+BASE_ONE_OR_THREE_QUERIES = replace(BASE, queries_per_turn=(1, 1, 1, 3), steps=1600)
 """A base that asks one query or three a turn, as its prompt allows."""
 
-PROBLEMS = replace(EvaluationSettings().problems, carry_rate=0.8)
-"""The held-out problems: four of five steps carry or borrow, so that few brackets need no carry."""
+WEAKER = replace(BASE, step_error_rate=0.65)
+"""A base whose wrong belief is so weak that self-exploration succeeds."""
+
+STRONGER = replace(BASE, step_error_rate=0.9)
+"""A base whose wrong belief is so strong that a right bracket is rarer than a lucky guess."""
+
+PROBLEMS = replace(EvaluationSettings().problems, operations=1, carry_rate=1.0)
+"""The held-out problems: brackets of one step, which carries or borrows."""
+
+STEPS = 160
 
 _AT_THE_END = EvaluationSettings(problems=PROBLEMS, every=STEPS, samples_per_problem=256)
 _OF_BASES = EvaluationSettings(problems=PROBLEMS, every=STEPS, samples_per_problem=1024)
@@ -43,10 +48,11 @@ _HELPED = Rules(turn_budget=2)
 
 EAPO = Train(
     name="eapo",
-    num_seeds=10,
+    num_seeds=5,
     base_model=BASE,
     annealing=Annealing(),
     format_reward=0.1,
+    steps=STEPS,
     evaluation=_AT_THE_END,
 )
 """The paper's: p = s^-1, ten turns, three queries, 0.1 for the right format."""
@@ -61,6 +67,15 @@ _BY_SUCCESS = Annealing(schedule="ours_by_success", initial_acceptance_rate=0.6,
 def _of(name: str, **changes: object) -> Train:
     """Return EAPO with changes, over five seeds unless these say otherwise."""
     return replace(EAPO, **({"name": name, "num_seeds": 5} | changes))  # type: ignore[arg-type]
+
+
+def _from(rate: str, base: BaseModel) -> tuple[Experiment, ...]:
+    """Return the evaluation of a base and the two trainings of the main claim from it."""
+    return (
+        replace(_EVALUATED, name=f"base-{rate}", base_model=base),
+        _of(f"self-exploratory-{rate}", base_model=base, annealing=Annealing(turn_budget=1)),
+        _of(f"eapo-half-group-{rate}", base_model=base, annealing=_HALF, gate_draws="group"),
+    )
 
 
 _EXPERIMENTS: Mapping[str, Experiment] = {
@@ -109,8 +124,8 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
             rules=_HELPED,
         ),
         # Not in the paper: other schedules, with draws at the gate per member and per group
-        _of("eapo-half", num_seeds=10, annealing=_HALF),
-        _of("eapo-half-group", annealing=_HALF, gate_draws="group"),
+        _of("eapo-half", annealing=_HALF),
+        _of("eapo-half-group", num_seeds=10, annealing=_HALF, gate_draws="group"),
         _of("eapo-linear", annealing=_LINEAR),
         _of("eapo-linear-group", annealing=_LINEAR, gate_draws="group"),
         _of("eapo-from-0.6", annealing=_FROM_06),
@@ -121,6 +136,9 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
         _of(
             "eapo-failed-alone-group", annealing=_HALF, help_for="failed_alone", gate_draws="group"
         ),
+        # Not in the paper: bases of other strengths
+        *_from("0.65", WEAKER),
+        *_from("0.90", STRONGER),
     )
 }
 
@@ -165,6 +183,16 @@ _OURS = PaperTable(
             label="1/2 where a group failed alone, common draws",
             experiment="eapo-failed-alone-group",
         ),
+        TableRow(label="belief 0.65: base model", experiment="base-0.65"),
+        TableRow(label="belief 0.65: self-exploratory RL", experiment="self-exploratory-0.65"),
+        TableRow(
+            label="belief 0.65: constant 1/2, common draws", experiment="eapo-half-group-0.65"
+        ),
+        TableRow(label="belief 0.90: base model", experiment="base-0.90"),
+        TableRow(label="belief 0.90: self-exploratory RL", experiment="self-exploratory-0.90"),
+        TableRow(
+            label="belief 0.90: constant 1/2, common draws", experiment="eapo-half-group-0.90"
+        ),
     ),
 )
 
@@ -173,8 +201,8 @@ BELIEF = Study(
     experiments=_EXPERIMENTS,
     tables=(TABLE_1, TABLE_2, TABLE_3, _TABLE_9, TABLE_E, _OURS),
     main_claim=Claim(
-        text="EAPO at a constant rate of 1/2 is ahead of self-exploratory RL",
-        better="eapo-half",
+        text="EAPO at a constant rate of 1/2, with common draws, is ahead of self-exploratory RL",
+        better="eapo-half-group",
         worse="self-exploratory",
         paper_points=4.91,
     ),

@@ -37,7 +37,7 @@ from eapo_env.types import Rules
 from eapo_env.validation import UserError
 
 STEPS = 80
-"""Training steps of every experiment that trains."""
+"""Training steps of an experiment that trains, unless it says otherwise."""
 
 BASE_MODEL = BaseModel(step_error_rate=0.5)
 """The base model of the paper's tables: alone it solves one or two problems in a hundred."""
@@ -75,6 +75,7 @@ class Train:
         help_for: which groups are helped.
         algorithm: its advantages and loss.
         format_reward: for a wrong answer in the right format.
+        steps: training steps.
         evaluation: when, and with how many samples.
     """
 
@@ -88,6 +89,7 @@ class Train:
     help_for: Literal["all", "failed_alone"] = "all"
     algorithm: AlgorithmSettings = DAPO()
     format_reward: float = 0.0
+    steps: int = STEPS
     evaluation: EvaluationSettings = TWICE
 
     def config(self, seed: int, model: Path) -> TrainConfig:
@@ -95,6 +97,9 @@ class Train:
         config = _common_config(self, seed, model)
         return replace(
             config,
+            steps=self.steps,
+            checkpoint_every=self.steps // 2,
+            transcripts_every=self.steps // 4,
             annealing=self.annealing,
             experts=_expert_settings(self.experts),
             rollout=replace(
@@ -247,7 +252,7 @@ Experiment = Train | Distill | Evaluate | RunLeap
 def _common_config(experiment: Experiment, seed: int, model: Path) -> TrainConfig:
     """Return the settings of all experiments; problems carry as often as those held out."""
     config = fitted_to_model(presets.embedded())
-    carry_rate = experiment.evaluation.problems.carry_rate
+    held_out = experiment.evaluation.problems
     return replace(
         config,
         name=experiment.name,
@@ -257,7 +262,12 @@ def _common_config(experiment: Experiment, seed: int, model: Path) -> TrainConfi
         keep_checkpoints=1,
         transcripts_every=STEPS // 4,
         model=ModelSettings(path=str(model)),
-        problems=replace(config.problems, carry_rate=carry_rate),
+        problems=replace(
+            config.problems,
+            brackets=held_out.brackets,
+            operations=held_out.operations,
+            carry_rate=held_out.carry_rate,
+        ),
         evaluation=experiment.evaluation,
     )
 
