@@ -1,8 +1,9 @@
 """Connections to OpenAI-compatible servers, with a limit on calls, time-outs and a circuit breaker.
 
-A `Connection` holds the client of one endpoint, the limit on live calls and the state of the
-breaker. It belongs to the running event loop: opened at the first use, shared by everything in the
-loop that names the same endpoint, and closed when the loop shuts down.
+A `Connection` holds the client of one endpoint, the limit on live calls, its measured latency and
+the state of the breaker. It belongs to the running event loop: opened at the first use, shared by
+everything in the loop that names the same endpoint, and closed when the loop shuts down. A `Queue`
+shares calls out among the connections to several endpoints of one model.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
+from eapo_env.balancing import Load, choose, updated_latency
 from eapo_env.breaker import Breaker, Circuit, Closed
 from eapo_env.validation import UserError, at_least, positive
 
@@ -31,6 +34,7 @@ _CHECK_TIMEOUT_S = 10.0
 _NO_LIST = (404, 405, 501)
 _REFUSALS = (400, 422, 429)
 _MAX_SHOWN = 5
+_LOOK_AGAIN_S = 1.0  # how soon a call that waits for a slot notices that a circuit has cooled down
 
 
 Thinking = Literal["maybe", "none"]
@@ -99,10 +103,15 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that was sent and not answered: the reason, and the HTTP status if there is one."""
+    """A call that was sent and not answered: the reason, and the HTTP status if there is one.
+
+    It is lost if the endpoint itself failed (it was not reached, hung up, or answered 5xx):
+    another endpoint of the model may answer.
+    """
 
     reason: str
     status: int | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +130,54 @@ class Connection:
         self.circuit: Circuit = Closed()
         self.system_role: dict[str, bool] = {}
         """Whether a model takes a system role, once that is known."""
+        self.queues: dict[str, Queue] = {}
+        """The calls for a model that wait for a slot here or at its other endpoints."""
+        self.freed: set[asyncio.Event] = set()
+        """What to set when a call ends."""
         self._client = client
-        self._slots = asyncio.Semaphore(endpoint.max_live_calls)
+        self._in_flight = 0
+        self._latency_s: float | None = None
         self._heard_s = float("-inf")
+
+    @property
+    def load(self) -> Load:
+        """Its calls in flight, limit and measured latency now."""
+        return Load(
+            in_flight=self._in_flight,
+            limit=self.endpoint.max_live_calls,
+            latency_s=self._latency_s,
+        )
+
+    @property
+    def admits(self) -> bool:
+        """Whether its circuit lets a call through now."""
+        return self.endpoint.breaker.admits(self.circuit, _now_s())
+
+    def take_slot(self) -> None:
+        """Count a call that will be sent at once; `free_slot` must follow."""
+        self._in_flight += 1
+        self.circuit = self.endpoint.breaker.sent(self.circuit)
+
+    def free_slot(self) -> None:
+        """Count a call as ended."""
+        self._in_flight -= 1
+        for event in self.freed:
+            event.set()
 
     async def call(self, body: Mapping[str, object]) -> CallResult:
         """Return the endpoint's answer to a chat completion request, or why there is none.
 
         Never raises.
         """
-        if not self._admits():
-            return CircuitOpen()
-        async with self._slots:
-            # Calls that waited in the queue while the endpoint died are refused here.
-            if not self._admits():
-                return CircuitOpen()
-            self.circuit = self.endpoint.breaker.sent(self.circuit)
-            return await self._send(body)
+        async with self.queue(str(body.get("model"))).slot([self]) as connection:
+            return CircuitOpen() if connection is None else await self.send(body)
 
-    async def _send(self, body: Mapping[str, object]) -> Payload | Failure:
+    def queue(self, model: str) -> Queue:
+        """Return the queue of calls for a model of which this is the first endpoint."""
+        return self.queues.setdefault(model, Queue())
+
+    async def send(self, body: Mapping[str, object]) -> Payload | Failure:
+        """Return what `call` returns, for a call that has a slot."""
         sent_s = _now_s()
         try:
             async with asyncio.timeout(self.endpoint.call_timeout_s):
@@ -156,17 +194,16 @@ class Connection:
                 self._failed()
             return Failure(f"no reply within {self.endpoint.call_timeout_s:g} s")
         except Exception as error:
-            if _is_an_answer(error):
-                self._answered()
-                self._log_if_refused(error)
-            else:
+            status = getattr(error, "status_code", None)
+            if not _is_an_answer(error):
                 self._failed()
-            return Failure(self._reason(error), getattr(error, "status_code", None))
+                return Failure(self._reason(error), status, lost=True)
+            self._answered()
+            self._log_if_refused(error)
+            return Failure(self._reason(error), status)
         self._answered()
+        self._latency_s = updated_latency(self._latency_s, _now_s() - sent_s)
         return Payload(content)
-
-    def _admits(self) -> bool:
-        return self.endpoint.breaker.admits(self.circuit, _now_s())
 
     def _answered(self) -> None:
         self.circuit = self.endpoint.breaker.answered()
@@ -189,6 +226,57 @@ class Connection:
         if self.endpoint.api_key_env is not None:
             text = text.replace(self._client.api_key, "[key]")
         return text[:_MAX_REASON_CHARS]
+
+
+class Queue:
+    """The calls that wait for a slot at one of several endpoints, served in order of arrival.
+
+    It belongs to an event loop. Endpoints may be in several queues.
+    """
+
+    def __init__(self) -> None:
+        self._first_in_line = asyncio.Lock()
+        self._num_waiting = 0
+
+    @asynccontextmanager
+    async def slot(self, connections: Sequence[Connection]) -> AsyncIterator[Connection | None]:
+        """Take a slot at the endpoint that `choose` names, among those whose circuit admits a call.
+
+        Yields None if no circuit does. The call must be sent at once.
+        """
+        connection = await self._taken(connections)
+        try:
+            yield connection
+        finally:
+            if connection is not None:
+                connection.free_slot()
+
+    async def _taken(self, connections: Sequence[Connection]) -> Connection | None:
+        self._num_waiting += 1
+        try:
+            async with self._first_in_line:
+                while admitting := [one for one in connections if one.admits]:
+                    chosen = choose([one.load for one in admitting], self._num_waiting)
+                    if chosen is not None:
+                        admitting[chosen].take_slot()
+                        return admitting[chosen]
+                    await _a_slot_is_freed(connections)
+                return None
+        finally:
+            self._num_waiting -= 1
+
+
+async def _a_slot_is_freed(connections: Sequence[Connection]) -> None:
+    freed = asyncio.Event()
+    for connection in connections:
+        connection.freed.add(freed)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AGAIN_S):
+                await freed.wait()
+    finally:
+        for connection in connections:
+            connection.freed.discard(freed)
 
 
 def _said(error: Exception) -> str:

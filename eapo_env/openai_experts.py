@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from eapo_env.endpoints import (
-    CallResult,
-    CircuitOpen,
     Connection,
     Endpoint,
     Failure,
@@ -125,10 +123,12 @@ _BUILT_IN = (by_slot, by_question, read_reply, read_with_reasoning)
 class OpenAIExperts:
     """A pool of expert models behind one or several OpenAI-compatible endpoints.
 
-    The experts are the models of the endpoints, in order. When the circuit of an expert's endpoint
-    is open, the query goes to the next endpoint that serves the same model; an expert is never
-    replaced by another model, which would change the experiment. Connections close when the event
-    loop shuts down; `aclose` closes them earlier.
+    The experts are the models of the endpoints, in order. The endpoints of one model are a group:
+    a query goes to the one with the least (calls in flight + 1) x mean latency
+    (`eapo_env.balancing.choose`). One that is not reached, hangs up or answers 5xx is passed over,
+    and so is one whose circuit is open, until it has cooled down. An expert is never replaced by
+    another model, which would change the experiment. Connections close when the event loop shuts
+    down; `aclose` closes them earlier.
 
     Args:
         endpoints: the servers.
@@ -217,27 +217,39 @@ class OpenAIExperts:
         experts = [(model, endpoint) for endpoint in self.endpoints for model in endpoint.models]
         chosen = self.route(query, len(experts)) % len(experts)
         model = experts[chosen][0]
-        body = self._request(query, model)
-        for name, endpoint in experts[chosen:] + experts[:chosen]:
-            if name != model:
-                continue
-            connection = opened[endpoint]
-            if connection is None:
-                return Unavailable(
-                    f"the variable {endpoint.api_key_env} is not set or empty", model
-                )
-            match await self._called(connection, body):
+        group = dict.fromkeys(e for name, e in experts[chosen:] + experts[:chosen] if name == model)
+        connections = [there for endpoint in group if (there := opened[endpoint]) is not None]
+        if not connections:
+            unset = experts[chosen][1].api_key_env
+            return Unavailable(f"the variable {unset} is not set or empty", model)
+        return await self._ask_group(connections, self._request(query, model))
+
+    async def _ask_group(
+        self, connections: Sequence[Connection], body: Mapping[str, object]
+    ) -> ExpertReply:
+        """Return the reply of one of the endpoints of a model: each is asked once at most."""
+        model = str(body["model"])
+        queue = min(connections, key=lambda one: one.endpoint.base_url).queue(model)
+        why = "the circuit is open: the endpoint did not answer lately"
+        while connections:
+            async with queue.slot(connections) as connection:
+                if connection is None:
+                    break
+                result = await self._called(connection, body)
+            match result:
                 case Payload(content):
                     if self.read is read_reply:
-                        return read_reply(content, model, endpoint.thinking)
+                        return read_reply(content, model, connection.endpoint.thinking)
                     return self.read(content, model)
-                case Failure(reason):
+                case Failure(reason, lost=False):
                     return Unavailable(reason, model)
-                case CircuitOpen():
-                    continue
-        return Unavailable("the circuit is open: the endpoint did not answer lately", model)
+                case Failure(why):
+                    connections = [one for one in connections if one is not connection]
+        return Unavailable(why, model)
 
-    async def _called(self, connection: Connection, body: Mapping[str, object]) -> CallResult:
+    async def _called(
+        self, connection: Connection, body: Mapping[str, object]
+    ) -> Payload | Failure:
         """Return the endpoint's answer, the instruction put into the question where it must be.
 
         Some models have no system role, and their servers refuse the request (400). The first time
@@ -245,14 +257,14 @@ class OpenAIExperts:
         """
         model = str(body["model"])
         if connection.system_role.get(model, True):
-            result = await connection.call(body)
+            result = await connection.send(body)
             refused = isinstance(result, Failure) and result.status == _BAD_REQUEST
             if not (refused and self.system_prompt) or model in connection.system_role:
                 return result
-            joined = await connection.call(_without_system_role(body))
+            joined = await connection.send(_without_system_role(body))
             connection.system_role[model] = not isinstance(joined, Payload)
             return joined if isinstance(joined, Payload) else result
-        return await connection.call(_without_system_role(body))
+        return await connection.send(_without_system_role(body))
 
     def _request(self, query: Query, model: str) -> dict[str, object]:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []

@@ -235,6 +235,77 @@ def test_a_query_goes_to_another_endpoint_with_the_same_model(server: StubServer
     assert isinstance(alone, Unavailable), "no other model answers in its place"
 
 
+def test_a_slow_endpoint_of_a_model_gets_fewer_queries() -> None:
+    """Two endpoints 20 times as fast as the third; the queries come in three batches."""
+    with StubServer() as one, StubServer() as two, StubServer(slowness=20) as slow:
+        group = [Endpoint(base_url=s.url, models=["delay:0.05"]) for s in (slow, one, two)]
+        pool = OpenAIExperts(endpoints=group)
+
+        async def batches() -> None:
+            for _ in range(3):
+                await pool.ask(queries(*"abcdefghijklmnopqrstuvwx"))
+
+        asyncio.run(batches())
+        counts = [len(server.records("delay:0.05")) for server in (one, two, slow)]
+    assert sum(counts) == 3 * 24
+    assert counts[2] < min(counts[:2])
+
+
+def test_a_full_group_keeps_the_limit_of_each_endpoint() -> None:
+    with StubServer() as one, StubServer() as two:
+        group = [
+            Endpoint(base_url=server.url, models=["delay:0.02"], max_live_calls=limit)
+            for server, limit in ((one, 2), (two, 3))
+        ]
+        replies = asyncio.run(OpenAIExperts(endpoints=group).ask(queries(*"a" * 40)))
+        assert replies == [Reply("delay:0.02", "echo: a")] * 40
+        assert [server.max_live("delay:0.02") for server in (one, two)] == [2, 3]
+
+
+def test_nothing_is_lost_when_one_of_three_servers_is_killed_and_restarted() -> None:
+    """It dies with calls in flight, and is asked again once its circuit has cooled down."""
+    breaker = Breaker(max_failures=2, cooldown_s=0.5)
+    model = "delay:0.1"
+
+    async def through_it_all(victim: StubServer, *others: StubServer) -> list[ExpertReply]:
+        pool = OpenAIExperts(
+            endpoints=[
+                Endpoint(
+                    base_url=server.url,
+                    models=[model],
+                    max_live_calls=4,
+                    max_retries=0,
+                    breaker=breaker,
+                )
+                for server in (victim, *others)
+            ]
+        )
+        replies: list[ExpertReply] = []
+        asking = asyncio.create_task(pool.ask(queries(*"a" * 60)))
+        await asyncio.to_thread(victim.wait_for, model, 4)
+        victim.kill()
+        replies += await asking
+        replies += await pool.ask(queries(*"a" * 30))
+        victim.start()
+        while not victim.records(model):
+            replies += await pool.ask(queries(*"a" * 12))
+        return replies
+
+    with StubServer() as victim, StubServer() as one, StubServer() as two:
+        replies = asyncio.run(through_it_all(victim, one, two))
+    assert set(replies) == {Reply(model, "echo: a")}
+    assert len(replies) > 90
+
+
+def test_a_group_of_dead_servers_says_why() -> None:
+    with StubServer() as one, StubServer() as two:
+        urls = [one.url, two.url]
+    dead = [Endpoint(base_url=url, models=["echo"], max_retries=0) for url in urls]
+    (reply,) = ask(OpenAIExperts(endpoints=dead), "a")
+    assert isinstance(reply, Unavailable)
+    assert "Connect" in reply.reason
+
+
 def test_the_route_is_the_users(server: StubServer) -> None:
     endpoint = Endpoint(base_url=server.url, models=["echo:0", "echo:1"])
     pool = OpenAIExperts(endpoints=[endpoint], route=by_question)

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,9 +28,13 @@ Json = dict[str, Any]
 class StubServer:
     """The server in another process, on a port that stays the same over restarts."""
 
-    def __init__(self, *models: str) -> None:
-        """With models named, GET /v1/models lists them; else there is no such list."""
+    def __init__(self, *models: str, slowness: float = 1.0) -> None:
+        """With models named, GET /v1/models lists them; else there is no such list.
+
+        The delays of `delay` and `tail` are multiplied by the slowness.
+        """
         self.models = models
+        self.slowness = slowness
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -46,7 +51,10 @@ class StubServer:
     def start(self) -> None:
         """Start serving; returns once the server listens."""
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), "--port", str(self.port), *self.models],
+            [
+                *(sys.executable, str(Path(__file__)), "--port", str(self.port)),
+                *("--slowness", str(self.slowness), *self.models),
+            ],
             stdout=subprocess.PIPE,
         )
         assert self.process.stdout is not None
@@ -181,7 +189,12 @@ def main() -> None:
             case "echo":
                 return web.json_response(completion(f"echo: {text}"))
             case "delay":
-                await asyncio.sleep(float(parameter))
+                await asyncio.sleep(float(parameter) * options.slowness)
+                return web.json_response(completion(f"echo: {text}"))
+            case "tail":  # a log-normal delay: its median in seconds, and sigma
+                median_s, sigma = map(float, parameter.split("-"))
+                delay_s = median_s * random.Random(text).lognormvariate(0, sigma)
+                await asyncio.sleep(delay_s * options.slowness)
                 return web.json_response(completion(f"echo: {text}"))
             case "cut":
                 return web.json_response(completion("The sum of 2", "length"))
@@ -260,6 +273,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slowness", type=float, default=1.0)
     parser.add_argument("models", nargs="*")
     options = parser.parse_args()
     asyncio.run(serve(options.port))
