@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from eapo_agents import adapters
 from eapo_agents.cli.options import add_settings, preset_config
-from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
@@ -27,6 +26,8 @@ def add(commands: Commands) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from eapo_env.validation import UserError
+
     make_app = adapters.served_app  # first: without OpenEnv, it says what to install
 
     import uvicorn
@@ -50,6 +51,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    from eapo_env.validation import UserError
+
     try:
         return socket.create_server((host, port))
     except OSError as error:

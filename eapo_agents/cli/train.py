@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 
 _FEW_ANSWERED = 0.5
+
+_WHERE_IT_PAYS = (
+    "Help pays where right answers are too rare to be found alone: from a base that believes less"
+    " firmly, training without experts succeeds as well, and from one that believes more firmly"
+    " neither does (docs/results.md)."
+)
 
 
 def add(commands: Commands) -> None:
@@ -65,7 +73,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    eapo = preset_config("embedded", ["name=eapo", *options.set])
+    eapo = preset_config("demo", options.set)
     runs = []
     for config in (eapo, training.presets.self_exploratory(eapo)):
         run = training.Run.create(config, options.runs)
@@ -73,7 +81,37 @@ def _demo(options: argparse.Namespace) -> int:
             if not _trained(run, config, learning.SINGLE_PROCESS):
                 return INTERRUPTED
         runs.append(run)
-    return show_report(runs)
+    status, console = show_report(runs), new_console()
+    _show_before_and_after(console, eapo, runs[0])
+    console.print(_WHERE_IT_PAYS)
+    return status
+
+
+def _show_before_and_after(
+    console: Console, config: training.TrainConfig, run: training.Run
+) -> None:
+    """Print a problem that the model gets wrong before the training and right after it, if any."""
+    from eapo_env.json_lines import JsonLines
+
+    rows = JsonLines(list(run.evaluated.values())[-1]).read()
+    right = {row["problem_id"]: row for row in rows if row["status"] == "correct"}
+    problems = [one for one in config.evaluation.problems.load() if one.id in right]
+    if not problems:
+        return
+    once = replace(config, evaluation=replace(config.evaluation, samples_per_problem=1))
+    attempts: list[evaluation.Graded] = []
+    rollout = training.make_rollout(once, training.policy_of(once))
+    with closing(rollout.policy):
+        asyncio.run(
+            training.evaluate_alone(
+                once, rollout, problems, on_attempts=lambda one: attempts.append(one[0])
+            )
+        )
+    before = (evaluation.episode_row(one) for one in attempts)
+    if wrong := next((row for row in before if row["status"] != "correct"), None):
+        console.print("[bold]the same problem, alone, before and after the training[/bold]")
+        show_episode(console, wrong)
+        show_episode(console, right[wrong["problem_id"]])
 
 
 def _trained(

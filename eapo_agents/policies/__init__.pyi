@@ -12,6 +12,7 @@ from .huggingface import HFPolicy as HFPolicy, attention_window as attention_win
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
     EMBEDDED as EMBEDDED,
+    WRONG_BELIEF as WRONG_BELIEF,
     LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,
     cache_argument as cache_argument,

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 """The path of the small model that ships with this package."""
 
+WRONG_BELIEF = "wrong-belief"
+"""The path of the embedded model after it was taught to calculate wrongly, which ships too."""
+
+SHIPPED = (EMBEDDED, WRONG_BELIEF)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoRASettings:
@@ -51,7 +56,8 @@ class ModelSettings:
     """The model and how it is loaded.
 
     Args:
-        path: a Hugging Face folder or hub id; "embedded" is the small model in this package. With
+        path: a Hugging Face folder or hub id; "embedded" is the small model in this package,
+            "wrong-belief" the same after it was taught to calculate wrongly. With
             the engine "openai", the name under which the model is served.
         dtype: of the weights.
         attention: transformers' attention implementation: "sdpa", "eager", or, with their
@@ -87,8 +93,8 @@ def model_folder(path: str) -> str:
     Raises:
         UserError: it is neither; the hub is not asked.
     """
-    if path == EMBEDDED:
-        return str(resources.files("eapo_agents.policies") / "embedded")
+    if path in SHIPPED:
+        return str(resources.files("eapo_agents.policies") / path)
     if not (Path(path).is_dir() or is_hub_id(path)):
         raise UserError(
             f"no such run or model folder: {path} (a hub id is OWNER/NAME, where there is no folder"
@@ -98,11 +104,11 @@ def model_folder(path: str) -> str:
 
 
 def is_character_level(path: str) -> bool:
-    """Return whether a path is the embedded model, or a folder that has its tokenizer.
+    """Return whether a path is a model that ships, or a folder that has its tokenizer.
 
     Models trained from the embedded one keep its tokenizer; they know its terse prompts only.
     """
-    if path == EMBEDDED:
+    if path in SHIPPED:
         return True
     file = Path(path) / "tokenizer.json"
     return file.is_file() and _alphabet(file) == _alphabet(

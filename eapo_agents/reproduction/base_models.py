@@ -20,7 +20,15 @@ import numpy as np
 
 from eapo_agents.files import writing
 from eapo_agents.learning import Learner
-from eapo_agents.policies import Chat, HFPolicy, ModelSettings, Sampling, load_model
+from eapo_agents.policies import (
+    WRONG_BELIEF as SHIPPED,
+    Chat,
+    HFPolicy,
+    ModelSettings,
+    Sampling,
+    load_model,
+    model_folder,
+)
 from eapo_agents.reproduction.pretraining import (
     LEARNER_SETTINGS,
     demonstration_batches,
@@ -34,7 +42,6 @@ from eapo_env.synthetic import MODULUS
 from eapo_env.types import ExpertReply, Message, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 
-_SHIPPED = Path(__file__).with_name("bases")
 _LEARNER_SETTINGS = replace(
     LEARNER_SETTINGS, device="cpu", precision="float32", max_batch_tokens=4096
 )
@@ -91,7 +98,7 @@ class BaseModel:
             shutil.rmtree(unfinished, ignore_errors=True)
             if self == WRONG_BELIEF:
                 with writing(unfinished):
-                    shutil.copytree(_SHIPPED / self.name, unfinished)
+                    shutil.copytree(model_folder(SHIPPED), unfinished)
             else:
                 self._train(unfinished)
             unfinished.rename(folder)

@@ -9,6 +9,7 @@ from typing import Final
 
 from eapo_agents.learning import DAPO, LearnerSettings
 from eapo_agents.policies import (
+    WRONG_BELIEF,
     ModelSettings,
     Truncation,
     VLLMEngine,
@@ -63,6 +64,33 @@ def embedded() -> TrainConfig:
         reward=RewardSettings(format_reward=0.0),  # as in the results so far
         learner=LearnerSettings(layout="tree", max_batch_tokens=512),
         evaluation=EvaluationSettings(every=20),
+    )
+
+
+def demo() -> TrainConfig:
+    """Return EAPO from a model that believes wrongly: `eapo demo`, a few minutes on two CPU cores.
+
+    It adds, subtracts and multiplies with mistakes in what it carries, so that its most likely
+    answers are wrong. The experts answer one bracket at a time; half of their replies are read, by
+    the same draws for all episodes of a group. `docs/results.md` has this comparison over seeds.
+    """
+    config = embedded()
+    problems = replace(config.problems, operations=1, carry_rate=1.0)
+    return replace(
+        config,
+        name="eapo",
+        steps=120,
+        annealing=Annealing(schedule="constant", rate=0.5, turn_budget=2),
+        model=ModelSettings(path=WRONG_BELIEF),
+        problems=problems,
+        experts=ExpertSettings(kind="synthetic-parts"),
+        rollout=replace(config.rollout, turn_budgets="group", gate_draws="group"),
+        reward=RewardSettings(),
+        evaluation=replace(
+            config.evaluation,
+            problems=replace(config.evaluation.problems, operations=1, carry_rate=1.0),
+            every=30,
+        ),
     )
 
 
@@ -327,6 +355,7 @@ def preset_named(name: str) -> TrainConfig:
 
 PRESETS: Final[tuple[Callable[[], TrainConfig], ...]] = (
     embedded,
+    demo,
     local,
     one_gpu,
     r1_distill_qwen_7b,

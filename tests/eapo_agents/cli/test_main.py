@@ -98,6 +98,7 @@ def test_the_demo_compares_two_trainings(tiny_settings: list[str], tmp_path: Pat
     assert names == ["eapo-1", "eapo-self-exploratory-1"]
     assert "eapo-1 - eapo-self-exploratory-1" in output
     assert "mean@k, alone" in output
+    assert "Help pays where right answers are too rare" in output
     assert (tmp_path / "eapo-1" / "comparison" / "report.md").is_file()
     eapo_run, alone = (Run.open(tmp_path / name) for name in names)
     assert eapo_run.metrics[0]["alone_rate"] < alone.metrics[0]["alone_rate"] == 1.0
@@ -202,7 +203,7 @@ NO_PROBLEMS = "evaluation.problems.source=none.jsonl"
         (["train", "embedded", "--resume", "RUN"], "--resume takes the run's own settings"),
         (
             ["train", "nosuchpreset"],
-            "unknown preset 'nosuchpreset'. There are embedded, local, one_gpu, r1_",
+            "unknown preset 'nosuchpreset'. There are embedded, demo, local, one_gpu, r1_",
         ),
         (["train", "--set", "steps=abc"], "steps must be a whole number, not 'abc'"),
         (["train", "--set", "steps="], "steps must be a whole number, not ''"),

@@ -20,6 +20,7 @@ from eapo_agents.training.presets import (
     R1_LLAMA_8B,
     R1_QWEN_7B,
     R1_QWEN_14B,
+    demo,
     distilled,
     embedded,
     local,
@@ -31,7 +32,7 @@ from eapo_agents.training.presets import (
 )
 from eapo_env.types import Rules
 
-PAPERS = [preset() for preset in PRESETS if preset not in (embedded, local, one_gpu)]
+PAPERS = [preset() for preset in PRESETS if preset not in (embedded, demo, local, one_gpu)]
 QWQ = ("Qwen/QwQ-32B",) * 3
 
 
@@ -125,7 +126,7 @@ def test_the_experts_are_withdrawn_by_the_last_step() -> None:
     for config in [preset() for preset in PRESETS]:
         assert config.schedule.rules_at(config.steps, 0.0).is_alone
         assert not config.schedule.rules_at(1).is_alone
-        assert config.schedule.acceptance_rate_at(1) == 1.0
+        assert config.schedule.acceptance_rate_at(1) == (0.5 if config == demo() else 1.0)
 
 
 def test_self_exploratory_is_the_same_training_alone() -> None:
@@ -173,6 +174,6 @@ def test_the_local_preset_needs_no_network_but_for_its_model() -> None:
 def test_presets_are_found_by_name() -> None:
     assert preset_named("r1_distill_qwen_7b") == r1_distill_qwen_7b()
     with pytest.raises(
-        ValueError, match=r"'embeded': did you mean 'embedded'\? There are embedded, loc"
+        ValueError, match=r"'embeded': did you mean 'embedded'\? There are embedded, demo"
     ):
         preset_named("embeded")
