@@ -5,19 +5,34 @@
 process on the same machine, beside other clients on the same server.
 
     python benchmarks/experts.py
+
+With `--earlier` it compares an earlier build of this project with this one, each in a process of
+its own, in turn, on the same three servers of one model: two equally fast, the third at a quarter
+of their speed. Latencies are log-normal, a function of the query. 256 episodes ask 3 queries each
+at once, 64 calls per server: first while no latency is known (cold), then again (warm).
+
+    git worktree add --detach ../earlier 92b7088
+    python benchmarks/experts.py --earlier ../earlier
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
+import os
 import runpy
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 from openai import AsyncOpenAI
 
 from eapo_env import event_loop
@@ -28,7 +43,11 @@ from eapo_env.types import ExpertReply, Query, Reply
 LATENCY_S = 0.05
 MODEL = f"delay:{LATENCY_S}"
 ROUNDS = 7
-STUB = Path(__file__).parents[1] / "tests" / "shared" / "stub_server.py"
+HERE = Path(__file__).resolve().parents[1]
+STUB = HERE / "tests" / "shared" / "stub_server.py"
+TAIL = "tail:0.5-0.5"  # median in seconds of a fast server, and sigma
+SLOWNESS = (1.0, 1.0, 4.0)
+PLAYED = ("cold", "warm")
 QUERIES = [
     Query(text=f"What is {env} + {slot}?", seed=env, slot=slot)
     for env in range(256)
@@ -118,7 +137,49 @@ def round_trip_us() -> float:
     return (time.perf_counter() - began) / 5000 * 1e6
 
 
-def main() -> None:
+async def consultations(urls: Sequence[str]) -> list[list[float]]:
+    """Return p95 of a consultation and the total time (s), of each time the episodes are played."""
+    pool = OpenAIExperts(endpoints=[Endpoint(base_url=url, models=[TAIL]) for url in urls])
+
+    async def episode(number: int) -> float:
+        began = time.perf_counter()
+        replies = await pool.ask(QUERIES[3 * number : 3 * number + 3])
+        assert all(isinstance(reply, Reply) for reply in replies), replies
+        return time.perf_counter() - began
+
+    measured = []
+    for _ in PLAYED:
+        began = time.perf_counter()
+        latencies = await asyncio.gather(*map(episode, range(len(QUERIES) // 3)))
+        measured.append([float(np.quantile(latencies, 0.95)), time.perf_counter() - began])
+    return measured
+
+
+def played_by(build: Path, urls: Sequence[str]) -> list[list[float]]:
+    """Return what `consultations` measures in a build."""
+    command = [sys.executable, __file__, "--consult", *urls]
+    environment = {**os.environ, "PYTHONPATH": str(build)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    measured: list[list[float]] = json.loads(done.stdout)
+    return measured
+
+
+def compare(earlier: Path, repeats: int) -> None:
+    """Print p95 and total time of both builds, medians over the repeats, and their ratios."""
+    stub = runpy.run_path(str(STUB))["StubServer"]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(stub(slowness=slowness)) for slowness in SLOWNESS]
+        urls = [server.url for server in servers]
+        runs = [[played_by(build, urls) for build in (earlier, HERE)] for _ in range(repeats)]
+    medians = np.median(runs, axis=0)  # build x played x (p95, total)
+    print(f"{'':20}{'earlier s':>10}{'this s':>10}{'ratio':>8}")
+    for played, name in enumerate(PLAYED):
+        for column, what in enumerate(("p95", "total")):
+            then, now = medians[:, played, column]
+            print(f"{f'{name}, {what}':20}{then:10.2f}{now:10.2f}{now / then:8.2f}")
+
+
+def overhead() -> None:
     rows = [("in process, one asyncio batch", asyncio.run(in_process()))]
     with runpy.run_path(str(STUB))["StubServer"]() as server:
         rows += [
@@ -132,6 +193,20 @@ def main() -> None:
         ratio = cost.wall_s / LATENCY_S
         print(f"{name:34}{cost.wall_s * 1000:8.0f}{ratio:10.2f}{cost.cpu_s * 1000:9.0f}")
     print(f"event_loop.run, round trip: {round_trip_us():.0f} us")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--earlier", type=Path, help="the folder of an earlier build")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--consult", nargs="+", metavar="URL", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.consult:
+        print(json.dumps(asyncio.run(consultations(options.consult))))
+    elif options.earlier:
+        compare(options.earlier.resolve(), options.repeats)
+    else:
+        overhead()
 
 
 if __name__ == "__main__":
