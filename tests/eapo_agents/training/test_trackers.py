@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import ENVIRONMENT, as_options, eapo_forked
 from forked import run_forked
-from programs import PROGRAMS
+from programs import PROGRAMS, run_program
 from small_files import small_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -74,13 +74,11 @@ def test_weights_and_biases_writes_its_file_offline(
     assert written.stat().st_size > 0
 
 
-def test_trackio_has_the_numbers_of_a_resumed_run_too(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # as a user sets it
-    pytest.importorskip("trackio")
-    record(Trackio(project="tiny").build(run.folder))
-    record(Trackio(project="tiny").build(run.folder), first=3)
+def test_trackio_has_the_numbers_of_a_resumed_run_too(run: Run, tmp_path: Path) -> None:
+    """In a process of its own, for trackio reads its folder's name when it is imported."""
+    theirs = ENVIRONMENT | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    done = run_program("tracking.py", run.folder, env=theirs)
+    assert done.returncode == 0, done.stderr
     with sqlite3.connect(tmp_path / "trackio" / "tiny.db") as database:
         rows = database.execute("SELECT run_name, step FROM metrics ORDER BY step").fetchall()
     assert rows == [(f"tracked-1-{run.folder.stat().st_ino}", step) for step in (1, 2, 3, 4)]
