@@ -1,4 +1,4 @@
-"""Record two steps of the run folder of the argument in Trackio, and two more after a resumption."""
+"""Record two steps of a run folder in Trackio, and two more after a resumption."""
 
 import sys
 from pathlib import Path
