@@ -9,7 +9,8 @@ process on the same machine, beside other clients on the same server.
 With `--earlier` it compares an earlier build of this project with this one, each in a process of
 its own, in turn, on the same three servers of one model: two equally fast, the third at a quarter
 of their speed. Latencies are log-normal, a function of the query. 256 episodes ask 3 queries each
-at once, 64 calls per server: first while no latency is known (cold), then again (warm).
+at once, 64 calls per server: first while no latency is known (cold), then again (warm). The slowest
+5% of the calls are hedged in the third row.
 
     git worktree add --detach ../earlier 92b7088
     python benchmarks/experts.py --earlier ../earlier
@@ -30,6 +31,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -48,6 +50,7 @@ STUB = HERE / "tests" / "shared" / "stub_server.py"
 TAIL = "tail:0.5-0.5"  # median in seconds of a fast server, and sigma
 SLOWNESS = (1.0, 1.0, 4.0)
 PLAYED = ("cold", "warm")
+WHAT = ("p95", "total")
 QUERIES = [
     Query(text=f"What is {env} + {slot}?", seed=env, slot=slot)
     for env in range(256)
@@ -137,9 +140,10 @@ def round_trip_us() -> float:
     return (time.perf_counter() - began) / 5000 * 1e6
 
 
-async def consultations(urls: Sequence[str]) -> list[list[float]]:
+async def consultations(urls: Sequence[str], **settings: Any) -> list[list[float]]:
     """Return p95 of a consultation and the total time (s), of each time the episodes are played."""
-    pool = OpenAIExperts(endpoints=[Endpoint(base_url=url, models=[TAIL]) for url in urls])
+    endpoints = [Endpoint(base_url=url, models=[TAIL], **settings) for url in urls]
+    pool = OpenAIExperts(endpoints=endpoints)
 
     async def episode(number: int) -> float:
         began = time.perf_counter()
@@ -155,28 +159,42 @@ async def consultations(urls: Sequence[str]) -> list[list[float]]:
     return measured
 
 
-def played_by(build: Path, urls: Sequence[str]) -> list[list[float]]:
-    """Return what `consultations` measures in a build."""
-    command = [sys.executable, __file__, "--consult", *urls]
-    environment = {**os.environ, "PYTHONPATH": str(build)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    measured: list[list[float]] = json.loads(done.stdout)
-    return measured
+@dataclass(frozen=True)
+class Build:
+    """A build of this project, and settings of its endpoints."""
+
+    name: str
+    folder: Path
+    settings: str = "{}"
+
+    def played(self, urls: Sequence[str]) -> list[list[float]]:
+        """Return what `consultations` measures in this build, in a process of its own."""
+        command = [sys.executable, __file__, "--settings", self.settings, "--consult", *urls]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+        measured: list[list[float]] = json.loads(done.stdout)
+        return measured
 
 
 def compare(earlier: Path, repeats: int) -> None:
-    """Print p95 and total time of both builds, medians over the repeats, and their ratios."""
+    """Print p95 and total time of the builds, medians over the repeats; ratios to the earlier."""
+    builds = [
+        Build("earlier", earlier),
+        Build("this", HERE),
+        Build("this, hedged", HERE, '{"hedged_share": 0.05}'),
+    ]
     stub = runpy.run_path(str(STUB))["StubServer"]
     with ExitStack() as stack:
         servers = [stack.enter_context(stub(slowness=slowness)) for slowness in SLOWNESS]
         urls = [server.url for server in servers]
-        runs = [[played_by(build, urls) for build in (earlier, HERE)] for _ in range(repeats)]
+        runs = [[build.played(urls) for build in builds] for _ in range(repeats)]
     medians = np.median(runs, axis=0)  # build x played x (p95, total)
-    print(f"{'':20}{'earlier s':>10}{'this s':>10}{'ratio':>8}")
-    for played, name in enumerate(PLAYED):
-        for column, what in enumerate(("p95", "total")):
-            then, now = medians[:, played, column]
-            print(f"{f'{name}, {what}':20}{then:10.2f}{now:10.2f}{now / then:8.2f}")
+    heads = [f"{played} {what} s" for played in PLAYED for what in WHAT]
+    print(f"{'':16}" + "".join(f"{head:>12}{'ratio':>8}  " for head in heads))
+    for build, seconds in zip(builds, medians, strict=True):
+        ratios = seconds / medians[0]
+        cells = zip(seconds.flat, ratios.flat, strict=True)
+        print(f"{build.name:16}" + "".join(f"{s:12.2f}{ratio:8.2f}  " for s, ratio in cells))
 
 
 def overhead() -> None:
@@ -200,9 +218,10 @@ def main() -> None:
     parser.add_argument("--earlier", type=Path, help="the folder of an earlier build")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--consult", nargs="+", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--settings", type=json.loads, default={}, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.consult:
-        print(json.dumps(asyncio.run(consultations(options.consult))))
+        print(json.dumps(asyncio.run(consultations(options.consult, **options.settings))))
     elif options.earlier:
         compare(options.earlier.resolve(), options.repeats)
     else:

@@ -1,12 +1,16 @@
-"""Load balancing: which of several endpoints of one model the next call goes to.
+"""Load balancing: which endpoint of a model the next call goes to, and when a second one is asked.
 
 Latencies are means over recent calls, in seconds; None before the first answer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+FEWEST_MEASURED = 20
+"""So many latencies must be known before a call is hedged."""
 
 _WEIGHT = 0.1  # of the last call in the mean, which so covers about the last ten
 
@@ -50,3 +54,13 @@ def choose(loads: Sequence[Load], num_waiting: int) -> int | None:
 def updated_latency(mean_s: float | None, last_s: float) -> float:
     """Return the mean latency after one more call: an exponentially weighted mean."""
     return last_s if mean_s is None else mean_s + _WEIGHT * (last_s - mean_s)
+
+
+def hedge_after(recent_s: Sequence[float], share: float) -> float | None:
+    """Return after how long (s) a call is among the slowest share of the recent ones.
+
+    None for a share of 0, and before enough latencies are known.
+    """
+    if not share or len(recent_s) < FEWEST_MEASURED:
+        return None
+    return sorted(recent_s)[math.ceil((1 - share) * len(recent_s)) - 1]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from json import JSONDecodeError
@@ -34,6 +35,8 @@ _CHECK_TIMEOUT_S = 10.0
 _NO_LIST = (404, 405, 501)
 _REFUSALS = (400, 422, 429)
 _MAX_SHOWN = 5
+_MOST_HEDGED = 0.5
+_RECENT = 200  # latencies of a model's calls
 _LOOK_AGAIN_S = 1.0  # how soon a call that waits for a slot notices that a circuit has cooled down
 
 
@@ -57,6 +60,9 @@ class Endpoint:
         thinking: "maybe" takes a reply that the token limit cut for unfinished reasoning, unless
             the reply or the server tells reasoning apart; "none" is for models that never reason,
             whose cut replies are relayed with a mark.
+        hedged_share: a call that takes longer than all but this share of the latest 200 to the
+            model is sent to another of its endpoints as well, once one has a slot to spare. The
+            first answer counts, the other call is cancelled. In [0, 0.5]; 0 never does.
 
     Raises:
         UserError: a value out of its range.
@@ -70,6 +76,7 @@ class Endpoint:
     max_retries: int = 2
     breaker: Breaker = field(default_factory=Breaker)
     thinking: Thinking = "maybe"
+    hedged_share: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
@@ -87,6 +94,8 @@ class Endpoint:
         at_least(0, self, "max_retries")
         if self.thinking not in get_args(Thinking):
             raise UserError(f"thinking must be maybe or none, not {self.thinking!r}")
+        if not 0 <= self.hedged_share <= _MOST_HEDGED:
+            raise UserError(f"hedged_share must be in [0, {_MOST_HEDGED}], not {self.hedged_share}")
 
     def check_key(self) -> None:
         """Raise a `UserError` if the environment variable of the key is not set or empty."""
@@ -187,8 +196,10 @@ class Connection:
             if self._silent_since(sent_s):
                 self._failed()
                 self._heard_s = _now_s()
+            self._took_longer_than(_now_s() - sent_s)
             raise
         except TimeoutError:
+            self._took_longer_than(_now_s() - sent_s)
             # A slow reply among answered ones is no sign that the endpoint is dead.
             if self._silent_since(sent_s):
                 self._failed()
@@ -204,6 +215,11 @@ class Connection:
         self._answered()
         self._latency_s = updated_latency(self._latency_s, _now_s() - sent_s)
         return Payload(content)
+
+    def _took_longer_than(self, seconds: float) -> None:
+        """Let a call without an answer count for the latency as far as it shows a longer one."""
+        if self._latency_s is None or seconds > self._latency_s:
+            self._latency_s = updated_latency(self._latency_s, seconds)
 
     def _answered(self) -> None:
         self.circuit = self.endpoint.breaker.answered()
@@ -235,7 +251,10 @@ class Queue:
     """
 
     def __init__(self) -> None:
+        self.recent_s: deque[float] = deque(maxlen=_RECENT)
+        """How long the latest calls took, from when the first endpoint was asked (s)."""
         self._first_in_line = asyncio.Lock()
+        self._first_to_hedge = asyncio.Lock()
         self._num_waiting = 0
 
     @asynccontextmanager
@@ -245,25 +264,46 @@ class Queue:
         Yields None if no circuit does. The call must be sent at once.
         """
         connection = await self._taken(connections)
-        try:
+        with _freed_at_the_end(connection):
             yield connection
-        finally:
-            if connection is not None:
-                connection.free_slot()
+
+    @asynccontextmanager
+    async def spare_slot(self, connections: Sequence[Connection]) -> AsyncIterator[Connection]:
+        """Take a slot once one is free that no call waits for."""
+        async with self._first_to_hedge:
+            while self._num_waiting or not (connection := self._free(connections, 1)):
+                await _a_slot_is_freed(connections)
+        with _freed_at_the_end(connection):
+            yield connection
 
     async def _taken(self, connections: Sequence[Connection]) -> Connection | None:
         self._num_waiting += 1
         try:
             async with self._first_in_line:
-                while admitting := [one for one in connections if one.admits]:
-                    chosen = choose([one.load for one in admitting], self._num_waiting)
-                    if chosen is not None:
-                        admitting[chosen].take_slot()
-                        return admitting[chosen]
+                while any(one.admits for one in connections):
+                    if connection := self._free(connections, self._num_waiting):
+                        return connection
                     await _a_slot_is_freed(connections)
                 return None
         finally:
             self._num_waiting -= 1
+
+    def _free(self, connections: Sequence[Connection], num_waiting: int) -> Connection | None:
+        admitting = [one for one in connections if one.admits]
+        chosen = choose([one.load for one in admitting], num_waiting)
+        if chosen is None:
+            return None
+        admitting[chosen].take_slot()
+        return admitting[chosen]
+
+
+@contextmanager
+def _freed_at_the_end(connection: Connection | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if connection is not None:
+            connection.free_slot()
 
 
 async def _a_slot_is_freed(connections: Sequence[Connection]) -> None:

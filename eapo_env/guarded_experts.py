@@ -50,6 +50,7 @@ class ExpertMonitor:
     _num_asked: int = 0
     _num_replies: int = 0
     _num_failed: int = 0
+    _num_hedged: int = 0
     _num_errors: int = 0
     _unreported: int = 0
     _warned_s: float = float("-inf")
@@ -79,6 +80,7 @@ class ExpertMonitor:
         failed = [reply for reply in replies if isinstance(reply, Unavailable)]
         self._num_replies += len(replies)
         self._num_failed += len(failed)
+        self._num_hedged += sum(reply.hedged for reply in replies)
         self._unreported += len(failed)
         self._recent.extend(isinstance(reply, Unavailable) for reply in replies)
         if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
@@ -94,7 +96,7 @@ class ExpertMonitor:
     def metrics(self) -> dict[str, float]:
         """Return latencies of consultations (s), the failure rate and errors since the last call.
 
-        Empty when no expert was asked.
+        With them the share of hedged queries, if there were any. Empty when no expert was asked.
         """
         if not self._latencies:
             return {}
@@ -105,7 +107,10 @@ class ExpertMonitor:
             "expert_failure_rate": self._num_failed / max(self._num_replies, 1),
             "expert_errors": float(self._num_errors),
         }
+        if self._num_hedged:
+            found["expert_hedge_rate"] = self._num_hedged / self._num_replies
         self._latencies, self._num_replies, self._num_failed, self._num_errors = [], 0, 0, 0
+        self._num_hedged = 0
         return found
 
     def _warn(self, last: Unavailable) -> None:

@@ -12,12 +12,15 @@ import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from eapo_env.balancing import hedge_after
 from eapo_env.endpoints import (
     Connection,
     Endpoint,
     Failure,
     Payload,
+    Queue,
     Thinking,
     close_connection,
     open_connection,
@@ -117,6 +120,15 @@ def by_question(query: Query, num_experts: int) -> int:
 
 
 _BUILT_IN = (by_slot, by_question, read_reply, read_with_reasoning)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What became of a query, at which endpoint, and whether two were asked."""
+
+    result: Payload | Failure
+    connection: Connection
+    hedged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +239,7 @@ class OpenAIExperts:
     async def _ask_group(
         self, connections: Sequence[Connection], body: Mapping[str, object]
     ) -> ExpertReply:
-        """Return the reply of one of the endpoints of a model: each is asked once at most."""
+        """Return the reply of one of the endpoints of a model; those that fail are passed over."""
         model = str(body["model"])
         queue = min(connections, key=lambda one: one.endpoint.base_url).queue(model)
         why = "the circuit is open: the endpoint did not answer lately"
@@ -235,17 +247,64 @@ class OpenAIExperts:
             async with queue.slot(connections) as connection:
                 if connection is None:
                     break
-                result = await self._called(connection, body)
-            match result:
+                others = [one for one in connections if one is not connection]
+                asked = await self._hedged(queue, connection, others, body)
+            match asked.result:
                 case Payload(content):
-                    if self.read is read_reply:
-                        return read_reply(content, model, connection.endpoint.thinking)
-                    return self.read(content, model)
+                    reply = self._read(content, model, asked.connection.endpoint.thinking)
+                    return replace(reply, hedged=asked.hedged)
                 case Failure(reason, lost=False):
-                    return Unavailable(reason, model)
+                    return Unavailable(reason, model, hedged=asked.hedged)
                 case Failure(why):
-                    connections = [one for one in connections if one is not connection]
+                    connections = others
         return Unavailable(why, model)
+
+    def _read(self, content: object, model: str, thinking: Thinking) -> ExpertReply:
+        if self.read is read_reply:
+            return read_reply(content, model, thinking)
+        return self.read(content, model)
+
+    async def _hedged(
+        self,
+        queue: Queue,
+        connection: Connection,
+        others: Sequence[Connection],
+        body: Mapping[str, object],
+    ) -> _Asked:
+        """Return the answer of an endpoint or, if that is slow, the first of two."""
+        sent_s = time.monotonic()
+        after_s = hedge_after(queue.recent_s, connection.endpoint.hedged_share)
+        if after_s is None or not others:
+            asked = _Asked(await self._called(connection, body), connection)
+        else:
+            again_sent = asyncio.Event()
+            call = asyncio.create_task(self._called(connection, body))
+            again = asyncio.create_task(self._again(after_s, queue, others, body, again_sent))
+            try:
+                await asyncio.wait([call, again], return_when=asyncio.FIRST_COMPLETED)
+                if not call.done() and isinstance(again.result().result, Payload):
+                    asked = again.result()
+                else:
+                    asked = _Asked(await call, connection, again_sent.is_set())
+            finally:
+                await _cancel([call, again])
+        if isinstance(asked.result, Payload):
+            queue.recent_s.append(time.monotonic() - sent_s)
+        return asked
+
+    async def _again(
+        self,
+        after_s: float,
+        queue: Queue,
+        others: Sequence[Connection],
+        body: Mapping[str, object],
+        sent: asyncio.Event,
+    ) -> _Asked:
+        """Return the answer of a second endpoint, asked after a time."""
+        await asyncio.sleep(after_s)
+        async with queue.spare_slot(others) as second:
+            sent.set()
+            return _Asked(await self._called(second, body), second, hedged=True)
 
     async def _called(
         self, connection: Connection, body: Mapping[str, object]
@@ -289,7 +348,7 @@ def _without_system_role(body: Mapping[str, object]) -> dict[str, object]:
             return dict(body)
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[ExpertReply]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     stragglers = [task for task in tasks if task.cancel()]
     if stragglers:
         await asyncio.wait(stragglers)

@@ -89,24 +89,27 @@ class Reply:
     """An expert's answer, and the expert's name.
 
     `latency_s` is the time from the question to the answer, in seconds; None if nobody measured it.
-    It takes no part in comparisons: the same words are the same reply.
+    `hedged` says whether a second endpoint was asked because the first was slow. Neither takes part
+    in comparisons: the same words are the same reply.
     """
 
     expert: str
     text: str
     latency_s: float | None = field(default=None, compare=False, repr=False)
+    hedged: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
     """A query without an answer. The reason is for the records; the policy never reads it.
 
-    `latency_s` is the time until that was known, as in `Reply`.
+    `latency_s` is the time until that was known, `hedged` as in `Reply`.
     """
 
     reason: str
     expert: str = ""
     latency_s: float | None = field(default=None, compare=False, repr=False)
+    hedged: bool = field(default=False, compare=False, repr=False)
 
 
 ExpertReply = Reply | Unavailable

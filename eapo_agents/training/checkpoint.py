@@ -151,8 +151,8 @@ def _trajectory_to_row(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _repeatable(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the fields without how long an expert took: the same run has the same checkpoints."""
-    return {name: value for name, value in fields if name != "latency_s"}
+    """Return the fields without an expert's speed: the same run has the same checkpoints."""
+    return {name: value for name, value in fields if name not in ("latency_s", "hedged")}
 
 
 def _trajectory_from_row(row: dict[str, Any]) -> Trajectory:

@@ -29,6 +29,7 @@ RESUMABLE = (
     "experts.endpoints.*.call_timeout_s",
     "experts.endpoints.*.max_retries",
     "experts.endpoints.*.breaker.*",
+    "experts.endpoints.*.hedged_share",
     "engine.base_url",
     "engine.trainer_address",
     "engine.transfer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_env.balancing import Load, choose, updated_latency
+from eapo_env.balancing import FEWEST_MEASURED, Load, choose, hedge_after, updated_latency
 
 latencies = st.none() | st.floats(0.001, 1000)
 
@@ -101,3 +101,23 @@ def test_the_mean_latency_lies_among_the_measured_ones(measured: list[float]) ->
         mean = updated_latency(mean, latency_s)
     assert mean is not None
     assert min(measured) * (1 - 1e-9) <= mean <= max(measured) * (1 + 1e-9)
+
+
+def test_when_a_call_is_hedged_worked_by_hand() -> None:
+    recent_s = [float(number) for number in range(100, 0, -1)]
+    assert hedge_after(recent_s, 0.05) == 95.0
+    assert hedge_after(recent_s, 0.5) == 50.0
+    assert hedge_after(recent_s, 0.0) is None
+    assert hedge_after(recent_s[: FEWEST_MEASURED - 1], 0.05) is None
+
+
+@given(
+    st.lists(st.floats(0.001, 1000), min_size=FEWEST_MEASURED, max_size=200),
+    st.floats(0.001, 0.5),
+)
+def test_at_most_the_share_of_the_recent_calls_took_longer(
+    recent_s: list[float], share: float
+) -> None:
+    after_s = hedge_after(recent_s, share)
+    assert after_s in recent_s
+    assert sum(one > after_s for one in recent_s if after_s is not None) <= share * len(recent_s)

@@ -268,6 +268,7 @@ def test_no_other_key_of_the_environment_is_sent(server: StubServer) -> None:
         ({"max_live_calls": 0}, r"max_live_calls must be in \[1, 1000\], not 0"),
         ({"call_timeout_s": 0}, "call_timeout_s must be positive, not 0"),
         ({"max_retries": -1}, "max_retries must be at least 0, not -1"),
+        ({"hedged_share": 0.6}, r"hedged_share must be in \[0, 0.5\], not 0.6"),
     ],
 )
 def test_impossible_endpoints_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -82,6 +82,15 @@ def test_latencies_and_failures_are_those_since_the_last_look() -> None:
     assert monitor.metrics() == {}
 
 
+def test_hedged_queries_are_counted() -> None:
+    pool = Moody()
+    monitor = ExpertMonitor(clock=lambda: pool.now)
+    ask(monitor, pool, 1.0, replace(FINE, hedged=True), FINE, replace(DEAD, hedged=True), DEAD)
+    assert monitor.metrics()["expert_hedge_rate"] == 0.5
+    ask(monitor, pool, 1.0, FINE)
+    assert "expert_hedge_rate" not in monitor.metrics()
+
+
 def test_a_reply_has_the_latency_that_its_pool_measured_or_that_of_the_consultation() -> None:
     pool = Moody()
     monitor = ExpertMonitor(clock=lambda: pool.now)

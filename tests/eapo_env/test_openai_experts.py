@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, strategies as st
 from stub_server import HUGE_CHARS, StubServer, completion
 
+from eapo_env.balancing import FEWEST_MEASURED
 from eapo_env.breaker import Breaker
-from eapo_env.endpoints import Endpoint
+from eapo_env.endpoints import Endpoint, open_connection
+from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.openai_experts import (
     OpenAIExperts,
     by_question,
@@ -295,6 +298,35 @@ def test_nothing_is_lost_when_one_of_three_servers_is_killed_and_restarted() -> 
         replies = asyncio.run(through_it_all(victim, one, two))
     assert set(replies) == {Reply(model, "echo: a")}
     assert len(replies) > 90
+
+
+@pytest.mark.parametrize("hedged_share", [0.05, 0.0])
+def test_calls_to_a_server_that_hangs_are_answered_by_another(hedged_share: float) -> None:
+    """A server is stopped with SIGSTOP; what was sent to it is cancelled once another answers."""
+
+    async def warm_then_hang(hangs: StubServer, fine: StubServer) -> Sequence[ExpertReply]:
+        endpoints = [
+            Endpoint(base_url=server.url, models=["delay:0.1"], hedged_share=hedged_share)
+            for server in (hangs, fine)
+        ]
+        pool = OpenAIExperts(endpoints=endpoints, batch_timeout_s=30 if hedged_share else 3)
+        await pool.ask(queries(*"a" * 2 * FEWEST_MEASURED))
+        assert hangs.process is not None
+        hangs.process.send_signal(signal.SIGSTOP)
+        guarded = GuardedExperts(inner=pool)
+        replies = await guarded.ask(queries(*"b" * 8))
+        hedge_rate = guarded.monitor.metrics().get("expert_hedge_rate", 0.0)
+        assert (hedge_rate > 0) == (hedged_share > 0)
+        for endpoint in endpoints:
+            connection = await open_connection(endpoint)
+            assert connection is not None
+            assert connection.load.in_flight == 0
+        return replies
+
+    with StubServer() as fine, StubServer() as hangs:
+        replies = asyncio.run(warm_then_hang(hangs, fine))
+    num_answered = sum(isinstance(reply, Reply) for reply in replies)
+    assert num_answered == 8 if hedged_share else num_answered < 8
 
 
 def test_a_group_of_dead_servers_says_why() -> None:
