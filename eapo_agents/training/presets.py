@@ -79,7 +79,7 @@ def demo() -> TrainConfig:
     return replace(
         config,
         name="eapo",
-        steps=120,
+        steps=100,
         annealing=Annealing(schedule="constant", rate=0.5, turn_budget=2),
         model=ModelSettings(path=WRONG_BELIEF),
         problems=problems,
@@ -89,7 +89,7 @@ def demo() -> TrainConfig:
         evaluation=replace(
             config.evaluation,
             problems=replace(config.evaluation.problems, operations=1, carry_rate=1.0),
-            every=30,
+            every=50,
         ),
     )
 
