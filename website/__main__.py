@@ -46,7 +46,7 @@ def render(config: Path) -> None:
 
     Raises:
         CalledProcessError: as for `build`.
-        ValueError: a docstring names a parameter that is none, which strict mode lets pass.
+        ValueError: a docstring describes a parameter that does not exist, which strict mode accepts.
     """
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     command += ["--config-file", str(config.resolve())]

@@ -59,7 +59,7 @@ class FirstMentions(Treeprocessor):
 
 
 class Tooltips(Extension):
-    """The extension that Markdown is told of."""
+    """The Markdown extension that adds the tooltips."""
 
     def extendMarkdown(self, md: Markdown) -> None:
         """Run after `abbr`, whose priority is 7."""

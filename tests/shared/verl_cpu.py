@@ -1,7 +1,7 @@
 """A platform for verl without an accelerator: FSDP on gloo, and `HFPolicy` as the sampler.
 
 verl imports this module in each of its processes where `VERL_USE_EXTERNAL_MODULES=verl_cpu` and
-`VERL_PLATFORM=cpu` are set. Ray is told of a GPU a process, which nothing uses.
+`VERL_PLATFORM=cpu` are set. Ray counts one GPU for each process, and nothing uses it.
 """
 
 from __future__ import annotations
