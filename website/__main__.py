@@ -46,7 +46,7 @@ def render(config: Path) -> None:
 
     Raises:
         CalledProcessError: as for `build`.
-        ValueError: a docstring describes a parameter that does not exist, which strict mode accepts.
+        ValueError: a docstring describes a parameter that does not exist; strict mode lets it pass.
     """
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     command += ["--config-file", str(config.resolve())]
