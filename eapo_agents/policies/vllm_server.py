@@ -20,7 +20,8 @@ from eapo_agents.policies.models import (
     model_folder,
 )
 from eapo_agents.policies.policy import Completion, PolicyError, Sampling, completion_limit
-from eapo_agents.policies.vllm import CheckpointNames, check_temperature
+from eapo_agents.policies.vllm import check_temperature
+from eapo_agents.policies.vllm_weights import CheckpointNames
 from eapo_agents.serving import Backend, Control, FileTransfer, NCCLTransfer, WeightTransfer
 from eapo_env.validation import UserError
 
