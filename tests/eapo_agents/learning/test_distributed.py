@@ -304,16 +304,6 @@ def test_two_processes_killed_while_they_write_leave_the_checkpoint_before(
     assert [path.name for path in run.checkpoints] == ["step-000001", "step-000002"]
 
 
-def test_an_optimiser_that_takes_no_sharded_weights_is_refused(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    config = with_settings(tiny_config, ["learner.optimizer=adafactor"])
-    run = settings_of(config, tmp_path / "run")
-    done = run_in_two("-m", "eapo_agents.cli", "train", "--resume", run)
-    assert done.returncode == 2
-    assert "eapo: torch's Adafactor is for one process: set learner.optimizer" in done.stderr
-
-
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 6))
 def test_every_item_is_in_one_share_and_shares_are_balanced(sizes: list[int], num: int) -> None:
     shares = balanced_shares(sizes, num)
