@@ -39,10 +39,11 @@ def _add_serve_policy(commands: Commands) -> None:
         "serve-policy", help="serve the policy with vLLM, for training", epilog=_AFTER
     )
     serve.add_argument("model", help="the model that training starts from")
-    serve.add_argument("--port", type=int, default=8100)
+    serve.add_argument("--replicas", type=int, default=1, help="servers that share the episodes")
+    serve.add_argument("--port", type=int, default=8100, help="of the first replica")
     serve.add_argument("--transfer", choices=("file", "nccl"), default="file", help="of weights")
     serve.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
-    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs")
+    serve.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs a replica")
     serve.add_argument("--max-model-len", type=int, default=None)
     serve.add_argument("--max-num-seqs", type=int, default=256)
     serve.set_defaults(command=_serve_policy, options=[])
@@ -56,7 +57,7 @@ def _serve_expert(options: argparse.Namespace) -> int:
 
 def _serve_policy(options: argparse.Namespace) -> int:
     model = policies.model_folder(options.model)
-    return serving.serve_policy(serving.PolicyServerProcess(**_given(options) | {"model": model}))
+    return serving.serve_policy(serving.PolicyServers(**_given(options) | {"model": model}))
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

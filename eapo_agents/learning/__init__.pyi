@@ -67,7 +67,9 @@ from .process_commands import (
     GatherState as GatherState,
     GatherWeights as GatherWeights,
     Imitate as Imitate,
+    LoadShards as LoadShards,
     LoadState as LoadState,
+    SaveShards as SaveShards,
     Update as Update,
 )
 from .settings import LearnerSettings as LearnerSettings

@@ -40,10 +40,13 @@ from eapo_agents.learning.process_commands import (
     GatherState,
     GatherWeights,
     Imitate,
+    LoadShards,
     LoadState,
+    SaveShards,
     Update,
 )
 from eapo_agents.learning.settings import LearnerSettings
+from eapo_agents.learning.shards import SHARDS, load_shards, save_shards
 from eapo_agents.policies import recompute_activations
 from eapo_agents.rollouts import Demonstration, Group, Logprobs, Trajectory
 from eapo_env.validation import UserError
@@ -177,34 +180,47 @@ class Learner:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a checkpoint: a plain model in Hugging Face format, the rest in `learner.pt`.
 
-        Adapters are merged into the model, and kept by themselves in `adapter/`.
+        Adapters are merged into the model, and kept by themselves in `adapter/`. Of several
+        processes, each writes its part of weights and moments into `shards/`: all see the folder.
         """
-        folder, state = Path(folder), self.state_dict()
-        weights = state.pop("model")
-        if self._adapters:
-            self._adapters.save(weights, folder)
+        folder = Path(folder).resolve()
+        self._save_model(self._perform_in_all(GatherWeights()), folder)
+        state = self._progress()
+        if self.processes.world_size == 1:
+            state["optimizer"] = self._optimizer.state_dict()
         else:
-            self.model.save_pretrained(folder, state_dict=weights)
+            self._perform_in_all(SaveShards(folder))
         with (folder / "learner.pt").open("wb") as file:  # whose errors say why
             torch.save(state, file)
 
     def load(self, folder: str | PathLike[str]) -> None:
-        """Restore what `save` wrote, to resume exactly.
+        """Restore what `save` wrote in however many processes, to resume exactly.
 
         Raises:
             UserError: the folder holds no such checkpoint, or a damaged one.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         try:
-            if self._adapters:
-                weights = self._perform_in_all(GatherWeights()) | self._adapters.read(folder)
+            state = _read(folder)
+            if "optimizer" in state:
+                self.load_state_dict(state | {"model": self._read_model(folder)})
             else:
-                dtype = self.settings.weights_dtype
-                weights = self._model_class.from_pretrained(folder, dtype=dtype).state_dict()
-            state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
-            self.load_state_dict(state | {"model": weights})
+                self._perform_in_all(LoadShards(folder))
         except Exception as error:
             raise UserError(f"cannot restore a learner from {folder}: {error}") from error
+
+    def _save_model(self, weights: dict[str, Tensor], folder: Path) -> None:
+        if self._adapters:
+            self._adapters.save(weights, folder)
+        else:
+            self.model.save_pretrained(folder, state_dict=weights)
+
+    def _read_model(self, folder: Path) -> dict[str, Tensor]:
+        if self._adapters:
+            weights: dict[str, Tensor] = self._perform_in_all(GatherWeights())
+            return weights | self._adapters.read(folder)
+        dtype = self.settings.weights_dtype
+        return self._model_class.from_pretrained(folder, dtype=dtype).state_dict()
 
     def perform(self, command: Command) -> Any:
         """Do this process's part of a command, which all processes perform together."""
@@ -222,9 +238,13 @@ class Learner:
                 case GatherState():
                     return self._full_state()
                 case LoadState(state=state):
-                    self.step = self.processes.load_full_state(self.model, self._optimizer, state)
-                    if isinstance(self.algorithm, StatefulAlgorithm) and "algorithm" in state:
-                        self.algorithm.load_state_dict(state["algorithm"])
+                    step = self.processes.load_full_state(self.model, self._optimizer, state)
+                    self._go_on_from({**state, "step": step})
+                case SaveShards(checkpoint=checkpoint):
+                    save_shards(self.model, self._optimizer, checkpoint / SHARDS)
+                case LoadShards(checkpoint=checkpoint):
+                    load_shards(self.model, self._optimizer, checkpoint / SHARDS)
+                    self._go_on_from(_read(checkpoint))
                 case _:
                     assert_never(command)
         finally:
@@ -272,14 +292,22 @@ class Learner:
         return [found[row] for row in range(len(records))]
 
     def _full_state(self) -> dict[str, Any]:
-        state = {
+        return self._progress() | {
             "model": self.processes.full_weights(self.model),
             "optimizer": self.processes.full_optimizer_state(self._optimizer),
-            "step": self.step,
         }
+
+    def _progress(self) -> dict[str, Any]:
+        """Return what `_go_on_from` needs: the state beside weights and moments."""
+        state: dict[str, Any] = {"step": self.step}
         if isinstance(self.algorithm, StatefulAlgorithm):
             state["algorithm"] = self.algorithm.state_dict()
         return state
+
+    def _go_on_from(self, state: Mapping[str, Any]) -> None:
+        self.step = int(state["step"])
+        if isinstance(self.algorithm, StatefulAlgorithm) and "algorithm" in state:
+            self.algorithm.load_state_dict(state["algorithm"])
 
     def _mini_batch(self, rows: Sequence[Row], *, num_groups: int) -> MiniBatch:
         limit, layout = self.settings.max_batch_tokens, self.settings.layout
@@ -344,6 +372,14 @@ class Learner:
         layout = LAYOUTS[self.processes.layout(settings.layout)]
         with settings.autocast():
             return token_logprobs(self._reader, batch, layout, self.temperature)
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    """Return what the first process wrote beside the model."""
+    state: dict[str, Any] = torch.load(
+        checkpoint / "learner.pt", map_location="cpu", weights_only=True
+    )
+    return state
 
 
 def _split(groups: Sequence[Group], num: int) -> list[Sequence[Group]]:

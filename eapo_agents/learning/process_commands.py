@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from eapo_agents.rollouts import Demonstration, Group, Trajectory
@@ -56,4 +57,27 @@ class LoadState:
         return LoadState, ({key: self.state[key] for key in ("algorithm",) if key in self.state},)
 
 
-Command = Update | Imitate | ComputeLogprobs | GatherWeights | GatherState | LoadState
+@dataclass(frozen=True, slots=True)
+class SaveShards:
+    """Write each process's part of weights and moments into a checkpoint that all see."""
+
+    checkpoint: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadShards:
+    """Restore what `SaveShards` and the first process wrote into a checkpoint."""
+
+    checkpoint: Path
+
+
+Command = (
+    Update
+    | Imitate
+    | ComputeLogprobs
+    | GatherWeights
+    | GatherState
+    | LoadState
+    | SaveShards
+    | LoadShards
+)

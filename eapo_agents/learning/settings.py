@@ -41,8 +41,9 @@ class LearnerSettings:
             computes a prompt once for its group in a batch, through a key-value cache, and "tree"
             all that sequences have in common, in one row with a mask: for short sequences, in
             batches of about one group.
-        optimizer: "adamw"; "adafactor", with almost no state; "sgd", with none.
-        fused: use the fused kernels of "adamw" and "sgd".
+        optimizer: "adamw"; "adafactor", with almost no state, for a single process; "sgd", with
+            none.
+        fused: use the fused kernels of "adamw" and, in a single process, "sgd".
         compile: backend of `torch.compile`; "inductor" needs a C++ compiler (on a GPU, Triton) and
             a minute at the start, "aot_eager" only traces.
         gradient_checkpointing: recompute activations in the backward pass, to save memory. This
@@ -102,17 +103,26 @@ class LearnerSettings:
         return _TABLE_5_RATE if self.learning_rate is None else self.learning_rate
 
     def optimizer_of(self, weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser of these weights."""
+        """Return the optimiser of these weights.
+
+        Raises:
+            UserError: one that torch does not have for weights that several processes share.
+        """
         import torch
+        from torch.distributed.tensor import DTensor
 
         rate, decay = self.peak_rate, self.weight_decay
+        sharded = any(isinstance(weight.data, DTensor) for weight in weights)
         match self.optimizer:
             case "adamw":
                 return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=self.fused)
+            case "adafactor" if sharded:
+                raise UserError("torch's Adafactor is for one process: set learner.optimizer=adamw")
             case "adafactor":
                 return torch.optim.Adafactor(weights, lr=rate, weight_decay=decay)
-            case "sgd":
-                return torch.optim.SGD(weights, lr=rate, weight_decay=decay, fused=self.fused)
+            case "sgd":  # torch's fused kernel takes no sharded weights
+                fused = self.fused and not sharded
+                return torch.optim.SGD(weights, lr=rate, weight_decay=decay, fused=fused)
 
     def reader_of(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model, or its compiled version on the same weights, for forward passes."""

@@ -23,9 +23,11 @@ from eapo_agents.policies import (
     Chat,
     Completion,
     Policy,
+    Sampler,
     Sampling,
     attention_window,
     plain_ids,
+    replicas,
 )
 from eapo_agents.rollouts import Demonstration
 from eapo_env.types import Message
@@ -122,8 +124,8 @@ def _rows(vocabulary: int) -> tuple[list[Demonstration], list[Demonstration]]:
 async def check_sampler(policy: Policy, learner: Learner, rounding: float) -> float:
     """Return the mean difference between the policy's log-probabilities and the learner's, in nats.
 
-    The policy completes prompts of different lengths at the same time; where it may cross the
-    length at which a model's positions change, one of them does.
+    Each of its replicas completes prompts of different lengths at the same time; where it may cross
+    the length at which a model's positions change, one of them does.
 
     Args:
         policy: the policy.
@@ -136,8 +138,11 @@ async def check_sampler(policy: Policy, learner: Learner, rounding: float) -> fl
     prompts = _prompts(policy)
     if border := _border(learner.model.config.get_text_config(), policy.max_context_tokens):
         prompts.append(_text_ids(policy, border))
-    sampler_N, learner_N = await sampled_logprobs(policy, learner, prompts, _SAMPLED_TOKENS)
-    gap = _mean_gap([sampler_N], [learner_N])
+    pairs = [
+        await sampled_logprobs(sampler, learner, prompts, _SAMPLED_TOKENS)
+        for sampler in replicas(policy)
+    ]
+    gap = max(_mean_gap([sampler_N], [learner_N]) for sampler_N, learner_N in pairs)
     if not gap <= rounding:
         raise UserError(
             f"the policy and the learner differ by {gap:.3f} nats a token on what the policy"
@@ -167,12 +172,7 @@ async def check_policy(policy: Policy, rounding: float) -> PolicyCheck:
             " id to eos_token_id in the model's generation_config.json"
         )
     prompts = _prompts(policy)
-    sampling = Sampling(max_tokens=_SAMPLED_TOKENS)
-    alone = [await policy.complete(prompt, sampling, i) for i, prompt in enumerate(prompts)]
-    beside = await asyncio.gather(
-        *(policy.complete(prompt, sampling, i) for i, prompt in enumerate(prompts))
-    )
-    gap = _gap_beside(alone, beside)
+    gap = max([await _gap_beside(sampler, prompts) for sampler in replicas(policy)])
     if not gap <= rounding:
         raise UserError(
             f"the policy gives a prompt other log-probabilities beside longer ones than alone, by"
@@ -185,7 +185,17 @@ async def check_policy(policy: Policy, rounding: float) -> PolicyCheck:
     )
 
 
-def _gap_beside(alone: Sequence[Completion], beside: Sequence[Completion]) -> float:
+async def _gap_beside(sampler: Sampler, prompts: Sequence[Sequence[int]]) -> float:
+    """Return the mean difference, in nats, between prompts completed alone and together."""
+    sampling = Sampling(max_tokens=_SAMPLED_TOKENS)
+    alone = [await sampler.complete(prompt, sampling, i) for i, prompt in enumerate(prompts)]
+    beside = await asyncio.gather(
+        *(sampler.complete(prompt, sampling, i) for i, prompt in enumerate(prompts))
+    )
+    return _gap_while_alike(alone, beside)
+
+
+def _gap_while_alike(alone: Sequence[Completion], beside: Sequence[Completion]) -> float:
     """Return the mean difference, in nats, while the ids are the same; infinite if few are."""
     gaps, count = [], 0
     for one, other in zip(alone, beside, strict=True):

@@ -4,6 +4,7 @@ A hand-over that fails silently is the most expensive fault there is: training g
 policy never gets the updates, or only a part of them. So the policy completes one fixed prompt, and
 the learner computes the log-probabilities of what was sampled. The prompt stays the same and is
 longer than the blocks of a prefix cache, so that keys and values of old weights are caught as well.
+A policy with several replicas is probed at each of them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from eapo_agents.policies import Completion, Policy, PolicyError, Sampling, plain_ids
-from eapo_agents.rollouts import Demonstration
+from eapo_agents.policies import (
+    Completion,
+    Policy,
+    PolicyError,
+    Sampler,
+    Sampling,
+    plain_ids,
+    replicas,
+)
+from eapo_agents.rollouts import Demonstration, gather
 from eapo_env.validation import at_least, positive
 
 if TYPE_CHECKING:
@@ -53,18 +62,30 @@ class SyncProbe:
     async def check(self, policy: Policy, learner: Learner) -> float:
         """Return the mean difference of log-probabilities on the probe's tokens, in nats.
 
+        Of several replicas, that of the one which differs most.
+
         Raises:
             PolicyError: it is beyond the tolerance, or NaN.
         """
-        prompt_ids = self._prompt_ids(policy)
-        prompts = [prompt_ids] * self.num_completions
-        sampler_N, learner_N = await sampled_logprobs(policy, learner, prompts, self.max_tokens)
+        prompts = [self._prompt_ids(policy)] * self.num_completions
+        probed = replicas(policy)
+        return max(
+            await gather(
+                self._gap(one, learner, prompts, _named(number, len(probed)))
+                for number, one in enumerate(probed, start=1)
+            )
+        )
+
+    async def _gap(
+        self, sampler: Sampler, learner: Learner, prompts: Sequence[Sequence[int]], name: str
+    ) -> float:
+        sampler_N, learner_N = await sampled_logprobs(sampler, learner, prompts, self.max_tokens)
         gap_N = np.abs(sampler_N - learner_N)
         gap, worst = float(np.mean(gap_N)), int(np.argmax(gap_N))
         tolerance = self.tolerance or learner.settings.rounding
         if not gap <= tolerance:
             raise PolicyError(
-                f"the policy does not sample from the learner's weights: they differ by {gap:.6f}"
+                f"{name} does not sample from the learner's weights: they differ by {gap:.6f}"
                 f" nats a token, and the tolerance is {tolerance:g}; at most, the policy gives a"
                 f" token the log-probability {sampler_N[worst]:.6f}, the learner"
                 f" {learner_N[worst]:.6f}. If the two differ in precision only, set sync.tolerance"
@@ -77,16 +98,20 @@ class SyncProbe:
         return (text_ids * _PROMPT_TOKENS)[: max(1, min(_PROMPT_TOKENS, room))]
 
 
+def _named(number: int, of: int) -> str:
+    return "the policy" if of == 1 else f"replica {number} of {of} of the policy"
+
+
 async def sampled_logprobs(
-    policy: Policy, learner: Learner, prompts: Sequence[Sequence[int]], max_tokens: int
+    sampler: Sampler, learner: Learner, prompts: Sequence[Sequence[int]], max_tokens: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the policy's and the learner's log-probabilities (N) of what the policy samples.
+    """Return the sampler's and the learner's log-probabilities (N) of what the sampler draws.
 
     The prompts are completed at the same time, and scored one at a time.
     """
     sampling = Sampling(max_tokens=max_tokens, temperature=learner.temperature)
     completions = await asyncio.gather(
-        *(policy.complete(prompt, sampling, seed) for seed, prompt in enumerate(prompts))
+        *(sampler.complete(prompt, sampling, seed) for seed, prompt in enumerate(prompts))
     )
     records = [_record(*pair) for pair in zip(prompts, completions, strict=True)]
     scored = [learner.logprobs([record])[0][record.mask] for record in records]

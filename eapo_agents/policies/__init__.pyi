@@ -33,9 +33,12 @@ from .policy import (
     Finish as Finish,
     Policy as Policy,
     PolicyError as PolicyError,
+    Sampler as Sampler,
     Sampling as Sampling,
     Truncation as Truncation,
     completion_limit as completion_limit,
+    replica_of as replica_of,
+    replicas as replicas,
 )
 from .vllm import VLLMEngine as VLLMEngine, VLLMPolicy as VLLMPolicy
 from .vllm_server import VLLMServerEngine as VLLMServerEngine, VLLMServerPolicy as VLLMServerPolicy

@@ -129,11 +129,22 @@ class PolicyError(UserError):
     """The policy failed: its engine or server is gone, or its weights are not the learner's."""
 
 
+class Sampler(Protocol):
+    """What completes prompts for a policy; many coroutines may await completions at once."""
+
+    async def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> Completion:
+        """See `Policy.complete`."""
+
+
 class Policy(Protocol):
     """A model that completes prompts; many coroutines may await completions at once.
 
     `eapo_agents.testing.check_policy` tests an implementation. One that has `end_ids`, the ids that
-    end a completion, is checked at the start to end where the chat template ends a turn.
+    end a completion, is checked at the start to end where the chat template ends a turn. One whose
+    weights are in several places, each with a cache of its own, has `replicas`, a `Sampler` for
+    each: they are probed one by one, and an episode keeps to one of them (`replica_of`).
     """
 
     @property
@@ -166,6 +177,21 @@ class Policy(Protocol):
 
     def close(self) -> None:
         """Free what the policy holds; it is not used afterwards."""
+
+
+def replicas(policy: Policy) -> Sequence[Sampler]:
+    """Return the replicas of a policy, which all sample alike: those that it has, or itself."""
+    found: Sequence[Sampler] = getattr(policy, "replicas", (policy,))
+    return found
+
+
+def replica_of(policy: Policy, number: int) -> Sampler:
+    """Return the replica that a number, such as that of an episode, always comes to.
+
+    Consecutive numbers come to the replicas in turn.
+    """
+    found = replicas(policy)
+    return found[number % len(found)]
 
 
 def completion_limit(prompt_ids: Sequence[int], sampling: Sampling, max_context_tokens: int) -> int:

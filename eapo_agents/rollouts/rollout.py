@@ -23,6 +23,7 @@ from eapo_agents.policies import (
     TokenHistory,
     Truncation,
     cut_tokens,
+    replica_of,
 )
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.actions import CONSULT_CLOSE
@@ -95,13 +96,22 @@ class Rollout:
     monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
 
     async def play(
-        self, problem: Problem, rules: Rules, *, seed: int, gate_seed: int | None = None
+        self,
+        problem: Problem,
+        rules: Rules,
+        *,
+        seed: int,
+        gate_seed: int | None = None,
+        number: int | None = None,
     ) -> Trajectory:
         """Return the trajectory of one episode.
 
         Args:
             seed: decides the sampling and, unless `gate_seed` is given, the gate.
+            number: of the episode among others, by default the seed; it decides which of the
+                policy's replicas samples the turns.
         """
+        sampler = replica_of(self.policy, seed if number is None else number)
         episode = begin(problem, rules, self.prompts, seed=seed)
         history = TokenHistory.open(episode.messages, self._chat)
 
@@ -114,7 +124,7 @@ class Rollout:
                 return None
             sampling = turn_sampling(rules, room, self.temperature, self.truncation)
             completion = self._chat.until_stop(
-                await self.policy.complete(
+                await sampler.complete(
                     history.token_ids, sampling, derive_seed(seed, 1, episode.turn)
                 ),
                 sampling.stop,
@@ -165,7 +175,11 @@ class Rollout:
         """Return the trajectory of one member of `play_group`, given the same arguments."""
         gate_seed = derive_seed(seed, len(rules_G), 1) if gate_draws == "group" else None
         return await self.play(
-            problem, rules_G[member], seed=derive_seed(seed, member), gate_seed=gate_seed
+            problem,
+            rules_G[member],
+            seed=derive_seed(seed, member),
+            gate_seed=gate_seed,
+            number=seed + member,
         )
 
     def short_enough(self, problems: Sequence[Problem]) -> Sequence[Problem]:

@@ -3,7 +3,7 @@ from .expert_servers import (
     ExpertServers as ExpertServers,
     serve_expert as serve_expert,
 )
-from .policy_server import PolicyServerProcess as PolicyServerProcess, serve_policy as serve_policy
+from .policy_server import PolicyServers as PolicyServers, serve_policy as serve_policy
 from .process import (
     HOST as HOST,
     ServerError as ServerError,
@@ -13,6 +13,7 @@ from .process import (
 from .weight_transfer import (
     Backend as Backend,
     Control as Control,
+    Controls as Controls,
     FileTransfer as FileTransfer,
     NCCLTransfer as NCCLTransfer,
     WeightTransfer as WeightTransfer,

@@ -1,9 +1,10 @@
-"""[edge] The policy's server on this machine: vLLM's, set up to receive the learner's weights."""
+"""[edge] The policy's servers on this machine: vLLM's, set up to receive the learner's weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from eapo_agents.serving.expert_servers import ExpertServers, serve
@@ -15,25 +16,27 @@ _WORKER_EXTENSION = "eapo_agents.serving.vllm_file_weights.FileWeights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyServerProcess:
-    """A server of the policy on this machine, on a port of the loopback interface.
+class PolicyServers:
+    """Servers of the policy on this machine, on consecutive ports of the loopback interface.
 
     Args:
         model: a folder or hub id with model and tokenizer; the learner must start from the same.
-        port: of the server.
+        replicas: the number of servers, which share the episodes; on GPUs each has its own.
+        port: of the first server.
         transfer: how new weights are sent: "file", or "nccl" between GPUs.
-        dtype: of the weights in the server.
-        tensor_parallel_size: the number of GPUs of the model.
+        dtype: of the weights in the servers.
+        tensor_parallel_size: the number of GPUs of one server.
         max_model_len: the most tokens of prompt and completion; by default, the model's.
-        max_num_seqs: the most completions that decode together.
+        max_num_seqs: the most completions that one server decodes together.
         options: further command-line options of vLLM's server; they override ours.
-        start_timeout_s: timeout until the server answers.
+        start_timeout_s: timeout until a server answers.
 
     Raises:
         ValueError: a value out of its range.
     """
 
     model: str
+    replicas: int = 1
     port: int = 8100
     transfer: Backend = "file"
     dtype: str = "bfloat16"
@@ -44,27 +47,28 @@ class PolicyServerProcess:
     start_timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        assert self.servers.replicas == 1  # `ExpertServers` checks the values
+        assert self.servers.replicas == self.replicas  # `ExpertServers` checks the values
 
     @property
-    def base_url(self) -> str:
-        """The server's address, without a path."""
-        return f"http://{HOST}:{self.port}"
+    def base_urls(self) -> tuple[str, ...]:
+        """The servers' addresses, without a path."""
+        return tuple(f"http://{HOST}:{self.port + replica}" for replica in range(self.replicas))
 
     @property
     def setting(self) -> str:
-        """The options of `eapo train` that make it sample on this server."""
+        """The options of `eapo train` that make it sample on these servers."""
         return (
-            f"--set engine=vllm-server --set engine.base_url={self.base_url}"
+            f"--set engine=vllm-server --set 'engine.base_urls={json.dumps(self.base_urls)}'"
             f" --set engine.transfer={self.transfer}"
         )
 
     @property
     def servers(self) -> ExpertServers:
-        """The server as `ExpertServers`, which start it and end it."""
+        """The servers as `ExpertServers`, which start them and end them."""
         extension = ("--worker-extension-cls", _WORKER_EXTENSION) if self.transfer == "file" else ()
         return ExpertServers(
             model=self.model,
+            replicas=self.replicas,
             port=self.port,
             tensor_parallel_size=self.tensor_parallel_size,
             max_model_len=self.max_model_len,
@@ -80,19 +84,17 @@ class PolicyServerProcess:
             ),
         )
 
-    @contextmanager
-    def run(self) -> Iterator[ServerProcess]:
-        """Yield the server once it answers; end it afterwards.
+    def run(self) -> AbstractContextManager[list[ServerProcess]]:
+        """Yield the servers once all of them answer; end them afterwards.
 
         Raises:
             UserError: as `ExpertServers.run`.
         """
-        with self.servers.run() as [server]:
-            yield server
+        return self.servers.run()
 
 
-def serve_policy(policy: PolicyServerProcess) -> int:
-    """Serve until Ctrl-C or SIGTERM, or until the server ends; return the exit status.
+def serve_policy(policy: PolicyServers) -> int:
+    """Serve until Ctrl-C or SIGTERM, or until no server is left; return the exit status.
 
     Raises:
         UserError: as `ExpertServers.run`.

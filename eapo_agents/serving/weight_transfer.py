@@ -1,8 +1,9 @@
-"""[edge] The trainer's side of vLLM's weight-transfer API: send the learner's weights to a server.
+"""[edge] The trainer's side of vLLM's weight-transfer API: send the learner's weights to servers.
 
 A transfer is controlled over HTTP; the weights go through a file in shared memory
-(`vllm_file_weights.py`), or by NCCL between GPUs of trainer and server. Afterwards the server's
-prefix cache is dropped, because its keys and values are of the old weights.
+(`vllm_file_weights.py`), or by NCCL between GPUs of trainer and servers. Afterwards each server's
+prefix cache is dropped, because its keys and values are of the old weights. All servers of a policy
+take the same weights at the same time.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import json
 import reprlib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from http.client import HTTPException
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from eapo_agents.files import writing
 from eapo_agents.serving.process import ServerError, free_port
@@ -26,27 +30,29 @@ from eapo_agents.serving.process import ServerError, free_port
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
+
 Backend = Literal["file", "nccl"]
 _TIMEOUT_S = 600.0
 
 
 class WeightTransfer(Protocol):
-    """A way to load new weights into a running server."""
+    """A way to load new weights into running servers."""
 
     def send(self, weights: Mapping[str, Tensor]) -> None:
-        """Load all weights into the server, which samples from them afterwards.
+        """Load all weights into every server, which samples from them afterwards.
 
         Raises:
-            ServerError: the server did not accept them.
+            ServerError: a server did not accept them.
         """
 
     def close(self) -> None:
-        """Free what the transfer holds in the server."""
+        """Free what the transfer holds in the servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Client of the server's control plane at `http://host:port`; methods are named as vLLM's.
+    """Client of a server's control plane at `http://host:port`; methods are named as vLLM's.
 
     Raises:
         ServerError: from each method, if the server does not answer, or refuses.
@@ -74,6 +80,12 @@ class Control:
                 return
             case answer:
                 raise self._stranger("reset_prefix_cache", answer)
+
+    def load_file(self, path: Path) -> None:
+        """Load a file of weights, in a whole update."""
+        self.start_weight_update()
+        self.update_weights({"path": str(path)})
+        self.finish_weight_update()
 
     def shutdown_weight_transfer_engine(self) -> None:
         """Shut the transfer down, so that another trainer can initialise one."""
@@ -134,18 +146,103 @@ class Control:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """Client of the control planes of all servers of a policy, as if they were one server.
+
+    A call reaches the servers at the same time, and returns when all of them have answered.
+
+    Raises:
+        ServerError: from each method, if a server does not answer, or refuses.
+    """
+
+    servers: Sequence[Control]
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Initialise the transfer; the workers of each server rank after the one's before it."""
+        first, sizes = init_info["rank_offset"], self._world_sizes()
+        ranks = accumulate(sizes[:-1], initial=first)
+        in_parallel(
+            partial(one.init_weight_transfer_engine, init_info | {"rank_offset": rank})
+            for one, rank in zip(self.servers, ranks, strict=True)
+        )
+
+    def start_weight_update(self) -> None:
+        """Begin an update."""
+        in_parallel(one.start_weight_update for one in self.servers)
+
+    def update_weights(self, update_info: object) -> None:
+        """Tell the servers which weights follow."""
+        in_parallel(partial(one.update_weights, update_info) for one in self.servers)
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Finish an update, and drop the prefix caches."""
+        in_parallel(one.finish_weight_update for one in self.servers)
+
+    def load_file(self, path: Path) -> None:
+        """Load a file of weights, in a whole update of each server, whatever becomes of others."""
+        in_parallel(partial(one.load_file, path) for one in self.servers)
+
+    def shutdown_weight_transfer_engine(self) -> None:
+        """Shut the transfer down, so that another trainer can initialise one."""
+        in_parallel(one.shutdown_weight_transfer_engine for one in self.servers)
+
+    def world_size(self) -> int:
+        """Return the number of the workers of all servers."""
+        return sum(self._world_sizes())
+
+    def model(self) -> tuple[str, int]:
+        """Return the name of the served model, and its context length.
+
+        Raises:
+            ServerError: two servers differ in either.
+        """
+        models = in_parallel(one.model for one in self.servers)
+        for server, model in zip(self.servers, models, strict=True):
+            if model != models[0]:
+                says = "the policy server {} serves {!r} with a context of {} tokens"
+                raise ServerError(
+                    f"{says.format(self.servers[0].root, *models[0])}, and"
+                    f" {says.format(server.root, *model)}: all must be the same"
+                )
+        return models[0]
+
+    def _world_sizes(self) -> list[int]:
+        return in_parallel(one.world_size for one in self.servers)
+
+
+def in_parallel(calls: Iterable[Callable[[], T]]) -> list[T]:
+    """Return the results of calls that are made at the same time, in order.
+
+    Once all have ended, the first error in that order is raised. An interruption of the caller ends
+    its wait, and does not keep the process from ending.
+    """
+    answers: list[Future[T]] = []
+    for call in calls:
+        answer: Future[T] = Future()
+        answers.append(answer)
+        Thread(target=_answer, args=(answer, call), daemon=True).start()
+    wait(answers)
+    return [answer.result() for answer in answers]
+
+
+def _answer(answer: Future[T], call: Callable[[], T]) -> None:
+    try:
+        answer.set_result(call())
+    except BaseException as error:
+        answer.set_exception(error)
+
+
 @dataclass(frozen=True)
 class FileTransfer:
-    """Transfer by a file in shared memory: trainer and server are on one machine."""
+    """Transfer by a file in shared memory: trainer and servers are on one machine."""
 
-    control: Control
+    control: Controls
 
     def send(self, weights: Mapping[str, Tensor]) -> None:
         """See `WeightTransfer.send`."""
         with weights_file(weights) as folder:
-            self.control.start_weight_update()
-            self.control.update_weights({"path": str(Path(folder) / "model.safetensors")})
-            self.control.finish_weight_update()
+            self.control.load_file(Path(folder) / "model.safetensors")
 
     def close(self) -> None:
         """Do nothing."""
@@ -153,14 +250,16 @@ class FileTransfer:
 
 @dataclass(frozen=True)
 class NCCLTransfer:
-    """Transfer by NCCL from the trainer's GPU to the server's; vLLM's engine on both sides.
+    """Transfer by NCCL from the trainer's GPU to the servers'; vLLM's engine on both sides.
+
+    One broadcast reaches the workers of all servers.
 
     Args:
-        control: the server's control plane.
-        address: of the trainer, as the server reaches it.
+        control: the servers' control planes.
+        address: of the trainer, as the servers reach it.
     """
 
-    control: Control
+    control: Controls
     address: str = "127.0.0.1"
 
     def send(self, weights: Mapping[str, Tensor]) -> None:
@@ -197,8 +296,15 @@ class NCCLTransfer:
 
 
 def nccl_source() -> Any:
-    """Return a `WeightSource` of vLLM that yields the mapping in its attribute `weights`."""
+    """Return a `WeightSource` of vLLM that yields the mapping in its attribute `weights`.
+
+    Each weight is on this process's accelerator when it is yielded, if there is one: NCCL sends
+    from nowhere else, and several processes gather their weights on the CPU.
+    """
+    import torch
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    place = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     class Weights(WeightSource):  # type: ignore[misc]
         weights: Mapping[str, Tensor]
@@ -210,7 +316,8 @@ def nccl_source() -> Any:
             ]
 
         def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-            yield from self.weights.items()
+            for name, weight in self.weights.items():
+                yield name, weight.to(place)
 
     return Weights()
 

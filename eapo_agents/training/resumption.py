@@ -30,7 +30,7 @@ RESUMABLE = (
     "experts.endpoints.*.max_retries",
     "experts.endpoints.*.breaker.*",
     "experts.endpoints.*.hedged_share",
-    "engine.base_url",
+    "engine.base_urls.*",
     "engine.trainer_address",
     "engine.transfer",
     "engine.call_timeout_s",

@@ -8,7 +8,8 @@
     transcripts/            episodes as text and data, one file per recorded step
     latencies/              the seconds that each expert's reply took, beside each transcript
     evaluations/            every sample's verdict of each evaluation; each problem's first episode
-    checkpoints/step-000100 the model in Hugging Face format, the optimiser, the position
+    checkpoints/step-000100 the model in Hugging Face format, the optimiser (of several processes in
+                            parts, `shards/`), the position
     report/                 tables, pictures, example transcripts (written by `report.py`)
     superseded/             what was recorded after a checkpoint from which the run was resumed
 

@@ -16,9 +16,11 @@ from eapo_agents.learning import (
     GatherWeights,
     Imitate,
     Learner,
+    LoadShards,
     LoadState,
     Processes,
     Refused,
+    SaveShards,
     SeveralProcesses,
     Update,
     end_process,
@@ -92,6 +94,8 @@ def follow(processes: SeveralProcesses) -> None:
                     | GatherWeights()
                     | GatherState()
                     | LoadState()
+                    | SaveShards()
+                    | LoadShards()
                 ):
                     if learner is None:
                         raise UserError(

@@ -3,7 +3,7 @@
     shared_updates.py CASES RESULT
 
 CASES holds pairs of a config and groups; RESULT gets each case's metrics, weights, moments and
-log-probabilities.
+log-probabilities. Beside it are the checkpoints from which each case went on to its last update.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.worker import lead
 
 
-def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) -> dict[str, Any]:
+def updates(
+    config: TrainConfig,
+    groups: Sequence[Group],
+    checkpoint: Path,
+    processes: Processes,
+    others: Path | None = None,
+) -> dict[str, Any]:
+    """Update twice, write a checkpoint, and update again from it, or from that of others."""
     spec = LearnerSpec(
         model=config.model,
         algorithm=config.algorithm.build(),
@@ -31,8 +38,9 @@ def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) 
     )
     learner = spec.start(processes)
     reports = [learner.update(groups) for _ in range(2)]
-    again = learner.state_dict()
-    learner.load_state_dict(again)
+    learner.save(checkpoint)
+    learner = spec.start(processes)
+    learner.load(others or checkpoint)
     reports.append(learner.update(groups))
     records = [one for group in groups for one in group.trajectories]
     return {
@@ -42,10 +50,19 @@ def updates(config: TrainConfig, groups: Sequence[Group], processes: Processes) 
     }
 
 
+def checkpoint_of(folder: Path, number: int) -> Path:
+    place = folder / f"checkpoint-{number}"
+    place.mkdir(exist_ok=True, parents=True)
+    return place
+
+
 def main(processes: Processes) -> None:
     cases, result = map(Path, sys.argv[1:])
     given = pickle.loads(cases.read_bytes())
-    found = [updates(config, groups, processes) for config, groups in given]
+    found = [
+        updates(*case, checkpoint_of(result.parent, number), processes)
+        for number, case in enumerate(given)
+    ]
     result.write_bytes(pickle.dumps(found))
 
 

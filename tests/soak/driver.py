@@ -68,7 +68,7 @@ class Lane:
 
     def all_settings(self) -> list[str]:
         """Return the settings of a training; one completion at a time decodes bit for bit."""
-        served = [f"engine.base_url={self.policy.root}", "engine.call_timeout_s=2"]
+        served = [f'engine.base_urls=["{self.policy.root}"]', "engine.call_timeout_s=2"]
         own = served if self.engine == "vllm-server" else ["engine.max_batch=1"]
         experts = ["experts.kind=openai", self.endpoints]
         return [*self.settings, f"engine={self.engine}", *own, *experts]

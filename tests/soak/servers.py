@@ -16,19 +16,17 @@ import signal
 import socket
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
-from safetensors.torch import load_file
+from policy_routes import Handler, Json, PolicyRoutes
 
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.policies.models import ModelSettings, load_model
-from eapo_agents.policies.policy import Sampling, Truncation
 
 HOST = "127.0.0.1"
 EXPERTS = ("ada", "emmy")
@@ -37,9 +35,6 @@ WELL = "well"
 _POLL_S = 0.05
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])  # torch is imported once, not at every restart
-
-Json = dict[str, Any]
-Handler = Callable[[Json], Awaitable[Json]]
 
 
 @dataclass
@@ -144,49 +139,7 @@ class ServePolicy:
     def __call__(self, port: int, behaviour: Path) -> None:
         """Serve."""
         policy = HFPolicy(*load_model(ModelSettings(path=str(self.model))), max_batch=1)
-        _serve(port, behaviour, _PolicyRoutes(policy).routes)
-
-
-@dataclass(frozen=True)
-class _PolicyRoutes:
-    policy: HFPolicy
-
-    @property
-    def routes(self) -> Mapping[str, Handler]:
-        return {
-            "/v1/models": self.models,
-            "/v1/completions": self.complete,
-            "/start_weight_update": self.accept,
-            "/update_weights": self.update_weights,
-            "/finish_weight_update": self.accept,
-            "/reset_prefix_cache": self.accept,
-        }
-
-    async def models(self, _: Json) -> Json:
-        return {"data": [{"id": "policy", "max_model_len": self.policy.max_context_tokens}]}
-
-    async def complete(self, body: Json) -> Json:
-        sampling = Sampling(
-            max_tokens=body["max_tokens"],
-            temperature=body["temperature"],
-            stop=tuple(body["stop"] or ()),
-            truncation=Truncation(**{name: body[name] for name in ("top_p", "top_k", "min_p")}),
-        )
-        done = await self.policy.complete(body["prompt"], sampling, body["seed"])
-        logprobs = {"token_logprobs": done.logprobs}
-        choice = {
-            "finish_reason": done.finish,
-            "token_ids": done.token_ids,
-            "logprobs": logprobs,
-        }
-        return {"choices": [choice]}
-
-    async def update_weights(self, body: Json) -> Json:
-        self.policy.load_weights(load_file(body["update_info"]["path"]))
-        return {}
-
-    async def accept(self, _: Json) -> Json:
-        return {"success": True}
+        _serve(port, behaviour, PolicyRoutes(policy).routes)
 
 
 def _serve(port: int, behaviour: Path, routes: Mapping[str, Handler]) -> None:

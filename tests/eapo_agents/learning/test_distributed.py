@@ -103,6 +103,7 @@ CASES = {
     "float32": (["learner.precision=float32"], (4, 4)),
     "adapters": (["model.lora.rank=4"], (4, 4)),
     "adapters in bfloat16": (["model.lora.rank=4", "learner.precision=bfloat16"], (4, 4)),
+    "sgd": (["learner.optimizer=sgd"], (4, 4)),
     "several updates": (["learner.mini_batches=2", "learner.epochs=2"], (4, 2)),
 }
 
@@ -126,12 +127,17 @@ def cases(tiny_config: TrainConfig) -> dict[str, tuple[TrainConfig, list[Group]]
 def test_two_processes_make_the_updates_of_one(
     cases: dict[str, tuple[TrainConfig, list[Group]]], tmp_path: Path
 ) -> None:
+    """The last update is from a checkpoint: of two processes, in two as in one."""
     given, result = tmp_path / "cases", tmp_path / "result"
     given.write_bytes(pickle.dumps(list(cases.values())))
     done = run_in_two(shared_updates.__file__, given, result)
     assert done.returncode == 0, done.stderr
-    for name, theirs in zip(cases, pickle.loads(result.read_bytes()), strict=True):
-        ours = shared_updates.updates(*cases[name], SINGLE_PROCESS)
+    found = pickle.loads(result.read_bytes())
+    for number, (name, theirs) in enumerate(zip(cases, found, strict=True)):
+        others = shared_updates.checkpoint_of(tmp_path, number)
+        assert len(list(others.glob("shards/*.distcp"))) == 2, "each has written its part"
+        own = shared_updates.checkpoint_of(tmp_path / "one", number)
+        ours = shared_updates.updates(*cases[name], own, SINGLE_PROCESS, others)
         rel, atol = TOLERANCES.get(name, (1e-6, 1e-10))
         for one, other in zip(ours["reports"], theirs["reports"], strict=True):
             for metric in one.keys() - {"padding_rate"}:  # others stand beside each other
@@ -278,6 +284,24 @@ def test_ctrl_c_in_one_process_stops_all_and_one_process_goes_on(
     (run / "config.json").write_text(goal.to_json(), encoding="utf-8")
     succeed("train", "--resume", run)
     assert [row["step"] for row in metrics(run)] == list(range(1, steps + 2))
+
+
+def test_two_processes_killed_while_they_write_leave_the_checkpoint_before(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """One process goes on from it."""
+    config = with_settings(tiny_config, [*FLOAT64, "steps=1", "checkpoint_every=1"])
+    settings = settings_of(config, tmp_path / "settings") / "config.json"
+    done = run_in_two(PROGRAMS / "killed_while_saving.py", settings, tmp_path / "runs")
+    assert done.returncode != 0
+    run = Run.open(tmp_path / "runs" / "tiny-1")
+    left = sorted(path.name for path in (run.folder / "checkpoints").iterdir())
+    assert left == [".unfinished-step-000002", "step-000001"]
+    goal = with_settings(config, ["steps=2"])
+    (run.folder / "config.json").write_text(goal.to_json(), encoding="utf-8")
+    succeed("train", "--resume", run.folder)
+    assert [row["step"] for row in run.metrics] == [1, 2]
+    assert [path.name for path in run.checkpoints] == ["step-000001", "step-000002"]
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 6))

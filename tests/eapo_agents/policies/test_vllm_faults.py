@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 from command import as_options, eapo, started
 from tiny_llama import saved, tiny_llama
 
-from eapo_agents.serving.policy_server import PolicyServerProcess
+from eapo_agents.serving.policy_server import PolicyServers
 from eapo_agents.serving.process import free_port
 
 PATIENCE_S = 240.0
@@ -43,9 +43,7 @@ def checkpoints(folder: Path) -> list[str]:
 def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     llama: Path, settings_without_model: list[str], tmp_path: Path
 ) -> None:
-    server = PolicyServerProcess(
-        model=str(llama), port=free_port(), dtype="float32", max_num_seqs=32
-    )
+    server = PolicyServers(model=str(llama), port=free_port(), dtype="float32", max_num_seqs=32)
     settings = [
         *settings_without_model,
         f"model.path={llama}",
@@ -54,7 +52,7 @@ def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
         "checkpoint_every=1",
     ]
     folder = tmp_path / "runs" / "tiny-1"
-    with server.run() as running:
+    with server.run() as [running]:
         options = [*as_options(settings), *server.setting.split(), "--runs", str(folder.parent)]
         with started("train", "embedded", *options) as process:
             wait_until(lambda: len(checkpoints(folder)) == 2, process)
@@ -63,7 +61,7 @@ def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     assert process.returncode == 2
     assert "Traceback" not in told
     [sentence] = [line for line in told.splitlines() if line.startswith("eapo: ")]
-    assert f"the policy server {server.base_url} " in sentence
+    assert f"the policy server {server.base_urls[0]} " in sentence
     newest = checkpoints(folder)[-1]
     step = int(newest.removeprefix("step-"))
     assert f"This was training step {step + 1}; {folder} can be resumed from {newest}" in sentence
@@ -82,7 +80,7 @@ def test_without_its_server_a_run_does_not_go_on(
     nobody = f"http://127.0.0.1:{free_port()}"
     settings = [
         *settings_without_model,
-        *(f"model.path={llama}", "engine=vllm-server", f"engine.base_url={nobody}"),
+        *(f"model.path={llama}", "engine=vllm-server", f'engine.base_urls=["{nobody}"]'),
     ]
     done = eapo("train", "embedded", *as_options(settings), "--runs", tmp_path / "runs")
     assert done.returncode == 2

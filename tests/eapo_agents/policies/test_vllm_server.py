@@ -1,4 +1,4 @@
-"""The policy on a real vLLM server, started as users start it."""
+"""The policy on two real vLLM servers, started as users start them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 
 pytest.importorskip("vllm")
@@ -23,7 +24,7 @@ from transformers import PreTrainedModel
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.learning.sync_probe import SyncProbe
-from eapo_agents.policies.policy import PolicyError, Sampling
+from eapo_agents.policies.policy import Completion, PolicyError, Sampling
 from eapo_agents.policies.vllm_server import VLLMServerEngine, VLLMServerPolicy
 from eapo_agents.serving.process import ServerError, free_port
 from eapo_agents.serving.weight_transfer import NCCLTransfer, nccl_source
@@ -49,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def settings(folder: str) -> Iterator[list[str]]:
     """The settings that `eapo serve-policy` prints."""
     options = ["--port", str(free_port()), "--dtype", "float32", "--max-num-seqs", "32"]
+    options += ["--replicas", "2"]
     with started("serve-policy", folder, *options, stderr=None) as process:
         yield settings_printed(process)
         process.send_signal(signal.SIGTERM)
@@ -99,11 +101,26 @@ def test_tied_weights_may_be_named_once_and_others_must_fit(policy: VLLMServerPo
         policy.load_weights({k: v for k, v in weights.items() if k != "model.norm.weight"})
 
 
+def test_a_seed_samples_the_same_ids_on_either_server(policy: VLLMServerPolicy) -> None:
+    async def on_each(seed: int) -> list[Completion]:
+        sampling = Sampling(max_tokens=24)
+        one, other = policy.replicas
+        return [await server.complete(PROMPT, sampling, seed) for server in (one, other)]
+
+    for seed in range(4):
+        one, other = asyncio.run(on_each(seed))
+        assert one.token_ids == other.token_ids
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-6)
+
+
 def running_requests(server: VLLMServerEngine) -> float:
-    with urllib.request.urlopen(f"{server.base_url}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    [line] = [line for line in lines if line.startswith("vllm:num_requests_running")]
-    return float(line.split()[-1])
+    running = 0.0
+    for url in server.base_urls:
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        [line] = [line for line in lines if line.startswith("vllm:num_requests_running")]
+        running += float(line.split()[-1])
+    return running
 
 
 async def until(server: VLLMServerEngine, wanted: float) -> None:
@@ -136,7 +153,7 @@ def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: VLLMServe
 
 
 def test_a_server_that_is_not_there_is_an_error(folder: str) -> None:
-    nobody = VLLMServerEngine(base_url=f"http://127.0.0.1:{free_port()}")
+    nobody = VLLMServerEngine(base_urls=(f"http://127.0.0.1:{free_port()}",))
     with pytest.raises(ServerError, match="does not answer"):
         VLLMServerPolicy(folder, nobody)
 
@@ -149,17 +166,17 @@ def test_a_server_that_went_away_takes_no_weights(folder: str) -> None:
             self.wfile.write(b'{"data": [{"id": "policy", "max_model_len": 99}]}')
 
     with HTTPServer(("127.0.0.1", 0), Models) as http:
-        at = VLLMServerEngine(base_url=f"http://127.0.0.1:{http.server_port}")
+        root = f"http://127.0.0.1:{http.server_port}"
         answering = Thread(target=http.handle_request)
         answering.start()
-        policy = VLLMServerPolicy(folder, at)
+        policy = VLLMServerPolicy(folder, VLLMServerEngine(base_urls=(root,)))
         answering.join()
-    with pytest.raises(PolicyError, match=f"the policy server {at.base_url} did not accept"):
+    with pytest.raises(PolicyError, match=f"not accepted: the policy server {root} "):
         policy.load_weights(llama().state_dict())
 
 
-@pytest.mark.parametrize("wrong", [{"base_url": "127.0.0.1:8100"}, {"call_timeout_s": 0.0}])
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("wrong", [{"base_urls": ("127.0.0.1:8100",)}, {"call_timeout_s": 0.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
         VLLMServerEngine(**wrong)  # type: ignore[arg-type]
 
@@ -185,6 +202,6 @@ def test_the_nccl_source_says_what_it_will_send(server: VLLMServerEngine) -> Non
     source.weights = weights
     said = [(meta.name, meta.dtype, meta.shape) for meta in source.metadata()]
     assert said == [(name, one.dtype, tuple(one.shape)) for name, one in source]
-    transfer = VLLMServerEngine(base_url=server.base_url, transfer="nccl").weight_transfer
+    transfer = VLLMServerEngine(base_urls=server.base_urls, transfer="nccl").weight_transfer
     assert isinstance(transfer, NCCLTransfer)
-    assert transfer.control.world_size() == 1
+    assert transfer.control.world_size() == 2

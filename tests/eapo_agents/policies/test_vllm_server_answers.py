@@ -53,7 +53,7 @@ def answering(models: bytes, completion: bytes = b"") -> Iterator[VLLMServerEngi
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = Thread(target=http.serve_forever)
         thread.start()
-        yield VLLMServerEngine(base_url=f"http://127.0.0.1:{http.server_port}")
+        yield VLLMServerEngine(base_urls=(f"http://127.0.0.1:{http.server_port}",))
         http.shutdown()
         thread.join()
 
@@ -72,7 +72,7 @@ def test_what_is_no_completion_is_the_servers_failure(body: bytes, tiny_model: P
     with (
         answering(MODELS, completion=body) as server,
         closing(VLLMServerPolicy(str(tiny_model), server)) as policy,
-        pytest.raises(PolicyError, match=f"the policy server {server.base_url}"),
+        pytest.raises(PolicyError, match=f"the policy server {server.base_urls[0]}"),
     ):
         asyncio.run(policy.complete([1, 2], Sampling(max_tokens=4), 0))
 

@@ -23,7 +23,7 @@ from eapo_agents.learning.sync_probe import SyncProbe
 from eapo_agents.policies.policy import PolicyError, Sampling
 from eapo_agents.policies.vllm import VLLMEngine, VLLMPolicy
 from eapo_agents.policies.vllm_server import VLLMServerEngine, VLLMServerPolicy
-from eapo_agents.serving.policy_server import PolicyServerProcess
+from eapo_agents.serving.policy_server import PolicyServers
 from eapo_agents.serving.process import free_port
 from eapo_agents.testing import check_policy
 from eapo_agents.training.config import TrainConfig, with_settings
@@ -90,7 +90,7 @@ def test_an_engine_of_two_workers(folder: str) -> None:
 
 @pytest.fixture
 def served(folder: str) -> Iterator[VLLMServerPolicy]:
-    server = PolicyServerProcess(
+    server = PolicyServers(
         model=folder, port=free_port(), dtype="float32", max_num_seqs=16, tensor_parallel_size=2
     )
     with server.run():
