@@ -115,9 +115,9 @@ _HEAD = f"""\
 Which families of models run on which engine and with which layout of the learner's batches
 (`learner.layout`), measured on tiny models with random weights in the classes of transformers
 {MEASURED_WITH}. A combination with "no" is refused before the first step, in one sentence. `hf` is
-`engine.kind=hf`; it refuses contexts longer than an attention window, or than the original positions
-of LongRoPE. For vLLM, "yes" means in the process and on a server, "server" on a server only, and "-"
-not tried.
+`engine.kind=hf`; it refuses contexts longer than an attention window, or than the original
+positions of LongRoPE. For vLLM, "yes" means in the process and on a server, "server" on a server
+only, and "-" not tried.
 
 | family | class in transformers | hf | padded | packed | shared | tree | vLLM |
 |---|---|---|---|---|---|---|---|
