@@ -37,7 +37,7 @@ from eapo_env.options import (
 )
 from eapo_env.problems import ColumnNames
 from eapo_env.prompts import Prompts
-from eapo_env.reward import Reward, RewardRule
+from eapo_env.reward import Reward, RewardRule, earned
 from eapo_env.spaces import UnicodeText
 from eapo_env.synthetic import synthetic_experts
 from eapo_env.types import ExpertReply, Gate, Problem, Query, Rules
@@ -85,18 +85,25 @@ class EAPOMathEnv(gym.Env[str, str]):
 
     ## Action space
     `UnicodeText`, any string: the text of one turn. The first complete `<consult>` block in it is
-    the action; without one, an answer is, such as `\boxed{54}`; anything else is malformed and
-    uses up the turn. What a text says never raises.
+    the action. A text without one that gives an answer is graded; any other text is malformed and
+    uses up the turn. No text raises an error.
 
     | action | text | what happens |
     |---|---|---|
-    | `Consult` | `<consult><query>...</query></consult>`, one to M queries | the replies are read |
+    | `Consult` | `<consult><query>...</query></consult>`, one query or more | they are answered |
     | `Answer` | `\boxed{...}`, `#### ...` or `Answer: ...` | it is graded; the episode ends |
-    | `Malformed` | anything else | one sentence says what is wrong |
+    | `Malformed` | anything else | the agent reads that it was neither |
+
+    Of the queries of a turn the first `queries_per_turn` are asked.
+    `env.unwrapped.episode.actions[-1]` is the action that was read; a `Malformed` one has a
+    `reason`.
 
     ## Observation space
     `UnicodeText`: the transcript so far, each message under its role (`observation="transcript"`),
-    or only what the environment wrote since the last action (`"delta"`).
+    or only what the environment wrote since the last action (`"delta"`). A reply is
+    `<reply query="1" expert="NAME">`, its text and `</reply>`. Where the gate refused it, or none
+    came, the text is `No expert is available for this.` and no expert is named.
+    `env.unwrapped.episode.consultations[-1]` has replies and decisions as values.
 
     ## Starting state
     A problem, drawn uniformly, in the opening prompt. The prompt says how to consult and how many
@@ -104,10 +111,13 @@ class EAPOMathEnv(gym.Env[str, str]):
 
     ## Rewards
     0 until the episode ends, then by default (`RewardRule`) 1 for a correct answer, 0.1 for a wrong
-    one in the right format (no turn was malformed), else 0; a consultation may have a price.
+    one in the right format (no turn was malformed), else 0.
+    `reward=RewardRule(consultation_penalty=0.1)` takes off 0.1 for each query, refused or not, and
+    0.5 at most; a reward can then be negative.
 
     ## Episode end
-    Terminated by an answer, or when the turn budget is used up. Never truncated, but by a wrapper:
+    Terminated by an answer, or when the turn budget is used up; a consultation in the last turn is
+    not asked. Never truncated, but by a wrapper:
     `gym.make(..., max_episode_steps=3)`.
 
     ## Information
@@ -127,7 +137,8 @@ class EAPOMathEnv(gym.Env[str, str]):
     ## Arguments
 
     Args:
-        problems: problems, a source name or a path (`load_problems`); procedural ones by default.
+        problems: `Problem(id="1", statement="What is 6 * 7?", answer="42")` and others like it, a
+            source name or a path (`load_problems`); procedural ones by default.
         columns: which columns of a file or data set hold the problems (`Columns`, or a mapping of
             those that differ, as `{"statement": "question"}`); by default `problem`, `answer` and,
             if there is one, `id`.
@@ -155,14 +166,17 @@ class EAPOMathEnv(gym.Env[str, str]):
     |---|---|
     | `problem_id` | the id of one of the environment's problems |
     | `problem` | any `Problem` |
-    | `turn_budget`, `acceptance_rate` | as the fields of `Rules` |
-    | `queries_per_turn`, `max_reply_chars` | as the fields of `Rules` |
-    | `gate_seed` | seeds the gate: equal seeds and actions have equal slots accepted |
+    | `turn_budget` | the most turns, by default that of `rules` (4) |
+    | `acceptance_rate` | the probability that a reply is read (1.0) |
+    | `queries_per_turn` | the most queries that are asked in a turn (3) |
+    | `max_reply_chars` | a longer reply is cut there (16,384) |
+    | `gate_seed` | seeds the gate: with equal seeds, equal actions get the same replies accepted |
 
     ## Vector environment
     `gym.make_vec("EAPO-Math-v0", num_envs=8)` steps all episodes together: the queries of all go to
     the experts as one batch, their answers to the grader as another (`EAPOMathVectorEnv`). It takes
-    the arguments above, `autoreset_mode` and `max_episode_steps`.
+    the arguments above, `autoreset_mode` and `max_episode_steps`. The reset option `problem_ids`
+    names one problem for each; `render_mode="ansi"` and `render()` show the transcripts.
 
     ## Version history
     v0: initial version.
@@ -314,7 +328,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         self._show()
         over = episode.stop_reason is not None
         score = self._verdict.score if self._verdict else 0.0
-        reward = float(self.reward.reward(episode, score, 0)) if over else 0.0
+        reward = earned(self.reward, episode, score, 0) if over else 0.0
         return self.observe(), reward, over, False, self.inform()
 
     def observe(self) -> str:

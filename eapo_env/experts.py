@@ -79,10 +79,10 @@ class ScriptedExperts:
             with none.
 
     An exception in `answer` makes that reply `Unavailable`, with the exception as its reason, and
-    is shown as a RuntimeWarning.
+    is shown as a RuntimeWarning; so is a value that is neither a string nor None.
 
     Raises:
-        UserError: no name, or a value out of its range.
+        UserError: no function, no name, or a value out of its range.
     """
 
     answer: Callable[[Query], Answer | Awaitable[Answer]]
@@ -95,6 +95,8 @@ class ScriptedExperts:
     )
 
     def __post_init__(self) -> None:
+        if not callable(self.answer):
+            raise UserError(f"answer must be a function of a query, not {self.answer!r:.200}")
         match self.names:
             case []:
                 raise UserError("a pool needs at least one expert name, not ()")
@@ -154,9 +156,10 @@ class ScriptedExperts:
     def _kept(self, query: Query, text: object) -> ExpertReply:
         """Return an answer as a reply, which is remembered."""
         expert = self._expert(query)
+        if text is None:
+            return Unavailable("no answer", expert)
         if not isinstance(text, str):
-            reason = "no answer" if text is None else f"not a string: {text!r:.80}"
-            return Unavailable(reason, expert)
+            return _warned(TypeError(f"not a string: {text!r:.80}"), expert)
         reply = Reply(expert, text)
         if self.cache_size:
             self._memory.replies[expert, query.text, query.statement] = reply

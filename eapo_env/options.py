@@ -76,7 +76,9 @@ def problems_of(
         raise UserError(f"there must be at least one problem: {source!r}")
     for problem in problems:
         if not isinstance(problem, Problem):
-            raise UserError(f"problems must be Problem values, not {problem!r:.200}")
+            raise UserError(
+                f"problems must be Problem(id=..., statement=..., answer=...), not {problem!r:.200}"
+            )
     return problems
 
 

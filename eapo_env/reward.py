@@ -104,6 +104,19 @@ class RewardRule:
         return earned - asked + length
 
 
+def earned(reward: Reward, episode: Episode, score: float, num_policy_tokens: int) -> float:
+    """Return the reward of a finished episode as a float.
+
+    Raises:
+        UserError: the reward returned no number.
+    """
+    value: object = reward.reward(episode, score, num_policy_tokens)
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise UserError(f"a reward must return a number, not {value!r:.200}") from None
+
+
 def is_well_formed(episode: Episode) -> bool:
     """Return whether an episode ended in an answer, and no turn was malformed."""
     return episode.stop_reason is StopReason.ANSWERED and not any(

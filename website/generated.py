@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import json
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eapo_agents.cli import app
 from eapo_agents.cli.settings import settings_page
+from eapo_env import EAPOMathEnv
 
 _ENVIRONMENT = "EAPOMathEnv"
 """Has a page of its own."""
+_HOW_MADE = "<!-- python -m website.generated > docs/environment.md -->\n\n"
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGES = "policies rollouts learning evaluation training methods serving reproduction adapters"
@@ -26,6 +31,22 @@ def environment() -> str:
     options = ("show_bases: false", "show_root_toc_entry: false")
     page = [f"# EAPO-Math-v0 {{ #{name} }}", "", f"::: {name}", "    options:"]
     return "\n".join([*page, *(f"      {option}" for option in options)])
+
+
+def environment_as_markdown() -> str:
+    """Return `docs/environment.md`: the docstring, for those who read it in the repository."""
+    text = inspect.getdoc(EAPOMathEnv) or ""
+    text = re.sub(
+        r"^(Args|Raises):\n((?: {4}.*\n|\n(?= {4}))+)", _as_list, text, flags=re.MULTILINE
+    )
+    return f"{_HOW_MADE}# EAPO-Math-v0\n\n{text}\n"
+
+
+def _as_list(section: re.Match[str]) -> str:
+    entries = re.split(r"\n(?=\S)", textwrap.dedent(section[2]).strip())
+    pairs = [" ".join(entry.split()).partition(": ") for entry in entries]
+    label = "Raises " if section[1] == "Raises" else ""
+    return "\n".join(f"- {label}`{name}`: {meaning}" for name, _, meaning in pairs) + "\n"
 
 
 def settings() -> str:
@@ -162,3 +183,7 @@ def _defined(path: Path) -> list[str]:
             case ast.ImportFrom():
                 names += [alias.asname for alias in node.names if alias.asname]
     return [name for name in names if not name.startswith("_")]
+
+
+if __name__ == "__main__":
+    print(environment_as_markdown(), end="")

@@ -22,7 +22,7 @@ from eapo_agents.rollouts import TextRollout
 from eapo_agents.training import TrainConfig, presets, prompts_of, with_settings
 from eapo_env.experts import ExpertPool
 from eapo_env.prompts import encodable
-from eapo_env.reward import Reward
+from eapo_env.reward import Reward, earned
 from eapo_env.types import Message, Problem, Rules
 from eapo_env.verifier import Grader
 
@@ -131,7 +131,7 @@ class EapoHarness(vf.Harness[EapoHarnessConfig]):
                 seed=crc32(trace.id.encode()),
             )
         episode = attempt.episode
-        reward = parts.reward.reward(episode, attempt.score, attempt.num_policy_tokens)
+        reward = earned(parts.reward, episode, attempt.score, attempt.num_policy_tokens)
         trace.record_reward("eapo", reward)
         trace.record_metrics(
             {

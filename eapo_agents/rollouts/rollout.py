@@ -32,7 +32,7 @@ from eapo_env.episode import Episode, begin
 from eapo_env.experts import ExpertPool
 from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.prompts import Prompts
-from eapo_env.reward import Reward, RewardRule
+from eapo_env.reward import Reward, RewardRule, earned
 from eapo_env.types import ExpertReply, Gate, Problem, Query, Reply, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader, Verdict
@@ -222,7 +222,7 @@ class Rollout:
             token_ids=np.asarray(history.token_ids, dtype=np.int32),
             mask=np.asarray(history.mask, dtype=np.bool_),
             logprobs=np.asarray(history.logprobs, dtype=np.float32),
-            reward=self.reward.reward(episode, verdict.score, history.num_policy_tokens),
+            reward=earned(self.reward, episode, verdict.score, history.num_policy_tokens),
             status=str(verdict.status),
             correct=verdict.correct,
             episode=episode,

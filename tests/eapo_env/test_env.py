@@ -725,6 +725,18 @@ class Exact:
         raise AssertionError("the environment closed a grader that it did not make")
 
 
+def test_a_reward_that_is_no_number_is_an_error_that_shows_it() -> None:
+    class Forgetful:
+        def reward(self, episode: Episode, score: float, num_policy_tokens: int = 0) -> float:
+            return None  # type: ignore[return-value]
+
+    env = EAPOMathEnv(reward=Forgetful())
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="a reward must return a number, not None"):
+        env.step(r"\boxed{1}")
+    env.close()
+
+
 def test_a_custom_reward_and_a_custom_grader_plug_in() -> None:
     problem = Problem(id="p", statement="1 + 1 = ?", answer="2")
     env = EAPOMathEnv(problems=[problem], reward=ByLength(), verifier=Exact())

@@ -329,7 +329,9 @@ def test_failures_are_not_kept_and_the_oldest_answer_goes_first() -> None:
 
 def test_what_a_function_returns_is_a_string_or_nothing() -> None:
     pool = ScriptedExperts(lambda query: 7)  # type: ignore[arg-type, return-value]
-    assert ask(pool, Query(text="?")) == [Unavailable("not a string: 7", "scripted")]
+    with pytest.warns(RuntimeWarning, match="not a string: 7"):
+        [reply] = ask(pool, Query(text="?"))
+    assert reply == Unavailable("failed: TypeError('not a string: 7')", "scripted")
 
 
 @pytest.mark.parametrize(
@@ -339,6 +341,7 @@ def test_what_a_function_returns_is_a_string_or_nothing() -> None:
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"cache_size": -1}, "cache_size must be at least 0, not -1"),
         ({"names": ()}, "a pool needs at least one expert name"),
+        ({"answer": {"x": "4"}}, "answer must be a function of a query, not {'x': '4'}"),
         ({"names": "ab"}, "names must be a tuple of strings, not 'ab'"),
         ({"names": (1,)}, r"names must be a tuple of strings, not \(1,\)"),
         ({"max_live_calls": 1.5}, "max_live_calls must be a whole number, not 1.5"),
@@ -349,4 +352,4 @@ def test_what_a_function_returns_is_a_string_or_nothing() -> None:
 )
 def test_bad_settings_of_scripted_experts_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        ScriptedExperts(echo, **settings)
+        ScriptedExperts(**({"answer": echo} | settings))

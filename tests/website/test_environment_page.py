@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
 
 from eapo_env import EAPOMathEnv, Problem, UserError
+from website.generated import environment_as_markdown
 
 DOCSTRING = inspect.getdoc(EAPOMathEnv) or ""
 TEMPLATE = (
@@ -33,6 +35,12 @@ def section(title: str) -> str:
 def first_column(title: str) -> list[str]:
     rows = re.findall(r"^\| (`.*?`) \|", section(title), re.MULTILINE)
     return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+
+def test_the_page_in_the_repository_is_the_docstring() -> None:
+    """Made anew by `python -m website.generated > docs/environment.md`."""
+    page = Path(__file__).parents[2] / "docs/environment.md"
+    assert page.read_text(encoding="utf-8") == environment_as_markdown()
 
 
 def test_the_sections_are_those_of_gymnasiums_pages() -> None:
