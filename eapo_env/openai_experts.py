@@ -2,7 +2,7 @@
 
 Whatever a server does (refuse, fail, hang, hang up, answer nonsense), the reply is `Unavailable`
 with a reason, in time. The pool itself is a plain value: connections, the limit on live calls and
-the circuit of an endpoint belong to the running event loop (`endpoints.py`).
+the circuit of an endpoint belong to the running event loop (`connections.py`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eapo_env.balancing import hedge_after
-from eapo_env.endpoints import (
+from eapo_env.call_queue import Queue
+from eapo_env.connections import (
     Connection,
-    Endpoint,
     Failure,
     Payload,
-    Queue,
-    Thinking,
     close_connection,
     open_connection,
-    unreachable,
 )
+from eapo_env.endpoints import Endpoint, Thinking
 from eapo_env.experts import query_rng
 from eapo_env.prompts import CUT_MARK, encodable
+from eapo_env.reachability import unreachable
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError, positive
 

@@ -15,7 +15,8 @@ from stub_server import HUGE_CHARS, StubServer, completion
 
 from eapo_env.balancing import FEWEST_MEASURED
 from eapo_env.breaker import Breaker
-from eapo_env.endpoints import Endpoint, open_connection
+from eapo_env.connections import open_connection
+from eapo_env.endpoints import Endpoint
 from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.openai_experts import (
     OpenAIExperts,
