@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from eapo_env.breaker import Breaker
+from eapo_env.spending import Price
 from eapo_env.validation import UserError, at_least, positive
 
 _MOST_LIVE_CALLS = 1000  # the connections that the client's own pool opens at most
@@ -37,6 +38,8 @@ class Endpoint:
         hedged_share: a call that takes longer than all but this share of the latest 200 to the
             model is sent to another of its endpoints as well, once one has a slot to spare. The
             first answer counts, the other call is cancelled. In [0, 0.5]; 0 never does.
+        price: of a million tokens, for all its models; None if it is unknown. Models of different
+            prices are in endpoints of their own.
 
     Raises:
         UserError: a value out of its range.
@@ -51,6 +54,7 @@ class Endpoint:
     breaker: Breaker = field(default_factory=Breaker)
     thinking: Thinking = "maybe"
     hedged_share: float = 0.0
+    price: Price | None = None
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
