@@ -2,7 +2,8 @@
 
 A `Connection` holds the client of one endpoint, the limit on live calls, its measured latency and
 the state of the breaker. It belongs to the running event loop: opened at the first use, shared by
-everything in the loop that names the same endpoint, and closed when the loop shuts down.
+everything in the loop that names the same endpoint, and closed when the loop shuts down. While its
+server is not reached, it asks for the server's health.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import TYPE_CHECKING
 
 from eapo_env.api_client import MAX_REASON_CHARS, is_an_answer, log_once, open_client, said
 from eapo_env.balancing import Load, updated_latency
-from eapo_env.breaker import Circuit, Closed
+from eapo_env.breaker import Circuit, Closed, Open
 from eapo_env.call_queue import Queue
 from eapo_env.endpoints import Endpoint
-from eapo_env.reachability import warn_of_unserved
+from eapo_env.reachability import is_healthy, warn_of_unserved
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+
+_HEALTH_EVERY_S = 1.0
+_NOT_REACHED = (None, 502, 503, 504)
+"""The HTTP statuses, or none at all, of a server that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Connection:
         self._in_flight = 0
         self._latency_s: float | None = None
         self._heard_s = float("-inf")
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def load(self) -> Load:
@@ -90,8 +97,18 @@ class Connection:
     def free_slot(self) -> None:
         """Count a call as ended."""
         self._in_flight -= 1
+        self._wake()
+
+    def _wake(self) -> None:
         for event in self.freed:
             event.set()
+
+    async def close(self) -> None:
+        """End what it does, and its client."""
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._client.close()
 
     async def call(self, body: Mapping[str, object]) -> CallResult:
         """Return the endpoint's answer to a chat completion request, or why there is none.
@@ -128,6 +145,8 @@ class Connection:
             status = getattr(error, "status_code", None)
             if not is_an_answer(error):
                 self._failed()
+                if status in _NOT_REACHED:
+                    self._watch()
                 return Failure(self._reason(error), status, lost=True)
             self._answered()
             self._log_if_refused(error)
@@ -135,6 +154,20 @@ class Connection:
         self._answered()
         self._latency_s = updated_latency(self._latency_s, _now_s() - sent_s)
         return Payload(content)
+
+    def _watch(self) -> None:
+        """Look after a server whose circuit has opened, unless that is being done."""
+        watched = self._watching and not self._watching.done()
+        if isinstance(self.circuit, Open) and not watched:
+            self._watching = asyncio.create_task(self._until_it_is_back())
+
+    async def _until_it_is_back(self) -> None:
+        """Ask for the server's health again and again; close the circuit once it answers."""
+        while not isinstance(self.circuit, Closed):
+            await asyncio.sleep(_HEALTH_EVERY_S)
+            if await is_healthy(self.endpoint, self._client):
+                self.circuit = self.endpoint.breaker.healthy()
+                self._wake()
 
     def _took_longer_than(self, seconds: float) -> None:
         """Let a call without an answer count for the latency as far as it shows a longer one."""
@@ -208,9 +241,10 @@ async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
     # ends with the loop, without a call that a user could forget.
     client = open_client(endpoint, api_key, timeout_s=endpoint.call_timeout_s)
     asking = asyncio.create_task(warn_of_unserved(endpoint, client))
+    connection = Connection(endpoint, client)
     try:
-        yield Connection(endpoint, client)
+        yield connection
     finally:
         asking.cancel()
         await asyncio.wait([asking])
-        await client.close()
+        await connection.close()

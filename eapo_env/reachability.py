@@ -7,7 +7,7 @@ from dataclasses import replace
 from json import JSONDecodeError
 from typing import TYPE_CHECKING
 
-from eapo_env.api_client import MAX_REASON_CHARS, log_once, open_client
+from eapo_env.api_client import MAX_REASON_CHARS, is_an_answer, log_once, open_client
 from eapo_env.endpoints import Endpoint
 from eapo_env.validation import UserError
 
@@ -18,6 +18,23 @@ _CHECK_TIMEOUT_S = 10.0
 _NO_LIST = (404, 405, 501)
 _REFUSALS = (400, 422, 429)
 _MAX_SHOWN = 5
+
+
+async def is_healthy(endpoint: Endpoint, client: AsyncOpenAI) -> bool:
+    """Return whether a server answers: its `/health`, as vLLM has it, else its list of models.
+
+    One that has neither page, and says so, is there.
+    """
+    once = client.with_options(timeout=_CHECK_TIMEOUT_S, max_retries=0)
+    for page in (f"{endpoint.base_url.rstrip('/').removesuffix('/v1')}/health", "/models"):
+        try:
+            await once.get(page, cast_to=object)
+        except Exception as error:
+            if getattr(error, "status_code", None) not in _NO_LIST:
+                return is_an_answer(error)
+        else:
+            return True
+    return True
 
 
 async def unreachable(endpoint: Endpoint) -> str:
