@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 from eapo_env.balancing import Load, choose
 
 _RECENT = 200  # latencies of a model's calls
-_LOOK_AGAIN_S = 1.0  # how soon a call that waits for a slot notices that a circuit has cooled down
 
 
 class Counter(Protocol):
@@ -32,8 +31,12 @@ class Counter(Protocol):
     def admits(self) -> bool:
         """Whether its circuit lets a call through now."""
 
-    def take_slot(self) -> None:
-        """Count a call that will be sent at once; `free_slot` must follow."""
+    @property
+    def look_again_s(self) -> float:
+        """How soon a waiting call should look again for what no event tells."""
+
+    def take_slot(self) -> bool:
+        """Count a call that will be sent at once, and `free_slot` follow; False if none is free."""
 
     def free_slot(self) -> None:
         """Count a call as ended."""
@@ -88,11 +91,11 @@ class Queue:
 
     def _free(self, connections: Sequence[C], num_waiting: int) -> C | None:
         admitting = [one for one in connections if one.admits]
-        chosen = choose([one.load for one in admitting], num_waiting)
-        if chosen is None:
-            return None
-        admitting[chosen].take_slot()
-        return admitting[chosen]
+        while (chosen := choose([one.load for one in admitting], num_waiting)) is not None:
+            connection = admitting.pop(chosen)
+            if connection.take_slot():
+                return connection
+        return None
 
 
 @contextmanager
@@ -110,7 +113,7 @@ async def _a_slot_is_freed(connections: Sequence[Counter]) -> None:
         connection.freed.add(freed)
     try:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_AGAIN_S):
+            async with asyncio.timeout(min(one.look_again_s for one in connections)):
                 await freed.wait()
     finally:
         for connection in connections:

@@ -19,12 +19,14 @@ from eapo_env.breaker import Circuit, Closed, Open
 from eapo_env.call_queue import Queue
 from eapo_env.endpoints import Endpoint
 from eapo_env.reachability import is_healthy, warn_of_unserved
+from eapo_env.shared_slots import LOOK_AGAIN_S, SharedSlots
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
 _HEALTH_EVERY_S = 1.0
+_LOOK_AGAIN_S = 1.0
 _NOT_REACHED = (None, 502, 503, 504)
 """The HTTP statuses, or none at all, of a server that is not there."""
 
@@ -60,7 +62,7 @@ CallResult = Payload | Failure | CircuitOpen
 class Connection:
     """The connection of an event loop to an endpoint; `open_connection` returns it."""
 
-    def __init__(self, endpoint: Endpoint, client: AsyncOpenAI) -> None:
+    def __init__(self, endpoint: Endpoint, client: AsyncOpenAI, shared: SharedSlots | None) -> None:
         self.endpoint = endpoint
         self.circuit: Circuit = Closed()
         self.system_role: dict[str, bool] = {}
@@ -74,6 +76,7 @@ class Connection:
         self._latency_s: float | None = None
         self._heard_s = float("-inf")
         self._watching: asyncio.Task[None] | None = None
+        self._shared = shared
 
     @property
     def load(self) -> Load:
@@ -89,14 +92,24 @@ class Connection:
         """Whether its circuit lets a call through now."""
         return self.endpoint.breaker.admits(self.circuit, _now_s())
 
-    def take_slot(self) -> None:
-        """Count a call that will be sent at once; `free_slot` must follow."""
+    @property
+    def look_again_s(self) -> float:
+        """How soon a waiting call looks again: other processes free slots, a circuit cools down."""
+        return _LOOK_AGAIN_S if self._shared is None else LOOK_AGAIN_S
+
+    def take_slot(self) -> bool:
+        """Count a call that will be sent at once, and `free_slot` follow; False if none is free."""
+        if self._shared and not self._shared.take():
+            return False
         self._in_flight += 1
         self.circuit = self.endpoint.breaker.sent(self.circuit)
+        return True
 
     def free_slot(self) -> None:
         """Count a call as ended."""
         self._in_flight -= 1
+        if self._shared:
+            self._shared.free()
         self._wake()
 
     def _wake(self) -> None:
@@ -197,6 +210,12 @@ class Connection:
         return text[:MAX_REASON_CHARS]
 
 
+def _shared_slots(endpoint: Endpoint) -> SharedSlots | None:
+    if endpoint.shared_slots is None:
+        return None
+    return SharedSlots(endpoint.shared_slots, endpoint.base_url, endpoint.max_live_calls)
+
+
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
@@ -206,7 +225,11 @@ _connections: dict[asyncio.AbstractEventLoop, dict[Endpoint, tuple[Connection, _
 
 
 async def open_connection(endpoint: Endpoint) -> Connection | None:
-    """Return the running loop's connection to an endpoint; None while the key is not set."""
+    """Return the running loop's connection to an endpoint; None while the key is not set.
+
+    Raises:
+        UserError: the folder of its `shared_slots` cannot be made.
+    """
     connections = _connections_of_this_loop()
     if endpoint not in connections:
         api_key = endpoint.api_key
@@ -240,8 +263,8 @@ async def _lifetime(endpoint: Endpoint, api_key: str) -> _Lifetime:
     # An asynchronous generator, because a loop that shuts down closes those itself: the connection
     # ends with the loop, without a call that a user could forget.
     client = open_client(endpoint, api_key, timeout_s=endpoint.call_timeout_s)
+    connection = Connection(endpoint, client, _shared_slots(endpoint))
     asking = asyncio.create_task(warn_of_unserved(endpoint, client))
-    connection = Connection(endpoint, client)
     try:
         yield connection
     finally:

@@ -28,6 +28,8 @@ class Endpoint:
         api_key_env: the environment variable that holds the key, read when the first connection is
             opened and stored nowhere else; None for a server without a key.
         max_live_calls: the most concurrent calls in one event loop, at most 1000.
+        shared_slots: a folder on this machine. All event loops of all processes that name it share
+            `max_live_calls` of this server; None gives each its own.
         call_timeout_s: timeout of one call once it is sent, retries included.
         max_retries: how often the client repeats a call that was refused with 408, 409, 429 or 5xx
             or lost its connection; it waits as Retry-After says, else 0.5 s, doubled each time.
@@ -49,6 +51,7 @@ class Endpoint:
     models: Sequence[str]
     api_key_env: str | None = None
     max_live_calls: int = 64
+    shared_slots: str | None = None
     call_timeout_s: float = 120.0
     max_retries: int = 2
     breaker: Breaker = field(default_factory=Breaker)

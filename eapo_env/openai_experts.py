@@ -197,7 +197,11 @@ class OpenAIExperts:
         return self.route in _BUILT_IN and self.read in _BUILT_IN
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        """Return the experts' replies in query order; they are asked in parallel; never raises."""
+        """Return the experts' replies in query order; they are asked in parallel.
+
+        Raises:
+            UserError: the folder of an endpoint's `shared_slots` cannot be used; nothing else.
+        """
         if not queries:
             return []
         opened = {endpoint: await open_connection(endpoint) for endpoint in self.endpoints}

@@ -28,6 +28,7 @@ RESUMABLE = (
     "experts.endpoints.*.base_url",
     "experts.endpoints.*.api_key_env",
     "experts.endpoints.*.max_live_calls",
+    "experts.endpoints.*.shared_slots",
     "experts.endpoints.*.call_timeout_s",
     "experts.endpoints.*.max_retries",
     "experts.endpoints.*.breaker.*",
