@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 from eapo_env.validation import UserError
 
-LOOK_AGAIN_S = 0.02
+LOOK_AGAIN_S = 0.05
 """How soon to look again for slots that other processes have freed."""
-_LEFT_TO_OTHERS_S = 0.05
+_LEFT_TO_OTHERS_S = 0.1
 
 
 class SharedSlots:

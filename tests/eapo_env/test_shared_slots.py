@@ -48,7 +48,7 @@ def test_a_freed_slot_is_left_to_the_others_for_a_moment(tmp_path: Path) -> None
     assert not greedy.take()
     assert other.take()
     greedy.free()
-    now = 0.06
+    now = 0.11
     assert greedy.take()
     for holder in (greedy, other):
         holder.free()
