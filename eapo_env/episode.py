@@ -24,6 +24,7 @@ from eapo_env.acceptance import (
 )
 from eapo_env.actions import Action, Answer, Consult, Malformed, end_of_turn, parse_action
 from eapo_env.prompts import Prompts, encodable
+from eapo_env.spending import Spent
 from eapo_env.types import (
     Consultation,
     ExpertReply,
@@ -90,6 +91,11 @@ class Episode:
             for consultation in self.consultations
             for accepted, reply in zip(consultation.accepted, consultation.replies, strict=False)
         )
+
+    @property
+    def spent(self) -> Spent:
+        """What its replies have cost, as far as it is known."""
+        return Spent.of(reply.usage for one in self.consultations for reply in one.replies)
 
     @property
     def num_malformed(self) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 from eapo_env.acceptance import REFUSED
 from eapo_env.event_loop import submit
 from eapo_env.experts import ExpertPool, described, is_cooperative
+from eapo_env.spending import Spent
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable, Usage
 from eapo_env.validation import UserError, at_least, positive
 
@@ -139,17 +140,12 @@ def _usage_metrics(usages: Sequence[Usage]) -> dict[str, float]:
     """
     if not usages:
         return {}
-    known = [(u.prompt_tokens, u.completion_tokens) for u in usages]
-    costs = [usage.cost for usage in usages if usage.cost is not None]
-    num_unknown = sum(None in pair for pair in known)
-    found = {
-        "expert_prompt_tokens": float(sum(prompt or 0 for prompt, _ in known)),
-        "expert_completion_tokens": float(sum(completion or 0 for _, completion in known)),
-    }
-    if costs:
-        found["expert_cost"] = float(sum(costs))
-    if num_unknown:
-        found["expert_unknown_usage_rate"] = num_unknown / len(usages)
+    found = Spent.of(usages).metrics()
+    if all(usage.cost is None for usage in usages):
+        del found["expert_cost"]
+    unknown = [None in (usage.prompt_tokens, usage.completion_tokens) for usage in usages]
+    if any(unknown):
+        found["expert_unknown_usage_rate"] = sum(unknown) / len(usages)
     return found
 
 

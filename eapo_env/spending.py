@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -50,6 +50,24 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+
+    @classmethod
+    def of(cls, usages: Iterable[Usage | None]) -> Spent:
+        """Return what is known of so many usages, in all."""
+        counted = [usage for usage in usages if usage]
+        return cls(
+            prompt_tokens=sum(usage.prompt_tokens or 0 for usage in counted),
+            completion_tokens=sum(usage.completion_tokens or 0 for usage in counted),
+            cost=float(sum(usage.cost or 0.0 for usage in counted)),
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Return tokens and cost by their names as metrics."""
+        return {
+            "expert_prompt_tokens": float(self.prompt_tokens),
+            "expert_completion_tokens": float(self.completion_tokens),
+            "expert_cost": self.cost,
+        }
 
     @property
     def tokens(self) -> int:

@@ -175,6 +175,7 @@ def test_the_environment_goes_on_with_a_closed_gate(server: StubServer) -> None:
         env.step(consult)
         observation, _, _, _, info = env.step(consult)
         metrics = env.expert_monitor.metrics()
+        assert env.episode.spent.tokens == budget.spent.tokens
         env.close()
         return observation, dict(info), metrics
 
