@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,29 +57,47 @@ def test_a_freed_slot_is_left_to_the_others_for_a_moment(tmp_path: Path) -> None
         holder.free()
 
 
+@contextmanager
+def asking(*arguments: str | Path, number: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that ask experts, all from now on; those that are left are killed."""
+    children = [
+        start_program("asks_experts.py", *arguments, stdin=subprocess.PIPE) for _ in range(number)
+    ]
+    try:
+        for child in children:
+            assert child.stdout
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin
+            child.stdin.write("\n")
+            child.stdin.flush()
+        yield children
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+
+
 def test_processes_share_the_limit_of_a_server(tmp_path: Path) -> None:
-    model = "delay:0.02"
-    with StubServer() as server:
-        arguments = (server.url, model, tmp_path / "slots", "3", "8")
-        children = [start_program("asks_experts.py", *arguments) for _ in range(3)]
+    model = "delay:0.2"
+    with (
+        StubServer() as server,
+        asking(server.url, model, tmp_path / "slots", "3", "6", number=3) as children,
+    ):
         told = [child.communicate()[0] for child in children]
         assert server.max_live(model) == 3
-    assert told == ["8\n"] * 3
+    assert told == ["6\n"] * 3
 
 
 def test_the_slots_of_a_killed_process_are_free(tmp_path: Path) -> None:
-    with StubServer() as server:
-        shared = (tmp_path, "3")
-        victim = start_program("asks_experts.py", server.url, "hang", *shared, "3")
+    with StubServer() as server, asking(server.url, "hang", tmp_path, "3", "3") as [victim]:
         server.wait_for("hang", 3)
         slots = SharedSlots(str(tmp_path), server.url, 3)
         assert not slots.take()
-        heir = start_program("asks_experts.py", server.url, "delay:0.02", *shared, "9")
-        assert not slots.take()
-        victim.kill()
-        victim.communicate()
-        assert heir.communicate()[0] == "9\n"
-        assert server.max_live("delay:0.02") == 3
+        with asking(server.url, "delay:0.02", tmp_path, "3", "9") as [heir]:
+            victim.kill()
+            assert heir.communicate()[0] == "9\n"
+        assert server.max_live("delay:0.02") <= 3
         assert [slots.take() for _ in range(4)] == [True, True, True, False]
         for _ in range(3):
             slots.free()
