@@ -41,6 +41,7 @@ from eapo_env.prompts import Prompts
 from eapo_env.recordings import RecordingExperts, ReplayExperts
 from eapo_env.reward import Overlong, Reward, RewardRule
 from eapo_env.spaces import UnicodeText
+from eapo_env.spending import Budget, Price
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import (
     Consultation,
@@ -52,6 +53,7 @@ from eapo_env.types import (
     Rules,
     StopReason,
     Unavailable,
+    Usage,
 )
 from eapo_env.validation import UserError
 from eapo_env.vector_env import EAPOMathVectorEnv
@@ -61,6 +63,7 @@ __all__ = [
     "Action",
     "Annealing",
     "Answer",
+    "Budget",
     "Columns",
     "Consult",
     "Consultation",
@@ -80,6 +83,7 @@ __all__ = [
     "Message",
     "OpenAIExperts",
     "Overlong",
+    "Price",
     "Problem",
     "Prompts",
     "Query",
@@ -96,6 +100,7 @@ __all__ = [
     "Turn",
     "Unavailable",
     "UnicodeText",
+    "Usage",
     "UserError",
     "Verdict",
     "Verifier",

@@ -3,7 +3,8 @@
 The decision is one uniform draw per query slot, in query order, made before anything is asked:
 neither the order in which replies arrive nor a lost reply can shift a later draw. `"pre"` never
 asks a refused slot; `"post"` asks first and drops, as the paper describes. Both give the same
-histories; `"post"` costs the experts' work and yields call statistics.
+histories; `"post"` costs the experts' work and yields call statistics. A pool whose budget is
+spent closes the gate: the draws stay as they are, and what it refuses is not accepted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from eapo_env.types import Consultation, ExpertReply, Gate, Query, Unavailable
 
 REFUSED = Unavailable("refused by the gate")
+"""The reply to a query that the gate refused, or a pool whose budget is spent."""
 
 
 def draw_acceptance(
@@ -23,6 +25,12 @@ def draw_acceptance(
 ) -> tuple[bool, ...]:
     """Return one decision per query slot: accepted when a uniform u < acceptance_rate."""
     return tuple((rng.random(num_queries) < acceptance_rate).tolist())
+
+
+def still_accepted(consultation: Consultation, replies: Sequence[ExpertReply]) -> tuple[bool, ...]:
+    """Return the decisions on a consultation once it is known what its pool refused."""
+    pairs = zip(consultation.accepted, replies, strict=True)
+    return tuple([accepted and reply != REFUSED for accepted, reply in pairs])
 
 
 def queries_to_ask(consultation: Consultation, gate: Gate) -> tuple[Query, ...]:

@@ -3,7 +3,8 @@
     Closed -(max_failures in a row)-> Open -(cooldown_s)-> Probing -> Closed or Open
 
 While it is open nothing is sent. After the cool-down a single call probes the endpoint; the others
-are refused until the probe has an outcome. Times are seconds on any one monotonic clock.
+are refused until the probe has an outcome. A health check that the endpoint passes closes the
+circuit before that, until the next failure. Times are seconds on any one monotonic clock.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ class Breaker:
     def answered(self) -> Circuit:
         """Return the circuit after the endpoint answered any call."""
         return Closed()
+
+    def healthy(self) -> Circuit:
+        """Return the circuit after the endpoint passed a health check: one failure opens it."""
+        return Closed(self.max_failures - 1)
 
     def failed(self, circuit: Circuit, now_s: float) -> Circuit:
         """Return the circuit after a call failed.

@@ -16,9 +16,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from eapo_env.acceptance import draw_acceptance, queries_to_ask, replies_in_slots
+from eapo_env.acceptance import (
+    draw_acceptance,
+    queries_to_ask,
+    replies_in_slots,
+    still_accepted,
+)
 from eapo_env.actions import Action, Answer, Consult, Malformed, end_of_turn, parse_action
 from eapo_env.prompts import Prompts, encodable
+from eapo_env.spending import Spent
 from eapo_env.types import (
     Consultation,
     ExpertReply,
@@ -85,6 +91,11 @@ class Episode:
             for consultation in self.consultations
             for accepted, reply in zip(consultation.accepted, consultation.replies, strict=False)
         )
+
+    @property
+    def spent(self) -> Spent:
+        """What its replies have cost, as far as it is known."""
+        return Spent.of(reply.usage for one in self.consultations for reply in one.replies)
 
     @property
     def num_malformed(self) -> int:
@@ -213,7 +224,8 @@ def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:
     assert pending is not None, "the episode waits for no replies"
     if len(replies) != len(pending.queries):
         raise ValueError(f"{len(replies)} replies for {len(pending.queries)} queries")
-    answered = Consultation(pending.queries, pending.accepted, tuple(replies))
+    accepted = still_accepted(pending, replies)
+    answered = Consultation(pending.queries, accepted, tuple(replies))
     relay = episode.prompts.relay(
         answered,
         num_surplus=_num_surplus(episode),

@@ -20,9 +20,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from eapo_env.acceptance import REFUSED
 from eapo_env.event_loop import submit
 from eapo_env.experts import ExpertPool, described, is_cooperative
-from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.spending import Spent
+from eapo_env.types import ExpertReply, Query, Reply, Unavailable, Usage
 from eapo_env.validation import UserError, at_least, positive
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class ExpertMonitor:
     _num_failed: int = 0
     _num_hedged: int = 0
     _num_errors: int = 0
+    _usages: list[Usage] = field(default_factory=list)
     _unreported: int = 0
     _warned_s: float = float("-inf")
 
@@ -73,11 +76,15 @@ class ExpertMonitor:
             yield lambda: self.clock() - start
         finally:
             del self._waiting[number]
-            self._latencies.append(self.clock() - start)
 
-    def heard(self, replies: Sequence[ExpertReply]) -> None:
-        """Count the replies to a consultation."""
+    def heard(self, replies: Sequence[ExpertReply], latency_s: float) -> None:
+        """Count the replies to a consultation but for those that the gate refused."""
+        replies = [reply for reply in replies if reply != REFUSED]
+        if not replies:
+            return
+        self._latencies.append(latency_s)
         failed = [reply for reply in replies if isinstance(reply, Unavailable)]
+        self._usages += [reply.usage for reply in replies if reply.usage]
         self._num_replies += len(replies)
         self._num_failed += len(failed)
         self._num_hedged += sum(reply.hedged for reply in replies)
@@ -86,17 +93,18 @@ class ExpertMonitor:
         if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
             self._warn(failed[-1])
 
-    def broke(self, replies: Sequence[Unavailable]) -> None:
+    def broke(self, replies: Sequence[Unavailable], latency_s: float) -> None:
         """Count a consultation in which the pool itself failed: it raised, hung, or miscounted."""
         self._num_errors += 1
-        self.heard(replies)
+        self.heard(replies, latency_s)
         if replies:
             self._warn(replies[-1])
 
     def metrics(self) -> dict[str, float]:
         """Return latencies of consultations (s), the failure rate and errors since the last call.
 
-        With them the share of hedged queries, if there were any. Empty when no expert was asked.
+        With them the share of hedged queries, if there were any, and what the replies used
+        (`_usage_metrics`). Empty when no expert was asked.
         """
         if not self._latencies:
             return {}
@@ -110,7 +118,8 @@ class ExpertMonitor:
         if self._num_hedged:
             found["expert_hedge_rate"] = self._num_hedged / self._num_replies
         self._latencies, self._num_replies, self._num_failed, self._num_errors = [], 0, 0, 0
-        self._num_hedged = 0
+        found |= _usage_metrics(self._usages)
+        self._num_hedged, self._usages = 0, []
         return found
 
     def _warn(self, last: Unavailable) -> None:
@@ -122,6 +131,22 @@ class ExpertMonitor:
             f"{last.expert}: {last.reason}" if last.expert else last.reason,
         )
         self._warned_s, self._unreported = self.clock(), 0
+
+
+def _usage_metrics(usages: Sequence[Usage]) -> dict[str, float]:
+    """Return the known tokens and costs in all, and the share of usages that are unknown.
+
+    Without a cost if none is known, without a share if all are; empty where nobody counts.
+    """
+    if not usages:
+        return {}
+    found = Spent.of(usages).metrics()
+    if all(usage.cost is None for usage in usages):
+        del found["expert_cost"]
+    unknown = [None in (usage.prompt_tokens, usage.completion_tokens) for usage in usages]
+    if any(unknown):
+        found["expert_unknown_usage_rate"] = sum(unknown) / len(usages)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,13 +228,13 @@ class GuardedExperts:
         self, outcome: Sequence[ExpertReply] | _Broke, queries: Sequence[Query], latency_s: float
     ) -> Sequence[ExpertReply]:
         if not isinstance(outcome, _Broke):
-            self.monitor.heard(outcome)
+            self.monitor.heard(outcome, latency_s)
             return [
                 replace(one, latency_s=latency_s) if one.latency_s is None else one
                 for one in outcome
             ]
         unavailable = [Unavailable(outcome.reason, latency_s=latency_s)] * len(queries)
-        self.monitor.broke(unavailable)
+        self.monitor.broke(unavailable, latency_s)
         return unavailable
 
     @property
@@ -249,7 +274,9 @@ def _checked(replies: object, queries: Sequence[Query]) -> Sequence[ExpertReply]
         return _Broke(f"the pool returned {shown} to {len(queries)} queries")
     for reply in replies:
         match reply:
-            case Reply(str(), str(), latency) | Unavailable(str(), str(), latency):
+            case Reply(str(), str(), latency, usage=None | Usage()) | Unavailable(
+                str(), str(), latency, usage=None | Usage()
+            ):
                 if not _is_latency(latency):
                     return _Broke(
                         f"the pool returned {reply!r:.80}, which took latency_s={latency!r:.40}"

@@ -2,7 +2,7 @@
 
 Whatever a server does (refuse, fail, hang, hang up, answer nonsense), the reply is `Unavailable`
 with a reason, in time. The pool itself is a plain value: connections, the limit on live calls and
-the circuit of an endpoint belong to the running event loop (`endpoints.py`).
+the circuit of an endpoint belong to the running event loop (`connections.py`).
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eapo_env.acceptance import REFUSED
 from eapo_env.balancing import hedge_after
-from eapo_env.endpoints import (
+from eapo_env.call_queue import Queue
+from eapo_env.connections import (
     Connection,
-    Endpoint,
     Failure,
     Payload,
-    Queue,
-    Thinking,
     close_connection,
     open_connection,
-    unreachable,
 )
+from eapo_env.endpoints import Endpoint, Thinking
 from eapo_env.experts import query_rng
 from eapo_env.prompts import CUT_MARK, encodable
+from eapo_env.reachability import unreachable
+from eapo_env.spending import Budget, read_usage, tokens_to_charge
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError, positive
 
@@ -155,13 +156,18 @@ class OpenAIExperts:
         batch_timeout_s: timeout of a batch of queries: later replies are unavailable, and their
             calls cancelled; the others are kept. The caller may have a shorter one
             (`GuardedExperts`), and then keeps none of a batch that is late.
+        budget: the most that may be spent. Once it is, queries are refused as the gate refuses
+            them, those that wait for a free call included. A call whose usage the server does not
+            say is charged with the most that it can have used: `max_tokens`, and a token a byte of
+            the request. What has no answer (a timeout, a cancelled call) is not charged.
         route: (query, number of experts) -> index of the expert to ask: `by_slot`, `by_question` or
             a custom function.
         read: (decoded chat completion, model) -> the reply in it: `read_reply`,
             `read_with_reasoning` or a custom function.
 
     Raises:
-        UserError: no endpoint, or a value out of its range.
+        UserError: no endpoint, a value out of its range, or a limit on the cost with an endpoint
+            that has no price.
     """
 
     endpoints: Sequence[Endpoint]
@@ -172,6 +178,7 @@ class OpenAIExperts:
     extra_body: Mapping[str, object] = field(default_factory=dict)
     seed: int | None = None
     batch_timeout_s: float = 300.0
+    budget: Budget = field(default_factory=Budget)
     route: Callable[[Query, int], int] = by_slot
     read: Callable[[object, str], ExpertReply] = read_reply
 
@@ -180,6 +187,9 @@ class OpenAIExperts:
         if not self.endpoints:
             raise UserError("a pool needs at least one endpoint, not ()")
         positive(self, "batch_timeout_s")
+        unpriced = [e.base_url for e in self.endpoints if e.price is None]
+        if unpriced and self.budget.cost_limit is not None:
+            raise UserError(f"a limit on the cost needs the price of {unpriced[0]}")
 
     @property
     def cooperative(self) -> bool:
@@ -187,7 +197,11 @@ class OpenAIExperts:
         return self.route in _BUILT_IN and self.read in _BUILT_IN
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
-        """Return the experts' replies in query order; they are asked in parallel; never raises."""
+        """Return the experts' replies in query order; they are asked in parallel.
+
+        Raises:
+            UserError: the folder of an endpoint's `shared_slots` cannot be used; nothing else.
+        """
         if not queries:
             return []
         opened = {endpoint: await open_connection(endpoint) for endpoint in self.endpoints}
@@ -245,14 +259,18 @@ class OpenAIExperts:
         why = "the circuit is open: the endpoint did not answer lately"
         while connections:
             async with queue.slot(connections) as connection:
+                if self.budget.is_spent:
+                    return REFUSED
                 if connection is None:
                     break
                 others = [one for one in connections if one is not connection]
                 asked = await self._hedged(queue, connection, others, body)
             match asked.result:
                 case Payload(content):
-                    reply = self._read(content, model, asked.connection.endpoint.thinking)
-                    return replace(reply, hedged=asked.hedged)
+                    endpoint = asked.connection.endpoint
+                    reply = self._read(content, model, endpoint.thinking)
+                    usage = reply.usage or read_usage(content, endpoint.price)
+                    return replace(reply, hedged=asked.hedged, usage=usage)
                 case Failure(reason, lost=False):
                     return Unavailable(reason, model, hedged=asked.hedged)
                 case Failure(why):
@@ -316,14 +334,22 @@ class OpenAIExperts:
         """
         model = str(body["model"])
         if connection.system_role.get(model, True):
-            result = await connection.send(body)
+            result = await self._sent(connection, body)
             refused = isinstance(result, Failure) and result.status == _BAD_REQUEST
             if not (refused and self.system_prompt) or model in connection.system_role:
                 return result
-            joined = await connection.send(_without_system_role(body))
+            joined = await self._sent(connection, _without_system_role(body))
             connection.system_role[model] = not isinstance(joined, Payload)
             return joined if isinstance(joined, Payload) else result
-        return await connection.send(_without_system_role(body))
+        return await self._sent(connection, _without_system_role(body))
+
+    async def _sent(self, connection: Connection, body: Mapping[str, object]) -> Payload | Failure:
+        """Return the endpoint's answer, which is charged to the budget."""
+        result = await connection.send(body)
+        if isinstance(result, Payload):
+            tokens = tokens_to_charge(body, result.content)
+            self.budget.charge(*tokens, connection.endpoint.price)
+        return result
 
     def _request(self, query: Query, model: str) -> dict[str, object]:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []

@@ -85,31 +85,46 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens of a reply's prompt and completion, as the server counted, and their cost.
+
+    None is unknown: the server did not say, or its tokens have no price.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An expert's answer, and the expert's name.
 
     `latency_s` is the time from the question to the answer, in seconds; None if nobody measured it.
-    `hedged` says whether a second endpoint was asked because the first was slow. Neither takes part
-    in comparisons: the same words are the same reply.
+    `hedged` says whether a second endpoint was asked because the first was slow. `usage` is what it
+    used; None where nobody counts tokens. These take no part in comparisons: the same words are the
+    same reply.
     """
 
     expert: str
     text: str
     latency_s: float | None = field(default=None, compare=False, repr=False)
     hedged: bool = field(default=False, compare=False, repr=False)
+    usage: Usage | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
     """A query without an answer. The reason is for the records; the policy never reads it.
 
-    `latency_s` is the time until that was known, `hedged` as in `Reply`.
+    `latency_s` is the time until that was known; `hedged` and `usage` are as in `Reply`.
     """
 
     reason: str
     expert: str = ""
     latency_s: float | None = field(default=None, compare=False, repr=False)
     hedged: bool = field(default=False, compare=False, repr=False)
+    usage: Usage | None = field(default=None, compare=False, repr=False)
 
 
 ExpertReply = Reply | Unavailable
@@ -119,7 +134,8 @@ ExpertReply = Reply | Unavailable
 class Consultation:
     """The queries of one turn, the gate's decisions on them, and (once received) the replies.
 
-    `accepted` is drawn before anything is asked, one decision per query, in query order.
+    `accepted` is drawn before anything is asked, one decision per query, in query order; a query
+    that a pool refuses in the gate's name (`acceptance.REFUSED`) then counts as not accepted.
     `replies` is empty while the consultation is pending, else one per query.
     """
 

@@ -31,6 +31,7 @@ from eapo_agents.training import (
 from eapo_env.experts import ExpertPool
 from eapo_env.guarded_experts import ExpertMonitor
 from eapo_env.reward import Reward
+from eapo_env.spending import budget_of
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
@@ -190,7 +191,9 @@ class EapoRollouts:
         **row: object,
     ) -> list[float]:
         """Return each episode's reward, and log the metrics of the batch: TRL's reward function."""
-        for name, value in step_metrics(sampled[0]).items():
+        budget = budget_of(self.experts).metrics()
+        found = step_metrics(sampled[0]) | self._monitor.metrics() | budget
+        for name, value in found.items():
             log_metric(f"eapo/{name}", value)
         return [one.reward for one in trajectory]
 

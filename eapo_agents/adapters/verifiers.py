@@ -139,6 +139,7 @@ class EapoHarness(vf.Harness[EapoHarnessConfig]):
                 "queries": episode.num_queries,
                 "accepted": episode.num_accepted,
                 "turns": episode.turn,
+                **episode.spent.metrics(),
             }
         )
         return vf.ProgramResult(exit_code=0, stdout=episode.response or "", stderr="")

@@ -204,6 +204,7 @@ def output_of(trajectory: Trajectory, policy: EpisodePolicy, *, waited_s: float)
                 "turn_budget": float(episode.rules.turn_budget),
                 "queries": float(episode.num_queries),
                 "accepted": float(episode.num_accepted),
+                **episode.spent.metrics(),
             },
         },
     )

@@ -59,7 +59,7 @@ _SUMMARY = {
 
 def _with_experts(config: training.TrainConfig, urls: list[str]) -> training.TrainConfig:
     """Return the config with the experts at some addresses; unchanged without any."""
-    from eapo_env.endpoints import endpoint_at
+    from eapo_env.reachability import endpoint_at
 
     if not urls:
         return config

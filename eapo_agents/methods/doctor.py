@@ -34,9 +34,9 @@ from eapo_agents.training import (
     training_policy,
 )
 from eapo_env.actions import Consult
-from eapo_env.endpoints import unreachable
 from eapo_env.experts import ExpertPool
 from eapo_env.prompts import cut
+from eapo_env.reachability import unreachable
 from eapo_env.types import ExpertReply, Message, Problem, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 

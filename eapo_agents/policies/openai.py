@@ -16,7 +16,8 @@ from typing import Literal
 from eapo_agents.policies.chat_model import ChatTurn
 from eapo_agents.policies.models import ModelSettings
 from eapo_agents.policies.policy import Finish, PolicyError, Sampling, Truncation
-from eapo_env.endpoints import CircuitOpen, Endpoint, Failure, Payload, open_connection
+from eapo_env.connections import CircuitOpen, Failure, Payload, open_connection
+from eapo_env.endpoints import Endpoint
 from eapo_env.prompts import encodable
 from eapo_env.types import Message
 from eapo_env.validation import UserError

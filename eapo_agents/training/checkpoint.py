@@ -20,12 +20,14 @@ from pydantic import TypeAdapter
 
 from eapo_agents.rollouts import Group, Sampled, Trajectory
 from eapo_env.episode import Episode
+from eapo_env.spending import Spent
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 
 _EPISODE, _PROBLEM = TypeAdapter(Episode), TypeAdapter(Problem)
 _ARRAYS = ("token_ids", "mask", "logprobs")
 _VALUES = ("reward", "status", "correct")
+_OF_THE_SERVER = ("latency_s", "hedged", "usage")
 _MEMORY, _FEWEST_EPISODES = 0.85, 64
 
 
@@ -59,15 +61,17 @@ class Progress:
         cursor: problems played, which is the number of the next one.
         surplus: groups that were played and not yet trained on.
         alone: how often episodes alone were right.
+        spent: what the experts have cost.
     """
 
     step: int = 0
     cursor: int = 0
     surplus: tuple[Group, ...] = ()
     alone: SuccessAlone = SuccessAlone()
+    spent: Spent = Spent()
 
-    def after(self, sampled: Sampled) -> Progress:
-        """Return the progress one training step later."""
+    def after(self, sampled: Sampled, spent: Spent) -> Progress:
+        """Return the progress one training step later, and what had been spent by then."""
         return Progress(
             step=self.step + 1,
             cursor=self.cursor + len(sampled.played),
@@ -80,6 +84,7 @@ class Progress:
                     if trajectory.episode.rules.is_alone
                 ]
             ),
+            spent=spent,
         )
 
     def write(self, folder: Path) -> None:
@@ -91,6 +96,7 @@ class Progress:
             "cursor": self.cursor,
             "surplus": len(self.surplus),
             "alone": asdict(self.alone),
+            "spent": asdict(self.spent),
         }
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
@@ -106,6 +112,7 @@ class Progress:
             state = json.loads(path.read_text(encoding="utf-8"))
             step, cursor, count = (int(state[name]) for name in ("step", "cursor", "surplus"))
             alone = SuccessAlone(**state["alone"])
+            spent = Spent(**state.get("spent", {}))
             path = folder / "surplus.jsonl"
             lines = path.read_text(encoding="utf-8").splitlines()
             surplus = tuple(group_from_row(json.loads(line)) for line in lines)
@@ -113,7 +120,7 @@ class Progress:
             raise UserError(f"{path}: {error!r}") from error
         if len(surplus) != count:
             raise UserError(f"{path}: {len(surplus)} groups instead of {count}")
-        return cls(step=step, cursor=cursor, surplus=surplus, alone=alone)
+        return cls(step=step, cursor=cursor, surplus=surplus, alone=alone, spent=spent)
 
 
 def peak_memory_mib() -> float:
@@ -151,8 +158,8 @@ def _trajectory_to_row(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _repeatable(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the fields without an expert's speed: the same run has the same checkpoints."""
-    return {name: value for name, value in fields if name not in ("latency_s", "hedged")}
+    """Return the fields without an expert's speed or price: equal runs have equal checkpoints."""
+    return {name: value for name, value in fields if name not in _OF_THE_SERVER}
 
 
 def _trajectory_from_row(row: dict[str, Any]) -> Trajectory:

@@ -35,6 +35,7 @@ from eapo_env.openai_experts import SYSTEM_PROMPT, OpenAIExperts, read_with_reas
 from eapo_env.problems import SOURCES, AnswerKind, Columns, MissingColumnError, load_problems
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Reward, RewardRule
+from eapo_env.spending import Budget
 from eapo_env.synthetic import ProceduralExperts, synthetic_experts, synthetic_problems
 from eapo_env.types import Problem
 from eapo_env.validation import UserError, at_least, positive
@@ -137,7 +138,9 @@ ExpertKind = Literal[
 _EXPERTS_OWN: dict[str, set[str]] = {
     "synthetic": {"error_rate"},
     "synthetic-parts": {"error_rate"},
-    "openai": {"endpoints", "extra_body", "preflight", "system_prompt"},
+    "openai": {
+        *("endpoints", "extra_body", "preflight", "system_prompt", "cost_limit", "token_limit")
+    },
     "replay": {"recording"},
     "python": {"factory", "arguments"},
     "meaningless": set(),
@@ -166,10 +169,14 @@ class ExpertSettings(Factory):
             `call_timeout_s` of an endpoint.
         preflight: "required" asks the endpoints of "openai" for their models before anything else,
             and refuses to start without; "skipped" starts in any case.
+        cost_limit: the most that the tokens of "openai" may cost in a run, in the currency of
+            `endpoints.price`. Once it is spent the gate refuses all queries, and the run goes on;
+            null for no limit. Resuming keeps what the checkpoint says was spent.
+        token_limit: as `cost_limit`, the most tokens of prompts and completions together.
         recording: the file of "replay".
 
     Raises:
-        UserError: a setting that this kind does not use.
+        UserError: a setting that this kind does not use, or a value out of its range.
     """
 
     kind: ExpertKind = "synthetic"
@@ -179,11 +186,14 @@ class ExpertSettings(Factory):
     system_prompt: str | None = None
     batch_timeout_s: float = 300.0
     preflight: Literal["required", "skipped"] = "required"
+    cost_limit: float | None = None
+    token_limit: int | None = None
     recording: str = ""
 
     def __post_init__(self) -> None:
         refuse_foreign(self, "experts", _EXPERTS_OWN)
         positive(self, "batch_timeout_s")
+        Budget(cost_limit=self.cost_limit, token_limit=self.token_limit)
 
     def check(self) -> None:
         """Ask the servers of "openai", if there are any, whether they serve the experts.
@@ -222,6 +232,7 @@ class ExpertSettings(Factory):
                         SYSTEM_PROMPT if self.system_prompt is None else self.system_prompt
                     ),
                     batch_timeout_s=self.batch_timeout_s,
+                    budget=Budget(cost_limit=self.cost_limit, token_limit=self.token_limit),
                 )
             case "replay":
                 if not Path(self.recording).is_file():

@@ -66,6 +66,7 @@ from eapo_agents.training.trackers import Tracker
 from eapo_env.event_loop import check_no_loop_runs
 from eapo_env.experts import ExpertPool
 from eapo_env.reward import Reward
+from eapo_env.spending import budget_of
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
@@ -135,7 +136,8 @@ class RewardStep:
     probe: SyncProbe | None = None
 
     def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
-        """Hand the first weights over, and check that sampler and learner agree."""
+        """Hand the first weights over, check that sampler and learner agree, count on the costs."""
+        budget_of(self.rollout.experts).spent = progress.spent
         with run.annotate_errors(progress.step + 1):
             check_saves(self.learner)
             hand_over(runner, self.learner, self.rollout.policy, self.probe)
@@ -152,6 +154,7 @@ class RewardStep:
     def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
         """Take one step; without a group that has signal, the model stays as it is."""
         start, step = time.perf_counter(), progress.step
+        budget = budget_of(self.rollout.experts)
         play, success = partial(self._play, progress), progress.alone.best
         sampling = self.config.rollout.sampling
         keeps = getattr(self.learner.algorithm, "keeps", None)
@@ -166,6 +169,7 @@ class RewardStep:
             **update,
             **handed_over,
             **self.rollout.monitor.metrics(),
+            **budget.metrics(),
             "groups_carried": float(len(sampled.surplus)),
             "seconds/rollout": played - start,
             "seconds/update": updated - played,
@@ -173,7 +177,9 @@ class RewardStep:
             "memory/peak_mib": peak_memory_mib(),
         }
         warn_of_truncation(step + 1, metrics["truncation_rate"], self.config.truncation_alarm)
-        return StepResult(metrics=metrics, progress=progress.after(sampled), sampled=sampled)
+        return StepResult(
+            metrics=metrics, progress=progress.after(sampled, budget.spent), sampled=sampled
+        )
 
     def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
         """Do nothing: every step hands its weights over."""

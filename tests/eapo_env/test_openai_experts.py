@@ -15,7 +15,8 @@ from stub_server import HUGE_CHARS, StubServer, completion
 
 from eapo_env.balancing import FEWEST_MEASURED
 from eapo_env.breaker import Breaker
-from eapo_env.endpoints import Endpoint, open_connection
+from eapo_env.connections import open_connection
+from eapo_env.endpoints import Endpoint
 from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.openai_experts import (
     OpenAIExperts,
@@ -265,9 +266,16 @@ def test_a_full_group_keeps_the_limit_of_each_endpoint() -> None:
         assert [server.max_live("delay:0.02") for server in (one, two)] == [2, 3]
 
 
-def test_nothing_is_lost_when_one_of_three_servers_is_killed_and_restarted() -> None:
-    """It dies with calls in flight, and is asked again once its circuit has cooled down."""
-    breaker = Breaker(max_failures=2, cooldown_s=0.5)
+@pytest.mark.parametrize(
+    ("health", "listed", "cooldown_s"),
+    [(200, (), 3600), (None, ("delay:0.1",), 3600), (None, (), 3600), (503, (), 0.5)],
+    ids=["healthy", "list of models", "neither page", "cooled down"],
+)
+def test_nothing_is_lost_when_one_of_three_servers_is_killed_and_restarted(
+    health: int | None, listed: tuple[str, ...], cooldown_s: float
+) -> None:
+    """It dies with calls in flight; it is asked again once it is healthy, or has cooled down."""
+    breaker = Breaker(max_failures=2, cooldown_s=cooldown_s)
     model = "delay:0.1"
 
     async def through_it_all(victim: StubServer, *others: StubServer) -> list[ExpertReply]:
@@ -294,10 +302,27 @@ def test_nothing_is_lost_when_one_of_three_servers_is_killed_and_restarted() -> 
             replies += await pool.ask(queries(*"a" * 12))
         return replies
 
-    with StubServer() as victim, StubServer() as one, StubServer() as two:
+    with StubServer(*listed, health=health) as victim, StubServer() as one, StubServer() as two:
         replies = asyncio.run(through_it_all(victim, one, two))
     assert set(replies) == {Reply(model, "echo: a")}
     assert len(replies) > 90
+
+
+def test_a_server_that_is_back_and_not_healthy_is_not_asked() -> None:
+    async def back_but_ill(server: StubServer) -> ExpertReply:
+        breaker = Breaker(max_failures=1, cooldown_s=3600)
+        pool = pool_of(server.url, "echo", breaker=breaker)
+        server.kill()
+        await pool.ask(queries("a"))
+        server.start()
+        await asyncio.to_thread(server.wait_for_health_checks, 2)
+        return (await pool.ask(queries("a")))[0]
+
+    with StubServer("echo", health=503) as server:
+        reply = asyncio.run(back_but_ill(server))
+        assert isinstance(reply, Unavailable)
+        assert "circuit is open" in reply.reason
+        assert server.records("echo") == []
 
 
 @pytest.mark.parametrize("hedged_share", [0.05, 0.0])

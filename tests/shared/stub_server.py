@@ -28,13 +28,15 @@ Json = dict[str, Any]
 class StubServer:
     """The server in another process, on a port that stays the same over restarts."""
 
-    def __init__(self, *models: str, slowness: float = 1.0) -> None:
+    def __init__(self, *models: str, slowness: float = 1.0, health: int | None = None) -> None:
         """With models named, GET /v1/models lists them; else there is no such list.
 
+        GET /health has this status and an empty body, as vLLM's; None for no such page.
         The delays of `delay` and `tail` are multiplied by the slowness.
         """
         self.models = models
         self.slowness = slowness
+        self.health = health
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -53,7 +55,9 @@ class StubServer:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, str(Path(__file__)), "--port", str(self.port)),
-                *("--slowness", str(self.slowness), *self.models),
+                *("--slowness", str(self.slowness)),
+                *(() if self.health is None else ("--health", str(self.health))),
+                *self.models,
             ],
             stdout=subprocess.PIPE,
         )
@@ -74,6 +78,11 @@ class StubServer:
     def max_live(self, model: str) -> int:
         """Return the most calls to a model that were live at the same time."""
         return int(self._seen()["max_live"].get(model, 0))
+
+    def wait_for_health_checks(self, count: int) -> None:
+        """Wait until so many requests for its health have come."""
+        while self._seen()["health_checks"] < count:
+            time.sleep(0.01)
 
     def wait_for(self, model: str, num_calls: int, **properties: object) -> list[Json]:
         """Return the records of a model, once so many of them have these properties."""
@@ -158,6 +167,7 @@ def main() -> None:
     calls: list[Json] = []
     live: dict[str, int] = {}
     max_live: dict[str, int] = {}
+    health_checks = 0
 
     async def complete(request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -196,6 +206,10 @@ def main() -> None:
                 delay_s = median_s * random.Random(text).lognormvariate(0, sigma)
                 await asyncio.sleep(delay_s * options.slowness)
                 return web.json_response(completion(f"echo: {text}"))
+            case "usage":  # tokens of prompt and completion
+                prompt, completed = map(int, parameter.split("-"))
+                usage = {"prompt_tokens": prompt, "completion_tokens": completed}
+                return web.json_response(completion(f"echo: {text}") | {"usage": usage})
             case "cut":
                 return web.json_response(completion("The sum of 2", "length"))
             case "no-system-role":
@@ -254,7 +268,13 @@ def main() -> None:
         return request.transport
 
     async def records(_: web.Request) -> web.Response:
-        return web.json_response({"calls": calls, "max_live": max_live})
+        seen = {"calls": calls, "max_live": max_live, "health_checks": health_checks}
+        return web.json_response(seen)
+
+    async def health(_: web.Request) -> web.Response:
+        nonlocal health_checks
+        health_checks += 1
+        return web.Response(status=options.health)
 
     async def list_models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": m} for m in options.models]})
@@ -263,6 +283,8 @@ def main() -> None:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/v1/chat/completions", complete)
         app.router.add_get("/v1/records", records)
+        if options.health is not None:
+            app.router.add_get("/health", health)
         if options.models:
             app.router.add_get("/v1/models", list_models)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
@@ -274,6 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--slowness", type=float, default=1.0)
+    parser.add_argument("--health", type=int)
     parser.add_argument("models", nargs="*")
     options = parser.parse_args()
     asyncio.run(serve(options.port))

@@ -151,6 +151,9 @@ def test_ids_mask_and_logprobs_are_those_of_the_episode() -> None:
         "turn_budget": 2.0,
         "queries": 2.0,
         "accepted": 2.0,
+        "expert_prompt_tokens": 0.0,
+        "expert_completion_tokens": 0.0,
+        "expert_cost": 0.0,
     }
     versions = (output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"])
     assert versions == (1, 9)

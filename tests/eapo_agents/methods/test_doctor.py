@@ -15,8 +15,8 @@ from stub_server import StubServer
 from eapo_agents.cli import main
 from eapo_agents.methods.doctor import Finding, examine
 from eapo_agents.training.config import TrainConfig, with_settings
-from eapo_env.endpoints import endpoint_at
 from eapo_env.event_loop import run
+from eapo_env.reachability import endpoint_at
 from eapo_env.validation import UserError
 
 

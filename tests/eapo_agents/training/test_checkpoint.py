@@ -14,6 +14,7 @@ from eapo_agents.rollouts.dynamic_sampling import DynamicSampling, Sampled
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_agents.training.checkpoint import Progress, group_from_row, group_to_row
 from eapo_env.episode import act, begin, receive
+from eapo_env.spending import Spent
 from eapo_env.types import Problem, Reply, Rules, Unavailable
 
 
@@ -46,7 +47,8 @@ def test_a_group_survives_the_file(number: int, signal: bool) -> None:
 
 
 def test_progress_is_read_as_it_was_written(tmp_path: Path) -> None:
-    progress = Progress(step=3, cursor=40, surplus=(group(1), group(2)))
+    spent = Spent(prompt_tokens=7, completion_tokens=2, cost=0.1)
+    progress = Progress(step=3, cursor=40, surplus=(group(1), group(2)), spent=spent)
     progress.write(tmp_path)
     assert Progress.read(tmp_path) == progress
 
@@ -91,7 +93,7 @@ def test_carried_groups_are_learned_from_once_in_order_and_after_a_restart_too(
         progress, found = Progress(), []
         for step in range(6):
             sampled = asyncio.run(sampling.sample(play, progress.cursor, progress.surplus))
-            progress = progress.after(sampled)
+            progress = progress.after(sampled, Spent())
             found.append(sampled)
             if step == restart_after:
                 folder = tmp_path_factory.mktemp("checkpoint")
