@@ -10,16 +10,17 @@ AssertionError that says which one it breaks:
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eapo_agents.learning import Algorithm, LossInputs, LossOutput
+from eapo_agents.learning import Algorithm, LossInputs, LossOutput, StatefulAlgorithm
 from eapo_agents.policies import Completion, Finish, Policy, Sampling, Truncation, completion_limit
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ async def _check_length(policy: Policy, prompt_ids: Sequence[int]) -> None:
 def check_algorithm(algorithm: Algorithm) -> None:
     """Pass if an algorithm has finite advantages and a loss that micro-batches can share.
 
-    Tested on groups with equal, different and negative rewards, and on losses of random sequences
+    Tested on groups with equal, different and negative rewards, each twice from the same state, if
+    it has `state_dict` and `load_state_dict`, and on losses of random sequences
     near to and far from the sampling policy: the shares of micro-batches and their gradients add up
     to those of the whole step, however it is cut; the gradient is finite, zero off the mask, and
     prefers a sequence of higher advantage.
@@ -203,12 +205,16 @@ def check_algorithm(algorithm: Algorithm) -> None:
 
 def _check_advantages(algorithm: Algorithm) -> None:
     for rewards in ([1.0], [0.0, 0.0], [0.1] * 3, [1.0, 0.0], [1.0, 0.9, -0.5, 0.0], [1e-9, 1.0]):
-        rewards_G = np.array(rewards)
+        rewards_G, before = np.array(rewards), dict[str, Any]()
+        if isinstance(algorithm, StatefulAlgorithm):
+            before = copy.deepcopy(algorithm.state_dict())
         advantages_G = algorithm.advantages(rewards_G)
         shown = f"advantages of the rewards {rewards}: {advantages_G!r}"
         assert np.array_equal(rewards_G, rewards), f"it changed the rewards {rewards}"
         assert np.shape(advantages_G) == rewards_G.shape, f"not one a trajectory; {shown}"
         assert np.isfinite(advantages_G).all(), f"not finite; {shown}"
+        if isinstance(algorithm, StatefulAlgorithm):
+            algorithm.load_state_dict(before)
         again = algorithm.advantages(rewards_G)
         assert np.array_equal(again, advantages_G), f"not the same twice; {shown}"
 

@@ -4,8 +4,8 @@
     cd examples && eapo train embedded --set experts.kind=python \\
       --set experts.factory=own_experts:pool --set 'experts.arguments={"latency_s": 0.01}'
 
-The pool has two experts. A calculator works out a question that is an expression; a colleague, who
-takes a while, says how to go on. Questions are shared out by their place in the turn. An expert
+The pool has two experts. A calculator works out a question that is an expression, with a name
+before it or not; a colleague, who takes a while, says how to go on. Questions are shared out by their place in the turn. An expert
 that has no answer is `Unavailable`, never an exception; what it raised would cost its reply, not
 the run.
 """
@@ -43,9 +43,11 @@ class Office:
 
     async def _answer(self, query: Query) -> ExpertReply:
         if query.slot == 0:
-            value = calculated(query.text)
-            known = value is not None
-            return Reply("calculator", str(value)) if known else Unavailable("no expression")
+            name, _, expression = query.text.rpartition(":")  # "a:((32+8)*3)" of the embedded model
+            value = calculated(expression)
+            if value is None:
+                return Unavailable("no expression")
+            return Reply("calculator", f"{name}={value}" if name else str(value))
         await asyncio.sleep(self.latency_s)  # a call of your client would stand here
         return Reply("colleague", "Work the brackets out first, then add them, modulo 100.")
 

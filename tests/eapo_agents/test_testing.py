@@ -261,3 +261,34 @@ def test_the_check_passes_any_value_with_a_name_advantages_and_a_loss() -> None:
         check_algorithm(
             replace(CustomAlgorithm(name="x", advantages=group_advantages, loss=rloo_loss), name="")
         )
+
+
+def test_the_check_repeats_an_algorithm_with_a_state_from_the_same_state() -> None:
+    class RunningBaseline:
+        name = "running"
+
+        def __init__(self) -> None:
+            self.baseline = 0.0
+
+        def advantages(self, rewards_G: Rewards) -> Rewards:
+            advantages_G = rewards_G - self.baseline
+            self.baseline += 0.1 * float(advantages_G.mean())
+            return advantages_G
+
+        def loss(self, inputs: LossInputs) -> LossOutput:
+            return share(inputs, 1 / inputs.num_tokens)
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"baseline": self.baseline}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.baseline = state["baseline"]
+
+    check_algorithm(RunningBaseline())
+
+    class Forgetful(RunningBaseline):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            pass
+
+    with pytest.raises(AssertionError, match="not the same twice"):
+        check_algorithm(Forgetful())
