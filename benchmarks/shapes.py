@@ -80,6 +80,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
         vocabulary=16384,
         tied=True,
     ),
+    "135M": Shape(  # SmolLM2-135M
+        layers=30, hidden=576, intermediate=1536, heads=9, kv_heads=3, vocabulary=49152, tied=True
+    ),
     "500M": Shape(  # Qwen2.5-0.5B
         layers=24, hidden=896, intermediate=4864, heads=14, kv_heads=2, vocabulary=151936, tied=True
     ),

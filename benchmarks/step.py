@@ -8,14 +8,17 @@ TRL is not a dependency of this project; install it in a separate environment:
 With `--engine vllm` ours samples with `VLLMPolicy`, and new weights are part of its update; such an
 environment is that of docs/vllm.md with `pip install --no-deps "trl==1.16.*"`.
 
-16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh model of a
-million parameters in float32 on the CPU, or what `--shape`, `--precision` and `--device` say.
+By default 16 problems x 8 samples of exactly 64 ids, one turn, DAPO without a KL term, a fresh
+model of a million parameters in float32 on the CPU, or what `--shape` and the others say.
 Both sides start from the same weights, read the same prompts and use the same reward, which costs
 nothing; ours goes through `Rollout`, so its time includes the environment and the verifier, and
 takes its step once with each kind of linear layers (`policies/linear.py`). Steps alternate, so that
 other load on the machine affects all alike; on such a machine read the CPU seconds. TRL generates
 until it calls its reward function, and updates after that. Medians over the steps; a ratio is our
 time over theirs.
+
+With `--memory` it prints the peaks of the update's memory instead, each side alone: the bytes of
+all live tensors (`live_bytes.py`), weights, gradients and moments included.
 
 With `--build FOLDER`, the worktree of an earlier build, it then prints what `builds.py` does.
 """
@@ -31,12 +34,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import builds
 import torch
 import transformers
+from live_bytes import LiveBytes
 from shapes import SHAPES, Shape
 from transformers import PreTrainedTokenizerBase
 
@@ -61,8 +66,8 @@ try:
 except ImportError as error:
     raise SystemExit(f'{error}; this benchmark needs: pip install "trl==1.16.*"') from None
 
-PROBLEMS, SAMPLES, NEW_TOKENS = 16, 8, 64
 LEARNING_RATE = 1e-4
+T = TypeVar("T")
 RULES, PROMPTS = Rules.alone(), Prompts.terse()
 
 
@@ -84,12 +89,23 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """When a step began, when it had generated, when it ended, and how many ids it sampled."""
+class Peak:
+    """Reads the most bytes that tensors had since it was read before."""
 
-    began: Seconds
-    generated: Seconds
-    ended: Seconds
+    bytes: LiveBytes
+
+    def __call__(self) -> int:
+        peak, self.bytes.peak = self.bytes.peak, self.bytes.live
+        return peak
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[T]):
+    """What was read when a step began, when it had generated and when it ended; its sampled ids."""
+
+    began: T
+    generated: T
+    ended: T
     sampled: int
 
 
@@ -100,6 +116,14 @@ class Work:
     shape: Shape
     settings: LearnerSettings
     engine: str
+    problems: int
+    samples: int
+    new_tokens: int
+
+    @property
+    def sampled(self) -> int:
+        """The ids that a step samples."""
+        return self.problems * self.samples * self.new_tokens
 
     def model(self) -> transformers.PreTrainedModel:
         return self.shape.model()
@@ -125,11 +149,11 @@ class Work:
             return VLLMPolicy(folder, settings)
 
 
-def problems() -> list[Problem]:
+def problems(number: int) -> list[Problem]:
     """Return problems whose prompts are 36 ids long."""
     return [
         Problem(id=str(i), statement=f"What do we get if we add {i + 10} to {99 - i}?", answer="1")
-        for i in range(PROBLEMS)
+        for i in range(number)
     ]
 
 
@@ -137,7 +161,7 @@ def reward(token_ids: Sequence[int]) -> float:
     return float(sum(token_ids) % 2)
 
 
-def our_steps(work: Work, linears: str) -> Iterator[Step]:
+def our_steps(work: Work, linears: str, read: Callable[[], T]) -> Iterator[Step[T]]:
     """Yield the measured steps; each runs on demand."""
     learner = Learner(work.model(), settings=work.settings)
     builds.set_linears(learner.model, linears)
@@ -147,23 +171,23 @@ def our_steps(work: Work, linears: str) -> Iterator[Step]:
         experts=SilentExperts(),
         verifier=Verifier(),
         prompts=PROMPTS,
-        limits=TokenLimits(max_response_tokens=NEW_TOKENS),
+        limits=TokenLimits(max_response_tokens=work.new_tokens),
     )
     while True:
-        began, groups = Seconds.now(), list[Group]()
-        asyncio.run(play(rollout, groups, seed=learner.step))
-        generated = Seconds.now()
+        began, groups = read(), list[Group]()
+        asyncio.run(play(rollout, work, groups, seed=learner.step))
+        generated = read()
         learner.update(groups)
         policy.load_weights(learner.weights())
         sampled = sum(group.num_policy_tokens for group in groups)
-        yield Step(began, generated, Seconds.now(), sampled)
+        yield Step(began, generated, read(), sampled)
 
 
-async def play(rollout: Rollout, groups: list[Group], *, seed: int) -> None:
+async def play(rollout: Rollout, work: Work, groups: list[Group], *, seed: int) -> None:
     """Append the groups of a step; `asyncio.run` formats a result as text before Python 3.13."""
     for group in await gather(
-        rollout.play_group(problem, [RULES] * SAMPLES, seed=derive_seed(seed, number))
-        for number, problem in enumerate(problems())
+        rollout.play_group(problem, [RULES] * work.samples, seed=derive_seed(seed, number))
+        for number, problem in enumerate(problems(work.problems))
     ):
         groups.append(replace(group, trajectories=tuple(map(scored, group.trajectories))))
 
@@ -172,34 +196,37 @@ def scored(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, reward=reward(trajectory.token_ids[trajectory.mask].tolist()))
 
 
-class TakingTurns(transformers.TrainerCallback):  # type: ignore[misc]
-    """Times TRL's steps, with one of each of ours after it."""
+class TakingTurns(transformers.TrainerCallback, Generic[T]):  # type: ignore[misc]
+    """Measures TRL's steps, with one of each of ours after it."""
 
-    def __init__(self, our_steps: Mapping[str, Iterator[Step]]) -> None:
-        self.theirs: list[Step] = []
-        self.ours: dict[str, list[Step]] = {name: [] for name in our_steps}
+    def __init__(self, our_steps: Mapping[str, Iterator[Step[T]]], read: Callable[[], T]) -> None:
+        self.theirs: list[Step[T]] = []
+        self.ours: dict[str, list[Step[T]]] = {name: [] for name in our_steps}
         self._our_steps = our_steps
-        self._began = self._generated = Seconds.now()
+        self._read = read
+        self._began = self._generated = read()
         self._sampled = 0
 
     def rewards(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
-        self._generated = Seconds.now()
+        self._generated = self._read()
         self._sampled = sum(map(len, completion_ids))
         return [reward(token_ids) for token_ids in completion_ids]
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began = Seconds.now()
+        self._began = self._read()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        step = Step(self._began, self._generated, Seconds.now(), self._sampled)
+        step = Step(self._began, self._generated, self._read(), self._sampled)
         self.theirs.append(step)
         for name, steps in self._our_steps.items():
             self.ours[name].append(next(steps))
 
 
-def take_turns(work: Work, *, num_steps: int, trl_batch: int) -> TakingTurns:
-    ours = {linears: our_steps(work, linears) for linears in builds.LINEARS}
-    turns, tokenizer = TakingTurns(ours), work.tokenizer()
+def take_turns(
+    work: Work, turns: TakingTurns[T], *, num_steps: int, trl_batch: int
+) -> TakingTurns[T]:
+    """Return what was read at each of the steps, by TRL's trainer and ours in turns."""
+    tokenizer = work.tokenizer()
     with tempfile.TemporaryDirectory() as folder:
         settings = trl.GRPOConfig(
             output_dir=folder,
@@ -209,11 +236,11 @@ def take_turns(work: Work, *, num_steps: int, trl_batch: int) -> TakingTurns:
             epsilon=0.2,
             epsilon_high=0.28,
             beta=0.0,
-            num_generations=SAMPLES,
-            max_completion_length=NEW_TOKENS,
+            num_generations=work.samples,
+            max_completion_length=work.new_tokens,
             learning_rate=LEARNING_RATE,
             per_device_train_batch_size=trl_batch,
-            gradient_accumulation_steps=PROBLEMS * SAMPLES // trl_batch,
+            gradient_accumulation_steps=work.problems * work.samples // trl_batch,
             gradient_checkpointing=False,
             max_steps=num_steps,
             logging_strategy="no",
@@ -226,7 +253,9 @@ def take_turns(work: Work, *, num_steps: int, trl_batch: int) -> TakingTurns:
             model=work.model(),
             reward_funcs=turns.rewards,
             args=settings,
-            train_dataset=Dataset.from_list([{"prompt": text} for text in prompts(tokenizer)]),
+            train_dataset=Dataset.from_list(
+                [{"prompt": text} for text in prompts(work, tokenizer)]
+            ),
             processing_class=tokenizer,
             callbacks=[turns],
         )
@@ -235,11 +264,11 @@ def take_turns(work: Work, *, num_steps: int, trl_batch: int) -> TakingTurns:
     return turns
 
 
-def prompts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def prompts(work: Work, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the prompts as texts that TRL tokenises to just what our side reads."""
     chat = Chat(tokenizer)
     texts = []
-    for problem in problems():
+    for problem in problems(work.problems):
         ids = chat.opening([PROMPTS.opening(problem, RULES)])
         texts.append(tokenizer.decode(ids))
         assert tokenizer(texts[-1])["input_ids"] == ids
@@ -247,8 +276,8 @@ def prompts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return texts
 
 
-def print_table(ours: Sequence[Step], theirs: Sequence[Step]) -> None:
-    phases: dict[str, Callable[[Step], Seconds]] = {
+def print_table(work: Work, ours: Sequence[Step[Seconds]], theirs: Sequence[Step[Seconds]]) -> None:
+    phases: dict[str, Callable[[Step[Seconds]], Seconds]] = {
         "generation": lambda step: step.generated - step.began,
         "update": lambda step: step.ended - step.generated,
         "step": lambda step: step.ended - step.began,
@@ -261,14 +290,30 @@ def print_table(ours: Sequence[Step], theirs: Sequence[Step]) -> None:
             f"| {name} | {one.wall:.2f} | {other.wall:.2f} | {one.wall / other.wall:.2f} "
             f"| {one.cpu:.2f} | {other.cpu:.2f} | {one.cpu / other.cpu:.2f} |"
         )
-    sampled = PROBLEMS * SAMPLES * NEW_TOKENS
-    speeds = [sampled / medians(list(map(phases["step"], steps))).wall for steps in (ours, theirs)]
+    speeds = [
+        work.sampled / medians(list(map(phases["step"], steps))).wall for steps in (ours, theirs)
+    ]
     print(f"sampled ids per second of a step: EAPO {speeds[0]:,.0f}, TRL {speeds[1]:,.0f}")
 
 
 def medians(times: Sequence[Seconds]) -> Seconds:
     wall = statistics.median(time.wall for time in times)
     return Seconds(wall, statistics.median(time.cpu for time in times))
+
+
+def our_peak(work: Work) -> int:
+    """Return the peak bytes of our second update."""
+    with LiveBytes() as live:
+        *_, last = islice(our_steps(work, "torch", Peak(live)), 2)
+    return last.ended
+
+
+def trl_peak(work: Work, trl_batch: int) -> int:
+    """Return the peak bytes of TRL's second update."""
+    with LiveBytes() as live:
+        turns = TakingTurns({}, Peak(live))
+        take_turns(work, turns, num_steps=2, trl_batch=trl_batch)
+    return turns.theirs[-1].ended
 
 
 def main() -> None:
@@ -283,6 +328,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="1M")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--problems", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=8, help="of each problem")
+    parser.add_argument("--new-tokens", type=int, default=64, help="of each sample")
+    parser.add_argument("--memory", action="store_true", help="peaks of the update's memory")
     parser.add_argument("--build", type=Path, help="worktree of an earlier build")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -293,19 +342,31 @@ def main() -> None:
         layout=options.layout,
         max_batch_tokens=options.batch_tokens,
     )
-    work = Work(SHAPES[options.shape], settings, options.engine)
+    work = Work(
+        SHAPES[options.shape],
+        settings,
+        options.engine,
+        options.problems,
+        options.samples,
+        options.new_tokens,
+    )
     print(f"{builds.processor()}, trl {trl.__version__}")
     print(f"{options.shape}, {options.precision}, {options.device}; ours samples on {work.engine}")
     print(f"ours: {settings.layout}, {settings.max_batch_tokens} tokens; TRL: {options.trl_batch}")
     num_steps = options.warm + options.steps
+    if options.memory:
+        ours, theirs = our_peak(work), trl_peak(work, options.trl_batch)
+        print(f"peak MiB: EAPO {ours >> 20:,}, TRL {theirs >> 20:,}, ratio {ours / theirs:.2f}")
+        return
     for threads in options.threads:
         torch.set_num_threads(threads)
-        turns = take_turns(work, num_steps=num_steps, trl_batch=options.trl_batch)
+        ours_by_layer = {name: our_steps(work, name, Seconds.now) for name in builds.LINEARS}
+        turns = TakingTurns(ours_by_layer, Seconds.now)
+        take_turns(work, turns, num_steps=num_steps, trl_batch=options.trl_batch)
         for linears, ours in turns.ours.items():
-            steps = ours + turns.theirs
-            assert all(step.sampled == PROBLEMS * SAMPLES * NEW_TOKENS for step in steps)
+            assert all(step.sampled == work.sampled for step in ours + turns.theirs)
             print(f"\n{threads} threads, our linear layers {linears}:\n")
-            print_table(ours[options.warm :], turns.theirs[options.warm :])
+            print_table(work, ours[options.warm :], turns.theirs[options.warm :])
     if options.build:
         print("\nThe preset embedded, on the threads that OMP_NUM_THREADS says:\n")
         print("\n".join(builds.compare(options.build, options.steps, options.warm)))

@@ -131,11 +131,11 @@ class EapoHarness(vf.Harness[EapoHarnessConfig]):
                 seed=crc32(trace.id.encode()),
             )
         episode = attempt.episode
-        score = float(attempt.correct)
-        trace.record_reward("eapo", parts.reward.reward(episode, score, attempt.num_policy_tokens))
+        reward = parts.reward.reward(episode, attempt.score, attempt.num_policy_tokens)
+        trace.record_reward("eapo", reward)
         trace.record_metrics(
             {
-                "correct": score,
+                "correct": float(attempt.correct),
                 "queries": episode.num_queries,
                 "accepted": episode.num_accepted,
                 "turns": episode.turn,

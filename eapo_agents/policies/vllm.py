@@ -9,13 +9,12 @@ proceed while the engine computes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +33,7 @@ from eapo_agents.policies.models import (
     model_folder,
 )
 from eapo_agents.policies.policy import Completion, Finish, PolicyError, Sampling, completion_limit
+from eapo_agents.policies.vllm_weights import CheckpointNames, all_loaded, layers_with_weights
 from eapo_agents.serving import NO_CPU_BINDING, weights_file
 from eapo_env.validation import UserError
 
@@ -77,7 +77,7 @@ class VLLMPolicy:
                 f"vLLM has no class of its own for {model}, and changes that of transformers, which"
                 " the learner needs: set engine=vllm-server"
             )
-        self._layers = self._engine.collective_rpc(_layers_with_weights)[0]
+        self._layers = self._engine.collective_rpc(layers_with_weights)[0]
         self.tokenizer = load_tokenizer(model, template)
         self.end_ids = end_ids(None, self.tokenizer)
         self.max_context_tokens: int = self._engine.model_config.max_model_len
@@ -221,51 +221,13 @@ class VLLMPolicy:
         self._admit()
         if self._settings.tensor_parallel_size == 1:
             reload = {"weights_iterator": iter(weights.items())}
-            with _all_loaded(self._layers):
+            with all_loaded(self._layers):
                 self._engine.collective_rpc("reload_weights", kwargs=reload)
         else:  # the workers are other processes, which tensors reach by a file
             with weights_file(weights) as folder:
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         if not self._engine.reset_prefix_cache():
             raise PolicyError("vLLM did not drop the prefix cache of the old weights")
-
-
-def _layers_with_weights(worker: Any) -> frozenset[str]:
-    """Return the classes of the layers of a worker's model that have weights of their own."""
-    owners = [layer for layer in worker.get_model().modules() if [*layer.parameters(recurse=False)]]
-    return frozenset(type(layer).__name__ for layer in owners)
-
-
-@contextmanager
-def _all_loaded(layers: Set[str]) -> Iterator[None]:
-    """Raise a PolicyError if vLLM says that a layer kept its old weights, which it only logs.
-
-    It says so of layers that hold nothing but constants too; `layers` are the others.
-    """
-    kept: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            layer, _, message = record.getMessage().partition(": ")
-            if message == "Failed to load weights" and layer in layers:
-                kept.append(layer)
-
-    logger, listener = logging.getLogger(_RELOADING), Listener()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(listener)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)
-        logger.propagate = propagate
-    if kept:
-        raise PolicyError(
-            f"vLLM kept old weights in {', '.join(sorted(set(kept)))}: it cannot take new ones of"
-            " this model while it runs"
-        )
 
 
 def _failed(error: Exception) -> PolicyError:
@@ -418,55 +380,6 @@ def check_temperature(temperature: float) -> None:
             f"vLLM samples at temperature 0 or in [{LEAST_TEMPERATURE}, {MOST_TEMPERATURE}],"
             f" not {temperature}"
         )
-
-
-_HEAD = "lm_head.weight"
-_RELOADING = "vllm.model_executor.model_loader.reload.layerwise"
-_WITHOUT_HEAD = frozenset(("gemma2",))
-"""Models that vLLM gives no head of its own where it is tied to the embedding."""
-
-
-class CheckpointNames:
-    """Weights of a learner by the names of its model's checkpoints, which vLLM reads.
-
-    In memory a model can have other names and shapes: its experts are fused in one weight.
-
-    Args:
-        model: its folder or hub id.
-    """
-
-    def __init__(self, model: str | Path) -> None:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        with torch.device("meta"):
-            self._model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
-        first: dict[int, str] = {}
-        self._names = {
-            name: first.setdefault(id(weight), name)
-            for name, weight in self._model.state_dict(keep_vars=True).items()
-        }
-        """Each weight's name, with the name of the weight it is tied to."""
-
-    def of(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights of a state dict; of two tied ones, vLLM keeps the one not given.
-
-        Raises:
-            UserError: an unknown or missing name.
-        """
-        from transformers.core_model_loading import revert_weight_conversion
-
-        names = self._names
-        given = {names[name]: weight for name, weight in state_dict.items() if name in names}
-        unknown = [name for name in state_dict if name not in names]
-        missing = [name for name, same in names.items() if same not in given]
-        if unknown or missing:
-            raise UserError(f"weights do not fit: unknown {unknown}, missing {missing}")
-        weights = {name: given[same].detach() for name, same in names.items()}
-        if self._model.config.model_type in _WITHOUT_HEAD and names.get(_HEAD) != _HEAD:
-            weights.pop(_HEAD, None)
-        checkpoint: dict[str, Tensor] = revert_weight_conversion(self._model, weights)
-        return checkpoint
 
 
 def _prepare_environment() -> None:

@@ -26,7 +26,8 @@ from eapo_agents.policies.policy import (
     completion_limit,
     replica_of,
 )
-from eapo_agents.policies.vllm import CheckpointNames, check_temperature
+from eapo_agents.policies.vllm import check_temperature
+from eapo_agents.policies.vllm_weights import CheckpointNames
 from eapo_agents.serving import (
     Backend,
     Control,

@@ -32,12 +32,14 @@ class Attempt:
         episode: the episode, in message space.
         status: the verifier's status, as in `Trajectory`.
         correct: whether the answer was right.
+        score: the verdict's, in [0, 1], which the reward is made of.
         num_policy_tokens: the number of tokens the policy sampled.
     """
 
     episode: Episode
     status: str
     correct: bool
+    score: float
     num_policy_tokens: int
 
     @classmethod
@@ -48,6 +50,7 @@ class Attempt:
             episode=episode,
             status=str(verdict.status),
             correct=verdict.correct,
+            score=verdict.score,
             num_policy_tokens=num_policy_tokens,
         )
 

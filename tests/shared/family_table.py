@@ -112,19 +112,18 @@ def _works(check: Callable[[], Any]) -> str:
 _HEAD = f"""\
 # Families of models
 
-What runs on which engine with which layout of the learner's batches (`learner.layout`), measured on
-tiny models with random weights in the classes of transformers {MEASURED_WITH}, with tokenizers and
-chat templates in the manner of each family. What says no here is refused before the first step, in
-one sentence. `engine.kind=hf` samples in this process; of vLLM, "yes" is in the process and on a
-server, "server" on a server alone, and "-" was not tried. A longer context than a window of
-attention, or than the original positions of LongRoPE, is refused by `hf`.
+Which families of models run on which engine and with which layout of the learner's batches
+(`learner.layout`), measured on tiny models with random weights in the classes of transformers
+{MEASURED_WITH}. A combination with "no" is refused before the first step, in one sentence. `hf` is
+`engine.kind=hf`; it refuses contexts longer than an attention window, or than the original
+positions of LongRoPE. For vLLM, "yes" means in the process and on a server, "server" on a server
+only, and "-" not tried.
 
 | family | class in transformers | hf | padded | packed | shared | tree | vLLM |
 |---|---|---|---|---|---|---|---|
 """
 _TAIL = """
-The table is written by `PYTHONPATH=tests/shared python -m family_table`, and tests hold every cell
-of it against the code.
+`PYTHONPATH=tests/shared python -m family_table` writes this table; tests check every cell.
 """
 
 

@@ -19,7 +19,8 @@ from eapo_agents.rollouts.rollout import Rollout, TokenLimits
 from eapo_agents.rollouts.text_rollout import TextRollout
 from eapo_agents.testing import ScriptedPolicy
 from eapo_env.actions import Consult, render_consult
-from eapo_env.experts import ScriptedExperts
+from eapo_env.experts import ScriptedExperts, SilentExperts
+from eapo_env.f1_grader import F1Grader
 from eapo_env.prompts import Prompts
 from eapo_env.types import Gate, Message, Problem, Reply, Rules, StopReason
 from eapo_env.verifier import Verifier
@@ -77,6 +78,15 @@ def test_an_episode_is_the_same_in_messages_and_in_tokens(
     asked = [one.episode.consultations for one in (tokens, text)]
     assert asked[0] == asked[1]
     assert in_messages.monitor.metrics().keys() == in_tokens.monitor.metrics().keys()
+
+
+def test_an_answer_that_is_partly_right_has_its_score(tokenizer: PreTrainedTokenizerFast) -> None:
+    policy = ScriptedPolicy(tokenizer, [r"\boxed{Eiffel}"])
+    text = TextRollout(model=PolicyChat(policy), experts=SilentExperts(), verifier=F1Grader())
+    problem = Problem(id="q", statement="Which tower?", answer="Eiffel tower")
+    attempt = asyncio.run(text.play(problem, Rules.alone(), seed=0))
+    assert not attempt.correct
+    assert attempt.score == pytest.approx(2 / 3)  # precision 1, recall 1/2
 
 
 def test_calls_of_experts_are_monitored_and_the_gate_decides_which_there_are(

@@ -21,7 +21,8 @@ from eapo_agents.learning.settings import LearnerSettings
 from eapo_agents.learning.sync_probe import SyncProbe
 from eapo_agents.policies.models import ModelSettings, load_model
 from eapo_agents.policies.policy import Sampling
-from eapo_agents.policies.vllm import CheckpointNames, VLLMPolicy
+from eapo_agents.policies.vllm import VLLMPolicy
+from eapo_agents.policies.vllm_weights import CheckpointNames
 
 PROMPT = [5 + number % 90 for number in range(100)]
 
