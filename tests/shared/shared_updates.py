@@ -60,8 +60,8 @@ def main(processes: Processes) -> None:
     cases, result = map(Path, sys.argv[1:])
     given = pickle.loads(cases.read_bytes())
     found = [
-        updates(*case, checkpoint_of(result.parent, number), processes)
-        for number, case in enumerate(given)
+        updates(config, groups, checkpoint_of(result.parent, number), processes)
+        for number, (config, groups) in enumerate(given)
     ]
     result.write_bytes(pickle.dumps(found))
 
