@@ -216,11 +216,13 @@ class Learner:
             self.model.save_pretrained(folder, state_dict=weights)
 
     def _read_model(self, folder: Path) -> dict[str, Tensor]:
+        weights: dict[str, Tensor]
         if self._adapters:
-            weights: dict[str, Tensor] = self._perform_in_all(GatherWeights())
+            weights = self._perform_in_all(GatherWeights())
             return weights | self._adapters.read(folder)
         dtype = self.settings.weights_dtype
-        return self._model_class.from_pretrained(folder, dtype=dtype).state_dict()
+        weights = self._model_class.from_pretrained(folder, dtype=dtype).state_dict()
+        return weights
 
     def perform(self, command: Command) -> Any:
         """Do this process's part of a command, which all processes perform together."""

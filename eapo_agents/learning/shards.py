@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, empty
 
 SHARDS = "shards"
@@ -39,7 +42,7 @@ def save_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     }
     weights = {_WEIGHT + name: weight.detach() for name, weight in trained.items()}
     with _errors_of_any_process():
-        dcp.save({**weights, **moments}, storage_writer=dcp.FileSystemWriter(folder))
+        save({**weights, **moments}, storage_writer=FileSystemWriter(folder))
 
 
 def load_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -49,7 +52,7 @@ def load_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
         OSError, KeyError, ValueError, RuntimeError: a part is missing or damaged, or is of another
             model.
     """
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     trained, metadata = _trained(model), reader.read_metadata()
     moments = {name: _empty_moments(name, weight, metadata) for name, weight in trained.items()}
     state = {_WEIGHT + name: weight.detach() for name, weight in trained.items()} | {
@@ -59,7 +62,7 @@ def load_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     }
     with _errors_of_any_process(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process
-        dcp.load(state, storage_reader=reader)
+        load(state, storage_reader=reader)
     numbers = {name: number for number, name in enumerate(trained)}
     groups = optimizer.state_dict()["param_groups"]
     by_number = {numbers[name]: own for name, own in moments.items() if own}
@@ -94,6 +97,6 @@ def _errors_of_any_process() -> Iterator[None]:
     """Raise the first error of DCP's collection, which is no `Exception` itself."""
     try:
         yield
-    except dcp.CheckpointException as errors:
+    except CheckpointException as errors:
         [(first, _), *_] = errors.failures.values()
         raise first from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ def updates(
     processes: Processes,
     others: Path | None = None,
 ) -> dict[str, Any]:
-    """Update twice, write a checkpoint, and update again from it, or from that of others."""
+    """Update twice, write a checkpoint and update again; the same once more from a checkpoint.
+
+    It is this one, or that of others. The states are those after the last update of either.
+    """
     spec = LearnerSpec(
         model=config.model,
         algorithm=config.algorithm.build(),
@@ -39,14 +43,16 @@ def updates(
     learner = spec.start(processes)
     reports = [learner.update(groups) for _ in range(2)]
     learner.save(checkpoint)
-    learner = spec.start(processes)
-    learner.load(others or checkpoint)
     reports.append(learner.update(groups))
+    state = learner.state_dict()
+    resumed = spec.start(processes)
+    resumed.load(others or checkpoint)
+    reports.append(resumed.update(groups))
     records = [one for group in groups for one in group.trajectories]
     return {
         "reports": reports,
-        "state": learner.state_dict(),
-        "logprobs": learner.logprobs(records),
+        "states": {"uninterrupted": deepcopy(state), "resumed": resumed.state_dict()},
+        "logprobs": resumed.logprobs(records),
     }
 
 
@@ -60,8 +66,8 @@ def main(processes: Processes) -> None:
     cases, result = map(Path, sys.argv[1:])
     given = pickle.loads(cases.read_bytes())
     found = [
-        updates(*case, checkpoint_of(result.parent, number), processes)
-        for number, case in enumerate(given)
+        updates(config, groups, checkpoint_of(result.parent, number), processes)
+        for number, (config, groups) in enumerate(given)
     ]
     result.write_bytes(pickle.dumps(found))
 

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,16 +146,24 @@ def test_two_processes_make_the_updates_of_one(
                     name,
                     metric,
                 )
-        assert ours["state"]["step"] == theirs["state"]["step"]
-        for weight, value in ours["state"]["model"].items():
-            gap = (theirs["state"]["model"][weight] - value).abs().max()
-            assert gap < atol, (name, weight)
-        for number, moments in ours["state"]["optimizer"]["state"].items():
-            for moment, value in moments.items():
-                other = theirs["state"]["optimizer"]["state"][number][moment]
-                torch.testing.assert_close(other, value, rtol=0, atol=atol)
+        state = ours["states"]["uninterrupted"]
+        assert_same_state(ours["states"]["resumed"], state, atol, name)
+        for other in theirs["states"].values():
+            assert_same_state(other, state, atol, name)
         for one, other in zip(ours["logprobs"], theirs["logprobs"], strict=True):
             np.testing.assert_allclose(other, one, atol=max(20 * atol, 1e-6))
+
+
+def assert_same_state(
+    found: Mapping[str, Any], expected: Mapping[str, Any], atol: float, name: str
+) -> None:
+    assert found["step"] == expected["step"]
+    for weight, value in expected["model"].items():
+        assert (found["model"][weight] - value).abs().max() < atol, (name, weight)
+    for number, moments in expected["optimizer"]["state"].items():
+        for moment, value in moments.items():
+            other = found["optimizer"]["state"][number][moment]
+            torch.testing.assert_close(other, value, rtol=0, atol=atol)
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
