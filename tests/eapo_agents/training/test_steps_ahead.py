@@ -112,11 +112,11 @@ def test_a_step_has_the_rules_and_the_problems_of_its_number(run: Run, on_policy
         assert ours == theirs, name
     assert len({row["acceptance_rate"] for row in run.metrics}) == 6
     for step in range(1, 7):
-        ours, theirs = (
+        rules, others = (
             [(row["problem_id"], row["acceptance_rate"]) for row in episodes(one, step)]
             for one in (run, on_policy)
         )
-        assert ours == theirs
+        assert rules == others
 
 
 def test_the_first_two_steps_see_the_same_weights(run: Run, on_policy: Run) -> None:
@@ -226,7 +226,8 @@ def test_ctrl_c_while_both_are_under_way_ends_the_step_and_keeps_both(
 def test_a_second_ctrl_c_while_both_are_under_way_stops_at_once(
     config: TrainConfig, run: Run, tmp_path: Path
 ) -> None:
-    sent, ended, handler = [], [], signal.getsignal(signal.SIGINT)
+    sent: list[None] = []
+    ended, handler = [], signal.getsignal(signal.SIGINT)
 
     async def ctrl_c() -> None:
         if not sent:
