@@ -100,7 +100,7 @@ class Contender:
 
 def contenders(earlier: Path) -> list[Contender]:
     """Return the three: the earlier build, this one, and this one a step ahead."""
-    urls = [f"http://127.0.0.1:{port}" for port in (8301, 8302, 8303)]
+    urls = [f"http://127.0.0.1:{port}" for port in (8471, 8472, 8473)]
     before = ["model.engine=vllm-server", f"policy_server.base_url={urls[0]}"]
     now, ahead = (["engine=vllm-server", f"engine.base_url={url}"] for url in urls[1:])
     model = HERE / "eapo_agents/policies/embedded"
@@ -110,15 +110,15 @@ def contenders(earlier: Path) -> list[Contender]:
             folder=earlier,
             model=earlier / "eapo_agents/embedded",
             settings=before,
-            port=8301,
+            port=8471,
         ),
-        Contender(name="this build", folder=HERE, model=model, settings=now, port=8302),
+        Contender(name="this build", folder=HERE, model=model, settings=now, port=8472),
         Contender(
             name="this build, a step ahead",
             folder=HERE,
             model=model,
             settings=[*ahead, "rollout.steps_ahead=1"],
-            port=8303,
+            port=8473,
         ),
     ]
 
@@ -170,6 +170,7 @@ def compare(earlier: Path, steps: int, warm: int) -> list[str]:
                 assert process.stdout
                 print(file=process.stdin, flush=True)
                 rows.append(json.loads(process.stdout.readline()))
+            print(*(f"{rows[-1]['step']:.2f}" for rows in seconds), file=sys.stderr, flush=True)
     return table([one.name for one in them], [rows[warm:] for rows in seconds])
 
 

@@ -39,13 +39,13 @@ AHEAD = [
     "rollout.steps_ahead=1",
     "engine.kind=python",
     "engine.factory=user_parts:copied_model",
-    "steps=6",
+    "steps=5",
     "checkpoint_every=1",
     "keep_checkpoints=9",
     "transcripts_every=1",
-    "evaluation.every=4",
+    "evaluation.every=3",
     "rollout.sampling.max_rounds=1",
-    "rollout.sampling.problems_per_round=12",
+    "rollout.sampling.problems_per_round=10",
 ]
 
 
@@ -78,21 +78,21 @@ def episodes(run: Run, step: int) -> list[dict[str, Any]]:
 
 
 def test_a_step_is_played_with_the_weights_before_the_last_update(run: Run) -> None:
-    versions = [{row["version"] for row in episodes(run, step)} for step in range(1, 7)]
-    assert versions == [{0}, {0}, {1}, {2}, {3}, {4}]
-    assert [row["staleness"] for row in run.metrics] == [0, 1, 1, 1, 1, 1]
-    assert [row["max_staleness"] for row in run.metrics] == [0, 1, 1, 1, 1, 1]
+    versions = [{row["version"] for row in episodes(run, step)} for step in range(1, 6)]
+    assert versions == [{0}, {0}, {1}, {2}, {3}]
+    assert [row["staleness"] for row in run.metrics] == [0, 1, 1, 1, 1]
+    assert [row["max_staleness"] for row in run.metrics] == [0, 1, 1, 1, 1]
 
 
 def test_without_it_every_step_is_played_with_the_newest_weights(on_policy: Run) -> None:
-    versions = [{row["version"] for row in episodes(on_policy, step)} for step in range(1, 7)]
-    assert versions == [{0}, {1}, {2}, {3}, {4}, {5}]
+    versions = [{row["version"] for row in episodes(on_policy, step)} for step in range(1, 6)]
+    assert versions == [{0}, {1}, {2}, {3}, {4}]
     assert all(row["staleness"] == 0 for row in on_policy.metrics)
 
 
 def test_the_recorded_log_probabilities_are_those_of_the_weights_that_sampled(run: Run) -> None:
     """After step s, its checkpoint holds what step s+1 learns from, sampled with weights s-1."""
-    for step in (2, 4):
+    for step in (2, 3):
         ahead = Progress.read(run.checkpoints[step - 1]).ahead
         assert ahead
         trajectories = [one for group in ahead.sampled.played for one in group.trajectories]
@@ -110,8 +110,8 @@ def test_a_step_has_the_rules_and_the_problems_of_its_number(run: Run, on_policy
     for name in ("acceptance_rate", "turn_budget", "problems_used"):
         ours, theirs = ([row[name] for row in one.metrics] for one in (run, on_policy))
         assert ours == theirs, name
-    assert len({row["acceptance_rate"] for row in run.metrics}) == 6
-    for step in range(1, 7):
+    assert len({row["acceptance_rate"] for row in run.metrics}) == 5
+    for step in range(1, 6):
         rules, others = (
             [(row["problem_id"], row["acceptance_rate"]) for row in episodes(one, step)]
             for one in (run, on_policy)
@@ -176,7 +176,7 @@ def test_the_next_step_is_played_while_this_one_is_learned(
 
 
 def test_interruptions_change_nothing(config: TrainConfig, run: Run, tmp_path: Path) -> None:
-    again, stops = Run.create(config, tmp_path), [1, 2, 5]
+    again, stops = Run.create(config, tmp_path), [1, 3]
 
     def interrupt(step: int, metrics: Mapping[str, float]) -> None:
         if step in stops:
@@ -195,7 +195,7 @@ def test_a_second_ctrl_c_stops_and_an_earlier_checkpoint_goes_on(
     again = Run.create(replace(config, checkpoint_every=3), tmp_path)
 
     def interrupt_twice(step: int, metrics: Mapping[str, float]) -> None:
-        if step == 5:
+        if step == 4:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
