@@ -7,8 +7,8 @@ Each of the three trains the preset `embedded` from the same weights with the sa
 process on one core, with a vLLM server of its own on another core; the third plays each step while
 the one before is learned (`rollout.steps_ahead=1`). Steps alternate, so that other load on the
 machine affects all alike, and nothing of the others is under way meanwhile. Records are included,
-the start, evaluations and checkpoints are not. Prints the sum of the steps, and medians over the
-steps. Needs vLLM, and taskset.
+the start, evaluations and checkpoints are not. Prints each round's seconds as they come, then the
+sums and the medians over the steps. Needs vLLM, and taskset.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from builds import HERE, imported, processor
 LEARNER_CORE, SERVER_CORE = "0", "1"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 PHASES = ("rollout", "update", "hand_over", "step")
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 SERVE = "import sys; from eapo_agents.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
