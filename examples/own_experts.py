@@ -5,9 +5,9 @@
       --set experts.factory=own_experts:pool --set 'experts.arguments={"latency_s": 0.01}'
 
 The pool has two experts. A calculator works out a question that is an expression, with a name
-before it or not; a colleague, who takes a while, says how to go on. Questions are shared out by their place in the turn. An expert
-that has no answer is `Unavailable`, never an exception; what it raised would cost its reply, not
-the run.
+before it or not; a colleague, who takes a while, says how to go on. Questions are shared out by
+their place in the turn. An expert that has no answer is `Unavailable`, never an exception; what it
+raised would cost its reply, not the run.
 """
 
 from __future__ import annotations

@@ -103,6 +103,8 @@ class EapoRollouts:
             raise UserError("annealing.schedule=ours_by_success needs evaluations by eapo train")
         if self.config.rollout.sampling.surplus == "carry":
             raise UserError("rollout.sampling.surplus=carry needs eapo train; use discard")
+        if self.config.rollout.steps_ahead:
+            raise UserError("rollout.steps_ahead=1 needs eapo train; use 0")
 
     @classmethod
     def from_config(

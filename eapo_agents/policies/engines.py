@@ -65,6 +65,7 @@ class PythonEngine(Factory):
     """A custom policy: what `factory(path, **arguments)` returns.
 
     `path` is the model's folder or hub id. Training calls `load_weights` after every update.
+    With `rollout.steps_ahead=1`, `complete` runs in another thread, while the learner learns.
     """
 
     kind: Literal["python"] = "python"

@@ -81,6 +81,7 @@ class Rollout:
         gate: "pre" never sends a query that the acceptance gate refuses, "post" sends all.
         expert_timeout_s: timeout of one consultation; later replies are unavailable.
         monitor: collects the experts' latencies and failures.
+        version: of the policy's weights, for the record.
     """
 
     policy: Policy
@@ -94,6 +95,7 @@ class Rollout:
     gate: Gate = "pre"
     expert_timeout_s: float = 300.0
     monitor: ExpertMonitor = field(default_factory=ExpertMonitor)
+    version: int = 0
 
     async def play(
         self,
@@ -226,6 +228,7 @@ class Rollout:
             status=str(verdict.status),
             correct=verdict.correct,
             episode=episode,
+            version=self.version,
         )
 
 

@@ -76,6 +76,8 @@ class Trajectory:
         status: the verifier's status (`correct`, `wrong`, `no_answer`, `timeout`, ...).
         correct: whether the answer was right; dynamic sampling looks at this, not at the reward.
         episode: the finished episode, in message space.
+        version: of the weights that sampled every id of the policy: the training step after which
+            they were handed over.
 
     Raises:
         ValueError: lengths that differ, an empty sequence, a mask that covers the first id, a
@@ -89,6 +91,7 @@ class Trajectory:
     status: str
     correct: bool
     episode: Episode
+    version: int = 0
 
     def __post_init__(self) -> None:
         _freeze(self, "token_ids", np.int32)
@@ -103,7 +106,7 @@ class Trajectory:
         if not isinstance(other, Trajectory):
             return NotImplemented
         arrays = ("token_ids", "mask", "logprobs")
-        values = ("reward", "status", "correct", "episode")
+        values = ("reward", "status", "correct", "episode", "version")
         return all(getattr(self, name) == getattr(other, name) for name in values) and all(
             np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
         )

@@ -8,7 +8,11 @@ from .build import (
     training_policy as training_policy,
     without as without,
 )
-from .checkpoint import Progress as Progress, peak_memory_mib as peak_memory_mib
+from .checkpoint import (
+    Played as Played,
+    Progress as Progress,
+    peak_memory_mib as peak_memory_mib,
+)
 from .config import TrainConfig as TrainConfig, with_settings as with_settings
 from .imitation_settings import (
     ColdStartSettings as ColdStartSettings,
@@ -36,6 +40,7 @@ from .resumption import (
     changed_settings as changed_settings,
     lengthened as lengthened,
 )
+from .reward_step import RewardStep as RewardStep
 from .run_folder import Run as Run, model_config as model_config, read_evaluation as read_evaluation
 from .scheduled_rollout import ScheduledRollout as ScheduledRollout, make_rollout as make_rollout
 from .settings import (
@@ -47,14 +52,12 @@ from .settings import (
     check_distinct as check_distinct,
 )
 from .signals import interruption as interruption, termination as termination
-from .summary import step_metrics as step_metrics
-from .trackers import Tracker as Tracker
-from .trainer import (
-    OnStep as OnStep,
-    RewardStep as RewardStep,
+from .steps import (
     StepResult as StepResult,
-    Trainer as Trainer,
     TrainingStep as TrainingStep,
     hand_over as hand_over,
 )
+from .summary import step_metrics as step_metrics
+from .trackers import Tracker as Tracker
+from .trainer import OnStep as OnStep, Trainer as Trainer
 from .worker import follow as follow, lead as lead, lead_or_follow as lead_or_follow

@@ -60,6 +60,21 @@ def check_before_loading(config: TrainConfig, trackers: Sequence[Tracker] | None
             tracker.check()
 
 
+def check_plays_ahead(config: TrainConfig) -> None:
+    """Check that the engine can play a step while another one is learned, if it shall.
+
+    Raises:
+        UserError: it samples in the learner's process.
+    """
+    match config.engine:
+        case HFEngine() | VLLMEngine() as engine if config.rollout.steps_ahead:
+            raise UserError(
+                f"rollout.steps_ahead={config.rollout.steps_ahead} needs a sampler in another"
+                f" process, and engine={engine.kind} samples in the learner's: use"
+                " engine=vllm-server"
+            )
+
+
 def policy_of(config: TrainConfig) -> Policy:
     """Return the policy of a config's model, without a learner.
 

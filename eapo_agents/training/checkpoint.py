@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from eapo_env.validation import UserError
 
 _EPISODE, _PROBLEM = TypeAdapter(Episode), TypeAdapter(Problem)
 _ARRAYS = ("token_ids", "mask", "logprobs")
-_VALUES = ("reward", "status", "correct")
+_VALUES = ("reward", "status", "correct", "version")
 _OF_THE_SERVER = ("latency_s", "hedged", "usage")
 _MEMORY, _FEWEST_EPISODES = 0.85, 64
 
@@ -53,6 +53,19 @@ class SuccessAlone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """The rollout of a training step.
+
+    Args:
+        sampled: its groups.
+        metrics: its seconds, and how the experts answered in it.
+    """
+
+    sampled: Sampled
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The state of a run between two training steps.
 
@@ -62,6 +75,8 @@ class Progress:
         surplus: groups that were played and not yet trained on.
         alone: how often episodes alone were right.
         spent: what the experts have cost.
+        ahead: the next step's rollout, if it has been played already. Of the other values only
+            `spent` includes it.
     """
 
     step: int = 0
@@ -69,9 +84,10 @@ class Progress:
     surplus: tuple[Group, ...] = ()
     alone: SuccessAlone = SuccessAlone()
     spent: Spent = Spent()
+    ahead: Played | None = None
 
-    def after(self, sampled: Sampled, spent: Spent) -> Progress:
-        """Return the progress one training step later, and what had been spent by then."""
+    def after(self, sampled: Sampled) -> Progress:
+        """Return the progress one training step later, with nothing more spent."""
         return Progress(
             step=self.step + 1,
             cursor=self.cursor + len(sampled.played),
@@ -84,13 +100,11 @@ class Progress:
                     if trajectory.episode.rules.is_alone
                 ]
             ),
-            spent=spent,
+            spent=self.spent,
         )
 
     def write(self, folder: Path) -> None:
-        """Write `state.json` and, one group a line, `surplus.jsonl`."""
-        lines = [json.dumps(group_to_row(group)) + "\n" for group in self.surplus]
-        (folder / "surplus.jsonl").write_text("".join(lines), encoding="utf-8")
+        """Write `state.json` and, one group a line, `surplus.jsonl` and `ahead.jsonl`."""
         state = {
             "step": self.step,
             "cursor": self.cursor,
@@ -98,6 +112,17 @@ class Progress:
             "alone": asdict(self.alone),
             "spent": asdict(self.spent),
         }
+        _write_groups(folder / "surplus.jsonl", self.surplus)
+        if self.ahead is not None:
+            sampled = self.ahead.sampled
+            places = {id(one): n for n, one in enumerate((*self.surplus, *sampled.played))}
+            state["ahead"] = {
+                "played": len(sampled.played),
+                "kept": [places[id(group)] for group in sampled.kept],
+                "surplus": [places[id(group)] for group in sampled.surplus],
+                "metrics": dict(self.ahead.metrics),
+            }
+            _write_groups(folder / "ahead.jsonl", sampled.played)
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
     @classmethod
@@ -113,14 +138,40 @@ class Progress:
             step, cursor, count = (int(state[name]) for name in ("step", "cursor", "surplus"))
             alone = SuccessAlone(**state["alone"])
             spent = Spent(**state.get("spent", {}))
-            path = folder / "surplus.jsonl"
-            lines = path.read_text(encoding="utf-8").splitlines()
-            surplus = tuple(group_from_row(json.loads(line)) for line in lines)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: {error!r}") from error
-        if len(surplus) != count:
-            raise UserError(f"{path}: {len(surplus)} groups instead of {count}")
-        return cls(step=step, cursor=cursor, surplus=surplus, alone=alone, spent=spent)
+            surplus = _read_groups(folder / "surplus.jsonl", count)
+            ahead = _read_ahead(folder, state["ahead"], surplus) if "ahead" in state else None
+        except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
+            raise _damaged(path, error) from error
+        return cls(step=step, cursor=cursor, surplus=surplus, alone=alone, spent=spent, ahead=ahead)
+
+
+def _read_ahead(folder: Path, state: Mapping[str, Any], surplus: tuple[Group, ...]) -> Played:
+    played = _read_groups(folder / "ahead.jsonl", int(state["played"]))
+    groups = (*surplus, *played)
+    kept, left = (tuple(groups[n] for n in state[name]) for name in ("kept", "surplus"))
+    return Played(
+        sampled=Sampled(kept=kept, played=played, surplus=left), metrics=dict(state["metrics"])
+    )
+
+
+def _write_groups(path: Path, groups: Sequence[Group]) -> None:
+    lines = [json.dumps(group_to_row(group)) + "\n" for group in groups]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _read_groups(path: Path, count: int) -> tuple[Group, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        groups = tuple(group_from_row(json.loads(line)) for line in lines)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    if len(groups) != count:
+        raise UserError(f"{path}: {len(groups)} groups instead of {count}")
+    return groups
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return error if isinstance(error, UserError) else UserError(f"{path}: {error!r}")
 
 
 def peak_memory_mib() -> float:

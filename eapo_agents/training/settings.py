@@ -398,6 +398,9 @@ class RolloutSettings:
         help_for: experts may be consulted on "all" problems, or on those that a whole group has
             "failed_alone" just before: then a second group plays it as the annealing says (ours;
             as in NuRL, arXiv 2509.25666).
+        steps_ahead: 1 plays training step s+1 while step s is learned, with the weights after step
+            s-1: a staleness of one step, which the importance weights of the algorithm correct.
+            0 plays a step after the one before is learned.
         sampling: dynamic sampling.
         limits: token limits.
     """
@@ -410,6 +413,7 @@ class RolloutSettings:
     turn_budgets: Literal["member", "group"] = "member"
     gate_draws: GateDraws = "member"
     help_for: Literal["all", "failed_alone"] = "all"
+    steps_ahead: Literal[0, 1] = 0
     sampling: DynamicSampling = DynamicSampling()
     limits: TokenLimits = TokenLimits()
 

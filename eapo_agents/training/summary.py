@@ -63,6 +63,24 @@ def step_metrics(sampled: Sampled) -> dict[str, float]:
     }
 
 
+def staleness(sampled: Sampled, version: int) -> dict[str, float]:
+    """Return how many steps old the weights were that sampled what a step learns from.
+
+    The mean over policy tokens and the maximum; empty when nothing is learned.
+
+    Args:
+        sampled: the groups of the step.
+        version: of the learner's weights before the step.
+    """
+    learned = [trajectory for group in sampled.kept for trajectory in group.trajectories]
+    if not learned:
+        return {}
+    ages = [version - trajectory.version for trajectory in learned]
+    tokens = [trajectory.num_policy_tokens for trajectory in learned]
+    mean = sum(age * count for age, count in zip(ages, tokens, strict=True)) / max(sum(tokens), 1)
+    return {"staleness": mean, "max_staleness": float(max(ages))}
+
+
 def warn_of_truncation(step: int, truncation_rate: float, limit: float) -> None:
     """Log a warning if more responses than the limit allows were truncated.
 
@@ -127,7 +145,7 @@ def transcript_rows(sampled: Sampled, advantages: Sequence[float]) -> Iterator[d
     """Yield each played episode as a JSON-ready row: what was said, decided, earned and learned.
 
     `member` is its number in its group. `use` says what became of it: "learned" from in this step,
-    "carried" into the next one, or "dropped".
+    "carried" into the next one, or "dropped". `version` is that of the weights that sampled it.
 
     Args:
         sampled: the groups of a step.
@@ -144,6 +162,7 @@ def transcript_rows(sampled: Sampled, advantages: Sequence[float]) -> Iterator[d
                 "member": member,
                 "use": left if advantage is None else "learned",
                 "advantage": advantage,
+                "version": trajectory.version,
             }
 
 

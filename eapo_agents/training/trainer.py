@@ -1,7 +1,7 @@
-"""The training loop, and the training step of reinforcement learning.
+"""The training loop.
 
-The loop takes one kind of step again and again: `RewardStep` here, `ImitationStep` in
-`methods/distillation.py`. It holds the run folder's lock, resumes from the newest checkpoint,
+It takes one kind of step again and again: `RewardStep`, or `ImitationStep` in
+`methods/imitation.py`. It holds the run folder's lock, resumes from the newest checkpoint,
 evaluates, records metrics, writes checkpoints, and stops in order when it is interrupted. All
 random numbers derive from the run's seed, the training step and the problem's number, so that a
 resumed run equals one that was never interrupted.
@@ -15,11 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Self
-
-import numpy as np
 
 from eapo_agents.evaluation import Graded, OnAttempts, Report
 from eapo_agents.learning import (
@@ -30,43 +27,39 @@ from eapo_agents.learning import (
     LoRA,
     Processes,
     SyncProbe,
-    check_layout,
     check_leads,
-    check_policy,
-    check_sampler,
-    check_saves,
 )
 from eapo_agents.policies import Policy, load_model
-from eapo_agents.rollouts import Group, Rollout, Sampled, derive_seed
+from eapo_agents.rollouts import Rollout, Sampled
 from eapo_agents.training.build import (
     check_before_loading,
+    check_plays_ahead,
     evaluate_alone,
     probe_of,
     training_policy,
     warn_of_strangers,
     without,
 )
-from eapo_agents.training.checkpoint import Progress, peak_memory_mib
+from eapo_agents.training.checkpoint import Progress
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.parts import Parts
+from eapo_agents.training.reward_step import RewardStep
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.scheduled_rollout import ScheduledRollout, make_rollout
+from eapo_agents.training.scheduled_rollout import make_rollout
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
+from eapo_agents.training.steps import TrainingStep
 from eapo_agents.training.summary import (
     evaluation_rows,
     experts_are_silent,
     latency_rows,
-    step_metrics,
     transcript_rows,
     warn_of_standstill,
-    warn_of_truncation,
 )
 from eapo_agents.training.trackers import Tracker
 from eapo_env.event_loop import check_no_loop_runs
 from eapo_env.experts import ExpertPool
 from eapo_env.reward import Reward
-from eapo_env.spending import budget_of
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader
@@ -74,156 +67,6 @@ from eapo_env.verifier import Grader
 _LOG = logging.getLogger(__name__)
 
 OnStep = Callable[[int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """What a training step gives: its metrics, the progress after it, the groups it sampled."""
-
-    metrics: dict[str, float]
-    progress: Progress
-    sampled: Sampled | None = None
-
-
-class TrainingStep(Protocol):
-    """One kind of training step, with the parts it works on."""
-
-    @property
-    def learner(self) -> Learner:
-        """What is trained."""
-
-    @property
-    def rollout(self) -> Rollout:
-        """How the policy plays, in training or in evaluation only."""
-
-    @property
-    def problems(self) -> Sequence[Problem]:
-        """What is trained on."""
-
-    def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
-        """Return the step after what comes before the first one, at a start or a resumption."""
-
-    def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
-        """Take one step."""
-
-    def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
-        """Make the policy the trained one, if the steps do not; return metrics of that."""
-
-    def write_progress(self, folder: Path, progress: Progress) -> None:
-        """Write into a checkpoint what `read_progress` needs."""
-
-    def read_progress(self, folder: Path) -> Progress:
-        """Return the progress in a checkpoint.
-
-        Raises:
-            UserError: a file is missing or damaged.
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardStep:
-    """A step of reinforcement learning: play problems, update on the groups, hand over weights.
-
-    Args:
-        probe: checks each hand-over; None where the policy samples from the learner's own module
-            and nothing is handed over.
-    """
-
-    config: TrainConfig
-    learner: Learner
-    rollout: Rollout
-    problems: Sequence[Problem]
-    probe: SyncProbe | None = None
-
-    def prepared(self, runner: asyncio.Runner, run: Run, progress: Progress) -> Self:
-        """Hand the first weights over, check that sampler and learner agree, count on the costs."""
-        budget_of(self.rollout.experts).spent = progress.spent
-        with run.annotate_errors(progress.step + 1):
-            check_saves(self.learner)
-            hand_over(runner, self.learner, self.rollout.policy, self.probe)
-            policy, rounding = self.rollout.policy, self.learner.settings.rounding
-            if self.probe and self.probe.tolerance:
-                rounding = self.probe.tolerance
-            gaps = {
-                "layout": check_layout(self.learner),
-                "sampler": runner.run(check_sampler(policy, self.learner, rounding)),
-            }
-            run.record_check(progress.step, gaps, runner.run(check_policy(policy, rounding)))
-        return self
-
-    def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
-        """Take one step; without a group that has signal, the model stays as it is."""
-        start, step = time.perf_counter(), progress.step
-        budget = budget_of(self.rollout.experts)
-        play, success = partial(self._play, progress), progress.alone.best
-        sampling = self.config.rollout.sampling
-        keeps = getattr(self.learner.algorithm, "keeps", None)
-        sampled = runner.run(sampling.sample(play, progress.cursor, progress.surplus, keeps))
-        played = time.perf_counter()
-        update = self.learner.update(sampled.kept) if sampled.kept else {}
-        updated = time.perf_counter()
-        handed_over = hand_over(runner, self.learner, self.rollout.policy, self.probe)
-        metrics = step_metrics(sampled) | {
-            "acceptance_rate": self.config.schedule.acceptance_rate_at(step + 1, success),
-            "turn_budget": self.config.schedule.turn_budget_at(step + 1, success),
-            **update,
-            **handed_over,
-            **self.rollout.monitor.metrics(),
-            **budget.metrics(),
-            "groups_carried": float(len(sampled.surplus)),
-            "seconds/rollout": played - start,
-            "seconds/update": updated - played,
-            "seconds/hand_over": time.perf_counter() - updated,
-            "memory/peak_mib": peak_memory_mib(),
-        }
-        warn_of_truncation(step + 1, metrics["truncation_rate"], self.config.truncation_alarm)
-        return StepResult(
-            metrics=metrics, progress=progress.after(sampled, budget.spent), sampled=sampled
-        )
-
-    def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:
-        """Do nothing: every step hands its weights over."""
-        return {}
-
-    def write_progress(self, folder: Path, progress: Progress) -> None:
-        """See `Progress.write`."""
-        progress.write(folder)
-
-    def read_progress(self, folder: Path) -> Progress:
-        """See `Progress.read`."""
-        return Progress.read(folder)
-
-    async def _play(self, progress: Progress, number: int) -> Group:
-        """Play the group of one problem."""
-        scheduled = ScheduledRollout(config=self.config, rollout=self.rollout)
-        return await scheduled.play_group(
-            self._problem(number),
-            step=progress.step + 1,
-            seed=derive_seed(self.config.seed, 1, number),
-            success=progress.alone.best,
-        )
-
-    def _problem(self, number: int) -> Problem:
-        """Return problem `number` of an endless sequence: a new permutation each epoch."""
-        epoch, place = divmod(number, len(self.problems))
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.problems))
-        return self.problems[int(order[place])]
-
-
-def hand_over(
-    runner: asyncio.Runner, learner: Learner, policy: Policy, probe: SyncProbe | None
-) -> dict[str, float]:
-    """Load the learner's weights into the policy; return how far the two then differ, `sync_gap`.
-
-    Without a probe the policy samples from the learner's own module, and nothing is done.
-
-    Raises:
-        PolicyError: they differ by more than the probe's tolerance.
-    """
-    if probe is None:
-        return {}
-    policy.load_weights(learner.weights())
-    return {"sync_gap": runner.run(probe.check(policy, learner))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +135,8 @@ class Trainer:
         )
         config = fitted_to_model(config)
         check_before_loading(config, trackers)
+        if policy is None:
+            check_plays_ahead(config)
         if experts is None:
             config.experts.check()
         spec = LearnerSpec(

@@ -1,4 +1,4 @@
-"""Parts that a user of the package writes: an algorithm, a reward, a pool of experts."""
+"""Parts that a user of the package writes: an algorithm, a reward, experts, an engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from eapo_agents.learning import LossInputs, LossOutput, Processes
 from eapo_agents.learning.advantages import Rewards
+from eapo_agents.policies import HFPolicy, ModelSettings, load_model
 from eapo_agents.training import TrainConfig, Trainer
 from eapo_env.episode import Episode
 from eapo_env.types import ExpertReply, Query, Reply
@@ -42,6 +43,11 @@ class Librarian:
 
     async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
         return [Reply("librarian", f"\\boxed{{{(3, 7)[query.slot % 2]}}}") for query in queries]
+
+
+def copied_model(path: str) -> HFPolicy:
+    """A policy with its own copy of the weights, which may sample while the learner learns."""
+    return HFPolicy(*load_model(ModelSettings(path=path)))
 
 
 def custom_trainer(config: TrainConfig, processes: Processes) -> Trainer:

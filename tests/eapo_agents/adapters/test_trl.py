@@ -331,6 +331,7 @@ def test_an_evaluation_batch_that_cuts_groups_is_refused(make: Make) -> None:
     [
         ("annealing.schedule=ours_by_success", "ours_by_success needs evaluations"),
         ("rollout.sampling.surplus=carry", "surplus=carry"),
+        ("rollout.steps_ahead=1", "steps_ahead=1"),
     ],
 )
 def test_settings_that_need_our_own_trainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from eapo_agents.rollouts.dynamic_sampling import DynamicSampling, Sampled
 from eapo_agents.rollouts.trajectory import Group, Trajectory
-from eapo_agents.training.checkpoint import Progress, group_from_row, group_to_row
+from eapo_agents.training.checkpoint import Played, Progress, group_from_row, group_to_row
 from eapo_env.episode import act, begin, receive
 from eapo_env.spending import Spent
 from eapo_env.types import Problem, Reply, Rules, Unavailable
@@ -46,11 +47,28 @@ def test_a_group_survives_the_file(number: int, signal: bool) -> None:
     assert group_from_row(group_to_row(one)) == one
 
 
-def test_progress_is_read_as_it_was_written(tmp_path: Path) -> None:
+def ahead() -> Progress:
+    """A progress with two groups carried; the rollout ahead kept one of them and one of its own."""
+    one, two, three, four = map(group, range(1, 5))
+    sampled = Sampled(kept=(one, four), played=(three, four), surplus=(two,))
+    played = Played(sampled=sampled, metrics={"seconds/rollout": 1 / 3, "expert_errors": 2.0})
     spent = Spent(prompt_tokens=7, completion_tokens=2, cost=0.1)
-    progress = Progress(step=3, cursor=40, surplus=(group(1), group(2)), spent=spent)
+    return Progress(step=3, cursor=40, surplus=(one, two), ahead=played, spent=spent)
+
+
+@pytest.mark.parametrize("progress", [ahead(), replace(ahead(), ahead=None)])
+def test_progress_is_read_as_it_was_written(tmp_path: Path, progress: Progress) -> None:
     progress.write(tmp_path)
     assert Progress.read(tmp_path) == progress
+
+
+def test_a_group_that_was_kept_is_the_group_that_was_played(tmp_path: Path) -> None:
+    """Transcripts tell by identity what an episode was used for."""
+    ahead().write(tmp_path)
+    found = Progress.read(tmp_path)
+    assert found.ahead
+    assert found.ahead.sampled.kept[0] is found.surplus[0]
+    assert found.ahead.sampled.kept[1] is found.ahead.sampled.played[1]
 
 
 @pytest.mark.parametrize(
@@ -60,10 +78,12 @@ def test_progress_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("state.json", '{"step": 1}'),
         ("surplus.jsonl", ""),
         ("surplus.jsonl", '{"problem": 1}\n{}\n'),
+        ("ahead.jsonl", ""),
+        ("ahead.jsonl", "{}\n{}\n"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, text: str) -> None:
-    Progress(step=3, cursor=40, surplus=(group(1), group(2))).write(tmp_path)
+    ahead().write(tmp_path)
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=name):
         Progress.read(tmp_path)
@@ -93,7 +113,7 @@ def test_carried_groups_are_learned_from_once_in_order_and_after_a_restart_too(
         progress, found = Progress(), []
         for step in range(6):
             sampled = asyncio.run(sampling.sample(play, progress.cursor, progress.surplus))
-            progress = progress.after(sampled, Spent())
+            progress = progress.after(sampled)
             found.append(sampled)
             if step == restart_after:
                 folder = tmp_path_factory.mktemp("checkpoint")

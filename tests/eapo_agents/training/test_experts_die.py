@@ -16,8 +16,9 @@ from stub_server import StubServer
 
 from eapo_agents.cli import main
 from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.reward_step import RewardStep
 from eapo_agents.training.run_folder import Run
-from eapo_agents.training.trainer import RewardStep, Trainer
+from eapo_agents.training.trainer import Trainer
 from eapo_env.guarded_experts import ExpertMonitor
 from eapo_env.types import Problem
 from eapo_env.validation import UserError

@@ -34,11 +34,22 @@ def assert_same_optimisers(one: Path, other: Path) -> None:
         assert all(torch.equal(value, second["state"][weight][k]) for k, value in state.items())
 
 
+@pytest.mark.parametrize(
+    "engine",
+    [[], ["rollout.steps_ahead=1", "engine.kind=python", "engine.factory=user_parts:copied_model"]],
+    ids=["on-policy", "ahead"],
+)
 def test_a_training_killed_at_any_moment_ends_as_one_never_killed(
-    tiny_config: TrainConfig, tmp_path: Path
+    tiny_config: TrainConfig, tmp_path: Path, engine: list[str]
 ) -> None:
     """Kills come after a drawn time and in the middle of checkpoints; each time it goes on."""
-    settings = ["steps=6", "checkpoint_every=1", "transcripts_every=1", "evaluation.every=3"]
+    settings = [
+        *engine,
+        "steps=6",
+        "checkpoint_every=1",
+        "transcripts_every=1",
+        "evaluation.every=3",
+    ]
     settings += ["rollout.sampling.surplus=carry", "rollout.sampling.groups_per_step=1"]
     config = with_settings(tiny_config, settings)
     undisturbed, killed = (Run.create(config, tmp_path) for _ in range(2))

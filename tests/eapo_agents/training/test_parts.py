@@ -19,9 +19,10 @@ from eapo_agents.learning.losses import dapo_loss
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.parts import Parts
 from eapo_agents.training.report.runs import methods_of
+from eapo_agents.training.reward_step import RewardStep
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.settings import ExpertSettings, RewardSettings, VerifierSettings
-from eapo_agents.training.trainer import RewardStep, Trainer
+from eapo_agents.training.trainer import Trainer
 from eapo_env.experts import ErroneousExperts, SilentExperts
 from eapo_env.reward import Overlong, RewardRule
 from eapo_env.types import ExpertReply, Problem, Query, Reply

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ import torch
 from command import as_options, started, started_forked
 from forked import Forked
 from safetensors.torch import load_file
+from same_training import assert_same_training, numbers, same, transcripts
 from transformers import PreTrainedTokenizerFast
 
 from eapo_agents.learning.algorithms import CustomAlgorithm
@@ -54,38 +54,6 @@ def resume(run: Run) -> Run:
     again = Run.open(run.folder)
     assert Trainer.from_config(again.config).train(again)
     return again
-
-
-def numbers(run: Run) -> list[dict[str, float]]:
-    """All metrics but those of the machine."""
-    machine = ("seconds/", "memory/")
-    return [{k: v for k, v in row.items() if not k.startswith(machine)} for row in run.metrics]
-
-
-def transcripts(run: Run) -> dict[str, str]:
-    return {path.name: path.read_text("utf-8") for path in (run.folder / "transcripts").iterdir()}
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether nested values are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def assert_same_training(one: Run, other: Run) -> None:
-    assert numbers(one) == numbers(other)
-    assert transcripts(one) == transcripts(other)
-    assert one.last_evaluation == other.last_evaluation
-    last, other_last = one.checkpoints[-1], other.checkpoints[-1]
-    assert last.name == other_last.name
-    assert same(load_file(last / "model.safetensors"), load_file(other_last / "model.safetensors"))
-    states = [torch.load(folder / "learner.pt") for folder in (last, other_last)]
-    assert same(*states)
 
 
 @pytest.fixture(scope="module")
