@@ -355,8 +355,8 @@ def main() -> None:
     print(f"ours: {settings.layout}, {settings.max_batch_tokens} tokens; TRL: {options.trl_batch}")
     num_steps = options.warm + options.steps
     if options.memory:
-        ours, theirs = our_peak(work), trl_peak(work, options.trl_batch)
-        print(f"peak MiB: EAPO {ours >> 20:,}, TRL {theirs >> 20:,}, ratio {ours / theirs:.2f}")
+        peaks = our_peak(work), trl_peak(work, options.trl_batch)
+        print(f"peak bytes: EAPO {peaks[0]:,}, TRL {peaks[1]:,}, ratio {peaks[0] / peaks[1]:.2f}")
         return
     for threads in options.threads:
         torch.set_num_threads(threads)
