@@ -147,8 +147,8 @@ def smollm2() -> TrainConfig:
             sampling=DynamicSampling(groups_per_step=4, problems_per_round=4, max_rounds=1),
             limits=TokenLimits(max_response_tokens=64, max_reply_tokens=32),
         ),
-        learner=replace(
-            config.learner, warmup_steps=2, layout="tree", max_batch_tokens=512
+        learner=LearnerSettings(
+            learning_rate=1e-5, warmup_steps=2, layout="tree", max_batch_tokens=512
         ),
         evaluation=replace(
             config.evaluation,
