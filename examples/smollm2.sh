@@ -6,10 +6,13 @@
 #     make real STEPS=16 SEEDS="0 1 2"      # what docs/real-model.md shows
 #
 # GGUF names the file of the weights, FOLDER where all results go; what is there is resumed or kept.
+# SETTINGS holds more settings, as for --set, separated by spaces.
 set -euo pipefail
 FOLDER=${FOLDER:-runs/smollm2}
 STEPS=${STEPS:-10}
 SEEDS=${SEEDS:-0}
+read -ra settings <<<"${SETTINGS:-}"
+settings=("${settings[@]/#/--set=}")
 model=$FOLDER/model
 start=$FOLDER/smollm2-cold-start-1
 
@@ -25,7 +28,7 @@ train_in() { # RUN COMMAND...: resumes the run if it has begun
 
 [ -e "$model/config.json" ] || eapo import-gguf "$GGUF" "$model"
 train_in "$start" cold-start "$model" --preset smollm2 --runs "$FOLDER" --set steps=10 \
-  --set cold_start.batch_size=8 --set cold_start.learning_rate=2e-4
+  --set cold_start.batch_size=8 --set cold_start.learning_rate=2e-4 "${settings[@]}"
 weights=$(ls -d "$start"/checkpoints/step-* | tail -n 1)
 
 for seed in $SEEDS; do
@@ -33,7 +36,7 @@ for seed in $SEEDS; do
     [ $turns = 2 ] && name=eapo || name=self-exploratory
     train_in "$FOLDER/seed-$seed/$name-1" train smollm2 --runs "$FOLDER/seed-$seed" \
       --set name=$name --set seed="$seed" --set steps="$STEPS" --set model.path="$weights" \
-      --set annealing.turn_budget=$turns
+      --set annealing.turn_budget=$turns "${settings[@]}"
   done
 done
 for seed in $SEEDS; do
