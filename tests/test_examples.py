@@ -18,6 +18,7 @@ import pytest
 import torch
 from command import EAPO, ENVIRONMENT, as_options, eapo_forked
 from skrl import config
+from tiny_llama import saved, tiny_llama
 
 from eapo_agents.methods.decisions import (
     DecisionVectorEnv,
@@ -195,29 +196,46 @@ def test_a_training_in_the_open(capsys: pytest.CaptureFixture[str]) -> None:
     assert len([line for line in lines if line.strip()]) <= 60
 
 
-def test_a_real_model_from_training_to_comparison(tmp_path: Path) -> None:
-    """With the embedded model, whose experts answer in process, in the place of the real ones."""
-    commands = tmp_path / "bin"
+def ran_script(name: str, folder: Path, **variables: str) -> str:
+    """Run a shell script of the examples with this tree's command; return what it prints."""
+    commands = folder / "bin"
     commands.mkdir()
     script = f'#!/bin/sh\nexec {shlex.join([*EAPO])} "$@"\n'
     (commands / "eapo").write_text(script, encoding="utf-8")
     (commands / "eapo").chmod(0o755)
-    variables = {"PRESET": "embedded", "EXPERT": "", "SETTINGS": " ".join(SHORT)}
-    environment = ENVIRONMENT | variables | {"FOLDER": str(tmp_path / "runs")}
+    environment = ENVIRONMENT | variables | {"FOLDER": str(folder / "runs")}
     environment["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", ROOT / "examples" / "real_model.sh"],
+        ["bash", ROOT / "examples" / name],
         capture_output=True,
         text=True,
         env=environment,
-        cwd=tmp_path,
+        cwd=folder,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_real_model_from_training_to_comparison(tmp_path: Path) -> None:
+    """With the embedded model, whose experts answer in process, in the place of the real ones."""
+    variables = {"PRESET": "embedded", "EXPERT": "", "SETTINGS": " ".join(SHORT)}
+    shown = ran_script("real_model.sh", tmp_path, **variables)
     for name in ("eapo-1", "self-exploratory-1"):
-        assert f"/{name}/checkpoints/step-000001, alone" in done.stdout
-    assert "points of mean@k" in done.stdout
+        assert f"/{name}/checkpoints/step-000001, alone" in shown
+    assert "points of mean@k" in shown
     assert (tmp_path / "runs" / "report" / "report.html").is_file()
+
+
+def test_smollm2_from_the_cold_start_to_comparison(tmp_path: Path) -> None:
+    """With a tiny Llama in the place of the imported weights."""
+    saved(tiny_llama(max_position_embeddings=512), tmp_path / "runs" / "model")
+    shown = ran_script("smollm2.sh", tmp_path, SETTINGS=" ".join(SHORT), SEEDS="7")
+    assert "points of mean@k" in shown
+    for name, turns in (("eapo-1", 2), ("self-exploratory-1", 1)):
+        config = Run.open(tmp_path / "runs" / "seed-7" / name).config
+        assert (config.seed, config.annealing.turn_budget) == (7, turns)
+        assert "smollm2-cold-start-1/checkpoints/step-000001" in config.model.path
 
 
 def test_the_packages_do_without_skrl() -> None:

@@ -179,8 +179,9 @@ def warn_of_strangers(config: TrainConfig, problems: Sequence[Problem]) -> None:
 
 
 def _is_procedural(problem: Problem) -> bool:
-    value = work_out(Query(text=problem.statement))
-    return value is not None and value.lstrip("0") == problem.answer.lstrip("0")
+    reply = work_out(Query(text=problem.statement))  # of one bracket: "a=64"
+    answer = problem.answer.lstrip("0")
+    return reply is not None and reply.rpartition("=")[2].lstrip("0") == answer
 
 
 def _no_tokens(engine: OpenAIEngine) -> UserError:

@@ -123,6 +123,42 @@ def local() -> TrainConfig:
     )
 
 
+def smollm2() -> TrainConfig:
+    """Return the main claim of the miniature on a real pretrained model, SmolLM2-135M-Instruct.
+
+    It is for a model after a cold start, `eapo cold-start FOLDER --preset smollm2`: one bracket of
+    one operation, which it works out rarely but not never alone, in the terse wording: a prompt of
+    51 tokens instead of 197. Half of the replies are read, by the same draws for all episodes of a
+    group. `docs/real-model.md` has the run.
+    """
+    config = local()
+    return replace(
+        config,
+        name="smollm2",
+        steps=16,
+        checkpoint_every=8,
+        transcripts_every=4,
+        annealing=Annealing(schedule="constant", rate=0.5, turn_budget=2),
+        rollout=replace(
+            config.rollout,
+            wording="terse",
+            turn_budgets="group",
+            gate_draws="group",
+            sampling=DynamicSampling(groups_per_step=4, problems_per_round=4, max_rounds=1),
+            limits=TokenLimits(max_response_tokens=64, max_reply_tokens=32),
+        ),
+        learner=LearnerSettings(
+            learning_rate=1e-5, warmup_steps=2, layout="tree", max_batch_tokens=512
+        ),
+        evaluation=replace(
+            config.evaluation,
+            problems=replace(config.evaluation.problems, num_problems=32),
+            samples_per_problem=32,
+            every=0,
+        ),
+    )
+
+
 def for_model(path: str) -> TrainConfig:
     """Return the preset that suits a model's path: `embedded` with its descendants, or `local`."""
     return embedded() if is_character_level(path) else local()
@@ -357,6 +393,7 @@ PRESETS: Final[tuple[Callable[[], TrainConfig], ...]] = (
     embedded,
     demo,
     local,
+    smollm2,
     one_gpu,
     r1_distill_qwen_7b,
     r1_distill_qwen_14b,

@@ -20,6 +20,7 @@ from eapo_agents.training.reward_step import RewardStep
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
 from eapo_env.guarded_experts import ExpertMonitor
+from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 
@@ -225,6 +226,7 @@ def test_experts_that_know_other_problems_are_reported(
 ) -> None:
     problems = [Problem(id=str(n), statement=f"Who is number {n}?", answer="Ada") for n in range(8)]
     Trainer.from_config(tiny_config)
+    Trainer.from_config(tiny_config, problems=synthetic_problems(8, brackets=1, operations=1))
     assert caplog.records == []
     Trainer.from_config(tiny_config, problems=problems)
     assert "experts.kind=synthetic knows the procedural problems alone" in caplog.text

@@ -28,11 +28,12 @@ from eapo_agents.training.presets import (
     preset_named,
     r1_distill_qwen_7b,
     self_exploratory,
+    smollm2,
     table_5,
 )
 from eapo_env.types import Rules
 
-PAPERS = [preset() for preset in PRESETS if preset not in (embedded, demo, local, one_gpu)]
+PAPERS = [preset() for preset in PRESETS if preset not in (embedded, demo, local, smollm2, one_gpu)]
 QWQ = ("Qwen/QwQ-32B",) * 3
 
 
@@ -126,7 +127,8 @@ def test_the_experts_are_withdrawn_by_the_last_step() -> None:
     for config in [preset() for preset in PRESETS]:
         assert config.schedule.rules_at(config.steps, 0.0).is_alone
         assert not config.schedule.rules_at(1).is_alone
-        assert config.schedule.acceptance_rate_at(1) == (0.5 if config == demo() else 1.0)
+        rate = 0.5 if config in (demo(), smollm2()) else 1.0
+        assert config.schedule.acceptance_rate_at(1) == rate
 
 
 def test_self_exploratory_is_the_same_training_alone() -> None:
@@ -169,6 +171,14 @@ def test_the_local_preset_needs_no_network_but_for_its_model() -> None:
     assert config.experts.kind == "synthetic"
     held_out = config.evaluation.problems.load()
     assert len(without(held_out, config.problems.load())) > 400
+
+
+def test_the_preset_of_smollm2_has_the_settings_of_the_main_claim() -> None:
+    config, claim = smollm2(), demo()
+    assert config.annealing == claim.annealing
+    assert config.rollout.turn_budgets == claim.rollout.turn_budgets
+    assert config.rollout.gate_draws == claim.rollout.gate_draws
+    assert config.reward == claim.reward
 
 
 def test_presets_are_found_by_name() -> None:
