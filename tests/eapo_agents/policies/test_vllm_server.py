@@ -201,16 +201,13 @@ def test_training_on_the_server_hands_over_and_evaluation_puts_its_own_weights_i
 def test_a_step_is_played_on_the_server_while_the_one_before_is_learned(
     tiny_config: TrainConfig, folder: str, settings: list[str], tmp_path: Path
 ) -> None:
-    more = ["steps=3", "sync.tolerance=1e-4", "rollout.steps_ahead=1", "transcripts_every=1"]
+    more = ["steps=3", "sync.tolerance=1e-4", "rollout.steps_ahead=1", "rollout.sampling.keep=all"]
     config = with_settings(tiny_config, [*settings, f"model.path={folder}", *more])
     run = Run.create(config, tmp_path)
     with closing(Trainer.from_config(config)) as trainer:
         assert trainer.train(run)
     assert all(row["sync_gap"] < 1e-4 for row in run.metrics)
     assert [row["staleness"] for row in run.metrics] == [0, 1, 1]
-    # The sampler's own log-probabilities: of the learner's weights first, then of older ones.
-    assert run.metrics[0]["max_mismatch_ratio"] < 1 + 1e-4
-    assert run.metrics[1]["max_mismatch_ratio"] > 1 + 1e-4
 
 
 def test_the_nccl_source_says_what_it_will_send(server: VLLMServerEngine) -> None:
