@@ -5,6 +5,7 @@ Training steps count from 1, as the paper's global step s does.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from functools import cache
@@ -56,7 +57,8 @@ class Annealing:
         queries_per_turn: K, the maximum number of queries of a turn (paper: 3).
 
     Raises:
-        UserError: a value out of its range.
+        UserError: a value out of its range, or a `rate` or an `exponent` that the schedule does not
+            have.
     """
 
     steps: int | None = None
@@ -87,6 +89,11 @@ class Annealing:
             raise UserError(f"exponent must be at least 0 and finite, not {self.exponent}")
         if self.rate is not None:
             probability(self, "rate")
+            self._of_schedule("rate", None, "constant", self.schedule)
+        if self.exponent != 1.0:
+            matched = self.schedule == "constant" and self.rate is None
+            shape = self.matched_to if matched else self.schedule
+            self._of_schedule("exponent", 1.0, "power", shape)
         probability(self, "initial_acceptance_rate")
         if not 0 < self.success_goal <= 1:
             raise UserError(f"success_goal must be in (0, 1], not {self.success_goal}")
@@ -96,6 +103,13 @@ class Annealing:
                 f" {self.initial_acceptance_rate}"
             )
         Rules(turn_budget=self.turn_budget, queries_per_turn=self.queries_per_turn)
+
+    def _of_schedule(self, name: str, neutral: object, owner: Schedule, schedule: Schedule) -> None:
+        if schedule != owner:
+            raise UserError(
+                f"{name}={getattr(self, name)} means nothing for the schedule {schedule}: set"
+                f" schedule={owner}, or {name}={json.dumps(neutral)}"
+            )
 
     def acceptance_rate_at(self, step: int, success: float = 0.0) -> float:
         """Return p_s, in [0, 1] and non-increasing in the step and success; 0 past `steps`.

@@ -24,7 +24,11 @@ _A_MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """The price of a million tokens of prompt and of completion, reasoning included.
+    """The price of a million tokens.
+
+    Args:
+        prompt: of prompts.
+        completion: of completions, reasoning included.
 
     Raises:
         UserError: a price that is negative or not finite.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eapo_agents.cli import app
 from eapo_agents.cli.settings import settings_page
+from eapo_agents.training import TrainConfig
 from eapo_env import EAPOMathEnv
 
 _ENVIRONMENT = "EAPOMathEnv"
@@ -51,7 +52,7 @@ def _as_list(section: re.Match[str]) -> str:
 
 def settings() -> str:
     """Return the page of all settings."""
-    return settings_page()
+    return settings_page(TrainConfig())
 
 
 def commands() -> str:

@@ -29,7 +29,8 @@ _INTRODUCTION = """\
 # Settings
 
 Every setting of `eapo train`, `eapo distill`, `eapo reproduce` and of the commands that evaluate;
-those of `eapo pretrain` come last. `eapo settings` prints this page, which is made from the code.
+those of `eapo pretrain` come last. `eapo settings` prints this page, which is made from the code;
+`eapo settings PRESET` prints it with a preset's values as defaults.
 
 `--set KEY=VALUE` changes one and may be repeated. A value is JSON where it reads as JSON (`3e-5`,
 `true`, `null`, `[1, 2]`) and else a text as it stands; `null` is Python's None. The defaults are
@@ -70,17 +71,22 @@ class Row:
 def add(commands: Commands) -> None:
     """Add the command."""
     settings = commands.add_parser("settings", help="all settings: type, default, meaning")
+    settings.add_argument(
+        "preset", nargs="?", default="", help="whose values are shown; default: TrainConfig's"
+    )
     settings.set_defaults(command=_settings)
 
 
 def _settings(options: argparse.Namespace) -> int:
-    print(settings_page(), end="")
+    preset = options.preset
+    config = training.presets.preset_named(preset) if preset else training.TrainConfig()
+    print(settings_page(config), end="")
     return 0
 
 
-def settings_page() -> str:
-    """Return the page."""
-    run = parts(training.TrainConfig, training.TrainConfig(), "")
+def settings_page(config: training.TrainConfig) -> str:
+    """Return the page, with the values of a config as defaults."""
+    run = parts(training.TrainConfig, config, "")
     pretraining = parts(reproduction.Pretraining, reproduction.Pretraining(), "")
     page = [_INTRODUCTION, "## A run\n", *_markdown(run), "## `eapo pretrain`\n"]
     return "\n".join([*page, *_markdown(pretraining)])

@@ -275,10 +275,10 @@ def table_5(name: str, *, policy: str, experts: Sequence[str]) -> TrainConfig:
     batches a step, weight decay 0.1, gradient clip 1.0, dual clip 10, the token mean
     over the batch, the algorithm itself. The importance cap 2 is usual with vLLM as the sampler.
 
-    Our choices, where neither says: 200 training steps, an initial turn budget of 4; a separate
-    vLLM server, beside which bfloat16 and checkpointing fit a learner of 7B on two GPUs of 139 GiB.
-    Experts reason for up to 8,192 tokens: the timeout is 15 minutes for a call and 30 for a
-    consultation, with 256 concurrent calls per server.
+    Our choices, where neither says: 200 training steps; a separate vLLM server, beside which
+    bfloat16 and checkpointing fit a learner of 7B on two GPUs of 139 GiB. Experts reason for up to
+    8,192 tokens: the timeout is 15 minutes for a call and 30 for a consultation, with 256
+    concurrent calls per server.
 
     Args:
         name: the run's name.

@@ -13,19 +13,29 @@ from hypothesis import given, strategies as st
 from eapo_env.annealing import _NOT_BY_CLOCK, Annealing, Schedule, TurnPace
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-ANNEALINGS = st.builds(
-    Annealing,
-    steps=st.integers(1, 2_000),
-    schedule=st.sampled_from(SCHEDULES),
-    exponent=st.floats(0, 4),
-    rate=st.none() | st.floats(0, 1),
-    matched_to=st.sampled_from([name for name in SCHEDULES if name not in _NOT_BY_CLOCK]),
-    turn_budget=st.integers(1, 12),
-    turn_pace=st.sampled_from(get_args(TurnPace)),
-    queries_per_turn=st.integers(0, 5),
-    initial_acceptance_rate=st.floats(0, 0.6),
-    success_goal=st.floats(0.01, 1),
-)
+BY_CLOCK: list[Schedule] = [name for name in SCHEDULES if name not in _NOT_BY_CLOCK]
+
+
+@st.composite
+def annealings(draw: st.DrawFn) -> Annealing:
+    schedule, matched_to = draw(st.sampled_from(SCHEDULES)), draw(st.sampled_from(BY_CLOCK))
+    rate = draw(st.none() | st.floats(0, 1)) if schedule == "constant" else None
+    shape = matched_to if schedule == "constant" and rate is None else schedule
+    return Annealing(
+        steps=draw(st.integers(1, 2_000)),
+        schedule=schedule,
+        exponent=draw(st.floats(0, 4)) if shape == "power" else 1.0,
+        rate=rate,
+        matched_to=matched_to,
+        turn_budget=draw(st.integers(1, 12)),
+        turn_pace=draw(st.sampled_from(get_args(TurnPace))),
+        queries_per_turn=draw(st.integers(0, 5)),
+        initial_acceptance_rate=draw(st.floats(0, 0.6)),
+        success_goal=draw(st.floats(0.01, 1)),
+    )
+
+
+ANNEALINGS = annealings()
 STEPS = st.integers(1, 4_000)
 LAST_DRAW = math.nextafter(1.0, 0.0)
 DRAWS = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 0.5, LAST_DRAW])
@@ -110,8 +120,9 @@ def test_it_begins_with_the_whole_budget_and_ends_alone(
 def test_a_matched_constant_spends_what_the_other_schedule_does(annealing: Annealing) -> None:
     assert annealing.steps is not None
     steps = range(1, annealing.steps + 1)
-    constant = replace(annealing, schedule="constant", rate=None)
-    other = replace(annealing, schedule=annealing.matched_to)
+    exponent = annealing.exponent if annealing.matched_to == "power" else 1.0
+    constant = replace(annealing, schedule="constant", rate=None, exponent=exponent)
+    other = replace(constant, schedule=annealing.matched_to)
     spent, matched = (math.fsum(map(one.acceptance_rate_at, steps)) for one in (constant, other))
     assert spent == pytest.approx(matched)
 
@@ -165,6 +176,9 @@ def test_the_rules_carry_the_queries_a_turn() -> None:
         ({"steps": 10, "initial_acceptance_rate": math.nan}, "initial_acceptance_rate .*not nan"),
         ({"steps": 10, "turn_budget": 0}, "turn_budget must be at least 1, not 0"),
         ({"steps": 10, "queries_per_turn": -1}, "queries_per_turn must be at least 0, not -1"),
+        ({"schedule": "ours_linear", "rate": 0.5}, "rate=0.5 means nothing for .* ours_linear"),
+        ({"schedule": "ours_fast", "exponent": 2.0}, "exponent=2.0 means nothing for .* ours_fast"),
+        ({"schedule": "constant", "rate": 0.5, "exponent": 2.0}, "exponent=2.0 means nothing for"),
     ],
 )
 def test_values_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:

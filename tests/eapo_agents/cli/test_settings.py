@@ -36,7 +36,7 @@ def kind_of(part: Part) -> str:
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     page = capsys.readouterr().out
-    assert page == settings_page()
+    assert page == settings_page(TrainConfig())
     assert all(f"| `{row.name}` | {row.type} | {row.default} | " in page for row in ROWS)
 
 
@@ -127,4 +127,4 @@ def test_a_row_says_what_the_class_says() -> None:
     assert NAMED["trackers"].default == '`[{"kind": "tensorboard"}]`'
     assert NAMED["algorithm"].type.startswith("section of kind `dapo`, `grpo`, ")
     assert NAMED["algorithm"].default == "`dapo`"
-    assert "Missing by default" in settings_page()
+    assert "Missing by default" in settings_page(TrainConfig())
