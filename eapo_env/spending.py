@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -84,7 +85,8 @@ class Budget:
     """The most that may be spent on experts, and what has been spent.
 
     Once one of the limits is reached, the gate is closed: a pool refuses further queries, which is
-    logged once. Calls that are under way then are still answered and charged.
+    logged once. Calls that are under way then are still answered and charged. A copy, pickled or
+    not, has the limits and has spent nothing.
 
     Args:
         cost_limit: the most that tokens may cost, in the currency of the prices; None for no limit.
@@ -102,6 +104,9 @@ class Budget:
         for name in ("cost_limit", "token_limit"):
             if getattr(self, name) is not None:
                 at_least(0, self, name)
+
+    def __reduce__(self) -> tuple[partial[Budget], tuple[()]]:
+        return partial(Budget, cost_limit=self.cost_limit, token_limit=self.token_limit), ()
 
     @property
     def spent(self) -> Spent:

@@ -118,7 +118,7 @@ def test_the_gate_closes_for_queries_that_wait_for_a_free_call(server: StubServe
     assert (spent.prompt_tokens, spent.completion_tokens) == (30, 15)
     assert spent.cost == pytest.approx(0.00018)
     assert asyncio.run(pool.ask(queries(1))) == [REFUSED]
-    assert pickle.loads(pickle.dumps(pool)).budget.spent == spent
+    assert pickle.loads(pickle.dumps(pool)).budget.spent == Spent()
 
 
 def test_a_server_that_counts_nothing_uses_the_budget_up_all_the_same(server: StubServer) -> None:

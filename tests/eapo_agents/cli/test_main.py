@@ -203,7 +203,7 @@ NO_PROBLEMS = "evaluation.problems.source=none.jsonl"
         (["train", "embedded", "--resume", "RUN"], "--resume takes the run's own settings"),
         (
             ["train", "nosuchpreset"],
-            "unknown preset 'nosuchpreset'. There are embedded, demo, local, one_gpu, r1_",
+            "unknown preset 'nosuchpreset'. There are embedded, demo, local, smollm2, one_gpu",
         ),
         (["train", "--set", "steps=abc"], "steps must be a whole number, not 'abc'"),
         (["train", "--set", "steps="], "steps must be a whole number, not ''"),
