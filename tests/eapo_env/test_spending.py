@@ -20,7 +20,7 @@ from eapo_env.episode import act, begin, receive
 from eapo_env.experts import ErroneousExperts
 from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.openai_experts import OpenAIExperts
-from eapo_env.spending import Budget, Price, budget_of, read_usage, tokens_to_charge
+from eapo_env.spending import Budget, Price, Spent, budget_of, read_usage, tokens_to_charge
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable, Usage
 from eapo_env.validation import UserError
 
