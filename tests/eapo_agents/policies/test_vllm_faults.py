@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import time
@@ -53,7 +54,12 @@ def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     ]
     folder = tmp_path / "runs" / "tiny-1"
     with server.run() as [running]:
-        options = [*as_options(settings), *server.setting.split(), "--runs", str(folder.parent)]
+        options = [
+            *as_options(settings),
+            *shlex.split(server.setting),
+            "--runs",
+            str(folder.parent),
+        ]
         with started("train", "embedded", *options) as process:
             wait_until(lambda: len(checkpoints(folder)) == 2, process)
             running.kill()
