@@ -102,7 +102,7 @@ def contenders(earlier: Path) -> list[Contender]:
     """Return the three: the earlier build, this one, and this one a step ahead."""
     urls = [f"http://127.0.0.1:{port}" for port in (8471, 8472, 8473)]
     before = ["model.engine=vllm-server", f"policy_server.base_url={urls[0]}"]
-    now, ahead = (["engine=vllm-server", f"engine.base_url={url}"] for url in urls[1:])
+    now, ahead = (["engine=vllm-server", f'engine.base_urls=["{url}"]'] for url in urls[1:])
     model = HERE / "eapo_agents/policies/embedded"
     return [
         Contender(
