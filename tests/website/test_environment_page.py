@@ -38,7 +38,7 @@ def first_column(title: str) -> list[str]:
 
 
 def test_the_page_in_the_repository_is_the_docstring() -> None:
-    """Made anew by `python -m website.generated > docs/environment.md`."""
+    """To write it again: `python -m website.generated > docs/environment.md`."""
     page = Path(__file__).parents[2] / "docs/environment.md"
     assert page.read_text(encoding="utf-8") == environment_as_markdown()
 
