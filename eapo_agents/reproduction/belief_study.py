@@ -34,7 +34,10 @@ BASE_ONE_OR_THREE_QUERIES = replace(BASE, queries_per_turn=(1, 1, 1, 3), steps=1
 WEAKER = replace(BASE, step_error_rate=0.65)
 """A base whose wrong belief is so weak that self-exploration succeeds."""
 
-STRONGER = replace(BASE, step_error_rate=0.9)
+STRONGER = replace(BASE, step_error_rate=0.85)
+"""A base whose wrong belief is stronger."""
+
+STRONGEST = replace(BASE, step_error_rate=0.9)
 """A base whose wrong belief is so strong that a right bracket is rarer than a lucky guess."""
 
 PROBLEMS = replace(EvaluationSettings().problems, operations=1, carry_rate=1.0)
@@ -138,7 +141,8 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
         ),
         # Not in the paper: bases of other strengths
         *_from("0.65", WEAKER),
-        *_from("0.90", STRONGER),
+        *_from("0.85", STRONGER),
+        *_from("0.90", STRONGEST),
     )
 }
 
@@ -187,6 +191,11 @@ _OURS = PaperTable(
         TableRow(label="belief 0.65: self-exploratory RL", experiment="self-exploratory-0.65"),
         TableRow(
             label="belief 0.65: constant 1/2, common draws", experiment="eapo-half-group-0.65"
+        ),
+        TableRow(label="belief 0.85: base model", experiment="base-0.85"),
+        TableRow(label="belief 0.85: self-exploratory RL", experiment="self-exploratory-0.85"),
+        TableRow(
+            label="belief 0.85: constant 1/2, common draws", experiment="eapo-half-group-0.85"
         ),
         TableRow(label="belief 0.90: base model", experiment="base-0.90"),
         TableRow(label="belief 0.90: self-exploratory RL", experiment="self-exploratory-0.90"),

@@ -154,7 +154,7 @@ def indices(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_the_accepted_queries_follow_the_schedule(training: Training, step: int) -> None:
     """Step 3 is played after the kill, by other processes."""
@@ -183,7 +183,7 @@ def test_the_accepted_queries_follow_the_schedule(training: Training, step: int)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_verls_dynamic_sampling_keeps_groups_with_right_and_wrong_answers(
     training: Training, step: int
@@ -198,7 +198,7 @@ def test_verls_dynamic_sampling_keeps_groups_with_right_and_wrong_answers(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_training_goes_on_after_its_last_checkpoint(training: Training) -> None:
     assert {1, 2} <= training.metrics(0).keys()
     assert sorted(training.metrics(1)) == [3]
@@ -206,7 +206,7 @@ def test_a_killed_training_goes_on_after_its_last_checkpoint(training: Training)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_sampler_and_learner_agree(training: Training) -> None:
     """The learner computes in bfloat16, the sampler in float32."""
     for step, metrics in {**training.metrics(0), **training.metrics(1)}.items():
@@ -215,7 +215,7 @@ def test_sampler_and_learner_agree(training: Training) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_validation_is_played_alone(training: Training) -> None:
     metrics = training.metrics(1)[3]
     found = {name: metrics[f"val-aux/synthetic/{name}/mean@2"] for name in ALONE}
