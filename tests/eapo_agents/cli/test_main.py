@@ -20,9 +20,7 @@ from eapo_agents.training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Run, str]:
+def trained(tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
     """A run of two steps, trained by the command, and what that printed."""
     root = tmp_path_factory.mktemp("runs")
     short = ["steps=2", "annealing.steps=2"]
