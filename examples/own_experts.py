@@ -6,8 +6,8 @@
 
 The pool has two experts. A calculator works out a question that is an expression, with a name
 before it or not; a colleague, who takes a while, says how to go on. Questions are shared out by
-their place in the turn. An expert that has no answer is `Unavailable`, never an exception; what it
-raised would cost its reply, not the run.
+their place in the turn. An expert without an answer says `Unavailable(NO_ANSWER)`; what it raised
+would cost its reply, not the run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import gymnasium as gym
 
 import eapo_env  # registers EAPO-Math-v0
-from eapo_env import ExpertReply, Query, Reply, Unavailable
+from eapo_env import NO_ANSWER, ExpertReply, Query, Reply, Unavailable
 from eapo_env.testing import check_expert_pool
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
@@ -46,7 +46,7 @@ class Office:
             name, _, expression = query.text.rpartition(":")  # "a:((32+8)*3)" of the embedded model
             value = calculated(expression)
             if value is None:
-                return Unavailable("no expression")
+                return Unavailable(NO_ANSWER)
             return Reply("calculator", f"{name}={value}" if name else str(value))
         await asyncio.sleep(self.latency_s)  # a call of your client would stand here
         return Reply("colleague", "Work the brackets out first, then add them, modulo 100.")
