@@ -76,7 +76,7 @@ def _started(
 
 def _show(run: training.Run) -> int:
     """Print what was learned, and how to go on."""
-    console, losses = new_console(), [row["loss"] for row in run.metrics]
+    console, losses = new_console(), [row["loss"] for row in run.metrics if "loss" in row]
     alone = run.metrics[-1]["alone/mean_at_k"]
     model = run.checkpoints[-1]
     console.print(
