@@ -153,27 +153,29 @@ def _in_brief(metrics: Mapping[str, float]) -> str:
         f"  accepted {metrics['acceptance_rate_realised']:.2f}"
         f"  {f'[red]{shown}[/red]' if answered < _FEW_ANSWERED else shown}"
         f"  turns {metrics['turn_budget']:.1f}"
-        f"{_troubles(metrics)}"
+        f"{''.join(f'  {trouble}' for trouble in _troubles(metrics))}"
     )
 
 
 def _in_full(metrics: Mapping[str, float]) -> str:
     kinds = {"alone": "accuracy/alone", "with help": "accuracy/helped"}
     accuracy = [f"{metrics[key]:.2f} {kind}" for kind, key in kinds.items() if key in metrics]
-    return (
-        f"accuracy {', '.join(accuracy)}; reward {metrics['reward']:.2f};"
-        f" {metrics['groups_kept']:.0f} groups with signal{_troubles(metrics)}"
-    )
+    parts = [
+        f"accuracy {', '.join(accuracy)}",
+        f"reward {metrics['reward']:.2f}",
+        f"{metrics['groups_kept']:.0f} groups with signal",
+    ]
+    return "; ".join([*parts, *_troubles(metrics)])
 
 
-def _troubles(metrics: Mapping[str, float]) -> str:
+def _troubles(metrics: Mapping[str, float]) -> list[str]:
     """Return the shares of episodes and turns that came to nothing, as far as there are any."""
     rates = {
         "no answer": metrics["no_answer_rate"],
         "malformed": metrics["malformed_rate"],
         "cut": metrics["truncation_rate"],
     }
-    return "".join(f"  {name} {rate:.2f}" for name, rate in rates.items() if rate >= 0.005)
+    return [f"{name} {rate:.2f}" for name, rate in rates.items() if rate >= 0.005]
 
 
 def _pretrain(options: argparse.Namespace) -> int:
