@@ -24,18 +24,21 @@ def new_console() -> Console:
 def progress_bars(console: Console, last_column: str = "") -> Progress:
     """Return progress bars: description, bar, count, time, and a column of the caller's.
 
+    In a narrow terminal that column wraps, and leaves the others their room.
+
     Args:
         console: where they are drawn.
         last_column: its text, in which `{task.fields[NAME]}` is a field of the task.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=min(40, console.width // 8)),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        *([TextColumn(last_column)] if last_column else []),
+        *([TextColumn(last_column, table_column=Column())] if last_column else []),
         console=console,
     )
 

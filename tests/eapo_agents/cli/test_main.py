@@ -6,16 +6,18 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 from command import as_options, eapo_forked, succeed
 from programs import run_program
+from rich.console import Console
 
 from eapo_agents.cli import main
 from eapo_agents.cli.app import parsed
-from eapo_agents.cli.console import duration
+from eapo_agents.cli.console import duration, progress_bars, step_display
 from eapo_agents.training.run_folder import Run
 
 
@@ -91,6 +93,18 @@ def test_a_log_has_a_line_a_step(trained: tuple[Run, str]) -> None:
         assert re.search(r"; \d+\.\d s, about \d+ s left$", line)
     assert lines[1].endswith(" s, about 0 s left")
     assert "0:00:0" not in output  # no bar with its clock
+
+
+def test_a_narrow_terminal_shows_the_count_beside_the_metrics() -> None:
+    console = Console(width=80, force_terminal=True, file=StringIO(), color_system=None)
+    with progress_bars(console, "{task.fields[metrics]}") as progress:
+        show = step_display(progress, "run-1", 9, lambda row: "metric 0.12  " * 6, str)
+        show(4, {})
+        progress.refresh()
+    assert isinstance(console.file, StringIO)
+    shown = console.file.getvalue()
+    assert re.search(r"run-1 .* 4/9 \S*0:00:0\d metric 0.12", shown)
+    assert shown.rpartition("4/9")[2].count("metric 0.12") == 6
 
 
 @pytest.mark.parametrize(
