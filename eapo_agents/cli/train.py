@@ -163,7 +163,7 @@ def _in_full(metrics: Mapping[str, float]) -> str:
     parts = [
         f"accuracy {', '.join(accuracy)}",
         f"reward {metrics['reward']:.2f}",
-        f"{metrics['groups_kept']:.0f} groups with signal",
+        f"groups with signal {metrics['groups_kept']:.0f}",
     ]
     return "; ".join([*parts, *_troubles(metrics)])
 

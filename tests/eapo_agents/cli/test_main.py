@@ -89,7 +89,7 @@ def test_a_log_has_a_line_a_step(trained: tuple[Run, str]) -> None:
         assert line.startswith(f"step {row['step']:.0f} of 2: accuracy ")
         for kind, key in (("alone", "accuracy/alone"), ("with help", "accuracy/helped")):
             assert (f"{row.get(key, 0):.2f} {kind}" in line) == (key in row)
-        assert f"; reward {row['reward']:.2f}; {row['groups_kept']:.0f} groups with signal" in line
+        assert f"; reward {row['reward']:.2f}; groups with signal {row['groups_kept']:.0f}" in line
         assert re.search(r"; \d+\.\d s, about \d+ s left$", line)
     assert lines[1].endswith(" s, about 0 s left")
     assert "0:00:0" not in output  # no bar with its clock
