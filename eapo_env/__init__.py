@@ -44,6 +44,7 @@ from eapo_env.spaces import UnicodeText
 from eapo_env.spending import Budget, Price
 from eapo_env.synthetic import synthetic_experts, synthetic_problems
 from eapo_env.types import (
+    NO_ANSWER,
     Consultation,
     ExpertReply,
     Message,
@@ -60,6 +61,7 @@ from eapo_env.vector_env import EAPOMathVectorEnv
 from eapo_env.verifier import Grader, Status, Verdict, Verifier
 
 __all__ = [
+    "NO_ANSWER",
     "Action",
     "Annealing",
     "Answer",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Never, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -34,6 +34,7 @@ from eapo_env.options import (
     check_parts,
     problems_of,
     read_options,
+    refuse_unknown,
 )
 from eapo_env.problems import ColumnNames
 from eapo_env.prompts import Prompts
@@ -198,7 +199,9 @@ class EAPOMathEnv(gym.Env[str, str]):
         expert_timeout_s: float = 300.0,
         prompts: Prompts | None = None,
         render_mode: str | None = None,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(unknown, EAPOMathEnv.__init__.__kwdefaults__ or ())
         check_parts(experts=experts, rules=rules, reward=reward, verifier=verifier, prompts=prompts)
         check_choice("observation", observation, get_args(Observation))
         check_choice("gate", gate, get_args(Gate))

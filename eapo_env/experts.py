@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.types import NO_ANSWER, ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError, at_least, positive, probability, whole
 
 _LAST_DIGIT = re.compile(r"[0-9](?=[^0-9]*\Z)")
@@ -157,7 +157,7 @@ class ScriptedExperts:
         """Return an answer as a reply, which is remembered."""
         expert = self._expert(query)
         if text is None:
-            return Unavailable("no answer", expert)
+            return Unavailable(NO_ANSWER, expert)
         if not isinstance(text, str):
             return _warned(TypeError(f"not a string: {text!r:.80}"), expert)
         reply = Reply(expert, text)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class ExpertMonitor:
     """Measures what is asked of experts, and warns, at most once a minute, when they fail.
 
     A single failed reply is normal: the warning comes when most of the last few have failed, or
-    when the pool itself did.
+    when the pool itself did. An expert that has no answer (`NO_ANSWER`) has not failed.
 
     Args:
         clock: the time in seconds, from any origin.
@@ -83,13 +83,13 @@ class ExpertMonitor:
         if not replies:
             return
         self._latencies.append(latency_s)
-        failed = [reply for reply in replies if isinstance(reply, Unavailable)]
+        failed = [reply for reply in replies if _has_failed(reply)]
         self._usages += [reply.usage for reply in replies if reply.usage]
         self._num_replies += len(replies)
         self._num_failed += len(failed)
         self._num_hedged += sum(reply.hedged for reply in replies)
         self._unreported += len(failed)
-        self._recent.extend(isinstance(reply, Unavailable) for reply in replies)
+        self._recent.extend(_has_failed(reply) for reply in replies)
         if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
             self._warn(failed[-1])
 
@@ -131,6 +131,10 @@ class ExpertMonitor:
             f"{last.expert}: {last.reason}" if last.expert else last.reason,
         )
         self._warned_s, self._unreported = self.clock(), 0
+
+
+def _has_failed(reply: ExpertReply) -> TypeGuard[Unavailable]:
+    return isinstance(reply, Unavailable) and reply.is_failure
 
 
 def _usage_metrics(usages: Sequence[Usage]) -> dict[str, float]:

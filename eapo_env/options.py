@@ -10,7 +10,7 @@ from typing import Any
 
 from eapo_env.problems import AnswerKind, ColumnNames, load_problems
 from eapo_env.prompts import Prompts
-from eapo_env.reward import Reward
+from eapo_env.reward import Reward, RewardRule
 from eapo_env.types import Problem, Rules
 from eapo_env.validation import UserError
 from eapo_env.verifier import Grader, Verifier
@@ -25,6 +25,30 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise a `UserError` if the value of an argument is not among the choices."""
     if value not in choices:
         raise UserError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def refuse_unknown(arguments: Mapping[str, object], known: Iterable[str]) -> None:
+    """Raise a `UserError` if there are arguments that an environment does not have.
+
+    It says where they belong, if that is to the rules or to the reward, and which ones there are.
+
+    Args:
+        arguments: those that are unknown.
+        known: the names of those there are.
+    """
+    if not arguments:
+        return
+    owners = {"rules": Rules, "reward": RewardRule}
+    meant = []
+    for part, owner in owners.items():
+        names = {field.name for field in fields(owner)}
+        own = [f"{name}={value!r:.80}" for name, value in arguments.items() if name in names]
+        meant += [f"{part}={owner.__name__}({', '.join(own)})"] if own else []
+    hint = f" Did you mean {', '.join(meant)}?" if meant else ""
+    raise UserError(
+        f"EAPO-Math-v0 has no argument {', '.join(arguments)}.{hint}"
+        f" The arguments are {', '.join(known)}"
+    )
 
 
 def check_parts(

@@ -49,6 +49,7 @@ from eapo_env.real_sets import is_compound, real_set, same_set
 from eapo_env.words import (
     is_option,
     is_prose_for_a_number,
+    labelled_options,
     same_words,
     unlabelled,
     values_of_option,
@@ -106,6 +107,9 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
     residues = residue_of(answer), residue_of(gold)
     if residues[0] and residues[1]:
         return residues[0].agrees_with(residues[1])
+    options = labelled_options(items_of(answer)), labelled_options(items_of(gold))
+    if all(options) and not all(map(is_option, options[1].values())):
+        return _same_options(answer, gold, scalar)
     words = same_words(answer, gold)
     if words and (values := values_of_option(answer, gold)):
         return equivalent(*values, scalar)
@@ -115,6 +119,19 @@ def equivalent(answer: str, gold: str, scalar: Scalar) -> bool | None:
         return False
     bound = _same_bound(answer, gold)
     return _same_structure(*(bound or (answer, gold)), scalar)
+
+
+def _same_options(answer: str, gold: str, scalar: Scalar) -> bool | None:
+    """Compare two lists of options: the same labels, and the same values where both have them.
+
+    The labels alone are an answer to a gold list with values, but not the reverse.
+    """
+    if bool(_OR.search(answer)) != bool(_OR.search(gold)):
+        return False
+    answers, golds = labelled_options(items_of(answer)), labelled_options(items_of(gold))
+    if answers.keys() != golds.keys():
+        return False
+    return all_same(equivalent(answers[label], golds[label], scalar) for label in golds)
 
 
 def _claims(answer: str, gold: str) -> tuple[str, str]:

@@ -113,6 +113,10 @@ class Reply:
     usage: Usage | None = field(default=None, compare=False, repr=False)
 
 
+NO_ANSWER = "no answer"
+"""The reason of an expert that has nothing to say to a query, which is no failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unavailable:
     """A query without an answer. The reason is for the records; the policy never reads it.
@@ -125,6 +129,11 @@ class Unavailable:
     latency_s: float | None = field(default=None, compare=False, repr=False)
     hedged: bool = field(default=False, compare=False, repr=False)
     usage: Usage | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether an answer should have come: the expert did not say that it has none."""
+        return self.reason != NO_ANSWER
 
 
 ExpertReply = Reply | Unavailable

@@ -7,6 +7,7 @@ same several. Two options that state their values must agree in both.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from eapo_env.notation import FUNCTION_WORDS, RELATION
 from eapo_env.quantities import number
@@ -82,6 +83,12 @@ def same_words(answer: str, gold: str) -> bool | None:
     if a and g:
         return _plain_words(answer) == _plain_words(gold)
     return None if RELATION.search(answer) or RELATION.search(gold) else False
+
+
+def labelled_options(items: Sequence[str]) -> dict[str, str]:
+    """Return the items of a list by their labels, if each is another option; else nothing."""
+    labelled = {label: item for item in items if (label := _chosen(item))}
+    return labelled if len(labelled) == len(items) > 1 else {}
 
 
 def values_of_option(answer: str, gold: str) -> tuple[str, str] | None:

@@ -4,10 +4,14 @@
     cd examples && eapo train embedded --set experts.kind=python \\
       --set experts.factory=own_experts:pool --set 'experts.arguments={"latency_s": 0.01}'
 
-The pool has two experts. A calculator works out a question that is an expression, with a name
-before it or not; a colleague, who takes a while, says how to go on. Questions are shared out by
-their place in the turn. An expert that has no answer is `Unavailable`, never an exception; what it
-raised would cost its reply, not the run.
+The pool `Office` has two experts. A calculator works out a question that is an expression, with a
+name before it or not; a colleague, who takes a while, says how to go on. Questions are shared out
+by their place in the turn. An expert without an answer says `Unavailable(NO_ANSWER)`; what it
+raised would cost its reply, not the run. `Mixed` makes several pools one, here a function and a
+model that `eapo serve-expert MODEL` serves:
+
+    --set experts.factory=own_experts:with_a_model \\
+    --set 'experts.arguments={"base_url": "http://127.0.0.1:8000/v1", "model": "MODEL"}'
 """
 
 from __future__ import annotations
@@ -21,7 +25,17 @@ from dataclasses import dataclass
 import gymnasium as gym
 
 import eapo_env  # registers EAPO-Math-v0
-from eapo_env import ExpertReply, Query, Reply, Unavailable
+from eapo_env import (
+    NO_ANSWER,
+    Endpoint,
+    ExpertPool,
+    ExpertReply,
+    OpenAIExperts,
+    Query,
+    Reply,
+    ScriptedExperts,
+    Unavailable,
+)
 from eapo_env.testing import check_expert_pool
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
@@ -46,7 +60,7 @@ class Office:
             name, _, expression = query.text.rpartition(":")  # "a:((32+8)*3)" of the embedded model
             value = calculated(expression)
             if value is None:
-                return Unavailable("no expression")
+                return Unavailable(NO_ANSWER)
             return Reply("calculator", f"{name}={value}" if name else str(value))
         await asyncio.sleep(self.latency_s)  # a call of your client would stand here
         return Reply("colleague", "Work the brackets out first, then add them, modulo 100.")
@@ -70,6 +84,30 @@ def value_of(node: ast.expr) -> int:
             return value % 100
         case _:
             raise ValueError(ast.dump(node))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Several pools as one, each of which answers the questions at its places in the turn."""
+
+    pools: tuple[ExpertPool, ...]
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        """Return one reply per query, in order; all pools are asked at the same time."""
+        asked = [self.pools[query.slot % len(self.pools)].ask([query]) for query in queries]
+        return [reply for [reply] in await asyncio.gather(*asked)]
+
+
+def with_a_model(base_url: str, model: str) -> Mixed:
+    """Return a function and a served model in one pool; they take the questions in turn."""
+    served = OpenAIExperts(endpoints=[Endpoint(base_url=base_url, models=(model,))])
+    return Mixed((ScriptedExperts(told, names=("calculator",)), served))
+
+
+def told(query: Query) -> str | None:
+    """Return the value of a question that is an expression; None, which is no answer, if not."""
+    value = calculated(query.text)
+    return None if value is None else str(value)
 
 
 def pool(latency_s: float = 0.1) -> Office:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import pytest
 import torch
 from command import EAPO, ENVIRONMENT, as_options, eapo_forked
 from skrl import config
+from stub_server import StubServer
 from tiny_llama import saved, tiny_llama
 
 from eapo_agents.methods.decisions import (
@@ -32,7 +34,8 @@ from eapo_agents.training.run_folder import Run
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.reward import RewardRule
 from eapo_env.synthetic import synthetic_problems
-from eapo_env.types import Rules
+from eapo_env.testing import check_expert_pool
+from eapo_env.types import NO_ANSWER, Query, Reply, Rules, Unavailable
 from eapo_env.verifier import Verifier
 
 pytestmark = pytest.mark.slow
@@ -155,6 +158,22 @@ def test_a_pool_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'expert="colleague">\nWork the brackets' in shown
     for text in ("1+", "__import__('os')", "9**9**9", "1.5", "(" * 500, "True", "-", "1//0"):
         assert module.calculated(text) is None, text
+
+
+def test_a_function_and_a_served_model_in_one_pool() -> None:
+    module = example("own_experts")
+    with StubServer("echo") as server:
+        pool = module.with_a_model(base_url=server.url, model="echo")
+        texts = ("(47+38)*6", "How?", "Why?", "And then?")
+        queries = [Query(text=text, slot=slot) for slot, text in enumerate(texts)]
+        replies = asyncio.run(pool.ask(queries))
+        asyncio.run(check_expert_pool(pool))
+    assert replies == [
+        Reply("calculator", "10"),
+        Reply("echo", "echo: How?"),
+        Unavailable(NO_ANSWER, "calculator"),
+        Reply("echo", "echo: And then?"),
+    ]
 
 
 SHORT = (

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents import learning, methods, training
-from eapo_agents.cli.console import new_console, progress_bars
+from eapo_agents.cli.console import loss_of, new_console, progress_bars, step_display
 from eapo_agents.cli.options import (
     INTERRUPTED,
     MODEL_HELP,
@@ -68,12 +67,8 @@ def _started(
     console = new_console()
     console.print(f"[bold]{run.name}[/bold]: {config.steps} updates, run folder {run.folder}")
     with progress_bars(console, "{task.fields[metrics]}") as progress:
-        bar = progress.add_task("updates", total=config.steps, metrics="")
-
-        def on_step(step: int, metrics: Mapping[str, float]) -> None:
-            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
-
-        finished = methods.cold_start(run, config, on_step=on_step, processes=processes)
+        show = step_display(progress, "updates", config.steps, loss_of, loss_of)
+        finished = methods.cold_start(run, config, on_step=show, processes=processes)
     if not finished:
         console.print(f"interrupted; resume with: eapo cold-start --resume {run.folder}")
     return finished
@@ -81,7 +76,7 @@ def _started(
 
 def _show(run: training.Run) -> int:
     """Print what was learned, and how to go on."""
-    console, losses = new_console(), [row["loss"] for row in run.metrics]
+    console, losses = new_console(), [row["loss"] for row in run.metrics if "loss" in row]
     alone = run.metrics[-1]["alone/mean_at_k"]
     model = run.checkpoints[-1]
     console.print(

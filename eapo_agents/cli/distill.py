@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents import learning, methods, training
-from eapo_agents.cli.console import new_console, progress_bars
+from eapo_agents.cli.console import loss_of, new_console, progress_bars, step_display
 from eapo_agents.cli.options import (
     INTERRUPTED,
     add_resume,
@@ -68,17 +67,14 @@ def _distilled(
     console.print(f"[bold]{run.name}[/bold]: {config.steps} updates, run folder {run.folder}")
     with progress_bars(console, "{task.fields[metrics]}") as progress:
         asked = progress.add_task("problems solved by experts", total=None, metrics="")
-        bar = progress.add_task("updates", total=config.steps, metrics="")
+        show = step_display(progress, "updates", config.steps, loss_of, loss_of)
 
         def on_problem(done: int, total: int) -> None:
             progress.update(asked, completed=done, total=total)
 
-        def on_step(step: int, metrics: Mapping[str, float]) -> None:
-            progress.update(bar, completed=step, metrics=f"loss {metrics['loss']:.3f}")
-
         try:
             finished = methods.distill(
-                run, config, on_problem=on_problem, on_step=on_step, processes=processes
+                run, config, on_problem=on_problem, on_step=show, processes=processes
             )
         except KeyboardInterrupt:  # while the experts were asked
             finished = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eapo_agents import policies, training
+from eapo_agents import policies, rollouts, training
 from eapo_agents.cli.console import new_console
 from eapo_agents.cli.episode_view import show_consultation, show_message, show_outcome, show_rules
 from eapo_agents.cli.options import (
@@ -50,23 +51,44 @@ def add(commands: Commands) -> None:
     play.add_argument("--turns", type=int, default=4, help="the turn budget")
     play.add_argument("--acceptance-rate", type=float, default=1.0, help="default: 1")
     play.add_argument("--episodes", type=int, default=1, help="default: 1")
-    play.add_argument("--seed", type=int, help="of the problems; default: drawn")
+    play.add_argument("--seed", type=int, help="of problems and sampling; default: drawn")
     play.set_defaults(command=_play)
 
 
 def _play(options: argparse.Namespace) -> int:
     """Play episodes and print what happens; the person at the terminal ends it with Ctrl-D."""
-    from eapo_env.types import Rules
+    from numpy.random import default_rng
 
-    rules = Rules(turn_budget=options.turns, acceptance_rate=options.acceptance_rate)
+    from eapo_env.types import Rules
+    from eapo_env.validation import at_least
+
+    if options.seed is None:
+        options.seed = secrets.randbits(32)
+    at_least(0, options, "seed")
     config = model_config(options) if options.model else _persons_config(options)
+    rules = Rules(
+        turn_budget=options.turns,
+        acceptance_rate=options.acceptance_rate,
+        max_reply_chars=_reply_chars(config),
+    )
     console, env = new_console(), _environment(options.problems, rules, config)
     show_rules(console, env)
     write = _model(config, env) if options.model else _person(console)
+    order = default_rng(options.seed).permutation(len(env.problems))
     with suppress(EOFError), closing(env):
         for number in range(options.episodes):
-            _episode(env, write, console, options.seed if number == 0 else None)
+            env.reset(
+                seed=rollouts.derive_seed(options.seed, number),
+                options={"problem": env.problems[order[number % len(order)]]},
+            )
+            _episode(env, write, console)
     return 0
+
+
+def _reply_chars(config: training.TrainConfig) -> int:
+    """Return the characters of the longest reply that the settings let a policy read."""
+    chars_a_token = 1 if policies.is_character_level(config.model.path) else rollouts.CHARS_A_TOKEN
+    return chars_a_token * config.rollout.limits.max_reply_tokens
 
 
 def _persons_config(options: argparse.Namespace) -> training.TrainConfig:
@@ -94,8 +116,8 @@ def _environment(source: str | None, rules: Rules, config: training.TrainConfig)
     return env
 
 
-def _episode(env: EAPOMathEnv, write: Write, console: Console, seed: int | None) -> None:
-    observation, _ = env.reset(seed=seed)
+def _episode(env: EAPOMathEnv, write: Write, console: Console) -> None:
+    observation = env.observe()
     done, reward, written = False, 0.0, list[Written]()
     while not done:
         show_message(console, "environment", observation)
@@ -144,7 +166,8 @@ def _model(config: training.TrainConfig, env: EAPOMathEnv) -> Write:
             truncation=config.evaluation.truncation,
             stop=() if env.episode.rules.is_alone else (CONSULT_CLOSE,),
         )
-        completion = asyncio.run(policy.complete(ids, sampling, seed=len(ids)))
+        seed = rollouts.derive_seed(env.episode.seed, 1, env.episode.turn)
+        completion = asyncio.run(policy.complete(ids, sampling, seed))
         history.append(history[-1].sampled(completion))
         return Written(chat.turn(completion.token_ids), len(completion.token_ids))
 

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
 
 
-_AFTER = "Options of vLLM's own server follow --, at the end."
+_AFTER = (
+    "The replicas take the GPUs that CUDA_VISIBLE_DEVICES names, in its order; without it, those"
+    " from GPU 0 on, also if another server or a training is on them. Options of vLLM's own server"
+    " follow --, at the end."
+)
 
 
 def add(commands: Commands) -> None:

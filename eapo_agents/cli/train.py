@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents import evaluation, learning, reproduction, training
-from eapo_agents.cli.console import new_console, progress_bars
+from eapo_agents.cli.console import new_console, progress_bars, step_display
 from eapo_agents.cli.options import (
     INTERRUPTED,
     add_resume,
@@ -124,10 +124,10 @@ def _trained(
         closing(training.Trainer.from_config(config, processes=processes)) as trainer,
         progress_bars(console, "{task.fields[metrics]}") as progress,
     ):
-        bar = progress.add_task(run.name, total=config.steps, metrics="")
+        show = step_display(progress, run.name, config.steps, _in_brief, _in_full)
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
-            progress.update(bar, completed=step, metrics=_in_brief(metrics))
+            show(step, metrics)
             if step == 1:
                 _show_first_episodes(console, run)
 
@@ -153,18 +153,29 @@ def _in_brief(metrics: Mapping[str, float]) -> str:
         f"  accepted {metrics['acceptance_rate_realised']:.2f}"
         f"  {f'[red]{shown}[/red]' if answered < _FEW_ANSWERED else shown}"
         f"  turns {metrics['turn_budget']:.1f}"
-        f"{_troubles(metrics)}"
+        f"{''.join(f'  {trouble}' for trouble in _troubles(metrics))}"
     )
 
 
-def _troubles(metrics: Mapping[str, float]) -> str:
+def _in_full(metrics: Mapping[str, float]) -> str:
+    kinds = {"alone": "accuracy/alone", "with help": "accuracy/helped"}
+    accuracy = [f"{metrics[key]:.2f} {kind}" for kind, key in kinds.items() if key in metrics]
+    parts = [
+        f"accuracy {', '.join(accuracy)}",
+        f"reward {metrics['reward']:.2f}",
+        f"groups with signal {metrics['groups_kept']:.0f}",
+    ]
+    return "; ".join([*parts, *_troubles(metrics)])
+
+
+def _troubles(metrics: Mapping[str, float]) -> list[str]:
     """Return the shares of episodes and turns that came to nothing, as far as there are any."""
     rates = {
         "no answer": metrics["no_answer_rate"],
         "malformed": metrics["malformed_rate"],
         "cut": metrics["truncation_rate"],
     }
-    return "".join(f"  {name} {rate:.2f}" for name, rate in rates.items() if rate >= 0.005)
+    return [f"{name} {rate:.2f}" for name, rate in rates.items() if rate >= 0.005]
 
 
 def _pretrain(options: argparse.Namespace) -> int:

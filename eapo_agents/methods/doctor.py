@@ -303,6 +303,7 @@ def _run(config: TrainConfig, trial: _Trial, update_tokens_a_second: float) -> F
     sampling_s = played * trial.policy_tokens / trial.tokens_a_second
     update_s = learned * trial.tokens / update_tokens_a_second
     times = 1 + (config.steps // evaluation.every if evaluation.every else 0)
+    times += evaluation.baseline == "evaluated"
     held_out = len(evaluation.problems.load()) * evaluation.samples_per_problem
     evaluations_s = times * held_out * trial.policy_tokens / trial.tokens_a_second
     hours = (config.steps * (sampling_s + update_s) + evaluations_s) / _SECONDS_AN_HOUR

@@ -26,7 +26,7 @@ from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ExpertPool, MeaninglessExperts, SilentExperts, query_rng
 from eapo_env.openai_experts import without_reasoning
 from eapo_env.prompts import CUT_MARK, Prompts
-from eapo_env.types import ExpertReply, Problem, Query, Reply, Rules, Unavailable
+from eapo_env.types import NO_ANSWER, ExpertReply, Problem, Query, Reply, Rules, Unavailable
 from eapo_env.validation import UserError
 from eapo_env.verifier import Status, final_answer
 
@@ -273,7 +273,7 @@ def error_rate(chosen: Sequence[Sequence[Solution]]) -> float:
 
 def _as_reply(solution: Solution, *, brief: bool) -> ExpertReply:
     text = relayed(solution.text, brief=brief)
-    return Reply(solution.expert, text) if text else Unavailable("no answer", solution.expert)
+    return Reply(solution.expert, text) if text else Unavailable(NO_ANSWER, solution.expert)
 
 
 def relayed(text: str, *, brief: bool) -> str:

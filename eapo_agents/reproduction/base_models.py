@@ -39,7 +39,7 @@ from eapo_agents.rollouts import derive_seed, gather
 from eapo_env.answers import extract_answer
 from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.synthetic import MODULUS
-from eapo_env.types import ExpertReply, Message, Query, Reply, Unavailable
+from eapo_env.types import NO_ANSWER, ExpertReply, Message, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 
 _LEARNER_SETTINGS = replace(
@@ -174,7 +174,7 @@ class ModelExperts:
         completion = await self._policy.complete(ids, Sampling(max_tokens=max_tokens), seed)
         answer = extract_answer(self._chat.turn(completion.token_ids))
         if answer is None:
-            return Unavailable("no answer", "copy")
+            return Unavailable(NO_ANSWER, "copy")
         return Reply("copy", f"{bracket[1]}={answer}" if bracket else answer)
 
     @cached_property

@@ -16,7 +16,7 @@ from eapo_agents.policies import (
     load_model,
     model_folder,
 )
-from eapo_agents.training.model_defaults import warn_of_high_rate
+from eapo_agents.training.model_defaults import warn_of_high_rate, warn_of_long_warm_up
 from eapo_env.synthetic import work_out
 from eapo_env.types import Query
 from eapo_env.validation import UserError
@@ -54,6 +54,7 @@ def check_before_loading(config: TrainConfig, trackers: Sequence[Tracker] | None
     """
     check_model(config)
     warn_of_high_rate(config)
+    warn_of_long_warm_up(config)
     config.learner.check_device()
     if trackers is None:
         for tracker in config.trackers:

@@ -101,6 +101,21 @@ def warn_of_high_rate(config: TrainConfig) -> None:
         )
 
 
+def warn_of_long_warm_up(config: TrainConfig) -> None:
+    """Log a warning if the training ends before its learning rate is reached."""
+    settings, imitates = config.learner, config.distillation or config.cold_start
+    updates = config.steps * (1 if imitates else settings.mini_batches * settings.epochs)
+    if updates < settings.warmup_steps:
+        _LOG.warning(
+            "learner.warmup_steps=%d IS MORE THAN THE %d UPDATES OF steps=%d: the learning rate"
+            " ends at %.0f%% of what is set",
+            settings.warmup_steps,
+            updates,
+            config.steps,
+            100 * updates / settings.warmup_steps,
+        )
+
+
 def _lesson_of(config: TrainConfig) -> tuple[Lesson, str, float | None]:
     """Return what a config teaches, the name of its learning rate, and this rate."""
     if config.distillation:

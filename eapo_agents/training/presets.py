@@ -118,7 +118,10 @@ def local() -> TrainConfig:
         ),
         learner=LearnerSettings(learning_rate=5e-6),
         evaluation=EvaluationSettings(
-            problems=replace(easy, num_problems=64, seed=1), samples_per_problem=4, every=10
+            problems=replace(easy, num_problems=64, seed=1),
+            samples_per_problem=4,
+            every=10,
+            baseline="evaluated",
         ),
     )
 
@@ -155,6 +158,7 @@ def smollm2() -> TrainConfig:
             problems=replace(config.evaluation.problems, num_problems=32),
             samples_per_problem=32,
             every=0,
+            baseline="skipped",
         ),
     )
 
@@ -369,7 +373,7 @@ def cold_started(config: TrainConfig, *, lora_rank: int | None = None) -> TrainC
         checkpoint_every=16,
         model=replace(config.model, lora=replace(config.model.lora, rank=rank)),
         learner=replace(config.learner, warmup_steps=4),
-        evaluation=replace(config.evaluation, every=0),
+        evaluation=replace(config.evaluation, every=0, baseline="skipped"),
         distillation=None,
         cold_start=ColdStartSettings(),
     )

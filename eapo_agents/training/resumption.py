@@ -47,6 +47,7 @@ RESUMABLE = (
     "learner.device",
     "verifier.num_workers",
     "evaluation.every",
+    "evaluation.baseline",
     "sync.*",
     "distillation.problems_at_once",
     "distillation.timeout_s",

@@ -1,7 +1,7 @@
 """The run folder: config, metrics, transcripts, evaluations and checkpoints of a training run.
 
     config.json             every setting
-    metrics.jsonl           one line a training step
+    metrics.jsonl           one line a training step; step 0 is an evaluation before the first
     events.jsonl            starts, resumptions, interruptions, errors, with time and step
     start_check.json        how closely sampler and learner agreed at the last start, in nats
     tensorboard/            the same, for TensorBoard
@@ -384,7 +384,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 def read_evaluation(path: str | PathLike[str]) -> Evaluation:
-    """Return the evaluation in a JSON file, or the newest one in a run folder.
+    """Return the evaluation in a JSON file, also one of a run's, or the newest one in a run folder.
 
     Raises:
         UserError: there is none, or the file holds no evaluation.
@@ -393,6 +393,9 @@ def read_evaluation(path: str | PathLike[str]) -> Evaluation:
     if path.is_dir():
         _refuse_folder_of_evaluations(path)
         return run_evaluation(Run.open(path))
+    if path.parent.name == "evaluations" and Run.exists(path.parents[1]):
+        run = Run.open(path.parents[1])
+        return _evaluation_of(run, f"{run.name} at step {_step(path)}", path)
     return evaluation_in(path)
 
 
@@ -411,5 +414,8 @@ def run_evaluation(run: Run) -> Evaluation:
     paths = list(run.evaluations.values())
     if not paths:
         raise UserError(f"{run.folder} has no evaluation yet")
-    report = report_in(paths[-1])
-    return Evaluation(name=run.name, reports={run.config.evaluation.problems.label: report})
+    return _evaluation_of(run, run.name, paths[-1])
+
+
+def _evaluation_of(run: Run, name: str, path: Path) -> Evaluation:
+    return Evaluation(name=name, reports={run.config.evaluation.problems.label: report_in(path)})

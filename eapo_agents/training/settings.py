@@ -435,12 +435,14 @@ class EvaluationSettings:
         samples_per_problem: k, the samples per problem.
         truncation: truncated sampling there, and in workflows, LeaP and play.
         every: training steps between evaluations; 0 evaluates only at the end.
+        baseline: "evaluated" also evaluates the model before the first step, as step 0.
     """
 
     problems: ProblemSettings = ProblemSettings(num_problems=64, seed=1)
     samples_per_problem: int = 32
     truncation: Truncation = NO_TRUNCATION
     every: int = 0
+    baseline: Literal["skipped", "evaluated"] = "skipped"
 
     def __post_init__(self) -> None:
         at_least(1, self, "samples_per_problem")

@@ -252,13 +252,20 @@ class Trainer:
         interrupted: Callable[[], bool],
     ) -> bool:
         stopping, silent_steps, idle_steps = False, 0, 0
+        if self._baseline_is_due(run, progress):
+            with run.annotate_errors(progress.step):
+                self._record_baseline(runner, run, trackers)
+            stopping = self.learner.processes.any_interrupted(interrupted())
         while progress.step < self.config.steps and not stopping:
             with run.annotate_errors(progress.step + 1):
                 result = self.step.take(runner, progress)
                 progress, step = result.progress, result.progress.step
                 if result.sampled and (step == 1 or step % self.config.transcripts_every == 0):
                     self._record_episodes(run, step, result.sampled)
-                metrics = result.metrics | self._evaluation_metrics(runner, run, step)
+                every = self.config.evaluation.every
+                evaluated = step == self.config.steps or (every and step % every == 0)
+                found = self._evaluation_metrics(runner, run, step) if evaluated else {}
+                metrics = result.metrics | found
                 run.record(step, metrics)
                 silent = experts_are_silent(step, metrics, self.config.expert_alarm)
                 silent_steps = silent_steps + 1 if silent else 0
@@ -294,11 +301,22 @@ class Trainer:
         run.record_latencies(step, latency_rows(sampled))  # first: who sees transcripts sees them
         run.record_transcripts(step, transcript_rows(sampled, advantages))
 
+    def _baseline_is_due(self, run: Run, progress: Progress) -> bool:
+        """Return whether the model is to be evaluated as it was given, and has not been yet."""
+        wanted = self.config.evaluation.baseline == "evaluated"
+        return wanted and progress.step == 0 and not any(row["step"] == 0 for row in run.metrics)
+
+    def _record_baseline(
+        self, runner: asyncio.Runner, run: Run, trackers: Sequence[Tracker]
+    ) -> None:
+        """Evaluate before the first step; the metrics of step 0 are those of the evaluation."""
+        metrics = self._evaluation_metrics(runner, run, 0)
+        run.record(0, metrics)
+        for tracker in trackers:
+            tracker.log(0, metrics)
+
     def _evaluation_metrics(self, runner: asyncio.Runner, run: Run, step: int) -> dict[str, float]:
-        """Evaluate after some steps and after the last one; return the metrics of it, or none."""
-        every = self.config.evaluation.every
-        if not (step == self.config.steps or (every and step % every == 0)):
-            return {}
+        """Evaluate after a step; return the metrics of it."""
         before = self.step.before_evaluation(runner)
         kept: list[Graded] = []
         start = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -701,6 +701,19 @@ def test_a_pool_that_miscounts_costs_its_replies() -> None:
 def test_parts_of_another_kind_are_refused_at_once(parts: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EAPOMathEnv(**parts)
+
+
+@pytest.mark.parametrize("make_any", [gym.make, gym.make_vec])
+def test_an_unknown_argument_is_refused_with_the_right_one(make_any: Callable[..., Any]) -> None:
+    unknown = {"turn_budget": 3, "consultation_penalty": 0.1, "foo": 1}
+    with pytest.raises(UserError) as refused:
+        make_any("EAPO-Math-v0", **unknown)
+    assert str(refused.value) == (
+        "EAPO-Math-v0 has no argument turn_budget, consultation_penalty, foo. Did you mean"
+        " rules=Rules(turn_budget=3), reward=RewardRule(consultation_penalty=0.1)? The arguments"
+        " are problems, columns, experts, rules, reward, verifier, observation, gate,"
+        " expert_timeout_s, prompts, render_mode"
+    )
 
 
 class ByLength:

@@ -18,11 +18,18 @@ from hypothesis import given, strategies as st
 from eapo_env.endpoints import Endpoint
 from eapo_env.env import EAPOMathEnv
 from eapo_env.event_loop import run
-from eapo_env.experts import ErroneousExperts, ExpertPool, SilentExperts, is_cooperative
+from eapo_env.experts import (
+    ErroneousExperts,
+    ExpertPool,
+    ScriptedExperts,
+    SilentExperts,
+    is_cooperative,
+)
 from eapo_env.guarded_experts import ExpertMonitor, GuardedExperts
 from eapo_env.openai_experts import OpenAIExperts, by_question, read_with_reasoning
+from eapo_env.synthetic import synthetic_experts
 from eapo_env.testing import check_expert_pool
-from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
+from eapo_env.types import NO_ANSWER, ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 from eapo_env.vector_env import EAPOMathVectorEnv
 
@@ -126,6 +133,21 @@ def test_a_reply_that_fails_now_and_then_is_not_reported(caplog: pytest.LogCaptu
         ask(monitor, pool, 9.0, DEAD, FINE)
     assert caplog.records == []
     assert monitor.metrics()["expert_failure_rate"] == 0.5
+
+
+def test_an_expert_that_has_no_answer_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """Scripted experts whose function returns None have none."""
+    pool, nothing = Moody(), Unavailable(NO_ANSWER, "bob")
+    monitor = ExpertMonitor(clock=lambda: pool.now)
+    for _ in range(50):
+        ask(monitor, pool, 9.0, nothing, nothing, nothing, DEAD)
+    assert caplog.records == []
+    assert monitor.metrics()["expert_failure_rate"] == 0.25
+    silent = ScriptedExperts(lambda query: None, names=("bob",))
+    assert asyncio.run(silent.ask([Query(text="?")])) == [nothing]
+    assert asyncio.run(synthetic_experts().ask([Query(text="?")])) == [
+        replace(nothing, expert="calculator")
+    ]
 
 
 def test_it_is_known_how_many_replies_are_awaited_and_for_how_long() -> None:

@@ -97,7 +97,7 @@ def _run(one: RecordedRun, method: int) -> dict[str, Any]:
         "folder": str(one.run.folder),
         "method": method,
         "seed": one.config.seed,
-        "steps": len(one.metrics),
+        "steps": one.num_steps,
         "planned": one.config.steps,
         "episodes": list(one.run.transcripts),
         "evaluated": list(one.run.evaluated),

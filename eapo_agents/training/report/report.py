@@ -245,7 +245,7 @@ def _examples(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _steps(method: MethodRuns) -> str:
-    counts = sorted({len(run.metrics) for run in method.runs})
+    counts = sorted({run.num_steps for run in method.runs})
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 

@@ -59,6 +59,11 @@ class RecordedRun:
             evaluations=run.evaluations,
         )
 
+    @property
+    def num_steps(self) -> int:
+        """The number of training steps on record; an evaluation before the first is none."""
+        return sum(row["step"] > 0 for row in self.metrics)
+
     def points(self, metric: str) -> Points:
         """Return (step, value) of every step that recorded the metric."""
         return tuple((int(row["step"]), row[metric]) for row in self.metrics if metric in row)

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 from command import as_options, eapo_forked, succeed
 from programs import run_program
+from rich.console import Console
 
 from eapo_agents.cli import main
 from eapo_agents.cli.app import parsed
+from eapo_agents.cli.console import duration, progress_bars, step_display
 from eapo_agents.training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
-def run(tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of two steps, trained by the command."""
+def trained(tiny_settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
+    """A run of two steps, trained by the command, and what that printed."""
     root = tmp_path_factory.mktemp("runs")
     short = ["steps=2", "annealing.steps=2"]
     output = succeed("train", "embedded", *as_options([*tiny_settings, *short]), "--runs", root)
     assert "tiny-1: 2 steps" in output
-    return Run.open(root / "tiny-1")
+    return Run.open(root / "tiny-1"), output
+
+
+@pytest.fixture(scope="module")
+def run(trained: tuple[Run, str]) -> Run:
+    """The run of `trained`."""
+    return trained[0]
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +79,40 @@ def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:
     assert "### Self resolution" in page
     assert "**The policy**" in page
     assert run.config.name == "tiny"
+
+
+def test_a_log_has_a_line_a_step(trained: tuple[Run, str]) -> None:
+    run, output = trained
+    lines = [line for line in output.splitlines() if re.match(r"step \d+ of 2: ", line)]
+    assert len(lines) == 2
+    for line, row in zip(lines, run.metrics, strict=True):
+        assert line.startswith(f"step {row['step']:.0f} of 2: accuracy ")
+        for kind, key in (("alone", "accuracy/alone"), ("with help", "accuracy/helped")):
+            assert (f"{row.get(key, 0):.2f} {kind}" in line) == (key in row)
+        assert f"; reward {row['reward']:.2f}; groups with signal {row['groups_kept']:.0f}" in line
+        assert re.search(r"; \d+\.\d s, about \d+ s left$", line)
+    assert lines[1].endswith(" s, about 0 s left")
+    assert "0:00:0" not in output  # no bar with its clock
+
+
+def test_a_narrow_terminal_shows_the_count_beside_the_metrics() -> None:
+    console = Console(width=80, force_terminal=True, file=StringIO(), color_system=None)
+    with progress_bars(console, "{task.fields[metrics]}") as progress:
+        show = step_display(progress, "run-1", 9, lambda row: "metric 0.12  " * 6, str)
+        show(4, {})
+        progress.refresh()
+    assert isinstance(console.file, StringIO)
+    shown = console.file.getvalue()
+    assert re.search(r"run-1 .* 4/9 \S*0:00:0\d metric 0.12", shown)
+    assert shown.rpartition("4/9")[2].count("metric 0.12") == 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (450, "7 min 30 s"), (7500, "2 h 5 min")],
+)
+def test_a_time_in_words(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_evaluating_a_run_gives_what_training_found(run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import ENVIRONMENT, eapo, started, succeed
+from command import ENVIRONMENT, as_options, eapo, started, succeed
 
 from eapo_agents.training.config import TrainConfig
 
@@ -125,6 +125,41 @@ def test_a_setting_changes_what_a_model_reads(tiny_model: Path, tiny_config: Tra
     shown = succeed("play", "--model", tiny_model, "--turns", "1", *options)
     assert "Solve the problem below." in shown
     assert "Problem: q" in shown
+
+
+def test_episodes_are_of_different_problems_and_a_seed_repeats_them() -> None:
+    """Seed 3 once drew its first problem again."""
+    told = []
+    for seed in ("3", "3", "4"):
+        words = "\\boxed{1}\n\n" * 20
+        done = eapo("play", "--seed", seed, "--episodes", "20", input=words, env=DUMB)
+        told.append(re.findall(r"Problem: (.+mod 100)", done.stdout))
+    assert [len(set(problems)) for problems in told] == [20, 20, 20]
+    assert told[0] == told[1] != told[2]
+    done = eapo("play", "--seed", "-1", env=DUMB)
+    assert (done.returncode, done.stderr) == (2, "eapo: seed must be at least 0, not -1\n")
+
+
+def test_a_model_samples_the_same_problem_anew(tiny_model: Path, tmp_path: Path) -> None:
+    """It guesses a digit: the same one ten times would be one in 10^9."""
+    problems = tmp_path / "one.jsonl"
+    problems.write_text('{"problem": "p", "answer": "3"}\n')
+    played = ("play", "--model", tiny_model, "--problems", problems, "--turns", "1", "--seed", "1")
+    answers = re.findall(r"^answer +(.+)$", succeed(*played, "--episodes", "10"), re.MULTILINE)
+    assert len(answers) == 10
+    assert len(set(answers)) > 1
+
+
+@pytest.mark.parametrize(
+    ("model", "read"), [("embedded", "There"), ("some/model", "There is nothing I c")]
+)
+def test_a_reply_is_cut_as_in_training(model: str, read: str) -> None:
+    """The embedded model has a token a character, any other one for about four."""
+    settings = ["rollout.limits.max_reply_tokens=5", "experts=meaningless", f"model.path={model}"]
+    words = "<consult><query>?</query></consult>\n\n\\boxed{1}\n\n"
+    done = eapo("play", *as_options(settings), input=words, env=DUMB)
+    assert f"up to {len(read)} characters of it" in done.stdout
+    assert f"│ {read}... [cut] " in done.stdout
 
 
 @pytest.mark.parametrize("turns", ["1", "2"])

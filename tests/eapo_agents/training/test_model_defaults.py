@@ -18,6 +18,7 @@ from eapo_agents.training.model_defaults import (
     prompts_of,
     usual_rate,
     warn_of_high_rate,
+    warn_of_long_warm_up,
     wording_of,
 )
 from eapo_agents.training.presets import PRESETS, distilled, embedded, for_model, local
@@ -119,3 +120,22 @@ def test_a_rate_of_30_times_the_usual_one_is_warned_of(
     assert f"FOR {other} (1e-06)" in caplog.text
     warn_of_high_rate(model_set_to(other, distilled(embedded()), "distillation.learning_rate=1e-3"))
     assert "distillation.learning_rate=0.001 IS 100 TIMES" in caplog.text
+
+
+def test_a_warm_up_that_outlasts_the_run_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Three steps of two mini-batches are six updates, of a distillation three."""
+    caplog.set_level(logging.WARNING)
+    for settings in (
+        ["steps=10"],
+        ["steps=3", "learner.warmup_steps=3"],
+        ["steps=3", "learner.warmup_steps=6", "learner.mini_batches=2"],
+    ):
+        warn_of_long_warm_up(with_settings(embedded(), settings))
+    assert not caplog.records
+    check_before_loading(with_settings(embedded(), ["steps=3"]), [])
+    assert "learner.warmup_steps=10 IS MORE THAN THE 3 UPDATES OF steps=3" in caplog.text
+    assert "ends at 30% of what is set" in caplog.text
+    caplog.clear()
+    settings = ["steps=3", "learner.warmup_steps=6", "learner.mini_batches=2"]
+    warn_of_long_warm_up(with_settings(distilled(embedded()), settings))
+    assert "THE 3 UPDATES" in caplog.text

@@ -31,7 +31,9 @@ from eapo_agents.policies.policy import PolicyError
 from eapo_agents.testing import ScriptedPolicy
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import embedded, self_exploratory
-from eapo_agents.training.run_folder import Run
+from eapo_agents.training.report.content import evaluated, summary
+from eapo_agents.training.report.runs import methods_of
+from eapo_agents.training.run_folder import Run, read_evaluation
 from eapo_agents.training.trainer import Trainer
 from eapo_env.episode import Episode
 from eapo_env.json_lines import JsonLines
@@ -273,6 +275,47 @@ def test_evaluation_changes_nothing_in_training(
         assert [row["status"] == "correct" for row in last[0]] == [
             of_problem[0] for of_problem in report["correct_PK"]
         ]
+
+
+def test_a_baseline_is_step_0_and_changes_nothing_in_training(
+    config: TrainConfig, uninterrupted: Run, tmp_path: Path
+) -> None:
+    """Also if the run is killed after it, or in it, and resumed."""
+    with_baseline = with_settings(config, ["evaluation.baseline=evaluated"])
+    run, logged = Run.create(with_baseline, tmp_path), dict[int, float]()
+
+    class Log:
+        def log(self, step: int, metrics: Mapping[str, float]) -> None:
+            logged[step] = metrics.get("alone/mean_at_k", -1.0)
+
+        def close(self) -> None: ...
+
+    def lose_power(step: int, metrics: Mapping[str, float]) -> None:
+        shutil.copytree(run.folder, tmp_path / "copy")
+        raise StopIteration
+
+    trainer = Trainer.from_config(with_baseline, trackers=[Log()])
+    with pytest.raises(StopIteration):
+        trainer.train(run, lose_power)
+    killed = Run.open(tmp_path / "copy")
+    assert [row["step"] for row in killed.metrics] == [0, 1]
+    first = killed.metrics[0]
+    assert {"step", "seconds/evaluation"} < first.keys()
+    assert all(name.startswith(("alone/", "seconds/", "step")) for name in first)
+    assert logged == {0: first["alone/mean_at_k"], 1: -1.0}
+    resumed = resume(killed)
+    assert resumed.metrics[0] == first, "it is not repeated"
+    assert list(resumed.evaluations) == [0, 4, 7]
+    assert numbers(resumed)[1:] == numbers(uninterrupted)
+    assert resumed.last_evaluation == uninterrupted.last_evaluation
+    [method] = methods_of([resumed])
+    assert method.curve("alone/mean_at_k").mean[0] == (0, first["alone/mean_at_k"])
+    [shown] = summary([resumed])["runs"]
+    assert (shown["steps"], shown["evaluated"]) == (7, [0, 4, 7])
+    assert len(evaluated(resumed, 0)) == 4
+    before = read_evaluation(resumed.evaluations[0])
+    assert before.name == "copy at step 0"
+    assert before.average()[0] == pytest.approx(first["alone/mean_at_k"])
 
 
 def test_the_seed_decides_everything(
