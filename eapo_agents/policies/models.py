@@ -184,6 +184,8 @@ def load_tokenizer(
         raise UserError(f"no tokenizer can be loaded from {path!r}: {reason}") from error
     if not tokenizer.encode(_SENTENCE, add_special_tokens=False):
         raise UserError(f"the tokenizer of {path!r} encodes nothing: are its files missing?")
+    for circumstance in ("local_files_only", "is_local"):  # of the loading, which would be saved
+        tokenizer.init_kwargs.pop(circumstance, None)
     if template and isinstance(tokenizer.chat_template, str):
         lines = [f"{{%- set {name} = {json.dumps(value)} %}}" for name, value in template.items()]
         tokenizer.chat_template = "".join(lines) + tokenizer.chat_template
