@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from eapo_agents.evaluation import Table
+from eapo_agents.evaluation import Table, first_distinct
 from eapo_agents.training.report.plots import OVERVIEW_PANELS, PARADIGM_PANELS
 from eapo_agents.training.report.report import report_tables
 from eapo_agents.training.report.runs import Curve, MethodRuns, RecordedRun, methods_of
@@ -45,9 +45,13 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """
     methods = methods_of(runs)
     evaluations = [method.latest_evaluation() for method in methods]
+    in_order = [(number, one) for number, method in enumerate(methods) for one in method.runs]
+    names = distinct_names([one.run for _, one in in_order])
     found = {
         "methods": [method.label for method in methods],
-        "runs": [_run(one, number) for number, method in enumerate(methods) for one in method.runs],
+        "runs": [
+            _run(one, name, number) for name, (number, one) in zip(names, in_order, strict=True)
+        ],
         "tables": [_table(table) for table in report_tables(methods, evaluations)],
         "panels": [{"metric": metric, "title": title} for metric, title in _PANELS],
         "curves": _curves(methods),
@@ -91,9 +95,19 @@ def _thinned_groups(found: Iterable[Transcript], first: int, every: int) -> list
     return rows
 
 
-def _run(one: RecordedRun, method: int) -> dict[str, Any]:
+def distinct_names(runs: Sequence[Run]) -> Sequence[str]:
+    """Return distinct names of run folders, with as much of their paths as it takes."""
+    folders = [run.folder.absolute() for run in runs]
+    return first_distinct(
+        [folder.name for folder in folders],
+        [f"{folder.parent.name}/{folder.name}" for folder in folders],
+        [str(folder) for folder in folders],
+    )
+
+
+def _run(one: RecordedRun, name: str, method: int) -> dict[str, Any]:
     return {
-        "name": one.run.name,
+        "name": name,
         "folder": str(one.run.folder),
         "method": method,
         "seed": one.config.seed,

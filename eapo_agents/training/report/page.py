@@ -23,7 +23,13 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from eapo_agents.files import write_text
-from eapo_agents.training.report.content import episodes, evaluated, recorded_bytes, summary
+from eapo_agents.training.report.content import (
+    distinct_names,
+    episodes,
+    evaluated,
+    recorded_bytes,
+    summary,
+)
 from eapo_agents.training.run_folder import Run
 
 EPISODE_BYTES = 14_000_000
@@ -121,7 +127,7 @@ def _rendered(
 ) -> str:
     script = "\n".join(_file(name) for name in _SCRIPTS)
     plotly = _plotly()
-    names = [run.name for run in runs]
+    names = distinct_names(runs)
     return _template().render(
         title=", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
         summary=content,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -44,6 +46,17 @@ def test_the_curves_are_those_of_the_methods(recorded: Recorder) -> None:
     assert eapo["seeds"] == [[[1, 2, 3], [0.25, 0.5, 0.75]], [[1, 2], [0.5, 0.5]]]
     assert rl == {"mean": [[1], [0.125]], "band": [], "seeds": []}
     json.dumps(found, allow_nan=False)
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(
+    recorded: Recorder, tmp_path: Path
+) -> None:
+    run = recorded("eapo", [0.25])
+    copies = [tmp_path / method / "seed-0" for method in ("one", "other")]
+    for copy in copies:
+        copytree(run.folder, copy)
+    found = summary([Run.open(copy) for copy in copies])
+    assert sorted(one["name"] for one in found["runs"]) == ["one/seed-0", "other/seed-0"]
 
 
 def test_the_tag_differs_whenever_anything_does(recorded: Recorder) -> None:
