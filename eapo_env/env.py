@@ -103,8 +103,13 @@ class EAPOMathEnv(gym.Env[str, str]):
     `UnicodeText`: the transcript so far, each message under its role (`observation="transcript"`),
     or only what the environment wrote since the last action (`"delta"`). A reply is
     `<reply query="1" expert="NAME">`, its text and `</reply>`. Where the gate refused it, or none
-    came, the text is `No expert is available for this.` and no expert is named.
-    `env.unwrapped.episode.consultations[-1]` has replies and decisions as values.
+    came, the text is `No expert is available for this.` and no expert is named. Each observation
+    ends with `Turns left: N.`, or in the last turn with `This is your last turn: give the final
+    answer in \boxed{}.`; `info["turns_left"]` has the number.
+
+    As values, `env.unwrapped.episode.consultations[-1]` has replies and decisions, and
+    `env.unwrapped.episode.messages` what a chat model reads:
+    `[{"role": m.role, "content": m.content} for m in env.unwrapped.episode.messages]`.
 
     ## Starting state
     A problem, drawn uniformly, in the opening prompt. The prompt says how to consult and how many
@@ -145,13 +150,14 @@ class EAPOMathEnv(gym.Env[str, str]):
             if there is one, `id`.
         experts: the pool that is consulted; by default the calculator of the procedural problems.
             For other problems there is none, which a warning says if the rules offer experts.
-        rules: what an episode allows, unless the reset options say otherwise. The attribute `rules`
-            may be set at any time and holds from the next reset on.
+        rules: what an episode allows, unless the reset options say otherwise.
+            `env.unwrapped.rules` may be set at any time and holds from the next reset on.
         reward: what an episode earns. Tokens are unknown here, so `overlong` never applies.
         verifier: the grader; one made here is closed with the environment.
         observation: `"transcript"`, the whole history, or `"delta"`, what the environment wrote
             since the last action.
-        gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all.
+        gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all and records the
+            replies that it refuses.
         expert_timeout_s: timeout of the experts in a step; later replies are unavailable.
         prompts: the wording.
         render_mode: None, `"ansi"` (`render` returns the transcript) or `"human"` (it is printed
@@ -178,6 +184,8 @@ class EAPOMathEnv(gym.Env[str, str]):
     the experts as one batch, their answers to the grader as another (`EAPOMathVectorEnv`). It takes
     the arguments above, `autoreset_mode` and `max_episode_steps`. The reset option `problem_ids`
     names one problem for each; `render_mode="ansi"` and `render()` show the transcripts.
+    `envs.unwrapped.get_attr("episode")` has the episodes as values; with
+    `autoreset_mode="SAME_STEP"` those that ended are gone when `step` returns.
 
     ## Version history
     v0: initial version.

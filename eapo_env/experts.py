@@ -12,8 +12,10 @@ import asyncio
 import hashlib
 import inspect
 import math
+import os
 import re
 import time
+import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -287,8 +289,18 @@ class ErroneousExperts:
 def _warned(error: Exception, expert: str) -> Unavailable:
     # The user's function met text that a model wrote: that must neither end a run nor be hidden.
     told = described(error)
-    warnings.warn(f"the expert {expert!r} failed: {told}", RuntimeWarning, stacklevel=3)
+    warnings.warn(
+        f"the expert {expert!r} failed: {told}{_place(error)}", RuntimeWarning, stacklevel=3
+    )
     return Unavailable(f"failed: {told}", expert)
+
+
+def _place(error: Exception) -> str:
+    """Return the line of the user's code that an error came from, the first outside this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = os.path.dirname(__file__)
+    outside = [frame for frame in frames if os.path.dirname(frame.filename) != package]
+    return f" ({outside[0].filename}:{outside[0].lineno})" if outside else ""
 
 
 def described(error: BaseException) -> str:

@@ -133,6 +133,9 @@ def read_options(
     Raises:
         UserError: an unknown option, or a bad value.
     """
+    if not isinstance(rules, Rules):  # the attribute may be set
+        raise UserError(f"rules must be a Rules value, not {rules!r:.200}")
+    check_mapping(options)
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
         raise UserError(f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)}")
@@ -147,6 +150,12 @@ def read_options(
         raise UserError(f"gate_seed must be a whole number from 0 on, not {gate_seed!r}")
     problem = _chosen(options.get("problem"), options.get("problem_id"), problems)
     return problem, rules, gate_seed if gate_seed is None else int(gate_seed)
+
+
+def check_mapping(options: object) -> None:
+    """Raise UserError for reset options that are no mapping."""
+    if not isinstance(options, Mapping):
+        raise UserError(f"reset options must be a mapping of names to values, not {options!r:.200}")
 
 
 def _chosen(problem: object, problem_id: object, problems: Mapping[str, Problem]) -> Problem | None:

@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from eapo_env.env import EAPOMathEnv, StepResult, Turn
+from eapo_env.options import check_mapping
 from eapo_env.types import Rules
 from eapo_env.validation import UserError, at_least, whole
 
@@ -90,6 +91,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         Raises:
             UserError: an unknown option, or an invalid value.
         """
+        check_mapping(options or {})
         shared = dict(options or {})
         mask = self._mask(shared.pop("reset_mask", None))
         problem_ids = self._one_each("problem_ids", shared.pop("problem_ids", None))
@@ -162,7 +164,7 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
     def _begin_turns(self, actions: Sequence[str]) -> list[Turn | None]:
         """Return every live sub-environment's turn, None for those that this step resets."""
         if isinstance(actions, str) or len(actions) != self.num_envs:
-            raise UserError(f"{self.num_envs} actions are needed, not {actions!r:.200}")
+            raise UserError(f"a sequence of {self.num_envs} actions is needed, not {actions!r:.200}")
         for action in actions:
             if not isinstance(action, str):
                 raise UserError(f"every action must be a string, not {action!r:.200}")

@@ -329,6 +329,13 @@ def test_a_problem_of_ones_own() -> None:
     assert env.step(r"\boxed{2}")[1] == 1.0
 
 
+def test_rules_that_are_none_are_refused_at_the_next_reset() -> None:
+    env = make()
+    env.rules = {"turn_budget": 2}  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"rules must be a Rules value, not \{'turn_budget': 2\}"):
+        env.reset()
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
@@ -343,9 +350,10 @@ def test_a_problem_of_ones_own() -> None:
         ({"acceptance_rate": 1.5}, "1.5"),
         ({"acceptance_rate": "all"}, "all"),
         ({"queries_per_turn": -1}, "-1"),
+        ([1], r"mapping.*\[1\]"),
     ],
 )
-def test_a_bad_reset_option_is_refused_and_shown(options: dict[str, Any], shown: str) -> None:
+def test_a_bad_reset_option_is_refused_and_shown(options: Any, shown: str) -> None:
     env = make()
     env.reset(seed=0)
     before = env.episode

@@ -187,7 +187,8 @@ def break_down(text: str, rng: np.random.Generator) -> str:
 
 def test_a_bug_in_a_corruption_costs_one_reply_and_is_seen() -> None:
     pool = ErroneousExperts(inner=ScriptedExperts(echo), error_rate=1.0, corrupt=break_down)
-    with pytest.warns(RuntimeWarning, match="no idea how"):
+    line = break_down.__code__.co_firstlineno + 1
+    with pytest.warns(RuntimeWarning, match=rf"no idea how.*test_experts\.py:{line}\)"):
         (reply,) = ask(pool, Query(text="two"))
     assert reply == Unavailable("failed: LookupError('no idea how')", "scripted")
 

@@ -340,9 +340,10 @@ def test_a_mask_resets_only_its_own() -> None:
         ({"problem_ids": "p0"}, "problem_ids"),
         ({"problem_ids": ["p0", "p9"]}, "p9"),
         ({"turn_bugdet": 2}, "turn_bugdet"),
+        ([1], r"mapping.*\[1\]"),
     ],
 )
-def test_a_bad_reset_option_is_refused_and_shown(options: dict[str, Any], shown: str) -> None:
+def test_a_bad_reset_option_is_refused_and_shown(options: Any, shown: str) -> None:
     envs = make(2)
     envs.reset(seed=0)
     with pytest.raises(ValueError, match=shown):
