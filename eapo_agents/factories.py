@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -36,10 +37,26 @@ class Factory:
             group: the entry-point group, such as "eapo.experts".
 
         Raises:
-            UserError: the name is malformed, or nothing callable is found under it. What the
-                callable itself raises is passed on.
+            UserError: the name is malformed, nothing callable is found under it, or it takes other
+                arguments. What the callable itself raises is passed on.
         """
-        return found(self.factory, group)(*values, **self.arguments)
+        callable_ = found(self.factory, group)
+        self._check_arguments(callable_, values)
+        return callable_(*values, **self.arguments)
+
+    def _check_arguments(self, callable_: Callable[..., Any], values: Sequence[object]) -> None:
+        try:
+            signature = inspect.signature(callable_)
+        except ValueError:  # some of C have none
+            return
+        try:
+            signature.bind(*values, **self.arguments)
+        except TypeError as error:
+            given = f"{len(values)} values and {dict(self.arguments)}" if values else self.arguments
+            raise UserError(
+                f"factory {self.factory!r} takes {signature}, not {given}: {error}; it must return"
+                " the part"
+            ) from error
 
 
 def only_in_python(name: str) -> str:

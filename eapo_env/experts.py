@@ -296,7 +296,7 @@ def _warned(error: Exception, expert: str) -> Unavailable:
 
 
 def _place(error: Exception) -> str:
-    """Return the line of the user's code that an error came from, the first outside this package."""
+    """Return the line of the user's code that an error came from."""
     frames = traceback.extract_tb(error.__traceback__)
     package = os.path.dirname(__file__)
     outside = [frame for frame in frames if os.path.dirname(frame.filename) != package]

@@ -159,7 +159,8 @@ def _reward(reward: Reward, episode: Episode, score: float, num_tokens: int) -> 
     try:
         value: object = reward.reward(episode, score, num_tokens)
     except Exception as error:
-        raise AssertionError(f"raised {error!r} on {episode.stop_reason}") from error
+        ended = f"an episode of {episode.turn} turns that ended by {episode.stop_reason}"
+        raise AssertionError(f"raised {error!r} on {ended}") from error
     assert isinstance(value, int | float | np.number), f"not a number: {value!r}"
     assert math.isfinite(value), f"not finite: {value}"
     return float(value)

@@ -164,7 +164,9 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
     def _begin_turns(self, actions: Sequence[str]) -> list[Turn | None]:
         """Return every live sub-environment's turn, None for those that this step resets."""
         if isinstance(actions, str) or len(actions) != self.num_envs:
-            raise UserError(f"a sequence of {self.num_envs} actions is needed, not {actions!r:.200}")
+            raise UserError(
+                f"a sequence of {self.num_envs} actions is needed, not {actions!r:.200}"
+            )
         for action in actions:
             if not isinstance(action, str):
                 raise UserError(f"every action must be a string, not {action!r:.200}")

@@ -19,6 +19,26 @@ def test_a_callable_of_a_module_is_found_and_called() -> None:
 
 
 @pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (
+            Factory(factory="eapo_env.experts:ScriptedExperts", arguments={"anwser": 1}),
+            r"takes \(.*answer.*, not {'anwser': 1}: .*; it must return the part",
+        ),
+        (
+            Factory(factory="operator:add"),
+            r"takes \(a, b, /\), not {}: missing a required argument",
+        ),
+    ],
+)
+def test_arguments_that_a_factory_does_not_take_are_an_error(
+    factory: Factory, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        factory.make("eapo.experts")
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("", "must be package.module:callable, not ''"),

@@ -111,6 +111,7 @@ def _metrics(
         ["training steps", *(_steps(method) for method in methods)],
         ["mean@k, alone", *(f"{one.mean:.3f}" if one else "-" for one in evaluations)],
         ["95% interval", *(_span(one.interval if one else None) for one in evaluations)],
+        ["k, problems", *(_sizes(one) for one in evaluations)],
     ]
     for metric, title in EVALUATION_METRICS:
         rows.append([title, *(_number(one.metric(metric) if one else None) for one in evaluations)])
@@ -118,6 +119,14 @@ def _metrics(
         rows.append([title, *(_number(method.last(metric)) for method in methods)])
     title = "Trained policies, evaluated alone on held-out problems, and their training"
     return Table(title=title, header=["", *(method.label for method in methods)], rows=rows)
+
+
+def _sizes(evaluation: LatestEvaluation | None) -> str:
+    """Return the samples per problem and the number of problems of an evaluation."""
+    if evaluation is None:
+        return "-"
+    sizes = {run.correct_PK(evaluation.step).shape[1] for run in evaluation.runs}
+    return f"{' or '.join(map(str, sorted(sizes)))}, {evaluation.values_SP.shape[1]}"
 
 
 def _seeds(methods: Sequence[MethodRuns], evaluations: Sequence[LatestEvaluation | None]) -> Table:
