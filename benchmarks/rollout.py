@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/rollout.py [--engine vllm]
 
-The engine samples a length drawn for each turn from a small, fresh model (`--shape` for another); what it wrote is then
-replaced by text that consults or answers and has as many ids, since a fresh model does neither.
+The engine samples a length drawn for each turn from a fresh model, a small one or `--shape`; what
+it wrote is then replaced by text that consults or answers and has as many ids, since a fresh model
+does neither.
 Alone: one turn an episode. Experts: up to four turns, each but the last consults with probability
 0.6; each query takes lognormal time, and a turn asks one to three at once. Groups of 16, verified.
 
@@ -220,8 +221,8 @@ async def main() -> None:
         context = 4 * lengths[1] + 600
         engine = engine_of(args, Path(folder), context)
         print(
-            f"{args.shape} in {args.dtype}, {args.engine}, at most {args.max_batch} rows, turns of {lengths[0]} to {lengths[1]}"
-            f" ids, experts' median {args.latency} s (sigma {args.sigma}), {os.cpu_count()} cores,"
+            f"{args.shape} in {args.dtype}, {args.engine}, at most {args.max_batch} rows, turns of"
+            f" {lengths[0]} to {lengths[1]} ids, experts' median {args.latency} s (sigma {args.sigma}), {os.cpu_count()} cores,"
             f" {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n"
             "| | loop, ids/s | raw, ids/s | loop / raw | lock-step / loop, time | floor, s |\n"
             "|---|---|---|---|---|---|"
