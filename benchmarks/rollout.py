@@ -223,7 +223,8 @@ async def main() -> None:
         print(
             f"{args.shape} in {args.dtype}, {args.engine}, at most {args.max_batch} rows, turns of"
             f" {lengths[0]} to {lengths[1]} ids, experts' median {args.latency} s (sigma"
-            f" {args.sigma}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n"
+            f" {args.sigma}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, load"
+            f" {os.getloadavg()[0]:.1f}\n"
             "| | loop, ids/s | raw, ids/s | loop / raw | lock-step / loop, time | floor, s |\n"
             "|---|---|---|---|---|---|"
         )
