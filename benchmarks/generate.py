@@ -7,16 +7,20 @@ completions of 4-256 ids, where `generate` carries every row to the end of the l
 sampled ids that were asked for count. The model is small and fresh, in float32 on the CPU.
 
 With `--model FOLDER`, a real model's 64 episodes instead: the first turns of 8 problems of the
-preset `local` by 8, each as long as the model makes it, on either side.
+preset `local` by 8, each as long as the model makes it, on either side; `generate` then runs the
+model as transformers loads it, ours with the linear layers that `load_model` chooses.
+
+The two take turns, and the ratio is also of CPU seconds, which other load on the machine changes
+less.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 from completions import Work, endless_tokenizer, ragged_work
 from shapes import SHAPES
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eapo_agents.policies import (
     Chat,
@@ -60,18 +64,22 @@ def small_cases() -> tuple[PreTrainedModel, HFPolicy, Mapping[str, Work]]:
     return model, HFPolicy(model, endless_tokenizer()), cases
 
 
-def real_case(folder: Path) -> tuple[PreTrainedModel, HFPolicy, Mapping[str, Work]]:
+def real_case(
+    folder: Path, max_tokens: int
+) -> tuple[PreTrainedModel, HFPolicy, Mapping[str, Work]]:
     """Return the model in a folder, a policy of it that never ends, and its own episodes."""
     model, tokenizer = load_model(ModelSettings(path=str(folder)))
     model.eval()
-    work = asyncio.run(own_work(HFPolicy(model, tokenizer)))
+    work = asyncio.run(own_work(HFPolicy(model, tokenizer), max_tokens))
     model.generation_config.eos_token_id = tokenizer.eos_token = None
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    plain.generation_config.eos_token_id = None
     lengths = [length for _, length in work]
     name = f"64 episodes, {min(lengths)} to {max(lengths)} ids, {sum(lengths) / 64:.0f} on average"
-    return model, HFPolicy(model, tokenizer), {name: work}
+    return plain, HFPolicy(model, tokenizer), {name: work}
 
 
-async def own_work(policy: HFPolicy) -> Work:
+async def own_work(policy: HFPolicy, max_tokens: int) -> Work:
     """Return the prompts of eight problems, eight times each, with the lengths it answers at."""
     config, rules, chat = presets.local(), Rules(turn_budget=2), Chat(policy.tokenizer)
     prompts = [
@@ -79,7 +87,7 @@ async def own_work(policy: HFPolicy) -> Work:
         for problem in config.problems.load()[:8]
         for _ in range(8)
     ]
-    sampling = Sampling(max_tokens=config.rollout.limits.max_response_tokens)
+    sampling = Sampling(max_tokens=max_tokens)
     done = await asyncio.gather(
         *(policy.complete(prompt, sampling, seed) for seed, prompt in enumerate(prompts))
     )
@@ -117,14 +125,22 @@ def run_generate(model: PreTrainedModel, work: Work, batch: int) -> None:
         assert completed.shape == (len(rows), width + longest)
 
 
-def tokens_per_second(run: Callable[[], None], work: Work, repeats: int) -> float:
+def seconds(run: Callable[[], None]) -> tuple[float, float]:
+    """Return the wall-clock seconds and the CPU seconds that it takes."""
+    start, cpu = time.perf_counter(), time.process_time()
     run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return sum(length for _, length in work) / statistics.median(seconds)
+    return time.perf_counter() - start, time.process_time() - cpu
+
+
+def row(name: str, ways: Sequence[Callable[[], None]], work: Work, repeats: int) -> str:
+    """Return a row of the table; the ways take turns, after one turn to warm up."""
+    measured = [[seconds(way) for way in ways] for _ in range(repeats + 1)][1:]
+    wall, cpu = np.median(measured, axis=0).T
+    tokens = sum(length for _, length in work)
+    return (
+        f"| {name} | {tokens / wall[0]:,.0f} | {tokens / wall[1]:,.0f} | {wall[1] / wall[0]:.2f}"
+        f" | {tokens / cpu[0]:,.0f} | {tokens / cpu[1]:,.0f} | {cpu[1] / cpu[0]:.2f} |"
+    )
 
 
 def main() -> None:
@@ -132,15 +148,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--model", type=Path, help="a folder")
+    parser.add_argument("--max-tokens", type=int, default=256, help="of an episode of --model")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, policy, cases = real_case(args.model) if args.model else small_cases()
-    print(f"{args.threads} threads, torch {torch.__version__}")
-    print("| tokens/s | HFPolicy | generate | ratio |\n|---|---|---|---|")
+    model, policy, cases = real_case(args.model, args.max_tokens) if args.model else small_cases()
+    print(f"{args.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    print("| tokens | HFPolicy/s | generate/s | ratio | HFPolicy/CPU s | generate/CPU s | ratio |")
+    print("|---|---|---|---|---|---|---|")
     for name, work in cases.items():
-        ours = tokens_per_second(partial(run_policy, policy, work), work, args.repeats)
-        theirs = tokens_per_second(partial(run_generate, model, work, 256), work, args.repeats)
-        print(f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.1f} |", flush=True)
+        ways = (partial(run_policy, policy, work), partial(run_generate, model, work, 256))
+        print(row(name, ways, work, args.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Nothing is measured: the learner's own forward and backward run on fake tensors, which have shapes
 and no data, and the bytes of all tensors alive are counted at every operation (`live_bytes.py`).
-`--check` does the same for a small model and beside it the real update, counted the same way.
+`--check` does the same for a small model and beside it the real update, counted the same way;
+`--lora RANK` prints the peaks with adapters and with all weights instead.
 
 What is assumed, term by term:
 
@@ -200,15 +201,37 @@ def print_check() -> None:
                 )
 
 
+def print_lora(shape: Shape, rank: int) -> None:
+    print(
+        "| checkpointing | length | all weights, MiB | LoRA, MiB | ratio |\n|---|---|---|---|---|"
+    )
+    adapters = LoRA(rank=rank, alpha=2.0 * rank, seed=0)
+    for recompute, length in product((False, True), (512, 1024, 2048)):
+        settings = LearnerSettings(
+            device="cpu", precision="bfloat16", gradient_checkpointing=recompute
+        )
+        full, small = (
+            counted(shape, settings, length, lora=lora).peak for lora in (None, adapters)
+        )
+        print(
+            f"| {'yes' if recompute else 'no'} | {length} | {full / (1 << 20):,.0f}"
+            f" | {small / (1 << 20):,.0f} | {small / full:.2f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="7B")
     parser.add_argument("--gpu-gib", type=float, default=139.0)
     parser.add_argument("--world", type=int, default=1, help="processes of FSDP2")
     parser.add_argument("--check", action="store_true", help="a small model, really updated too")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="beside all weights, in bfloat16")
     options = parser.parse_args()
     if options.check:
         print_check()
+    elif options.lora:
+        print_lora(SHAPES[options.shape], options.lora)
     else:
         print_table(SHAPES[options.shape], int(options.gpu_gib * GIB), options.world)
 

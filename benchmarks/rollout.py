@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/rollout.py [--engine vllm]
 
-The engine samples a length drawn for each turn from a small, fresh model; what it wrote is then
-replaced by text that consults or answers and has as many ids, since a fresh model does neither.
+The engine samples a length drawn for each turn from a fresh model, a small one or `--shape`; what
+it wrote is then replaced by text that consults or answers and has as many ids, since a fresh model
+does neither.
 Alone: one turn an episode. Experts: up to four turns, each but the last consults with probability
 0.6; each query takes lognormal time, and a turn asks one to three at once. Groups of 16, verified.
 
@@ -167,16 +168,17 @@ class Case:
         return max((sum(waits) for waits in self.experts.waits_s.values()), default=0.0)
 
 
-def engine_of(kind: str, folder: Path, max_batch: int, context: int) -> Policy:
-    model, tokenizer = SHAPES["1M"].model().eval(), endless_tokenizer()
-    if kind == "hf":
-        return HFPolicy(with_fast_linears(model), tokenizer, max_batch=max_batch)
+def engine_of(options: argparse.Namespace, folder: Path, context: int) -> Policy:
+    model = SHAPES[options.shape].model().to(getattr(torch, options.dtype)).eval()
+    tokenizer = endless_tokenizer()
+    if options.engine == "hf":
+        return HFPolicy(with_fast_linears(model), tokenizer, max_batch=options.max_batch)
     from eapo_agents.policies import VLLMEngine, VLLMPolicy
 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    settings = VLLMEngine(dtype="float32", max_batch=max_batch, max_context_tokens=context)
-    return VLLMPolicy(folder, settings)
+    limits = {"max_batch": options.max_batch, "max_context_tokens": context}
+    return VLLMPolicy(folder, VLLMEngine(dtype=options.dtype, **limits))
 
 
 async def seconds(work: Coroutine[Any, Any, None]) -> float:
@@ -205,6 +207,8 @@ async def measure(name: str, case: Case, repeats: int) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=["hf", "vllm"], default="hf")
+    parser.add_argument("--shape", choices=SHAPES, default="1M")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--max-batch", type=int, default=64, help="the engine's")
     parser.add_argument("--turn-ids", type=int, nargs=2, default=(100, 400), help="from, below")
@@ -215,11 +219,12 @@ async def main() -> None:
     lengths = tuple(args.turn_ids)
     with tempfile.TemporaryDirectory() as folder:
         context = 4 * lengths[1] + 600
-        engine = engine_of(args.engine, Path(folder), args.max_batch, context)
+        engine = engine_of(args, Path(folder), context)
         print(
-            f"{args.engine}, at most {args.max_batch} rows, turns of {lengths[0]} to {lengths[1]}"
-            f" ids, experts' median {args.latency} s (sigma {args.sigma}), {os.cpu_count()} cores,"
-            f" {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n"
+            f"{args.shape} in {args.dtype}, {args.engine}, at most {args.max_batch} rows, turns of"
+            f" {lengths[0]} to {lengths[1]} ids, experts' median {args.latency} s (sigma"
+            f" {args.sigma}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, load"
+            f" {os.getloadavg()[0]:.1f}\n"
             "| | loop, ids/s | raw, ids/s | loop / raw | lock-step / loop, time | floor, s |\n"
             "|---|---|---|---|---|---|"
         )

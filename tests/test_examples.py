@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -255,6 +256,20 @@ def test_smollm2_from_the_cold_start_to_comparison(tmp_path: Path) -> None:
         config = Run.open(tmp_path / "runs" / "seed-7" / name).config
         assert (config.seed, config.annealing.turn_budget) == (7, turns)
         assert "smollm2-cold-start-1/checkpoints/step-000001" in config.model.path
+
+
+def test_a_cold_start_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("two_experts")
+    saved(tiny_llama(max_position_embeddings=4096), tmp_path / "model")
+    longer = [f"rollout.limits.max_{part}_tokens=2048" for part in ("prompt", "response")]
+    settings = as_options([*SHORT, *longer, "cold_start.batch_size=2"])
+    module.main([str(tmp_path / "model"), str(tmp_path / "runs"), *settings])
+    assert "/checkpoints/step-000001" in capsys.readouterr().out
+    rows = (tmp_path / "runs" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    for problem, answer in (json.loads(row).values() for row in rows):
+        parts = module.parts_of(problem)
+        assert module.statement(parts) == problem
+        assert str(sum(part.value for part in parts)) == answer
 
 
 def test_the_packages_do_without_skrl() -> None:

@@ -174,9 +174,10 @@ class LearnerSettings:
     def rounding(self) -> float:
         """The mean difference of two computations of log-probabilities, in nats, that is rounding.
 
-        Rounding is ten times smaller, a fault ten times larger.
+        A fault is several times larger. Rounding in bfloat16 was seen to reach 0.06 nats, on text
+        that a model of 135 million parameters finds unlikely.
         """
-        return 0.05 if self.precision == "bfloat16" else 1e-3
+        return 0.15 if self.precision == "bfloat16" else 1e-3
 
     @property
     def weights_dtype(self) -> torch.dtype:

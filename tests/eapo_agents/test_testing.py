@@ -161,7 +161,7 @@ def with_noise(rewards_G: Rewards) -> Rewards:
 @pytest.mark.parametrize(
     ("advantages", "message"),
     [
-        (standardised, r"not finite; advantages of the rewards \[1.0\]"),
+        (standardised, r"not finite; advantages of the rewards \[0.0, 0.0\]"),
         (in_place, "it changed the rewards"),
         (with_noise, "not the same twice"),
         (lambda rewards_G: rewards_G.sum(), "not one a trajectory"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
+import resource
 import shutil
 from dataclasses import replace
 from io import StringIO
@@ -12,7 +14,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 from command import as_options, eapo_forked, succeed
-from programs import run_program
+from programs import ENVIRONMENT, run_program
 from rich.console import Console
 
 from eapo_agents.cli import main
@@ -57,6 +59,16 @@ def test_commands_without_a_model_load_no_torch(run: Run, tmp_path: Path) -> Non
         "report numpy rich",
         "compare numpy rich",
     ]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc what to keep")
+def test_a_command_reuses_freed_memory_unless_the_user_says_otherwise() -> None:
+    pages = 4 * (24 << 20) // resource.getpagesize()
+    for environment, kept in (({}, True), ({"MALLOC_TOP_PAD_": "0"}, False)):
+        done = run_program("page_faults.py", env=ENVIRONMENT | environment)
+        before, after = map(int, done.stdout.split())
+        assert before > 9 * pages
+        assert (after < 2 * pages) == kept
 
 
 def test_training_leaves_a_run_folder_a_table_and_a_picture(run: Run) -> None:

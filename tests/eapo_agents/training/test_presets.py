@@ -68,7 +68,7 @@ def test_a_preset_takes_the_rest_from_the_dapo_recipe() -> None:
         assert config.model.dtype == config.learner.precision == "bfloat16"
         assert config.learner.gradient_checkpointing
         assert config.sync.tolerance is None
-        assert config.learner.rounding == 0.05
+        assert config.learner.rounding == 0.15
         assert config.experts.kind == "openai"
     for value in ("group size 16", "10 generation", "weight decay 0.1", "gradient clip 1.0"):
         assert value in (table_5.__doc__ or "").split("Inferred from the DAPO recipe")[1]
