@@ -27,8 +27,16 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise UserError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
+class UnknownArgumentError(UserError, TypeError):
+    """Arguments that an environment does not have; of the type that Python itself raises.
+
+    TorchRL passes `frameskip` to any environment, and takes it back where the message says that it
+    is an unexpected keyword argument.
+    """
+
+
 def refuse_unknown(arguments: Mapping[str, object], known: Iterable[str]) -> None:
-    """Raise a `UserError` if there are arguments that an environment does not have.
+    """Raise an `UnknownArgumentError` if there are arguments that an environment does not have.
 
     It says where they belong, if that is to the rules or to the reward, and which ones there are.
 
@@ -45,8 +53,9 @@ def refuse_unknown(arguments: Mapping[str, object], known: Iterable[str]) -> Non
         own = [f"{name}={value!r:.80}" for name, value in arguments.items() if name in names]
         meant += [f"{part}={owner.__name__}({', '.join(own)})"] if own else []
     hint = f" Did you mean {', '.join(meant)}?" if meant else ""
-    raise UserError(
-        f"EAPO-Math-v0 has no argument {', '.join(arguments)}.{hint}"
+    found = ", ".join(repr(name) for name in arguments)
+    raise UnknownArgumentError(
+        f"EAPO-Math-v0 got an unexpected keyword argument {found}.{hint}"
         f" The arguments are {', '.join(known)}"
     )
 

@@ -716,11 +716,12 @@ def test_an_unknown_argument_is_refused_with_the_right_one(make_any: Callable[..
     unknown = {"turn_budget": 3, "consultation_penalty": 0.1, "foo": 1}
     with pytest.raises(UserError) as refused:
         make_any("EAPO-Math-v0", **unknown)
-    assert str(refused.value) == (
-        "EAPO-Math-v0 has no argument turn_budget, consultation_penalty, foo. Did you mean"
-        " rules=Rules(turn_budget=3), reward=RewardRule(consultation_penalty=0.1)? The arguments"
-        " are problems, columns, experts, rules, reward, verifier, observation, gate,"
-        " expert_timeout_s, prompts, render_mode"
+    assert isinstance(refused.value, TypeError)  # as Python itself would raise
+    assert str(refused.value).startswith(  # Gymnasium adds what it was given
+        "EAPO-Math-v0 got an unexpected keyword argument 'turn_budget', 'consultation_penalty',"
+        " 'foo'. Did you mean rules=Rules(turn_budget=3),"
+        " reward=RewardRule(consultation_penalty=0.1)? The arguments are problems, columns, experts,"
+        " rules, reward, verifier, observation, gate, expert_timeout_s, prompts, render_mode"
     )
 
 
