@@ -721,7 +721,8 @@ def test_an_unknown_argument_is_refused_with_the_right_one(make_any: Callable[..
         "EAPO-Math-v0 got an unexpected keyword argument 'turn_budget', 'consultation_penalty',"
         " 'foo'. Did you mean rules=Rules(turn_budget=3),"
         " reward=RewardRule(consultation_penalty=0.1)? The arguments are problems, columns,"
-        " experts, rules, reward, verifier, observation, gate, expert_timeout_s, prompts, render_mode"
+        " experts, rules, reward, verifier, observation, gate, expert_timeout_s, prompts,"
+        " render_mode"
     )
 
 
