@@ -63,4 +63,4 @@ def hedge_after(recent_s: Sequence[float], share: float) -> float | None:
     """
     if not share or len(recent_s) < FEWEST_MEASURED:
         return None
-    return sorted(recent_s)[math.ceil((1 - share) * len(recent_s)) - 1]
+    return sorted(recent_s)[-1 - math.floor(share * len(recent_s))]

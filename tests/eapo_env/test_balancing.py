@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from eapo_env.balancing import FEWEST_MEASURED, Load, choose, hedge_after, updated_latency
 
@@ -115,6 +115,7 @@ def test_when_a_call_is_hedged_worked_by_hand() -> None:
     st.lists(st.floats(0.001, 1000), min_size=FEWEST_MEASURED, max_size=200),
     st.floats(0.001, 0.5),
 )
+@example([1.0] * 10 + [2.0] * 10, 0.49999999999999994)  # 1 - share is rounded to 0.5
 def test_at_most_the_share_of_the_recent_calls_took_longer(
     recent_s: list[float], share: float
 ) -> None:
