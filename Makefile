@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
 # uv takes seconds where pip takes minutes; it compiles what pip has installed too, for where Python may
-# not write bytecode every process would compile torch anew. torch comes first, by pip, which on some
+# not write bytecode every process would compile torch again. torch comes first, by pip, which on some
 # machines is told where its build for the processor lies.
 TORCH_FIRST = pip install --quiet --no-compile uv
 

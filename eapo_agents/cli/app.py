@@ -67,7 +67,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 1 << 30}
 """The largest block that malloc takes from its heap, and how much freed memory it keeps there.
 
-By default a large block is mapped anew each time. Its page faults cost several times what torch
+By default a large block is mapped again each time. Its page faults cost several times what torch
 does with it: of 64 rows of 49,152 logits, drawing an id took 45 ms of a core, and with this 10.
 """
 
