@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 _FEW_ANSWERED = 0.5
 
 _WHERE_IT_PAYS = (
-    "Help pays where right answers are too rare to be found alone: from a base that believes less"
-    " firmly, training without experts succeeds as well, and from one that believes more firmly"
-    " neither does (docs/results.md)."
+    "Help pays where right answers are too rare to be found alone. From a base taught with errors"
+    " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds; at 65% it"
+    " succeeded as well as EAPO, at 85% on none of five, and at 90% neither did (docs/results.md)."
 )
 
 
