@@ -142,7 +142,7 @@ def test_cancelling_frees_the_server(policy: VLLMServerPolicy, server: VLLMServe
         async with asyncio.timeout(120):
             while await asyncio.to_thread(running_requests, server) == 0:
                 assert not all(task.done() for task in tasks)
-        with pytest.raises(ValueError, match="cannot load weights: 8 completions in progress"):
+        with pytest.raises(ValueError, match=r"cannot load weights: \d completions? in progress"):
             policy.load_weights(llama().state_dict())
         for task in tasks:
             task.cancel()
