@@ -33,8 +33,9 @@ _FEW_ANSWERED = 0.5
 
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found alone. From a base taught with errors"
-    " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds; at 65% it"
-    " succeeded as well as EAPO, at 85% on none of five, and at 90% neither did (docs/results.md)."
+    " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, and at 85%"
+    " on none of five; in one trial each, at 65% it succeeded as well as EAPO, and at 90% EAPO did"
+    " not (docs/results.md)."
 )
 
 
