@@ -86,8 +86,9 @@ class EAPOMathEnv(gym.Env[str, str]):
 
     ## Action space
     `UnicodeText`, any string: the text of one turn. The first complete `<consult>` block in it is
-    the action. A text without one that gives an answer is graded; any other text is malformed and
-    uses up the turn. No text raises an error.
+    the action and ends the turn, also within `<think>`: what follows it is dropped. A text without
+    one that gives an answer is graded; any other text is malformed and uses up the turn. No text
+    raises an error.
 
     | action | text | what happens |
     |---|---|---|
@@ -97,7 +98,8 @@ class EAPOMathEnv(gym.Env[str, str]):
 
     Of the queries of a turn the first `queries_per_turn` are asked.
     `env.unwrapped.episode.actions[-1]` is the action that was read; a `Malformed` one has a
-    `reason`.
+    `reason`. A model is best stopped at `</consult>`; an API that leaves the stop text out, as
+    OpenAI's does, needs it appended.
 
     ## Observation space
     `UnicodeText`: the transcript so far, each message under its role (`observation="transcript"`),
@@ -133,7 +135,7 @@ class EAPOMathEnv(gym.Env[str, str]):
     |---|---|
     | `problem_id` | of the problem |
     | `turn` | turns taken |
-    | `turns_left` | turns that remain of the budget |
+    | `turns_left` | turns that remain of the budget; 0 after the end |
     | `queries` | put to the gate so far |
     | `accepted` | replies read so far: the gate let them pass, and they came |
     | `correct` | whether the answer is right; False before it |
@@ -149,7 +151,7 @@ class EAPOMathEnv(gym.Env[str, str]):
             those that differ, as `{"statement": "question"}`); by default `problem`, `answer` and,
             if there is one, `id`.
         experts: the pool that is consulted; by default the calculator of the procedural problems.
-            For other problems there is none, which a warning says if the rules offer experts.
+            For other problems there is none, which is logged if the rules offer experts.
         rules: what an episode allows, unless the reset options say otherwise.
             `env.unwrapped.rules` may be set at any time and holds from the next reset on.
         reward: what an episode earns. Tokens are unknown here, so `overlong` never applies.
@@ -184,8 +186,10 @@ class EAPOMathEnv(gym.Env[str, str]):
     the experts as one batch, their answers to the grader as another (`EAPOMathVectorEnv`). It takes
     the arguments above, `autoreset_mode` and `max_episode_steps`. The reset option `problem_ids`
     names one problem for each; `render_mode="ansi"` and `render()` show the transcripts.
-    `envs.unwrapped.get_attr("episode")` has the episodes as values; with
-    `autoreset_mode="SAME_STEP"` those that ended are gone when `step` returns.
+    `envs.unwrapped.get_attr("episode")` has the episodes as values. With
+    `autoreset_mode="SAME_STEP"` those that ended are gone when `step` returns, but for their infos
+    in `infos["final_info"]`; with `"DISABLED"` the caller resets them, by the option `reset_mask`.
+    `infos[key]` is an array, one entry a sub-environment; `infos["_" + key]` masks the valid ones.
 
     ## Version history
     v0: initial version.

@@ -72,7 +72,8 @@ def check_parts(
                 f" pass {name}={part.__name__}(...)"
             )
     if experts is not None and not hasattr(experts, "ask"):
-        raise UserError(f"experts must be a pool with the method ask, not {experts!r:.200}")
+        cure = "; ScriptedExperts makes a pool of a function" if callable(experts) else ""
+        raise UserError(f"experts must be a pool with the method ask, not {experts!r:.200}{cure}")
     if rules is not None and not isinstance(rules, Rules):
         raise UserError(f"rules must be a Rules value, not {rules!r:.200}")
     if reward is not None and not isinstance(reward, Reward):

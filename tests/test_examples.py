@@ -151,6 +151,19 @@ def test_a_loop_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert asking.split()[:2] == ["ask", "0.80"], "a right answer less the price of a question"
 
 
+def test_each_of_a_list_of_problems_once_and_several_at_a_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = example("gym_vector_loop")
+    for num_envs in (1, 5, 100):  # more environments than problems, too
+        played = module.play(num_envs, seed=1)
+        assert {episode.problem for episode, _ in played} == set(module.PROBLEMS)
+        for episode, correct in played:  # what was read decides: a guess is never right
+            assert correct == (episode.num_accepted == 1)
+    module.main(["--num-envs", "3"])
+    assert capsys.readouterr().out.startswith("64 episodes, ")
+
+
 def test_a_pool_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     module = example("own_experts")
     module.main()

@@ -690,6 +690,7 @@ def test_a_pool_that_miscounts_costs_its_replies() -> None:
     ("parts", "message"),
     [
         ({"experts": "a friend"}, "experts must be a pool with the method ask, not 'a friend'"),
+        ({"experts": str.upper}, "upper' of 'str' objects>; ScriptedExperts makes a pool of"),
         ({"rules": {"turn_budget": 2}}, "rules must be a Rules value, not {'turn_budget': 2}"),
         ({"reward": 1.0}, "reward must have the method reward, not be 1.0"),
         ({"reward": lambda *_: 1.0}, "reward must have the method reward, not be <function"),
