@@ -109,7 +109,7 @@ class EAPOMathEnv(gym.Env[str, str]):
     ends with `Turns left: N.`, or in the last turn with `This is your last turn: give the final
     answer in \boxed{}.`; `info["turns_left"]` has the number.
 
-    As values, `env.unwrapped.episode.consultations[-1]` has replies and decisions, and
+    As values, `env.unwrapped.episode.consultations[-1]` has `replies` and what was `accepted`, and
     `env.unwrapped.episode.messages` what a chat model reads:
     `[{"role": m.role, "content": m.content} for m in env.unwrapped.episode.messages]`.
 
@@ -139,6 +139,7 @@ class EAPOMathEnv(gym.Env[str, str]):
     | `queries` | put to the gate so far |
     | `accepted` | replies read so far: the gate let them pass, and they came |
     | `correct` | whether the answer is right; False before it |
+    | `score` | of the answer: 1 or 0, for answers in words F1; 0 before it |
     | `verdict` | a `Status`, such as `correct` or `timeout`; None before an answer is graded |
     | `stop_reason` | `answered` or `turn_budget`; None before the end |
 
@@ -155,7 +156,8 @@ class EAPOMathEnv(gym.Env[str, str]):
         rules: what an episode allows, unless the reset options say otherwise.
             `env.unwrapped.rules` may be set at any time and holds from the next reset on.
         reward: what an episode earns. Tokens are unknown here, so `overlong` never applies.
-        verifier: the grader; one made here is closed with the environment.
+        verifier: the grader, `F1Grader()` for answers in words; one made here is closed with the
+            environment.
         observation: `"transcript"`, the whole history, or `"delta"`, what the environment wrote
             since the last action.
         gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all and records the
@@ -188,7 +190,8 @@ class EAPOMathEnv(gym.Env[str, str]):
     names one problem for each; `render_mode="ansi"` and `render()` show the transcripts.
     `envs.unwrapped.get_attr("episode")` has the episodes as values. With
     `autoreset_mode="SAME_STEP"` those that ended are gone when `step` returns, but for their infos
-    in `infos["final_info"]`; with `"DISABLED"` the caller resets them, by the option `reset_mask`.
+    in `infos["final_info"]`; with `"DISABLED"` the caller resets them before the next step, by the
+    option `reset_mask`.
     `infos[key]` is an array, one entry a sub-environment; `infos["_" + key]` masks the valid ones.
 
     ## Version history
@@ -363,6 +366,7 @@ class EAPOMathEnv(gym.Env[str, str]):
             "queries": episode.num_queries,
             "accepted": episode.num_accepted,
             "correct": self._correct,
+            "score": self._verdict.score if self._verdict else 0.0,
             "verdict": self._verdict.status.value if self._verdict else None,
             "stop_reason": episode.stop_reason.value if episode.stop_reason else None,
         }

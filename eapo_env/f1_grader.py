@@ -15,6 +15,8 @@ from eapo_env.answers import extract_answer
 from eapo_env.verifier import Pairs, Status, Verdict
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_FONTS = re.compile(r"\\(?:text[a-z]*|math[a-z]*|mbox|emph|underline)\s*(?=\{)")
+_SPACES = re.compile(r"\\[ ,;:!]|\\q?quad\b|~")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WHOLE_ANSWERS = ("yes", "no", "noanswer")
 
@@ -40,10 +42,11 @@ class F1Grader:
 
 
 def f1_score(answer: str, gold: str) -> float:
-    """Return the F1 of two answers' bags of words, in [0, 1].
+    r"""Return the F1 of two answers' bags of words, in [0, 1].
 
-    Words are compared in lower case, without articles and punctuation. Where one of the two is
-    "yes", "no" or "noanswer", only the same answer counts.
+    Words are compared in lower case, without articles, punctuation and LaTeX's fonts and spaces
+    (`\text{Paris}`). Where one of the two is "yes", "no" or "noanswer", only the same answer
+    counts.
     """
     words, gold_words = _words(answer), _words(gold)
     one_is_whole = any(" ".join(one) in _WHOLE_ANSWERS for one in (words, gold_words))
@@ -54,7 +57,8 @@ def f1_score(answer: str, gold: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    plain = _SPACES.sub(" ", _FONTS.sub(" ", text))
+    return _ARTICLES.sub(" ", plain.lower().translate(_PUNCTUATION)).split()
 
 
 def _graded(response: str, gold: str) -> Verdict:

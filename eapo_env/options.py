@@ -148,7 +148,10 @@ def read_options(
     check_mapping(options)
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
-        raise UserError(f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)}")
+        raise UserError(
+            f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)}, and in a vector"
+            " environment problem_ids and reset_mask"
+        )
     changes = {name: value for name, value in options.items() if name in _RULES}
     if changes:
         try:

@@ -158,7 +158,8 @@ class Rules:
     """The rules of one episode: turns, experts, acceptance rate, length of replies.
 
     Args:
-        turn_budget: the most turns the episode may take, at least 1 (paper 2.3: initial value 4).
+        turn_budget: the most turns the episode may take, at least 1 (paper 2.3: 4 at first; its
+            later version, as `Annealing`, 10).
         acceptance_rate: p_s, the probability that an expert reply enters the history (2.3).
         queries_per_turn: M, the most experts asked in parallel (2.3: 3); 0 means no experts.
         max_reply_chars: a longer reply is cut there, with a mark.

@@ -172,7 +172,11 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
                 raise UserError(f"every action must be a string, not {action!r:.200}")
         over = [env.episode.stop_reason is not None or self._is_truncated(env) for env in self.envs]
         if any(over) and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
-            raise ResetNeeded(f"these episodes are over: {[i for i, o in enumerate(over) if o]}")
+            ended = [index for index, is_over in enumerate(over) if is_over]
+            raise ResetNeeded(
+                f"these episodes are over: {ended}; reset them first, as by"
+                " reset(options={'reset_mask': terminations | truncations})"
+            )
         return [
             None if is_over else env.begin_turn(action)
             for env, action, is_over in zip(self.envs, actions, over, strict=True)

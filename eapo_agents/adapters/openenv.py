@@ -59,6 +59,7 @@ class EapoObservation(Observation):
     queries: int
     accepted: int
     correct: bool
+    score: float
     verdict: str | None
     stop_reason: str | None
 

@@ -54,6 +54,7 @@ INFO_KEYS = {
     "queries",
     "accepted",
     "correct",
+    "score",
     "verdict",
     "stop_reason",
 }

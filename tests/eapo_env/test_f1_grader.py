@@ -34,6 +34,10 @@ ANSWERS = st.text(st.sampled_from("aA b.Cthe yesno,'-\u00e9"), max_size=12)
         ("Yes!", "yes", 1),
         ("", "Paris", 0),
         ("the", "a", 1),  # nothing is left of either
+        (r"\text{Eiffel\ tower}", "Eiffel tower", 1),  # as boxes hold words
+        (r"\textbf{Eiffel}~\mathrm{tower}", "Eiffel tower", 1),
+        (r"\text {yes}", "yes", 1),
+        ("textbooks", "textbooks", 1),
     ],
 )
 def test_the_score_by_hand(answer: str, gold: str, score: float) -> None:
@@ -45,6 +49,7 @@ def test_the_score_is_symmetric_and_a_share(one: str, other: str) -> None:
     assert 0 <= f1_score(one, other) == f1_score(other, one) <= 1
     assert f1_score(one, one) == 1
     assert f1_score(one, f" The {one.upper()}. ") == 1
+    assert f1_score(rf"\text{{{one}}}", other) == f1_score(one, other)
 
 
 def test_it_keeps_the_promises_of_a_grader() -> None:
