@@ -13,6 +13,16 @@ from typing import Any
 
 from eapo_env.validation import UserError
 
+_MEMBERS = {
+    "eapo.algorithms": ("name", "advantages", "loss"),
+    "eapo.engines": ("tokenizer", "max_context_tokens", "complete", "load_weights", "close"),
+    "eapo.experts": ("ask",),
+    "eapo.rewards": ("reward",),
+    "eapo.trackers": ("log", "close"),
+    "eapo.verifiers": ("verify", "averify", "close"),
+}
+"""What a part of each entry-point group must have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factory:
@@ -37,12 +47,14 @@ class Factory:
             group: the entry-point group, such as "eapo.experts".
 
         Raises:
-            UserError: the name is malformed, nothing callable is found under it, or it takes other
-                arguments. What the callable itself raises is passed on.
+            UserError: the name is malformed, nothing callable is found under it, it takes other
+                arguments, or it returns no such part. What the callable itself raises is passed on.
         """
         callable_ = found(self.factory, group)
         self._check_arguments(callable_, values)
-        return callable_(*values, **self.arguments)
+        part = callable_(*values, **self.arguments)
+        check_members(part, group, f"what {self.factory!r} returns")
+        return part
 
     def _check_arguments(self, callable_: Callable[..., Any], values: Sequence[object]) -> None:
         try:
@@ -57,6 +69,16 @@ class Factory:
                 f"factory {self.factory!r} takes {signature}, not {given}: {error}; it must return"
                 " the part"
             ) from error
+
+
+def check_members(part: object, group: str, name: str) -> None:
+    """Raise a `UserError` for a part that lacks what parts of its entry-point group have."""
+    members = _MEMBERS.get(group, ())
+    missing = [member for member in members if not hasattr(part, member)]
+    if isinstance(part, type):
+        raise UserError(f"{name} must be an instance, not the class {part.__name__}")
+    if missing:
+        raise UserError(f"{name} must have {', '.join(members)}, not be {part!r:.200}")
 
 
 def only_in_python(name: str) -> str:

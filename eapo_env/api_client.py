@@ -31,15 +31,22 @@ def open_client(endpoint: Endpoint, api_key: str, *, timeout_s: float) -> AsyncO
     )
 
 
-def said(error: Exception) -> str:
-    """Return what an error says: the server's message if there is one, else the error's cause.
+def told(error: Exception) -> str:
+    """Return an error's kind and text: the server's message if there is one, else its cause.
 
-    The text of openai's own errors has more or less of that, depending on its version.
+    The text of openai's own errors has more or less of that, depending on its version; their kind
+    can mislead: a connection that is refused is an `APITimeoutError`.
     """
     match getattr(error, "status_code", None), getattr(error, "body", None):
         case int(status), {"message": str(message)}:
-            return f"Error code: {status} - {message}"
-    return str(error.__cause__ or "") or str(error)
+            return f"{type(error).__name__}: Error code: {status} - {message}"
+    text = str(error.__cause__ or "") or str(error)
+    found: BaseException = error
+    cause = error.__cause__
+    while cause is not None:
+        found = cause if str(cause) == text else found
+        cause = cause.__cause__
+    return f"{type(found).__name__}: {text}"
 
 
 def is_an_answer(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eapo_env.api_client import MAX_REASON_CHARS, is_an_answer, log_once, open_client, said
+from eapo_env.api_client import MAX_REASON_CHARS, is_an_answer, log_once, open_client, told
 from eapo_env.balancing import Load, updated_latency
 from eapo_env.breaker import Circuit, Closed, Open
 from eapo_env.call_queue import Queue
@@ -204,7 +204,7 @@ class Connection:
 
     def _reason(self, error: Exception) -> str:
         # Error messages of servers can quote the key.
-        text = f"{type(error).__name__}: {said(error)}"
+        text = told(error)
         if self.endpoint.api_key_env is not None:
             text = text.replace(self._client.api_key, "[key]")
         return text[:MAX_REASON_CHARS]

@@ -288,11 +288,19 @@ class ErroneousExperts:
 
 def _warned(error: Exception, expert: str) -> Unavailable:
     # The user's function met text that a model wrote: that must neither end a run nor be hidden.
-    told = described(error)
-    warnings.warn(
-        f"the expert {expert!r} failed: {told}{_place(error)}", RuntimeWarning, stacklevel=3
-    )
+    told, place = described(error), _place(error)
+    # Python shows equal warnings once; the text of this error may quote the query, and differ.
+    kind = expert, type(error).__name__, place
+    if kind not in _shown:
+        _shown.add(kind)
+        text = f"the expert {expert!r} failed: {told:.{_LONGEST_WARNING}}{place}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     return Unavailable(f"failed: {told}", expert)
+
+
+_LONGEST_WARNING = 300
+_shown: set[tuple[str, str, str]] = set()
+"""The failures that were warned of: expert, kind of error, place."""
 
 
 def _place(error: Exception) -> str:

@@ -29,6 +29,8 @@ from eapo_env.validation import UserError, at_least, positive
 
 _LOG = logging.getLogger(__name__)
 _RECENT = 8
+_ALL = ""
+"""The name of all experts together, and of none in a reply that names none."""
 _LONGEST_REASON = 300
 
 
@@ -36,8 +38,9 @@ _LONGEST_REASON = 300
 class ExpertMonitor:
     """Measures what is asked of experts, and warns, at most once a minute, when they fail.
 
-    A single failed reply is normal: the warning comes when most of the last few have failed, or
-    when the pool itself did. An expert that has no answer (`NO_ANSWER`) has not failed.
+    A single failed reply is normal: the warning comes when most of the last few have failed, of all
+    or of one expert, or when the pool itself did. An expert that has no answer (`NO_ANSWER`) has
+    not failed.
 
     Args:
         clock: the time in seconds, from any origin.
@@ -47,7 +50,7 @@ class ExpertMonitor:
     clock: Callable[[], float] = time.monotonic
     every_s: float = 60.0
     _latencies: list[float] = field(default_factory=list)
-    _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _recent: dict[str, deque[bool]] = field(default_factory=dict)
     _waiting: dict[int, tuple[float, int]] = field(default_factory=dict)
     _num_asked: int = 0
     _num_replies: int = 0
@@ -89,9 +92,13 @@ class ExpertMonitor:
         self._num_failed += len(failed)
         self._num_hedged += sum(reply.hedged for reply in replies)
         self._unreported += len(failed)
-        self._recent.extend(_has_failed(reply) for reply in replies)
-        if failed and len(self._recent) == _RECENT and sum(self._recent) > _RECENT / 2:
-            self._warn(failed[-1])
+        for reply in replies:
+            for expert in {_ALL, reply.expert}:
+                recent = self._recent.setdefault(expert, deque(maxlen=_RECENT))
+                recent.append(_has_failed(reply))
+        failing = [one for one in failed if self._fails(one.expert) or self._fails(_ALL)]
+        if failing:
+            self._warn(failing[-1])
 
     def broke(self, replies: Sequence[Unavailable], latency_s: float) -> None:
         """Count a consultation in which the pool itself failed: it raised, hung, or miscounted."""
@@ -121,6 +128,11 @@ class ExpertMonitor:
         found |= _usage_metrics(self._usages)
         self._num_hedged, self._usages = 0, []
         return found
+
+    def _fails(self, expert: str) -> bool:
+        """Return whether most of the latest replies of an expert have failed."""
+        recent = self._recent[expert]
+        return len(recent) == _RECENT and sum(recent) > _RECENT / 2
 
     def _warn(self, last: Unavailable) -> None:
         if self.clock() - self._warned_s < self.every_s:

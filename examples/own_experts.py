@@ -88,7 +88,10 @@ def value_of(node: ast.expr) -> int:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Several pools as one, each of which answers the questions at its places in the turn."""
+    """Several pools as one, each of which answers the questions at its places in the turn.
+
+    All replies of a turn wait for the slowest pool: give each a timeout below the environment's.
+    """
 
     pools: tuple[ExpertPool, ...]
 
@@ -100,7 +103,9 @@ class Mixed:
 
 def with_a_model(base_url: str, model: str) -> Mixed:
     """Return a function and a served model in one pool; they take the questions in turn."""
-    served = OpenAIExperts(endpoints=[Endpoint(base_url=base_url, models=(model,))])
+    served = OpenAIExperts(
+        endpoints=[Endpoint(base_url=base_url, models=(model,), call_timeout_s=60)]
+    )
     return Mixed((ScriptedExperts(told, names=("calculator",)), served))
 
 

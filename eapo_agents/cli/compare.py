@@ -109,7 +109,7 @@ def difference_table(a: Evaluation, b: Evaluation) -> Table:
         found = evaluation.sets_difference(sets, np.random.default_rng(0))
         count = str(sum(len(first) for first, _ in sets))
         rows.append([name, count, *evaluation.difference_cells(found)])
-    header = ["problems", "how many", "difference", "95% interval", "p-value"]
+    header = ["problems", "how many", "difference", "95% interval over problems", "p-value"]
     title = f"{a.name} - {b.name}, points of mean@k"
     return evaluation.Table(title=title, header=header, rows=rows)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _FEW_ANSWERED = 0.5
+_SHOWN_FROM = 0.005  # what rounds to 0.01
 
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found alone. From a base taught with errors"
@@ -125,6 +126,7 @@ def _trained(
     """Train a run to its end; return whether it got there."""
     console = new_console()
     console.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
+    console.print(_help_offered(config))
     with (
         closing(training.Trainer.from_config(config, processes=processes)) as trainer,
         progress_bars(console, "{task.fields[metrics]}") as progress,
@@ -140,6 +142,21 @@ def _trained(
     if not finished:
         console.print(f"interrupted; resume with: eapo train --resume {run.folder}")
     return finished
+
+
+def _help_offered(config: training.TrainConfig) -> str:
+    """Return what experts are for in this training, in the first and in the last step."""
+    annealing = config.schedule
+    first, last = (annealing.rules_at(step) for step in (1, config.steps))
+    if first.is_alone:
+        return "alone, without experts"
+    rate = f"{first.acceptance_rate:.2g} to {last.acceptance_rate:.2g}"
+    turns = f"{first.turn_budget} to {last.turn_budget}"
+    draws = {"group": "the same draws for a group", "member": "draws by member"}
+    return (
+        f"acceptance rate {rate} ({annealing.schedule}, {draws[config.rollout.gate_draws]}),"
+        f" turns {turns}"
+    )
 
 
 def _show_first_episodes(console: Console, run: training.Run) -> None:
@@ -170,6 +187,8 @@ def _in_full(metrics: Mapping[str, float]) -> str:
         f"reward {metrics['reward']:.2f}",
         f"groups with signal {metrics['groups_kept']:.0f}",
     ]
+    failed = metrics.get("expert_failure_rate", 0.0)
+    parts += [f"failed replies {failed:.2f}"] if failed >= _SHOWN_FROM else []
     return "; ".join([*parts, *_troubles(metrics)])
 
 
@@ -180,7 +199,7 @@ def _troubles(metrics: Mapping[str, float]) -> list[str]:
         "malformed": metrics["malformed_rate"],
         "cut": metrics["truncation_rate"],
     }
-    return [f"{name} {rate:.2f}" for name, rate in rates.items() if rate >= 0.005]
+    return [f"{name} {rate:.2f}" for name, rate in rates.items() if rate >= _SHOWN_FROM]
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -179,6 +179,16 @@ def warn_of_strangers(config: TrainConfig, problems: Sequence[Problem]) -> None:
         )
 
 
+def warn_of_foreign_evaluation(config: TrainConfig) -> None:
+    """Log a warning if a config evaluates on procedural problems, and trains on others."""
+    if config.problems.source != "synthetic" == config.evaluation.problems.source:
+        _LOG.warning(
+            "problems.source=%s, but evaluation.problems.source=synthetic: evaluations are on"
+            " procedural problems, which say little about these",
+            config.problems.source,
+        )
+
+
 def _is_procedural(problem: Problem) -> bool:
     reply = work_out(Query(text=problem.statement))  # of one bracket: "a=64"
     answer = problem.answer.lstrip("0")

@@ -269,7 +269,11 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 
 def _refuse_unknown(
-    section: type[DataclassInstance], given: Tree, where: str, names: Sequence[str]
+    section: type[DataclassInstance],
+    given: Tree,
+    where: str,
+    names: Sequence[str],
+    kinds: Sequence[type[DataclassInstance]] = (),
 ) -> None:
     """Raise a `UserError` for an unknown key, which validation ignores, at any depth.
 
@@ -278,10 +282,15 @@ def _refuse_unknown(
         given: its settings.
         where: its name and a dot.
         names: of all settings, to suggest from.
+        kinds: the types that the section may have.
     """
     hints = get_type_hints(section)
     for key, value in given.items():
         if key not in hints:
+            owners = [kind for kind in kinds if key in get_type_hints(kind)]
+            if owners:
+                users = ", ".join(str(get_args(get_type_hints(o)["kind"])[0]) for o in owners)
+                raise UserError(f"{where}{key} is for {where}kind={users}, not {given['kind']}")
             near, nearest = (
                 difflib.get_close_matches(str(key), hints, n=1, cutoff=least)
                 for least in (0.6, 0.8)
@@ -294,7 +303,8 @@ def _refuse_unknown(
                 f"unknown setting {where + str(key)!r}{guess} `eapo settings` lists all"
             )
         for place, inner, settings in _inner(hints[key], value):
-            _refuse_unknown(inner, settings, f"{where}{key}.{place}", names)
+            kinds = _kinds(hints[key])
+            _refuse_unknown(inner, settings, f"{where}{key}.{place}", names, kinds)
 
 
 def _names(section: type[DataclassInstance], given: Tree, where: str = "") -> Iterator[str]:
@@ -318,11 +328,17 @@ def _inner(hint: Any, value: object) -> Iterator[tuple[str, type[DataclassInstan
             for _, section, settings in _inner(get_args(hint)[0], entry):
                 yield f"{number}.", section, settings
     elif isinstance(value, dict):
-        kinds = (hint, *get_args(hint))
-        sections = [one for one in kinds if isinstance(one, type) and is_dataclass(one)]
+        sections = _kinds(hint)
         for section in sections:
             if len(sections) == 1 or value.get("kind") in get_args(get_type_hints(section)["kind"]):
                 yield "", section, value
+
+
+def _kinds(hint: Any) -> list[type[DataclassInstance]]:
+    """Return the types of section that a setting, or an entry of a list of them, may have."""
+    if get_origin(hint) is tuple:
+        return _kinds(get_args(hint)[0])
+    return [one for one in (hint, *get_args(hint)) if isinstance(one, type) and is_dataclass(one)]
 
 
 def _explain(item: Mapping[str, Any], tree: object) -> str:

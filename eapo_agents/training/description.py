@@ -27,7 +27,7 @@ from uuid import UUID
 
 import numpy as np
 
-_DEEPEST, _LARGEST, _MOST_NODES = 4, 50, 500
+_DEEPEST, _LARGEST, _MOST_NODES = 8, 50, 500
 _LONGEST_TEXT, _LONGEST_INTEGER = 200, 1000
 
 _SECRET = re.compile(

@@ -16,7 +16,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eapo_agents.factories import Factory, found, only_in_python
+from eapo_agents.factories import Factory, check_members, found, only_in_python
 from eapo_agents.learning import AlgorithmSettings, PythonAlgorithm
 from eapo_agents.policies import PythonEngine
 from eapo_agents.training.config import TrainConfig
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from eapo_env.experts import ExpertPool
     from eapo_env.reward import Reward
     from eapo_env.verifier import Grader
+
+_GROUPS = {
+    "policy": "eapo.engines",
+    "experts": "eapo.experts",
+    "algorithm": "eapo.algorithms",
+    "reward": "eapo.rewards",
+    "verifier": "eapo.verifiers",
+}
+"""The entry-point groups of the parts."""
 
 _GENERATED = "<string>"
 """The file of an `__init__` that `dataclass` wrote."""
@@ -73,6 +82,12 @@ class Parts:
             problems=problems,
             held_out=held_out,
         )
+
+    def check(self) -> None:
+        """Raise a `UserError` for a part that lacks a method of its kind."""
+        for name, group in _GROUPS.items():
+            if (part := getattr(self, name)) is not None:
+                check_members(part, group, name)
 
     def without(self, others: Parts) -> Parts:
         """Return the parts that are not among the others: none of the same kind is this object."""

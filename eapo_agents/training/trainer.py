@@ -37,6 +37,7 @@ from eapo_agents.training.build import (
     evaluate_alone,
     probe_of,
     training_policy,
+    warn_of_foreign_evaluation,
     warn_of_strangers,
     without,
 )
@@ -133,6 +134,7 @@ class Trainer:
             problems=problems,
             held_out=held_out,
         )
+        given.check()
         config = fitted_to_model(config)
         check_before_loading(config, trackers)
         if policy is None:
@@ -150,6 +152,8 @@ class Trainer:
         experts = config.experts.build() if experts is None else experts
         reward = config.reward.build() if reward is None else reward
         verifier = config.verifier.build() if verifier is None else verifier
+        if problems is None and held_out is None:
+            warn_of_foreign_evaluation(config)
         if held_out is None:
             held_out = config.evaluation.problems.load()
         problems = without(held_out, config.problems.load() if problems is None else problems)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eapo_agents.factories import Factory, found
+from eapo_agents.factories import Factory, check_members, found
 from eapo_env.validation import UserError
 
 
@@ -16,6 +16,24 @@ def test_a_callable_of_a_module_is_found_and_called() -> None:
     made = Factory(factory="fractions:Fraction", arguments={"denominator": 4}).make("eapo.x", 3)
     assert str(made) == "3/4"
     assert found("collections:OrderedDict.fromkeys", "eapo.x")("ab") == {"a": None, "b": None}
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("eapo.experts", "what 'fractions:Fraction' returns must have ask, not be Fraction"),
+        ("eapo.rewards", "must have reward, not be"),
+        ("eapo.verifiers", "must have verify, averify, close, not be"),
+        ("eapo.algorithms", "must have name, advantages, loss, not be"),
+        ("eapo.engines", "must have tokenizer, max_context_tokens, complete, load_weights, close"),
+        ("eapo.trackers", "must have log, close, not be"),
+    ],
+)
+def test_a_factory_that_returns_another_part_is_an_error(group: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Factory(factory="fractions:Fraction").make(group)
+    with pytest.raises(UserError, match="an instance, not the class"):
+        check_members(Factory, group, "it")
 
 
 @pytest.mark.parametrize(

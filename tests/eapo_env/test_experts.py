@@ -277,11 +277,27 @@ async def exhausted(query: Query) -> str:
     raise TimeoutError("db pool exhausted")
 
 
-@pytest.mark.parametrize("timeout_s", [60, float("inf")])
-def test_a_timeout_of_the_answers_own_is_shown_as_such(timeout_s: float) -> None:
+def test_a_timeout_of_the_answers_own_is_shown_as_such() -> None:
     with pytest.warns(RuntimeWarning, match="db pool exhausted"):
-        replies = ask(ScriptedExperts(exhausted, timeout_s=timeout_s), Query(text="a"))
-    assert replies == [Unavailable("failed: TimeoutError('db pool exhausted')", "scripted")]
+        replies = [
+            *ask(ScriptedExperts(exhausted, timeout_s=60), Query(text="a")),
+            *ask(ScriptedExperts(exhausted, timeout_s=float("inf")), Query(text="a")),
+        ]
+    assert replies == [Unavailable("failed: TimeoutError('db pool exhausted')", "scripted")] * 2
+
+
+async def quoting(query: Query) -> str:
+    raise KeyError(query.text * 1000)
+
+
+def test_failures_of_one_kind_are_warned_of_once_and_in_short() -> None:
+    queries = [Query(text=text) for text in "abc"]
+    with pytest.warns(RuntimeWarning) as caught:
+        replies = ask(ScriptedExperts(quoting), *queries)
+    assert len(caught) == 1
+    assert len(str(caught[0].message)) < 600
+    assert "KeyError('aaa" in str(caught[0].message)
+    assert [len(reply.reason) for reply in replies if isinstance(reply, Unavailable)] == [1020] * 3
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

@@ -130,9 +130,22 @@ def test_a_reply_that_fails_now_and_then_is_not_reported(caplog: pytest.LogCaptu
     pool = Moody()
     monitor = ExpertMonitor(clock=lambda: pool.now)
     for _ in range(50):
-        ask(monitor, pool, 9.0, DEAD, FINE)
+        ask(monitor, pool, 9.0, DEAD, replace(FINE, expert=DEAD.expert))
     assert caplog.records == []
     assert monitor.metrics()["expert_failure_rate"] == 0.5
+
+
+def test_one_expert_of_three_that_always_fails_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = Moody()
+    monitor = ExpertMonitor(clock=lambda: pool.now)
+    for _ in range(7):
+        ask(monitor, pool, 0.1, FINE, FINE, DEAD)
+    assert caplog.records == []
+    ask(monitor, pool, 0.1, FINE, FINE, DEAD)
+    assert "8 expert replies did not come" in caplog.text
+    assert "bob: " in caplog.text
 
 
 def test_an_expert_that_has_no_answer_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:

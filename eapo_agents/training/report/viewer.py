@@ -148,7 +148,8 @@ def view_server(runs: Sequence[Run], port: int) -> ThreadingHTTPServer:
     try:
         return ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:
-        raise UserError(f"cannot serve on {HOST}, port {port}: {error}") from error
+        text = f"cannot serve on {HOST}, port {port}: {error}; --port 0 takes a free one"
+        raise UserError(text) from error
 
 
 def _stamp(runs: Sequence[Run]) -> Stamp:

@@ -180,6 +180,14 @@ def test_a_misspelt_key_names_the_right_one(path: tuple[str, ...], at: int, lett
             r"unknown setting 'trackers.0.factor': did you mean 'trackers.0.factory'\?",
         ),
         (
+            "algorithm.factory=mine:loss",
+            "^algorithm.factory is for algorithm.kind=python, not dapo$",
+        ),
+        (
+            'trackers=[{"kind": "wandb", "factory": "a:b"}]',
+            "^trackers.0.factory is for trackers.0.kind=python, not wandb$",
+        ),
+        (
             'algorithm={"kind": "grpo", "clipp": "x"}',
             r"unknown setting 'algorithm.clipp': did you mean 'algorithm.clip'\?",
         ),
@@ -259,7 +267,7 @@ def test_every_algorithm_can_be_chosen_by_its_name_and_has_settings_of_its_own()
             assert config.algorithm.build().name == kind
     settings = ["algorithm.clip=0.1", "algorithm=grpo", "algorithm.importance_cap=null"]
     assert with_settings(TrainConfig(), settings).algorithm == GRPO(clip=0.1, importance_cap=None)
-    with pytest.raises(UserError, match=r"unknown setting 'algorithm.clip_high'"):
+    with pytest.raises(UserError, match=r"clip_high is for algorithm.kind=dapo, .*, not grpo"):
         with_settings(TrainConfig(), ["algorithm.clip_high=0.3", "algorithm=grpo"])
 
 

@@ -12,6 +12,7 @@ import pytest
 from eapo_agents import Run, Trainer
 from eapo_agents.cli import main
 from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_env.validation import UserError
 
 MODULE = """
 from dataclasses import dataclass
@@ -144,6 +145,14 @@ def transcripts(run: Run) -> list[dict[str, float]]:
         for path in run.transcripts.values()
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
+
+
+@pytest.mark.parametrize("part", ["policy", "experts", "algorithm", "reward", "verifier"])
+def test_a_part_without_the_methods_of_its_kind_is_refused(
+    part: str, tiny_config: TrainConfig
+) -> None:
+    with pytest.raises(UserError, match=rf"^{part} must have .*, not be 0.5$"):
+        Trainer.from_config(tiny_config, **{part: 0.5})  # type: ignore[arg-type]
 
 
 def test_each_argument_of_from_config_replaces_one_part(

@@ -74,7 +74,8 @@ def test_a_killed_server_is_missed_once_a_minute_and_used_again(
     assert warned[1] == 0
     assert warned[3:] == [1, 1, 1]
     told = next(one for one in caplog.messages if "expert replies did not come" in one)
-    assert "; it goes on without them. The last: echo: API" in told
+    assert "; it goes on without them. The last: echo: " in told
+    assert "APITimeoutError" not in told  # openai's kind of a connection that was refused
     rates = [row["expert_failure_rate"] for row in run.metrics]
     assert rates[:4] == [0.0, 0.0, 1.0, 1.0]
     assert rates[4] < 1.0
@@ -219,6 +220,21 @@ def test_ctrl_c_says_what_it_waits_for_and_a_second_one_does_not_wait(
         child.communicate(timeout=60)
     assert child.returncode == 130
     assert list((tmp_path / "runs").iterdir()) == []  # nothing was computed
+
+
+def test_evaluations_on_other_problems_than_ones_own_are_reported(
+    tiny_config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"problem": "1 + 1?", "answer": "2"}\n')
+    own = with_settings(
+        tiny_config, [f"problems.source={file}", "evaluation.problems.source=synthetic"]
+    )
+    Trainer.from_config(own, held_out=synthetic_problems(8))
+    Trainer.from_config(tiny_config)
+    assert "evaluation.problems" not in caplog.text
+    Trainer.from_config(own)
+    assert f"{file}, but evaluation.problems.source=synthetic" in caplog.text
 
 
 def test_experts_that_know_other_problems_are_reported(

@@ -25,7 +25,7 @@ from eapo_agents.training.settings import ExpertSettings, RewardSettings, Verifi
 from eapo_agents.training.trainer import Trainer
 from eapo_env.experts import ErroneousExperts, SilentExperts
 from eapo_env.reward import Overlong, RewardRule
-from eapo_env.types import ExpertReply, Problem, Query, Reply
+from eapo_env.types import NO_ANSWER, ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
 
@@ -160,6 +160,9 @@ class Caching:
     size: int = 3
     cache: list[int] = field(default_factory=list, init=False, compare=False)
 
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        return [Unavailable(NO_ANSWER) for _ in queries]
+
 
 @dataclass
 class Client:
@@ -174,6 +177,9 @@ class OpenClient:
     """A part with settings of a client."""
 
     options: Any = None
+
+    async def ask(self, queries: Sequence[Query]) -> Sequence[ExpertReply]:
+        return [Unavailable(NO_ANSWER) for _ in queries]
 
 
 class Level(IntEnum):

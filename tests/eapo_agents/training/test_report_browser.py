@@ -284,6 +284,8 @@ def test_each_filter_chooses_episodes(several: list[Run], show: Show) -> None:
         ("of-consulted", "no"): 9,
         ("of-refused", "yes"): 3,
         ("of-refused", "no"): 12,
+        ("of-missing", "yes"): 0,
+        ("of-missing", "no"): 15,
         ("of-use", "learned"): 9,
         ("of-use", "carried"): 3,
         ("of-use", "dropped"): 3,
@@ -301,9 +303,9 @@ def test_each_filter_chooses_episodes(several: list[Run], show: Show) -> None:
     page.choose("of-run", "1")
     page.choose("of-consulted", "yes")
     page.choose("of-use", "learned")
-    [[run, step, problem, verdict, asked, refused, tokens]] = rows(page)
+    [[run, step, problem, verdict, asked, refused, missing, tokens]] = rows(page)
     assert (run, step, problem, verdict) == (several[1].name, "1", "p1 #2", "wrong")
-    assert (asked, refused, tokens) == ("2", "1", "14")
+    assert (asked, refused, missing, tokens) == ("2", "1", "", "14")
 
 
 def test_an_episode_reads_as_a_conversation(several: list[Run], show: Show) -> None:
@@ -419,6 +421,17 @@ def test_the_list_is_read_by_mouse_and_keyboard_and_by_pages(
     page.browser.find_element("css selector", "#rows tbody tr:first-child").click()
     page.click("previous")
     assert (reading(), page.text("count")) == ("p099", "1 to 100 of 250")
+
+
+def test_a_reply_that_did_not_come_is_counted_and_found(recorded: Recorder, show: Show) -> None:
+    run = recorded("eapo", [0.5])
+    late = {"query": "3 + 4?", "accepted": True, "expert": "ada", "unavailable": "too late"}
+    run.record_transcripts(1, [consulting(ASKED), consulting(late), consulting(REFUSED)])
+    page = show("episodes", run)
+    assert [row[-2] for row in rows(page)] == ["", "1", ""]
+    page.choose("of-missing", "yes")
+    assert len(rows(page)) == 1
+    assert page.texts("#left .unavailable") == ["no reply: too late"]
 
 
 def test_a_long_reply_is_unfolded_by_a_click(recorded: Recorder, show: Show) -> None:

@@ -21,6 +21,7 @@ class Episodes {
     this.chosen = null;
     fill(byId("of-consulted"), YES_NO);
     fill(byId("of-refused"), YES_NO);
+    fill(byId("of-missing"), YES_NO);
     fill(byId("of-use"), USES);
     byId("filters").addEventListener("input", () => this.filter());
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -67,6 +68,7 @@ class Episodes {
         && is("of-paradigm", one.paradigm) && is("of-verdict", one.status)
         && is("of-consulted", yesNo(queries.length))
         && is("of-refused", yesNo(queries.some((query) => !query.accepted)))
+        && is("of-missing", yesNo(queries.some(isMissing)))
         && is("of-use", one.use) && one.problem_id.includes(wanted("of-problem"))
         && (!text || one.messages.some(({ content }) => content.toLowerCase().includes(text)));
     });
@@ -79,7 +81,7 @@ class Episodes {
     const page = this.shown.slice(this.start, this.start + PAGE_ROWS);
     const several = this.runs.length > 1;
     const header = [...(several ? ["run"] : []), "step", "problem", "verdict", "asked", "refused",
-      "tokens"];
+      "no reply", "tokens"];
     byId("rows").tHead.replaceChildren(
       element("tr", {}, ...header.map((name) => element("th", {}, name))));
     byId("rows").tBodies[0].replaceChildren(...page.map((one) => this.row(one, several)));
@@ -109,7 +111,7 @@ class Episodes {
     const refused = queries.filter((query) => !query.accepted).length;
     const cells = [...(several ? [this.runs[one.run].name] : []), one.step,
       `${one.problem_id} #${one.member + 1}`, words(one.status), queries.length || "",
-      refused || "", one.policy_tokens ?? ""];
+      refused || "", queries.filter(isMissing).length || "", one.policy_tokens ?? ""];
     const row = element("tr", { class: one.status === "correct" ? "correct" : "incorrect" },
       ...cells.map((cell) => element("td", {}, cell)));
     row.addEventListener("click", () => this.choose(one));
@@ -221,6 +223,11 @@ function bubble(message, episode, turn) {
   return element("div", { class: `message ${mine ? "policy" : "environment"}` },
     element("p", { class: "speaker" }, head.join(" · ")),
     element("pre", { class: shade }, message.content));
+}
+
+// Whether a query passed the gate and nobody answered it.
+function isMissing(query) {
+  return query.accepted && query.reply === null;
 }
 
 function shadeOf(advantage) {
