@@ -123,11 +123,15 @@ def examine(config: TrainConfig) -> Iterator[Finding]:
     """Yield what is found of a config's problems, experts and model, as it is found."""
     config = fitted_to_model(config)
     with asyncio.Runner() as runner:
-        yield from _refused("settings", _settings(config))
+        settled = yield from _refused("settings", _settings(config))
         problems = yield from _problems(config)
         experts = yield from _refused("experts", _experts(config, problems.train, runner))
         examination = _Examination(
-            config=config, problems=problems, experts=experts or SilentExperts(), runner=runner
+            config=config,
+            problems=problems,
+            experts=experts or SilentExperts(),
+            runner=runner,
+            prevented="" if settled else "the settings prevent it",
         )
         yield from _refused("policy", examination.findings())
 
@@ -149,11 +153,12 @@ def _refused(part: str, findings: Findings[T]) -> Findings[T | None]:
     return None
 
 
-def _settings(config: TrainConfig) -> Findings[None]:
-    """Yield nothing if a training would begin."""
+def _settings(config: TrainConfig) -> Findings[TrainConfig]:
+    """Yield nothing; return the settings with which a training would begin."""
+    yield from ()
     check_before_loading(config, None)
     check_plays_ahead(config)
-    yield from ()
+    return config
 
 
 def _problems(config: TrainConfig) -> Findings[_Problems]:
@@ -206,9 +211,14 @@ def _experts(
     if config.schedule.rules_at(1).is_alone:
         yield Finding(part="experts", text="none: the run is alone from its first step")
         return SilentExperts()
-    if settings.kind == "silent":
-        yield Finding(part="experts", text="experts.kind=silent: none replies", verdict="look")
-        return settings.build()
+    match settings.kind:
+        case "silent":
+            yield Finding(part="experts", text="experts.kind=silent: none replies", verdict="look")
+            return settings.build()
+        case "replay":  # which answers the questions of its recording alone
+            pool = settings.build()
+            yield Finding(part="experts", text=f"replies are those of {settings.recording}")
+            return pool
     if problems and (told := strangers(config, problems)):
         yield Finding(part="experts", text=told, verdict="look")
     with closing(config.verifier.build()) as grader:
@@ -322,12 +332,14 @@ class _Examination:
 
     Args:
         experts: those that can be asked.
+        prevented: why nothing can be played; "" if nothing is known yet.
     """
 
     config: TrainConfig
     problems: _Problems
     experts: ExpertPool
     runner: asyncio.Runner
+    prevented: str = ""
 
     def findings(self) -> Findings[None]:
         """Yield what needs neither weights nor servers, then the rest if nothing prevents it."""
@@ -343,10 +355,13 @@ class _Examination:
         context = _context(config.engine, outline, [length for length, _ in servers if length])
         prompts = _Prompts.of(config, chat, self.problems.train, context)
         yield prompts.finding(config)
-        memory = _memory(config, outline, prompts.needed)
-        num_processes = memory.num_processes(_room(config))
-        yield _memory_finding(config, memory, num_processes)
-        if not all(length for length, _ in servers):
+        memory = _memory(config, outline, prompts.longest_episode)
+        device, room = _device(config)
+        num_processes = memory.num_processes(room)
+        yield _memory_finding(memory, num_processes, f"{device} has {_size(room)}")
+        if self.prevented:
+            yield _unplayed(self.prevented)
+        elif not all(length for length, _ in servers):
             yield _tokens(tokenizer, end_ids(None, tokenizer))
             yield _unplayed("a server of the policy does not answer")
         elif not prompts.short:
@@ -491,6 +506,11 @@ class _Prompts:
         """The tokens of the longest prompt and the responses; replies come on top."""
         return self.longest + self.responses
 
+    @property
+    def longest_episode(self) -> int:
+        """The tokens of the longest episode, without replies: no longer than the context."""
+        return min(self.needed, self.context or self.needed)
+
     def finding(self, config: TrainConfig) -> Finding:
         """Return how long they are, beside what there is room for."""
         told = (
@@ -541,28 +561,25 @@ def _memory(config: TrainConfig, outline: PreTrainedModel, tokens: int) -> Learn
     )
 
 
-def _room(config: TrainConfig) -> int:
-    """Return the bytes of memory of the learner's device that the policy's engine leaves."""
+def _device(config: TrainConfig) -> tuple[str, int]:
+    """Return the learner's device, and the bytes of its memory that the policy's engine leaves."""
     import torch
 
     device = config.learner.torch_device
-    if device.type != "cuda":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     total: int = torch.cuda.get_device_properties(device).total_memory
     match config.engine:
         case VLLMEngine(gpu_memory_utilization=share):
-            return int((1 - share) * total)
+            return f"beside engine=vllm, {device}", int((1 - share) * total)
         case _:
-            return total
+            return str(device), total
 
 
-def _memory_finding(
-    config: TrainConfig, memory: LearnerMemory, num_processes: int | None
-) -> Finding:
-    room, device = _room(config), config.learner.torch_device.type
+def _memory_finding(memory: LearnerMemory, num_processes: int | None, room: str) -> Finding:
     told = (
         f"computed: {_size(memory.constant)} for weights, gradients and moments, and at least"
-        f" {_size(memory.sequence)} for the longest sequence; {device} has {_size(room)}"
+        f" {_size(memory.sequence)} for the longest sequence; {room}"
     )
     match num_processes:
         case 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 from command import eapo
+from policy_routes import PolicyRoutes, served
 from stub_server import StubServer
-from transformers import Qwen2Config
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from eapo_agents.cli import main
 from eapo_agents.methods.doctor import Finding, examine
 from eapo_agents.policies.characters import char_tokenizer
+from eapo_agents.policies.huggingface import HFPolicy
+from eapo_agents.serving.process import free_port
 from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.presets import demo, embedded, r1_distill_qwen_7b
 from eapo_env.event_loop import run
@@ -122,6 +126,16 @@ def test_an_expert_on_parts_has_no_answer_and_prevents_nothing() -> None:
     assert "has no answer to" in seen.text
 
 
+def test_experts_that_cannot_be_asked_anything(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    silent = found(with_settings(tiny_config, ["experts=silent"]))["experts"]
+    assert (silent.verdict, silent.text) == ("look", "experts.kind=silent: none replies")
+    recording = tmp_path / "recorded.jsonl"
+    replayed = with_settings(tiny_config, ["experts.kind=replay", f"experts.recording={recording}"])
+    assert "there is no file" in found(replayed)["experts"].text
+    recording.touch()
+    assert found(replayed)["experts"].text == f"replies are those of {recording}"
+
+
 FAILING = """
 import time
 
@@ -187,11 +201,14 @@ def test_a_key_that_is_missing_is_not_cured_by_a_server(tiny_config: TrainConfig
 @pytest.fixture(scope="module")
 def seven_billion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the config of a model of 7B and a tokenizer, and no weights."""
-    folder = tmp_path_factory.mktemp("7b")
+    return without_weights(tmp_path_factory.mktemp("7b"), intermediate_size=18_944)
+
+
+def without_weights(folder: Path, intermediate_size: int) -> Path:
     Qwen2Config(
         num_hidden_layers=28,
         hidden_size=3584,
-        intermediate_size=18_944,
+        intermediate_size=intermediate_size,
         num_attention_heads=28,
         num_key_value_heads=4,
         vocab_size=152_064,
@@ -233,15 +250,54 @@ def test_what_needs_no_server_is_examined_without_one(seven_billion: Path) -> No
     assert seen["trial"].text.endswith("a server of the policy does not answer")
 
 
-def test_a_learner_too_large_for_this_machine_is_not_loaded(seven_billion: Path) -> None:
-    huge = ["model.lora.rank=0", "rollout.limits.max_response_tokens=10000000"]
-    config = with_settings(embedded(), [f"model.path={seven_billion}", *huge, "learner.device=cpu"])
-    seen = found(config)
+@pytest.fixture
+def huge(tmp_path: Path) -> Path:
+    """A folder as of a model of some 10^12 parameters."""
+    return without_weights(tmp_path, intermediate_size=4_000_000)
+
+
+def test_a_learner_too_large_for_this_machine_is_not_loaded(huge: Path) -> None:
+    seen = found(with_settings(embedded(), [f"model.path={huge}", "learner.device=cpu"]))
     assert seen["memory"].verdict == "look"
-    assert "lower rollout.limits.max_response_tokens" in seen["memory"].text
+    assert "(docs/scaling.md)" in seen["memory"].text
     assert seen["trial"].text.endswith(
         "the learner does not fit into this process, where the policy samples"
     )
+
+
+def test_servers_play_for_a_learner_that_is_too_large(
+    tiny_config: TrainConfig, tiny_model: Path, huge: Path
+) -> None:
+    with served_tiny(tiny_model) as root:
+        seen = found(with_settings(tiny_config, [f"model.path={huge}", *on_servers(root)]))
+    assert seen[root].text == "serves policy, with a context of 160 tokens"
+    assert seen["prompt"].text.endswith("of a context of 160")
+    assert seen["trial"].episode is not None
+    assert seen["update"].text == "not tried: the learner does not fit into this process"
+    assert "run" not in seen
+
+
+def test_all_is_examined_on_a_server_and_nothing_is_played_unless_all_answer(
+    tiny_config: TrainConfig, tiny_model: Path
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with served_tiny(tiny_model) as root:
+        seen = found(with_settings(tiny_config, on_servers(root)))
+        half = found(with_settings(tiny_config, on_servers(root, nobody)))
+    assert "4 steps of" in seen["run"].text
+    assert (half[root].verdict, half[nobody].verdict) == ("good", "bad")
+    assert half["trial"].text.startswith("not played")
+
+
+@contextmanager
+def served_tiny(model: Path) -> Iterator[str]:
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    with served(PolicyRoutes(HFPolicy(loaded, char_tokenizer()))) as root:
+        yield root
+
+
+def on_servers(*roots: str) -> list[str]:
+    return ["engine.kind=vllm-server", f"engine.base_urls={json.dumps(roots)}"]
 
 
 def test_adapters_need_less_memory(seven_billion: Path) -> None:
@@ -278,6 +334,10 @@ def test_a_setting_that_prevents_a_run_is_bad(tiny_config: TrainConfig) -> None:
     ahead = found(with_settings(tiny_config, ["rollout.steps_ahead=1"]))
     assert ahead["settings"].verdict == "bad"
     assert "engine=vllm-server" in ahead["settings"].text
+    assert ahead["trial"].text.endswith("the settings prevent it")
+    nowhere = found(with_settings(tiny_config, ["learner.device=cuda:99"]))
+    assert [part for part, one in nowhere.items() if one.verdict == "bad"] == ["settings"]
+    assert "'cuda:99'" in nowhere["settings"].text
     hosted = with_settings(tiny_config, ["engine.kind=openai", "engine.base_url=http://h/v1"])
     assert "gives no token ids" in found(hosted)["policy"].text
 
