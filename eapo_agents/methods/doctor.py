@@ -82,7 +82,7 @@ T = TypeVar("T")
 _SUM = Problem(id="sum", statement="What is 6 * 7?", answer="42")
 _MANY = 0.5
 """The share of trials from which a fault is pointed out."""
-_TIMING_S = 10.0
+_TIMING_S = 20.0
 """Larger numbers of episodes are timed until this has passed."""
 _ROWS_OF_A_SERVER = 256
 """What one of `eapo serve-policy` decodes together, by default."""
