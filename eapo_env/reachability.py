@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from json import JSONDecodeError
 from typing import TYPE_CHECKING
 
@@ -37,31 +37,63 @@ async def is_healthy(endpoint: Endpoint, client: AsyncOpenAI) -> bool:
     return True
 
 
+class NoAnswerError(UserError):
+    """A server does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What came of asking an endpoint for its models.
+
+    Args:
+        failure: why it cannot be asked at all; "" if it can.
+        served: the names that it lists; none where it has no list.
+        missing: those of its models that it does not list.
+    """
+
+    failure: str = ""
+    served: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why not all of its models can be asked; "" if they can."""
+        if self.failure or not self.missing:
+            return self.failure
+        return f"serves {', '.join(self.served[:_MAX_SHOWN])}, not {', '.join(self.missing)}"
+
+
 async def unreachable(endpoint: Endpoint) -> str:
-    """Return why an endpoint cannot be asked; "" if it can.
+    """Return why an endpoint, or one of its models, cannot be asked; "" if all can."""
+    return (await reached(endpoint)).reason
+
+
+async def reached(endpoint: Endpoint) -> Reach:
+    """Return whether an endpoint can be asked, and which of its models it does not serve.
 
     It is asked for its list of models or, where it has none, as some gateways, for a token of each.
     """
     if not (api_key := endpoint.api_key):
-        return f"the environment variable {endpoint.api_key_env} holds no key"
+        return Reach(failure=f"the environment variable {endpoint.api_key_env} holds no key")
     client = open_client(endpoint, api_key, timeout_s=_CHECK_TIMEOUT_S)
     try:
         served = await _served(client)
         if not served:
             for model in dict.fromkeys(endpoint.models):
                 await _say_something(client, model)
-            return ""
+            return Reach()
     except Exception as error:
-        return str(error.__cause__ or error).replace(api_key, "[key]")[:MAX_REASON_CHARS]
+        told = str(error.__cause__ or error).replace(api_key, "[key]")
+        return Reach(failure=told[:MAX_REASON_CHARS])
     finally:
         await client.close()
-    return _unserved(endpoint, served)
+    return _listed(endpoint, served)
 
 
-def _unserved(endpoint: Endpoint, served: Sequence[str]) -> str:
-    """Return which models of an endpoint are not among those served; "" if there is no list."""
-    missing = [model for model in endpoint.models if model not in served] if served else []
-    return f"serves {', '.join(served[:_MAX_SHOWN])}, not {', '.join(missing)}" if missing else ""
+def _listed(endpoint: Endpoint, served: Sequence[str]) -> Reach:
+    """Return which models of an endpoint are not among those served; none if there is no list."""
+    missing = dict.fromkeys(model for model in endpoint.models if model not in served)
+    return Reach(served=tuple(served), missing=tuple(missing) if served else ())
 
 
 async def endpoint_at(url: str) -> Endpoint:
@@ -71,7 +103,7 @@ async def endpoint_at(url: str) -> Endpoint:
         url: with or without `/v1` at its end.
 
     Raises:
-        UserError: it does not answer, or lists no model.
+        UserError: it does not answer (`NoAnswerError`), or lists no model.
     """
     base_url = url.rstrip("/")
     base_url += "" if base_url.endswith("/v1") else "/v1"
@@ -80,7 +112,7 @@ async def endpoint_at(url: str) -> Endpoint:
     try:
         served = await _served(client)
     except Exception as error:
-        raise UserError(f"{base_url}: {error.__cause__ or error}") from None
+        raise NoAnswerError(f"{base_url}: {error.__cause__ or error}") from None
     finally:
         await client.close()
     if not served:
@@ -119,5 +151,5 @@ async def warn_of_unserved(endpoint: Endpoint, client: AsyncOpenAI) -> None:
         served = await _served(once)
     except Exception:
         return  # the calls will say what is wrong
-    if missing := _unserved(endpoint, served):
+    if missing := _listed(endpoint, served).reason:
         log_once(f"{endpoint.base_url} {missing}: what it answers may be another model's")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,9 +37,8 @@ def add(commands: Commands) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     from rich.markup import escape
 
-    config = _with_experts(model_config(options), options.experts)
     console, episodes, worst = new_console(), [], "good"
-    for finding in methods.examine(config):
+    for finding in _findings(model_config(options), options.experts):
         part, text = escape(finding.part), escape(evaluation.visible(finding.text))
         console.print(f"{_MARKS[finding.verdict]} [bold]{part}[/bold]: {text}", highlight=False)
         episodes += [finding.episode] if finding.episode else []
@@ -57,12 +56,11 @@ _SUMMARY = {
 }
 
 
-def _with_experts(config: training.TrainConfig, urls: list[str]) -> training.TrainConfig:
-    """Return the config with the experts at some addresses; unchanged without any."""
-    from eapo_env.reachability import endpoint_at
-
-    if not urls:
-        return config
-    endpoints = tuple(asyncio.run(endpoint_at(url)) for url in urls)
-    experts = training.ExpertSettings(kind="openai", endpoints=endpoints)
-    return replace(config, experts=experts)
+def _findings(config: training.TrainConfig, urls: list[str]) -> Iterator[methods.Finding]:
+    """Yield what is found with the experts at some addresses; with the config's without any."""
+    if urls:
+        endpoints = yield from methods.experts_at(urls)
+        silent = training.ExpertSettings(kind="silent")
+        served = training.ExpertSettings(kind="openai", endpoints=endpoints)
+        config = replace(config, experts=served if endpoints else silent)
+    yield from methods.examine(config)

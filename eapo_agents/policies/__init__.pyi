@@ -8,7 +8,11 @@ from .chat import (
 from .chat_model import ChatModel as ChatModel, ChatTurn as ChatTurn, PolicyChat as PolicyChat
 from .engines import Engine as Engine, HFEngine as HFEngine, PythonEngine as PythonEngine
 from .gguf_import import ImportedModel as ImportedModel, import_gguf as import_gguf
-from .huggingface import HFPolicy as HFPolicy, attention_window as attention_window
+from .huggingface import (
+    HFPolicy as HFPolicy,
+    attention_window as attention_window,
+    usable_positions as usable_positions,
+)
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
     EMBEDDED as EMBEDDED,
@@ -16,9 +20,11 @@ from .models import (
     LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,
     cache_argument as cache_argument,
+    end_ids as end_ids,
     is_character_level as is_character_level,
     load_model as load_model,
     model_folder as model_folder,
+    outline_model as outline_model,
     reasoning_parser as reasoning_parser,
     recompute_activations as recompute_activations,
 )

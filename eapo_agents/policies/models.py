@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eapo_env.hub import is_hub_id
 from eapo_env.validation import UserError, at_least, positive
@@ -134,29 +135,69 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
         UserError: no model can be loaded from the path, its tokenizer has no files, or the
             embedding is too small for it.
     """
-    import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     from eapo_agents.policies.linear import onednn_is_faster, with_fast_linears
 
-    path = model_folder(settings.path)
-    try:
+    with _loading(settings):
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, settings.dtype), attn_implementation=settings.attention
+            model_folder(settings.path), **_as_loaded(settings)
         )
+    tokenizer = _tokenizer_of(model, settings)
+    _set_ends(model, tokenizer)
+    return with_fast_linears(model) if onednn_is_faster() else model, tokenizer
+
+
+def outline_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model without its weights, on the device "meta", and its tokenizer.
+
+    Of a model on the hub, this loads the config and the tokenizer alone.
+
+    Raises:
+        UserError: as `load_model`, but for the weights.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _loading(settings):
+        config = AutoConfig.from_pretrained(model_folder(settings.path))
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, **_as_loaded(settings))
+    return model, _tokenizer_of(model, settings)
+
+
+@contextmanager
+def _loading(settings: ModelSettings) -> Iterator[None]:
+    """Raise a UserError that names the model for what transformers raises here."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"no model can be loaded from {settings.path!r}: {reason}") from error
-    tokenizer = load_tokenizer(path, settings.template)
+
+
+def _as_loaded(settings: ModelSettings) -> dict[str, Any]:
+    """Return transformers' arguments for a model's dtype and attention."""
+    import torch
+
+    dtype = getattr(torch, settings.dtype)
+    return {"dtype": dtype, "attn_implementation": settings.attention}
+
+
+def _tokenizer_of(model: PreTrainedModel, settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """Return a model's tokenizer, whose ids are all in the model's embedding."""
+    tokenizer = load_tokenizer(model_folder(settings.path), settings.template)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
             f"the embedding of {settings.path!r} has {rows} rows, and its tokenizer has"
             f" {len(tokenizer)} ids: resize the embedding"
         )
-    _set_ends(model, tokenizer)
-    return with_fast_linears(model) if onednn_is_faster() else model, tokenizer
+    return tokenizer
 
 
 def load_tokenizer(

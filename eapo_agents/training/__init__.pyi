@@ -2,9 +2,11 @@ from . import presets as presets
 from .build import (
     check_before_loading as check_before_loading,
     check_model as check_model,
+    check_plays_ahead as check_plays_ahead,
     evaluate_alone as evaluate_alone,
     policy_of as policy_of,
     probe_of as probe_of,
+    strangers as strangers,
     training_policy as training_policy,
     without as without,
 )

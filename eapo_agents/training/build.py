@@ -168,15 +168,23 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
     return rest
 
 
+def strangers(config: TrainConfig, problems: Sequence[Problem]) -> str:
+    """Return, if the experts know other problems alone than these, what is said of it; else ""."""
+    kind, alone = config.experts.kind, config.schedule.rules_at(1).is_alone
+    if alone or kind not in ("synthetic", "synthetic-parts"):
+        return ""
+    if any(map(_is_procedural, problems)):
+        return ""
+    return (
+        f"experts.kind={kind} knows the procedural problems alone: nobody will answer questions"
+        " about these; see experts.kind, or train without experts by annealing.turn_budget=1"
+    )
+
+
 def warn_of_strangers(config: TrainConfig, problems: Sequence[Problem]) -> None:
     """Log a warning if the experts know other problems alone than these."""
-    kind = config.experts.kind
-    if kind in ("synthetic", "synthetic-parts") and not any(map(_is_procedural, problems)):
-        _LOG.warning(
-            "experts.kind=%s knows the procedural problems alone: nobody will answer questions"
-            " about these; see experts.kind, or train without experts by annealing.turn_budget=1",
-            kind,
-        )
+    if told := strangers(config, problems):
+        _LOG.warning(told)
 
 
 def warn_of_foreign_evaluation(config: TrainConfig) -> None:

@@ -243,6 +243,8 @@ def test_experts_that_know_other_problems_are_reported(
     problems = [Problem(id=str(n), statement=f"Who is number {n}?", answer="Ada") for n in range(8)]
     Trainer.from_config(tiny_config)
     Trainer.from_config(tiny_config, problems=synthetic_problems(8, brackets=1, operations=1))
+    alone = with_settings(tiny_config, ["annealing.turn_budget=1"])
+    Trainer.from_config(alone, problems=problems)
     assert caplog.records == []
     Trainer.from_config(tiny_config, problems=problems)
     assert "experts.kind=synthetic knows the procedural problems alone" in caplog.text
