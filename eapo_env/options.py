@@ -149,8 +149,8 @@ def read_options(
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
         raise UserError(
-            f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)}; a vector environment"
-            " has problem_ids and reset_mask, too"
+            f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)};"
+            " a vector environment has problem_ids and reset_mask, too"
         )
     changes = {name: value for name, value in options.items() if name in _RULES}
     if changes:

@@ -20,7 +20,9 @@ from .distillation import (
     distill as distill,
     distillation_trainer as distillation_trainer,
 )
-from .doctor import Finding as Finding, examine as examine, experts_at as experts_at
+from .doctor.examination import examine as examine
+from .doctor.experts import experts_at as experts_at
+from .doctor.finding import Finding as Finding
 from .imitation import ImitationStep as ImitationStep, Teacher as Teacher
 from .leap import Leap as Leap, LeapSettings as LeapSettings
 from .solutions import (

@@ -17,7 +17,8 @@ from stub_server import StubServer
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from eapo_agents.cli import main
-from eapo_agents.methods.doctor import Finding, examine
+from eapo_agents.methods.doctor.examination import examine
+from eapo_agents.methods.doctor.finding import Finding
 from eapo_agents.policies.characters import char_tokenizer
 from eapo_agents.policies.huggingface import HFPolicy
 from eapo_agents.serving.process import free_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from eapo_agents.methods.estimates import (
+from eapo_agents.methods.doctor.estimates import (
     LearnerMemory,
     RunTime,
     Speed,
