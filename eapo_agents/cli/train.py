@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -25,12 +26,14 @@ from eapo_agents.cli.transcripts import show_episode
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from transformers import PreTrainedModel
 
     from eapo_agents.cli.options import Commands
 
 
 _FEW_ANSWERED = 0.5
 _SHOWN_FROM = 0.005  # what rounds to 0.01
+_SMALL = 8_000_000  # weights
 
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found alone. From a base taught with errors"
@@ -131,6 +134,7 @@ def _trained(
         closing(training.Trainer.from_config(config, processes=processes)) as trainer,
         progress_bars(console, "{task.fields[metrics]}") as progress,
     ):
+        _fit_threads(config, trainer.step.learner.model)
         show = step_display(progress, run.name, config.steps, _in_brief, _in_full)
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -142,6 +146,20 @@ def _trained(
     if not finished:
         console.print(f"interrupted; resume with: eapo train --resume {run.folder}")
     return finished
+
+
+def _fit_threads(config: training.TrainConfig, model: PreTrainedModel) -> None:
+    """Have a small model computed by one thread, unless the variable of OpenMP says how many.
+
+    Its operations are too small to be divided: with two threads on two idle cores a step of the
+    embedded model takes 1.24 times as long (benchmarks/README.md).
+    """
+    import torch
+
+    number = sum(weight.numel() for weight in model.parameters())
+    is_small = number < _SMALL and config.learner.torch_device.type == "cpu"
+    if is_small and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def _help_offered(config: training.TrainConfig) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from command import as_options, eapo_forked, succeed
+from command import ENVIRONMENT as OF_THE_COMMAND, as_options, eapo, eapo_forked, succeed
 from programs import ENVIRONMENT, run_program
 from rich.console import Console
 
@@ -368,3 +368,38 @@ def test_other_commands_take_nothing_after_two_dashes(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         parsed(["settings", "--", "--seed", "1"])
     assert "unrecognized arguments: --seed 1" in capsys.readouterr().err
+
+
+COUNTING = """
+import pathlib
+
+import torch
+
+
+class Threads:
+    def log(self, step, metrics):
+        pathlib.Path("threads.txt").write_text(str(torch.get_num_threads()))
+
+    def close(self):
+        pass
+
+
+def tracker(folder):
+    return Threads()
+"""
+
+
+@pytest.mark.parametrize(("wanted", "used"), [({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")])
+def test_a_small_model_is_computed_by_one_thread_unless_openmp_is_told_otherwise(
+    wanted: dict[str, str], used: str, tiny_settings: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "counting.py").write_text(COUNTING)
+    settings = [
+        *tiny_settings,
+        "steps=1",
+        'trackers=[{"kind":"python","factory":"counting:tracker"}]',
+    ]
+    environment = {k: v for k, v in OF_THE_COMMAND.items() if k != "OMP_NUM_THREADS"} | wanted
+    ran = eapo("train", "embedded", *as_options(settings), cwd=tmp_path, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "threads.txt").read_text() == used
