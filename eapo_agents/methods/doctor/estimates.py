@@ -103,9 +103,9 @@ class RunTime:
             played: number of episodes of a round.
             learned: number of episodes of an update.
         """
-        more = self.max_rounds - 1
         hours = f"{self.hours(1):.1f} hours"
-        hours += f" ({self.hours(self.max_rounds):.1f} with {self.max_rounds} rounds)" * (more > 0)
+        if self.max_rounds > 1:
+            hours += f" ({self.hours(self.max_rounds):.1f} with {self.max_rounds} rounds)"
         return (
             f"{self.steps} steps of {self.round_s + self.update_s:.1f} s ({self.round_s:.1f}"
             f" sampling {played} episodes, {self.update_s:.1f} updating on {learned}) and"
