@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import current_thread, main_thread
+from threading import Timer, current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+AGAIN_S = 0.01
+"""How long after a signal that was lost it is sent again."""
 
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -56,6 +63,8 @@ def termination() -> Iterator[Callable[[], int]]:
     """Treat SIGTERM as Ctrl-C; yield a function that returns the exit status of an interruption.
 
     It is 128 plus the number of the signal, as in shells: 143 after SIGTERM, else 130.
+    A signal whose KeyboardInterrupt Python ignores, since it is raised in a `__del__` or in the
+    callback of a weak reference, is sent again a moment later.
     """
     status = 128 + signal.SIGINT
 
@@ -67,8 +76,22 @@ def termination() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         handler(signal.SIGINT, frame)
 
-    with _handlers({signal.SIGTERM: terminate}):
-        yield lambda: status
+    def send_again() -> None:
+        os.kill(os.getpid(), status - 128)
+
+    def ignored(unraisable: UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            Timer(AGAIN_S, send_again).start()
+        else:
+            report(unraisable)
+
+    report = sys.unraisablehook
+    sys.unraisablehook = ignored
+    try:
+        with _handlers({signal.SIGTERM: terminate}):
+            yield lambda: status
+    finally:
+        sys.unraisablehook = report
 
 
 @contextmanager

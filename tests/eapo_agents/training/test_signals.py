@@ -72,6 +72,26 @@ def test_where_ctrl_c_is_ignored_sigterm_is_not() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize(("number", "expected"), BOTH)
+def test_an_interruption_that_python_ignores_comes_again(number: int, expected: int) -> None:
+    class Ending:
+        def __del__(self) -> None:
+            send(number)
+
+    def work() -> None:
+        Ending()  # deleted at once, where Python ignores what is raised
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            time.sleep(0.001)
+
+    before = sys.unraisablehook
+    with termination() as status:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert status() == expected
+    assert sys.unraisablehook == before
+
+
 def test_in_another_thread_nothing_is_installed() -> None:
     seen: list[bool] = []
 
