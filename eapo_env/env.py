@@ -105,9 +105,11 @@ class EAPOMathEnv(gym.Env[str, str]):
     `UnicodeText`: the transcript so far, each message under its role (`observation="transcript"`),
     or only what the environment wrote since the last action (`"delta"`). A reply is
     `<reply query="1" expert="NAME">`, its text and `</reply>`. Where the gate refused it, or none
-    came, the text is `No expert is available for this.` and no expert is named. Each observation
-    ends with `Turns left: N.`, or in the last turn with `This is your last turn: give the final
-    answer in \boxed{}.`; `info["turns_left"]` has the number.
+    came, the text is `No expert is available for this.` and no expert is named. In an expert's
+    text, the tags of this grammar are written with `&lt;`, so that no reply can end early. Each
+    observation ends with `Turns left: N.`, or in the last turn with `This is your last turn: give
+    the final answer in \boxed{}.`; `info["turns_left"]` has the number. At the end of an episode
+    `"delta"` is empty.
 
     As values, `env.unwrapped.episode.consultations[-1]` has `replies` and what was `accepted`, and
     `env.unwrapped.episode.messages` what a chat model reads:
@@ -186,8 +188,9 @@ class EAPOMathEnv(gym.Env[str, str]):
     ## Vector environment
     `gym.make_vec("EAPO-Math-v0", num_envs=8)` steps all episodes together: the queries of all go to
     the experts as one batch, their answers to the grader as another (`EAPOMathVectorEnv`). It takes
-    the arguments above, `autoreset_mode` and `max_episode_steps`. The reset option `problem_ids`
-    names one problem for each; `render_mode="ansi"` and `render()` show the transcripts.
+    the arguments above, `autoreset_mode` and `max_episode_steps`. The reset options `problem_ids`
+    and `gate_seeds` hold one value for each, so that eight members of a group have one problem and
+    the same draws at the gate; `render_mode="ansi"` and `render()` show the transcripts.
     `envs.unwrapped.get_attr("episode")` has the episodes as values. With
     `autoreset_mode="SAME_STEP"` those that ended are gone when `step` returns, but for their infos
     in `infos["final_info"]`; with `"DISABLED"` the caller resets them before the next step, by the

@@ -150,7 +150,7 @@ def read_options(
     if unknown:
         raise UserError(
             f"unknown reset options {unknown}: there are {', '.join(_OPTIONS)};"
-            " a vector environment has problem_ids and reset_mask, too"
+            " a vector environment has problem_ids, gate_seeds and reset_mask, too"
         )
     changes = {name: value for name, value in options.items() if name in _RULES}
     if changes:

@@ -84,9 +84,9 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         Args:
             seed: a number s gives sub-environment i the seed s + i; a sequence gives each its
                 own; see `EAPOMathEnv.reset`.
-            options: those of `EAPOMathEnv.reset`, for all, so that one `gate_seed` gives a group
-                common gate draws; `problem_ids`, one per sub-environment (None draws one);
-                `reset_mask`, a boolean array of those to reset.
+            options: those of `EAPOMathEnv.reset`, for all; `problem_ids` and `gate_seeds`, one per
+                sub-environment (with None a problem is drawn, and the gate has the episode's
+                seed); `reset_mask`, a boolean array of those to reset.
 
         Raises:
             UserError: an unknown option, or an invalid value.
@@ -94,12 +94,16 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
         check_mapping(options or {})
         shared = dict(options or {})
         mask = self._mask(shared.pop("reset_mask", None))
-        problem_ids = self._one_each("problem_ids", shared.pop("problem_ids", None))
+        one_each = {
+            name: self._one_each(f"{name}s", shared.pop(f"{name}s", None))
+            for name in ("problem_id", "gate_seed")
+        }
         infos: dict[str, Any] = {}
         for index, (env, own_seed) in enumerate(zip(self.envs, self._seeds(seed), strict=True)):
             if mask[index]:
-                own = {"problem_id": problem_ids[index]} if problem_ids[index] is not None else {}
-                _, info = env.reset(seed=own_seed, options=shared | own)
+                own = {name: values[index] for name, values in one_each.items()}
+                chosen = {name: value for name, value in own.items() if value is not None}
+                _, info = env.reset(seed=own_seed, options=shared | chosen)
                 infos = self._add_info(infos, info, index)
         return self._observations(), infos
 

@@ -27,7 +27,7 @@ LENGTH, SIZE = 16, 2
 
 def main(rank, differences):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method="file:///tmp/join", rank=rank, world_size=SIZE)
+    dist.init_process_group("gloo", init_method="file://JOIN", rank=rank, world_size=SIZE)
     from verl.models.transformers.monkey_patch import apply_monkey_patch
     from verl.utils.ulysses import (
         set_ulysses_sequence_parallel_group,
@@ -64,5 +64,5 @@ if __name__ == "__main__":
     assert differences[0] < 1e-5, differences
     assert differences[1] > 0.01, "this finding is out of date"
 PY
-sed -i "s|/tmp/join|$folder/join|" ulysses.py
+sed -i "s|JOIN|$folder/join|" ulysses.py
 "$folder/venv/bin/python" -W ignore ulysses.py

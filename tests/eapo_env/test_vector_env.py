@@ -212,6 +212,24 @@ def test_one_gate_seed_gives_all_sub_environments_the_same_draws() -> None:
     assert len(seen) > 1
 
 
+def test_gate_seeds_give_each_group_its_own_draws() -> None:
+    envs = make(4, rules=Rules(acceptance_rate=0.5))
+
+    def accepted(**options: Any) -> list[tuple[bool, ...]]:
+        envs.reset(seed=3, options=options)
+        envs.step([ask("a", "b", "c")] * 4)
+        return [episode.consultations[0].accepted for episode in envs.get_attr("episode")]
+
+    own = accepted()
+    different = 0
+    for gate_seed in range(8):
+        first, same, other, none = accepted(gate_seeds=[gate_seed, gate_seed, gate_seed + 9, None])
+        assert first == same
+        assert none == own[3]  # the gate has the episode's seed
+        different += first != other
+    assert different > 4
+
+
 # --- errors change nothing ------------------------------------------------------------------------
 
 
@@ -339,6 +357,8 @@ def test_a_mask_resets_only_its_own() -> None:
         ({"problem_ids": ["p0"]}, "problem_ids"),
         ({"problem_ids": "p0"}, "problem_ids"),
         ({"problem_ids": ["p0", "p9"]}, "p9"),
+        ({"gate_seeds": [1]}, "gate_seeds"),
+        ({"gate_seeds": [1, -2]}, "-2"),
         ({"turn_bugdet": 2}, "turn_bugdet"),
         ([1], r"mapping.*\[1\]"),
     ],
