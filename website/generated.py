@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from eapo_agents.cli import app
 from eapo_agents.cli.settings import settings_page
@@ -100,7 +101,7 @@ def reference(public: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def page_of(path: Path) -> str:
-    """Return a file as a page: Markdown as it is, notebooks and programs as text and code."""
+    """Return a file as a page: Markdown as it is, programs as text and code, with their output."""
     text = path.read_text(encoding="utf-8")
     match path.suffix:
         case ".ipynb":
@@ -119,6 +120,15 @@ def _cells(text: str) -> Iterator[str]:
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+        yield from map(_shown, cell.get("outputs", ()))
+
+
+def _shown(output: Mapping[str, Any]) -> str:
+    data = output.get("data", {})
+    if picture := data.get("image/png"):
+        return f'<img alt="what the code draws" src="data:image/png;base64,{picture.strip()}">'
+    text = "".join(output.get("text") or data["text/plain"]).rstrip()
+    return f'```text title="Output"\n{text}\n```'
 
 
 def _commands() -> Mapping[str, argparse.ArgumentParser]:

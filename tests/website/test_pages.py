@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from website.generated import anchors, page_of, public_names
@@ -58,3 +59,24 @@ def test_a_program_is_its_docstring_and_its_code(tmp_path: Path) -> None:
     assert page_of(program) == (
         "# loop.py\n\nPlay.\n\n    a \\\n    b\n\nTwice.\n\n```python\nimport os\n```\n"
     )
+
+
+def test_a_notebook_is_its_text_its_code_and_what_that_shows(tmp_path: Path) -> None:
+    cell = nbformat.v4.new_code_cell(
+        "1 + 1",
+        outputs=[
+            nbformat.v4.new_output("stream", text="a\nb\n"),
+            nbformat.v4.new_output("execute_result", {"text/plain": "2"}),
+            nbformat.v4.new_output("display_data", {"image/png": "AA==", "text/plain": "<Figure>"}),
+        ],
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Sums"), cell])
+    path = tmp_path / "sums.ipynb"
+    nbformat.write(notebook, path)
+    assert page_of(path).split("\n\n") == [
+        "# Sums",
+        "```python\n1 + 1\n```",
+        '```text title="Output"\na\nb\n```',
+        '```text title="Output"\n2\n```',
+        '<img alt="what the code draws" src="data:image/png;base64,AA==">',
+    ]
