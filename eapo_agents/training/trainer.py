@@ -227,9 +227,13 @@ class Trainer:
 
     @cached_property
     def recorded_config(self) -> TrainConfig:
-        """The config with the parts that it did not make in their places."""
+        """The config with the parts that it did not make in their places.
+
+        It has no trackers where others were handed over.
+        """
         parts = Parts.of(self.rollout, self.learner, self.problems, self.held_out)
-        return parts.without(self.made).recorded_in(self.config)
+        config = self.config if self.trackers is None else replace(self.config, trackers=())
+        return parts.without(self.made).recorded_in(config)
 
     def _waiting(self) -> str:
         """Return what an interruption says: what is still done, and how to do without it."""

@@ -172,6 +172,8 @@ def test_each_argument_of_from_config_replaces_one_part(
         trackers=[module.Tracker(folder)],
     )
     assert [problem.id for problem in trainer.problems] == [str(n) for n in range(8)]
-    assert trainer.train(Run.create(config, tmp_path / "runs"))
+    run = Run.create(config, tmp_path / "runs")
+    assert trainer.train(run)
+    assert run.config.trackers == ()
     used = (tmp_path / "used.txt").read_text().splitlines()
     assert set(used) == {*PARTS, "problems", "tracker", "tracker closed"}
