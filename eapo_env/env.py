@@ -87,8 +87,9 @@ class EAPOMathEnv(gym.Env[str, str]):
     ## Action space
     `UnicodeText`, any string: the text of one turn. The first complete `<consult>` block in it is
     the action and ends the turn, also within `<think>`: what follows it is dropped. A text without
-    one that gives an answer is graded; any other text is malformed and uses up the turn. No text
-    raises an error.
+    one that gives an answer is graded; any other text is malformed and uses up the turn, and so is
+    an answer beside a `<consult>` that is not closed or asks nothing, unless it stands within
+    `<think>`. No text raises an error.
 
     | action | text | what happens |
     |---|---|---|
@@ -111,8 +112,9 @@ class EAPOMathEnv(gym.Env[str, str]):
     the final answer in \boxed{}.`; `info["turns_left"]` has the number. At the end of an episode
     `"delta"` is empty.
 
-    As values, `env.unwrapped.episode.consultations[-1]` has `replies` and what was `accepted`, and
-    `env.unwrapped.episode.messages` what a chat model reads:
+    As values, `env.unwrapped.episode.consultations[-1]` has the `replies` and whether the gate
+    `accepted` each, also where none came, and `env.unwrapped.episode.messages` what a chat model
+    reads:
     `[{"role": m.role, "content": m.content} for m in env.unwrapped.episode.messages]`.
 
     ## Starting state
@@ -183,7 +185,7 @@ class EAPOMathEnv(gym.Env[str, str]):
     | `acceptance_rate` | the probability that a reply is read (1.0) |
     | `queries_per_turn` | the most queries that are asked in a turn (3) |
     | `max_reply_chars` | a longer reply is cut there (16,384) |
-    | `gate_seed` | seeds the gate: with equal seeds, equal actions get the same replies accepted |
+    | `gate_seed` | seeds the gate, whose n-th draw decides on the n-th query of the episode |
 
     ## Vector environment
     `gym.make_vec("EAPO-Math-v0", num_envs=8)` steps all episodes together: the queries of all go to
@@ -196,6 +198,7 @@ class EAPOMathEnv(gym.Env[str, str]):
     in `infos["final_info"]`; with `"DISABLED"` the caller resets them before the next step, by the
     option `reset_mask`.
     `infos[key]` is an array, one entry a sub-environment; `infos["_" + key]` masks the valid ones.
+    After a reset with a mask the others' entries are 0 or None: theirs are those of the last step.
 
     ## Version history
     v0: initial version.

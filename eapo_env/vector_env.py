@@ -218,7 +218,11 @@ class EAPOMathVectorEnv(gym.vector.VectorEnv[tuple[str, ...], Sequence[str], npt
     def _one_each(self, name: str, values: Sequence[Any] | None) -> Sequence[Any]:
         if values is None:
             return [None] * self.num_envs
-        if isinstance(values, str) or len(values) != self.num_envs:
+        if (
+            isinstance(values, str)
+            or not hasattr(values, "__len__")
+            or len(values) != self.num_envs
+        ):
             raise UserError(f"{name} must hold {self.num_envs} values, not {values!r:.200}")
         return values
 

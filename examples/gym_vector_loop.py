@@ -68,7 +68,7 @@ def play(num_envs: int, seed: int) -> list[tuple[eapo_env.Episode, bool]]:
         if over.any():
             next_ids = [next(waiting, None) if ended else None for ended in over]
             options = {"reset_mask": over, "problem_ids": next_ids}
-            observations, _ = envs.reset(options=options)
+            observations, _ = envs.reset(options=options)  # infos only of those that were reset
     envs.close()
     return list(played.values())
 

@@ -358,6 +358,7 @@ def test_a_mask_resets_only_its_own() -> None:
         ({"problem_ids": "p0"}, "problem_ids"),
         ({"problem_ids": ["p0", "p9"]}, "p9"),
         ({"gate_seeds": [1]}, "gate_seeds"),
+        ({"gate_seeds": 1}, "gate_seeds"),
         ({"gate_seeds": [1, -2]}, "-2"),
         ({"turn_bugdet": 2}, "turn_bugdet"),
         ([1], r"mapping.*\[1\]"),
