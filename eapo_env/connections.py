@@ -65,6 +65,8 @@ class Connection:
     def __init__(self, endpoint: Endpoint, client: AsyncOpenAI, shared: SharedSlots | None) -> None:
         self.endpoint = endpoint
         self.circuit: Circuit = Closed()
+        self.last_failure = "no reply"
+        """Why the endpoint did not answer the last call that it failed."""
         self.system_role: dict[str, bool] = {}
         """Whether a model takes a system role, once that is known."""
         self.queues: dict[str, Queue] = {}
@@ -144,23 +146,24 @@ class Connection:
         except asyncio.CancelledError:
             # A batch cancels its stragglers together, which is one sign of death and not many.
             if self._silent_since(sent_s):
-                self._failed()
+                self._failed("no reply before the deadline")
                 self._heard_s = _now_s()
             self._took_longer_than(_now_s() - sent_s)
             raise
         except TimeoutError:
             self._took_longer_than(_now_s() - sent_s)
+            reason = f"no reply within {self.endpoint.call_timeout_s:g} s"
             # A slow reply among answered ones is no sign that the endpoint is dead.
             if self._silent_since(sent_s):
-                self._failed()
-            return Failure(f"no reply within {self.endpoint.call_timeout_s:g} s")
+                self._failed(reason)
+            return Failure(reason)
         except Exception as error:
             status = getattr(error, "status_code", None)
             if not is_an_answer(error):
-                self._failed()
+                self._failed(self._reason(error))
                 if status in _NOT_REACHED:
                     self._watch()
-                return Failure(self._reason(error), status, lost=True)
+                return Failure(self.last_failure, status, lost=True)
             self._answered()
             self._log_if_refused(error)
             return Failure(self._reason(error), status)
@@ -191,7 +194,8 @@ class Connection:
         self.circuit = self.endpoint.breaker.answered()
         self._heard_s = _now_s()
 
-    def _failed(self) -> None:
+    def _failed(self, reason: str) -> None:
+        self.last_failure = reason
         self.circuit = self.endpoint.breaker.failed(self.circuit, _now_s())
 
     def _log_if_refused(self, error: Exception) -> None:

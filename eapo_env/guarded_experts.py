@@ -38,9 +38,9 @@ _LONGEST_REASON = 300
 class ExpertMonitor:
     """Measures what is asked of experts, and warns, at most once a minute, when they fail.
 
-    A single failed reply is normal: the warning comes when most of the last few have failed, of all
-    or of one expert, or when the pool itself did. An expert that has no answer (`NO_ANSWER`) has
-    not failed.
+    A single failed reply is normal: the warning comes when most of the last few have failed, or all
+    of the first two and more, of all or of one expert, or when the pool itself did. An expert that
+    has no answer (`NO_ANSWER`) has not failed.
 
     Args:
         clock: the time in seconds, from any origin.
@@ -130,9 +130,11 @@ class ExpertMonitor:
         return found
 
     def _fails(self, expert: str) -> bool:
-        """Return whether most of the latest replies of an expert have failed."""
+        """Return whether most of the latest replies of an expert have failed, or all so far."""
         recent = self._recent[expert]
-        return len(recent) == _RECENT and sum(recent) > _RECENT / 2
+        if len(recent) < _RECENT:
+            return len(recent) > 1 and all(recent)
+        return sum(recent) > _RECENT / 2
 
     def _warn(self, last: Unavailable) -> None:
         if self.clock() - self._warned_s < self.every_s:

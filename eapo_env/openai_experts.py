@@ -256,7 +256,8 @@ class OpenAIExperts:
         """Return the reply of one of the endpoints of a model; those that fail are passed over."""
         model = str(body["model"])
         queue = min(connections, key=lambda one: one.endpoint.base_url).queue(model)
-        why = "the circuit is open: the endpoint did not answer lately"
+        first = connections[0]
+        why = f"the circuit of {first.endpoint.base_url} is open: {first.last_failure}"
         while connections:
             async with queue.slot(connections) as connection:
                 if self.budget.is_spent:

@@ -35,7 +35,9 @@ those of `eapo pretrain` come last. `eapo settings` prints this page, which is m
 `--set KEY=VALUE` changes one and may be repeated. A value is JSON where it reads as JSON (`3e-5`,
 `true`, `null`, `[1, 2]`) and else a text as it stands; `null` is Python's None. The defaults are
 those of `eapo_agents.TrainConfig`; a [preset](methods.md#presets) changes some of them, and the
-`config.json` of a run folder holds all values of that run.
+`config.json` of a run folder holds all values of that run. Another `kind` brings back the defaults
+of its section, another `source` those of `columns`, `split` and `subset`, another `schedule` those
+of `exponent` and `rate`, unless these are changed, too.
 """
 
 _WORDS = {
@@ -192,8 +194,8 @@ def _default(field: Field[Any], section: object) -> str:
 
 
 def _shown(value: object) -> str:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return f"`{_kind(type(value))}`"
+    if dataclasses.is_dataclass(value) and hasattr(value, "kind"):
+        return f"`{value.kind}`"
     if isinstance(value, str) and value:
         return f"`{value}`"
     return f"`{json.dumps(value, default=dataclasses.asdict)}`"

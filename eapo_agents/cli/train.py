@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eapo_agents import evaluation, learning, reproduction, training
-from eapo_agents.cli.console import new_console, progress_bars, step_display
+from eapo_agents.cli.console import duration, new_console, progress_bars, step_display
 from eapo_agents.cli.options import (
     INTERRUPTED,
     add_resume,
@@ -205,6 +205,9 @@ def _in_full(metrics: Mapping[str, float]) -> str:
         f"reward {metrics['reward']:.2f}",
         f"groups with signal {metrics['groups_kept']:.0f}",
     ]
+    if "seconds/evaluation" in metrics:
+        spent = duration(metrics["seconds/evaluation"])
+        parts.append(f"alone {metrics['alone/mean_at_k']:.2f} (evaluation {spent})")
     failed = metrics.get("expert_failure_rate", 0.0)
     parts += [f"failed replies {failed:.2f}"] if failed >= _SHOWN_FROM else []
     return "; ".join([*parts, *_troubles(metrics)])

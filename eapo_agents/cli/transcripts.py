@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 MAX_SHOWN_CHARS = 1000
 """The most characters of a message that are printed."""
 
-_NUM_KEPT = 64
-"""The episodes among which the two are chosen."""
-
 
 def add_transcripts(parser: argparse.ArgumentParser) -> None:
     """Add `--transcripts`."""
@@ -38,7 +35,7 @@ class Transcripts:
 
     file: Path | None = None
     label: evaluation.EpisodeRow = field(default_factory=dict)
-    _first: list[evaluation.EpisodeRow] = field(default_factory=list)
+    _examples: list[evaluation.EpisodeRow] = field(default_factory=list)
 
     def add(self, set_name: str, attempts: Sequence[Any]) -> None:
         """Add the episodes of one problem."""
@@ -47,11 +44,11 @@ class Transcripts:
         rows = [{"set": set_name, **self.label, **evaluation.episode_row(one)} for one in attempts]
         if self.file:
             JsonLines(self.file).append(*rows)
-        self._first.extend(rows[: _NUM_KEPT - len(self._first)])
+        self._examples[:] = evaluation.two_examples([*self._examples, *rows])
 
     def show(self, console: Console) -> None:
         """Print two of them."""
-        for row in evaluation.two_examples(self._first):
+        for row in self._examples:
             show_episode(console, row)
 
 

@@ -31,10 +31,17 @@ def episode_row(graded: Graded) -> dict[str, Any]:
 
 
 def two_examples(rows: Sequence[EpisodeRow]) -> list[EpisodeRow]:
-    """Return a right and a wrong episode, the first of each; else the first two there are."""
+    """Return the first right and the first wrong episode.
+
+    Where there is only one of the two kinds, the first two that differ, if possible in the problem.
+    """
     right = [row for row in rows if row["status"] == "correct"]
     wrong = [row for row in rows if row["status"] != "correct"]
-    return [right[0], wrong[0]] if right and wrong else list(rows[:2])
+    if right and wrong:
+        return [right[0], wrong[0]]
+    elsewhere = [row for row in rows if row["problem_id"] != rows[0]["problem_id"]]
+    otherwise = [row for row in rows if row["messages"] != rows[0]["messages"]]
+    return [*rows[:1], *(elsewhere or otherwise)[:1]]
 
 
 def _consultation(consultation: Consultation) -> list[dict[str, Any]]:

@@ -73,11 +73,21 @@ def _of(name: str, **changes: object) -> Train:
 
 
 def _from(rate: str, base: BaseModel) -> tuple[Experiment, ...]:
-    """Return the evaluation of a base and the two trainings of the main claim from it."""
+    """Return the evaluation of a base, the two trainings of the main claim from it, and a third.
+
+    That one helps where a group failed alone.
+    """
     return (
         replace(_EVALUATED, name=f"base-{rate}", base_model=base),
         _of(f"self-exploratory-{rate}", base_model=base, annealing=Annealing(turn_budget=1)),
         _of(f"eapo-half-group-{rate}", base_model=base, annealing=_HALF, gate_draws="group"),
+        _of(
+            f"eapo-failed-alone-group-{rate}",
+            base_model=base,
+            annealing=_HALF,
+            help_for="failed_alone",
+            gate_draws="group",
+        ),
     )
 
 
@@ -192,15 +202,27 @@ _OURS = PaperTable(
         TableRow(
             label="belief 0.65: constant 1/2, common draws", experiment="eapo-half-group-0.65"
         ),
+        TableRow(
+            label="belief 0.65: 1/2 where a group failed alone, common draws",
+            experiment="eapo-failed-alone-group-0.65",
+        ),
         TableRow(label="belief 0.85: base model", experiment="base-0.85"),
         TableRow(label="belief 0.85: self-exploratory RL", experiment="self-exploratory-0.85"),
         TableRow(
             label="belief 0.85: constant 1/2, common draws", experiment="eapo-half-group-0.85"
         ),
+        TableRow(
+            label="belief 0.85: 1/2 where a group failed alone, common draws",
+            experiment="eapo-failed-alone-group-0.85",
+        ),
         TableRow(label="belief 0.90: base model", experiment="base-0.90"),
         TableRow(label="belief 0.90: self-exploratory RL", experiment="self-exploratory-0.90"),
         TableRow(
             label="belief 0.90: constant 1/2, common draws", experiment="eapo-half-group-0.90"
+        ),
+        TableRow(
+            label="belief 0.90: 1/2 where a group failed alone, common draws",
+            experiment="eapo-failed-alone-group-0.90",
         ),
     ),
 )

@@ -172,7 +172,9 @@ def with_settings(config: C, settings: Iterable[str]) -> C:
 
     Values are JSON where they parse as JSON, else plain strings. A setting that changes the kind of
     a section (`algorithm=grpo`, `experts.kind=openai`) resets it to that kind's defaults and is
-    applied before all others; of several settings of one key, the last counts.
+    applied before all others. Other problems (`source`) have the default columns, split and subset,
+    another `schedule` the default exponent and rate, unless these are set, too. Of several settings
+    of one key, the last counts.
 
     Raises:
         UserError: no "=", an unknown key (a similar one is suggested), an invalid value.
@@ -181,9 +183,14 @@ def with_settings(config: C, settings: Iterable[str]) -> C:
     parsed = [_Setting.parse(setting) for setting in settings]
     for setting in parsed:
         setting.choose_kind(tree)
+        setting.drop_details(tree)
     for setting in parsed:
         setting.apply(tree)
     return _validated(tree, type(config))
+
+
+_DETAILS = {"source": ("columns", "split", "subset"), "schedule": ("exponent", "rate")}
+"""The settings beside another one that hold for its present value alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +215,18 @@ class _Setting:
             keys, kind = self.keys, self.value
         else:
             return
-        section = tree
-        for key in keys:
-            inner = section.get(key) if isinstance(section, dict) else None
-            if not isinstance(inner, dict):
-                return
-            section = inner
+        section = _section(tree, keys)
         if section.get("kind", kind) != kind:
             section.clear()
             section["kind"] = kind
+
+    def drop_details(self, tree: dict[str, Any]) -> None:
+        """Reset what holds for the present value alone if this setting changes the value."""
+        *keys, last = self.keys
+        section = _section(tree, keys)
+        if section.get(last, self.value) != self.value:
+            for name in _DETAILS.get(last, ()):
+                section.pop(name, None)
 
     def apply(self, tree: dict[str, Any]) -> None:
         node = tree
@@ -228,6 +238,14 @@ class _Setting:
         last, section = self.keys[-1], node.get(self.keys[-1])
         by_kind = isinstance(section, dict) and section.get("kind", self) == self.value
         node[last] = section if by_kind else self.value
+
+
+def _section(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return a section of a config; a new one where there is none."""
+    section: object = tree
+    for key in keys:
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _parsed(value: str) -> object:

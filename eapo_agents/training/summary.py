@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -126,17 +128,21 @@ def warn_of_standstill(step: int, metrics: Mapping[str, float], num_steps: int) 
     )
 
 
-def experts_are_silent(step: int, metrics: Mapping[str, float], limit: float) -> bool:
+def experts_are_silent(step: int, sampled: Sampled | None, limit: float) -> bool:
     """Return whether more of a step's accepted queries got no reply than the limit; then warn."""
-    rate = metrics.get("failed_reply_rate", 0.0)
+    groups = sampled.played if sampled else ()
+    played = [trajectory for group in groups for trajectory in group.trajectories]
+    rate = _failed_reply_rate(played)
     if rate <= limit:
         return False
+    reasons = Counter(one.reason for one in _accepted(played) if isinstance(one, Unavailable))
     _LOG.warning(
-        "STEP %d: THE EXPERTS LEFT %.0f%% OF THE ACCEPTED QUERIES UNANSWERED (more than %.0f%%);"
-        " the transcripts hold the reasons",
+        "STEP %d: THE EXPERTS LEFT %.0f%% OF THE ACCEPTED QUERIES UNANSWERED (more than %.0f%%),"
+        " most often: %s; all reasons are in this step's transcripts",
         step,
         100 * rate,
         100 * limit,
+        reasons.most_common(1)[0][0],
     )
     return True
 
@@ -280,14 +286,15 @@ def _is_alone(group: Group) -> bool:
 
 def _failed_reply_rate(played: Sequence[Trajectory]) -> float:
     """Return the share of accepted queries whose expert did not answer."""
-    answered = [
-        isinstance(reply, Reply)
-        for trajectory in played
-        for consultation in trajectory.episode.consultations
-        for accepted, reply in zip(consultation.accepted, consultation.replies, strict=True)
-        if accepted
-    ]
+    answered = [isinstance(reply, Reply) for reply in _accepted(played)]
     return 1.0 - _mean(answered) if answered else 0.0
+
+
+def _accepted(played: Sequence[Trajectory]) -> Iterator[ExpertReply]:
+    """Yield the replies to the queries that the gate let pass."""
+    for trajectory in played:
+        for consultation in trajectory.episode.consultations:
+            yield from compress(consultation.replies, consultation.accepted)
 
 
 def _relayed_tokens(trajectory: Trajectory) -> int:

@@ -268,15 +268,16 @@ class Trainer:
             with run.annotate_errors(progress.step + 1):
                 result = self.step.take(runner, progress)
                 progress, step = result.progress, result.progress.step
-                if result.sampled and (step == 1 or step % self.config.transcripts_every == 0):
+                silent = experts_are_silent(step, result.sampled, self.config.expert_alarm)
+                silent_steps = silent_steps + 1 if silent else 0
+                shown = silent or step == 1 or step % self.config.transcripts_every == 0
+                if result.sampled and shown:
                     self._record_episodes(run, step, result.sampled)
                 every = self.config.evaluation.every
                 evaluated = step == self.config.steps or (every and step % every == 0)
                 found = self._evaluation_metrics(runner, run, step) if evaluated else {}
                 metrics = result.metrics | found
                 run.record(step, metrics)
-                silent = experts_are_silent(step, metrics, self.config.expert_alarm)
-                silent_steps = silent_steps + 1 if silent else 0
                 idle_steps = idle_steps + 1 if metrics.get("groups_kept") == 0 else 0
                 if idle_steps and idle_steps % self.config.standstill_alarm == 0:
                     warn_of_standstill(step, metrics, idle_steps)

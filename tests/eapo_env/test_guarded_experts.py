@@ -118,7 +118,7 @@ def test_a_dead_pool_is_reported_once_a_minute(caplog: pytest.LogCaptureFixture)
     for _ in range(150):  # two and a half minutes, a call a second
         ask(monitor, pool, 1.0, DEAD, DEAD)
     assert len(caplog.records) == 3
-    assert "8 expert replies did not come" in caplog.messages[0]
+    assert "2 expert replies did not come" in caplog.messages[0]
     assert "120 expert replies did not come" in caplog.messages[1]
     assert all("bob: connection refused" in message for message in caplog.messages)
     for _ in range(150):
@@ -140,12 +140,24 @@ def test_one_expert_of_three_that_always_fails_is_reported(
 ) -> None:
     pool = Moody()
     monitor = ExpertMonitor(clock=lambda: pool.now)
-    for _ in range(7):
-        ask(monitor, pool, 0.1, FINE, FINE, DEAD)
+    ask(monitor, pool, 0.1, FINE, FINE, DEAD)
     assert caplog.records == []
     ask(monitor, pool, 0.1, FINE, FINE, DEAD)
-    assert "8 expert replies did not come" in caplog.text
+    assert "2 expert replies did not come" in caplog.text
     assert "bob: " in caplog.text
+
+
+def test_an_expert_that_has_answered_is_reported_once_most_of_eight_replies_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = Moody()
+    monitor = ExpertMonitor(clock=lambda: pool.now)
+    ask(monitor, pool, 0.1, replace(FINE, expert=DEAD.expert))
+    for _ in range(6):
+        ask(monitor, pool, 0.1, DEAD)
+    assert caplog.records == []
+    ask(monitor, pool, 0.1, DEAD)
+    assert "7 expert replies did not come" in caplog.text
 
 
 def test_an_expert_that_has_no_answer_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:

@@ -117,7 +117,10 @@ def _trained_on(
     held_out: Sequence[Problem], problems: Sequence[Problem]
 ) -> Findings[Sequence[Problem]]:
     train = without(held_out, problems)
-    yield Finding(part="problems", text=f"{len(train)} to train on, {len(held_out)} held out")
+    shared = len(problems) - len(train)
+    apart = f" ({shared} more are among those held out)" if shared else ""
+    told = f"{len(train)} to train on{apart}, {len(held_out)} held out"
+    yield Finding(part="problems", text=told)
     return train
 
 

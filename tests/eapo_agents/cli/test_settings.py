@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from eapo_agents.cli.settings import Part, Row, parts, settings_page
 from eapo_agents.learning.algorithms import DAPO
 from eapo_agents.reproduction.pretraining import Pretraining
 from eapo_agents.training.config import TrainConfig, with_settings
+from eapo_agents.training.presets import PRESETS
 
 PARTS = {part.title: part for part in parts(TrainConfig, TrainConfig(), "")}
 ROWS = [row for part in PARTS.values() for row in part.rows]
@@ -33,11 +34,35 @@ def kind_of(part: Part) -> str:
     return found[1] if found else ""
 
 
+def config_has(config: TrainConfig, section: str) -> bool:
+    """Return whether a section is there; the config itself is the section ""."""
+    value: object = config
+    for name in filter(None, section.split(".")):
+        value = getattr(value, name, None)
+    return value is not None
+
+
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     page = capsys.readouterr().out
     assert page == settings_page(TrainConfig())
     assert all(f"| `{row.name}` | {row.type} | {row.default} | " in page for row in ROWS)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.__name__)
+def test_a_presets_values_as_they_stand_can_be_set(
+    preset: Callable[[], TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["settings", preset.__name__]) == 0
+    page = capsys.readouterr().out
+    config = preset()
+    for part in parts(TrainConfig, config, ""):
+        if not kind_of(part) and config_has(config, part.title):
+            for row in part.rows:
+                assert f"| `{row.name}` | {row.type} | {row.default} | " in page
+                if "[]" not in row.name:
+                    value = row.default.strip("`")
+                    assert with_settings(config, [f"{row.name}={value}"]) == config, row
 
 
 def test_every_setting_of_a_config_is_there_once() -> None:

@@ -25,6 +25,7 @@ from eapo_env.demonstrator import NoisyDemonstrator
 from eapo_env.endpoints import Endpoint
 from eapo_env.experts import ErroneousExperts, MeaninglessExperts, SilentExperts
 from eapo_env.openai_experts import OpenAIExperts
+from eapo_env.problems import Columns
 from eapo_env.recordings import ReplayExperts
 from eapo_env.reward import Overlong
 from eapo_env.synthetic import ProceduralExperts, work_out, work_out_part
@@ -284,6 +285,29 @@ def test_a_section_of_another_kind_begins_with_that_kinds_defaults() -> None:
 def test_the_kind_of_a_section_counts_wherever_it_stands(settings: list[str]) -> None:
     config = with_settings(with_settings(embedded(), ["experts.error_rate=0.5"]), settings)
     assert config.experts == ExpertSettings(kind="openai", batch_timeout_s=9.0)
+
+
+def test_details_of_a_value_go_with_it() -> None:
+    mine = with_settings(one_gpu(), ["problems.source=a.jsonl", "problems.limit=3"])
+    assert one_gpu().problems.columns
+    assert mine.problems == dataclasses.replace(
+        one_gpu().problems, source="a.jsonl", columns=None, limit=3
+    )
+    assert mine.evaluation == one_gpu().evaluation
+    held_out = with_settings(one_gpu(), ["evaluation.problems.source=b.jsonl"]).evaluation.problems
+    assert (one_gpu().evaluation.problems.split, held_out.split) == ("test", None)
+    named = ["problems.columns.statement=q", "problems.source=a.jsonl"]
+    assert with_settings(one_gpu(), named).problems.columns == Columns(statement="q")
+    same = f"problems.source={one_gpu().problems.source}"
+    assert with_settings(one_gpu(), [same]) == one_gpu(), "the same source: nothing changes"
+
+
+def test_another_schedule_has_its_own_rate() -> None:
+    half = with_settings(embedded(), ["annealing.schedule=constant", "annealing.rate=0.5"])
+    linear = with_settings(half, ["annealing.schedule=ours_linear"])
+    assert linear == with_settings(embedded(), ["annealing.schedule=ours_linear"])
+    with pytest.raises(UserError, match=r"rate=0.5 means nothing for the schedule ours_linear"):
+        with_settings(half, ["annealing.schedule=ours_linear", "annealing.rate=0.5"])
 
 
 def test_the_settings_of_dapo_are_checked() -> None:
