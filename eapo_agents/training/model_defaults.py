@@ -108,7 +108,7 @@ def warn_of_long_warm_up(config: TrainConfig) -> None:
     if updates < settings.warmup_steps:
         _LOG.warning(
             "learner.warmup_steps=%d IS MORE THAN THE %d UPDATES OF steps=%d: the learning rate"
-            " ends at %.0f%% of what is set",
+            " ends at %.0f%% of what is set; learner.warmup_steps=0 begins with it",
             settings.warmup_steps,
             updates,
             config.steps,
