@@ -147,7 +147,11 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
         _of("eapo-by-success-group", annealing=_BY_SUCCESS, gate_draws="group"),
         _of("eapo-failed-alone", annealing=_HALF, help_for="failed_alone"),
         _of(
-            "eapo-failed-alone-group", annealing=_HALF, help_for="failed_alone", gate_draws="group"
+            "eapo-failed-alone-group",
+            num_seeds=10,
+            annealing=_HALF,
+            help_for="failed_alone",
+            gate_draws="group",
         ),
         # Not in the paper: bases of other strengths
         *_from("0.65", WEAKER),
