@@ -71,8 +71,9 @@ def demo() -> TrainConfig:
     """Return EAPO from a model that believes wrongly: `eapo demo`, a few minutes on two CPU cores.
 
     It adds, subtracts and multiplies with mistakes in what it carries, so that its most likely
-    answers are wrong. The experts answer one bracket at a time; half of their replies are read, by
-    the same draws for all episodes of a group. `docs/results.md` has this comparison over seeds.
+    answers are wrong. The experts answer one bracket at a time, where a group of episodes has just
+    failed alone; half of their replies are read, by the same draws for all episodes of the group.
+    `docs/results.md` has this comparison over seeds.
     """
     config = embedded()
     problems = replace(config.problems, operations=1, carry_rate=1.0)
@@ -84,7 +85,9 @@ def demo() -> TrainConfig:
         model=ModelSettings(path=WRONG_BELIEF),
         problems=problems,
         experts=ExpertSettings(kind="synthetic-parts"),
-        rollout=replace(config.rollout, turn_budgets="group", gate_draws="group"),
+        rollout=replace(
+            config.rollout, turn_budgets="group", gate_draws="group", help_for="failed_alone"
+        ),
         reward=RewardSettings(),
         evaluation=replace(
             config.evaluation,

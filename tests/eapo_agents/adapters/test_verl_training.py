@@ -62,6 +62,7 @@ SMALL = (
     "actor_rollout_ref.rollout.agent.num_workers=1",
     "actor_rollout_ref.rollout.val_kwargs.n=2",
     f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}",
+    "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32",
     "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
     f"data.train_batch_size={BATCH}",
     "data.val_max_samples=4",
@@ -208,9 +209,9 @@ def test_a_killed_training_goes_on_after_its_last_checkpoint(training: Training)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_sampler_and_learner_agree(training: Training) -> None:
-    """The learner computes in bfloat16, the sampler in float32."""
+    """Both compute in float32; with verl's bfloat16 one token's probabilities differ by 0.1."""
     for step, metrics in {**training.metrics(0), **training.metrics(1)}.items():
-        assert 0 < metrics["training/rollout_probs_diff_max"] < 0.1, step
+        assert 0 < metrics["training/rollout_probs_diff_max"] < 1e-4, step
         assert metrics["actor/grad_norm"] > 0, step
 
 
