@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Mapping
-from contextlib import closing
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from eapo_agents import evaluation, learning, reproduction, training
+from eapo_agents import evaluation, learning, reproduction, serving, training
 from eapo_agents.cli.console import duration, new_console, progress_bars, step_display
 from eapo_agents.cli.options import (
     INTERRUPTED,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 _FEW_ANSWERED = 0.5
 _SHOWN_FROM = 0.005  # what rounds to 0.01
 _SMALL = 8_000_000  # weights
+_LAST_CHARS = 2000
 
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found alone. From a base taught with errors"
@@ -84,17 +88,64 @@ def _train(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     eapo = preset_config("demo", options.set)
-    runs = []
-    for config in (eapo, training.presets.self_exploratory(eapo)):
-        run = training.Run.create(config, options.runs)
-        with run.removed_if_unused():
-            if not _trained(run, config, learning.SINGLE_PROCESS):
-                return INTERRUPTED
-        runs.append(run)
+    runs = [
+        training.Run.create(config, options.runs)
+        for config in (eapo, training.presets.self_exploratory(eapo))
+    ]
+    with runs[0].removed_if_unused(), runs[1].removed_if_unused():
+        if not _trained_side_by_side(*runs):
+            return INTERRUPTED
     status, console = show_report(runs), new_console()
     _show_before_and_after(console, eapo, runs[0])
     console.print(_WHERE_IT_PAYS)
     return status
+
+
+def _trained_side_by_side(run: training.Run, beside: training.Run) -> bool:
+    """Train two runs at once, the second in a process of its own; return whether both have ended.
+
+    Raises:
+        UserError: the second failed, with the end of what it printed.
+    """
+    from eapo_env.validation import UserError
+
+    console = new_console()
+    console.print(f"[bold]{beside.name}[/bold]: beside it, run folder {beside.folder}")
+    with _resumed_in_a_process(beside) as (process, output):
+        if not _trained(run, run.config, learning.SINGLE_PROCESS):
+            console.print(f"and with: eapo train --resume {beside.folder}")
+            return False
+        if process.poll() is None:
+            console.print(f"{beside.name} has not ended yet: step {len(beside.metrics)}")
+        if process.wait():
+            output.seek(0)
+            told = output.read().decode(errors="replace")[-_LAST_CHARS:]
+            raise UserError(f"{beside.name} stopped (status {process.returncode}):\n{told}")
+    return True
+
+
+@contextmanager
+def _resumed_in_a_process(
+    run: training.Run,
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Yield the process of `eapo train --resume`, and its output.
+
+    It saves a checkpoint and ends with the context or this process: Ctrl-C does not reach it.
+    """
+    command = [sys.executable, "-m", "eapo_agents.cli", "train", "--resume", str(run.folder)]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            serving.ending_with_parent(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process, output
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def _show_before_and_after(
@@ -204,7 +255,7 @@ def _in_full(metrics: Mapping[str, float]) -> str:
     parts = [
         f"accuracy {', '.join(accuracy)}",
         f"reward {metrics['reward']:.2f}",
-        f"groups with signal {metrics['groups_kept']:.0f}",
+        f"groups with signal {metrics['groups_kept']:.0f} of {metrics['problems_used']:.0f}",
     ]
     if "seconds/evaluation" in metrics:
         spent = duration(metrics["seconds/evaluation"])

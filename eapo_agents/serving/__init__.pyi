@@ -7,6 +7,7 @@ from .policy_server import PolicyServers as PolicyServers, serve_policy as serve
 from .process import (
     HOST as HOST,
     ServerError as ServerError,
+    ending_with_parent as ending_with_parent,
     free_port as free_port,
     run_server as run_server,
 )

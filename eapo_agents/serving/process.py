@@ -99,6 +99,11 @@ class ServerProcess:
             self.kill()
 
 
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """Return a command that does the same, and gets SIGTERM when the thread that starts it ends."""
+    return [sys.executable, "-c", _WITH_PARENT, str(os.getpid()), *command]
+
+
 def free_port() -> int:
     """Return a port that is free at the moment."""
     with socket.socket() as probe:
@@ -124,7 +129,7 @@ def run_server(
         log = Path(folder) / f"{port}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", _WITH_PARENT, str(os.getpid()), *command],
+                ending_with_parent(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -25,7 +25,6 @@ REWARDS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a minute of a core, or far longer on a busy one
 def test_smollm2_imitates_and_then_learns_from_rewards(tmp_path: Path) -> None:
     file = os.environ.get("EAPO_SMOLLM2_GGUF")
     if not file:

@@ -224,7 +224,6 @@ def test_validation_is_played_alone(training: Training) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_table_5_passes_verls_validation(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "val.parquet").touch()

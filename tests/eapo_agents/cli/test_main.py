@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import resource
 import shutil
+import signal
+import subprocess
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import matplotlib.image
 import pytest
-from command import ENVIRONMENT as OF_THE_COMMAND, as_options, eapo, eapo_forked, succeed
+from command import (
+    ENVIRONMENT as OF_THE_COMMAND,
+    as_options,
+    eapo,
+    eapo_forked,
+    started_forked,
+    succeed,
+)
 from programs import ENVIRONMENT, run_program
 from rich.console import Console
 
@@ -101,7 +112,8 @@ def test_a_log_has_a_line_a_step(trained: tuple[Run, str]) -> None:
         assert line.startswith(f"step {row['step']:.0f} of 2: accuracy ")
         for kind, key in (("alone", "accuracy/alone"), ("with help", "accuracy/helped")):
             assert (f"{row.get(key, 0):.2f} {kind}" in line) == (key in row)
-        assert f"; reward {row['reward']:.2f}; groups with signal {row['groups_kept']:.0f}" in line
+        signal = f"groups with signal {row['groups_kept']:.0f} of {row['problems_used']:.0f}"
+        assert f"; reward {row['reward']:.2f}; {signal}" in line
         assert re.search(r"; \d+\.\d s, about \d+ s left$", line)
     assert lines[1].endswith(" s, about 0 s left")
     assert "0:00:0" not in output  # no bar with its clock
@@ -158,6 +170,50 @@ def test_the_demo_compares_two_trainings(tiny_settings: list[str], tmp_path: Pat
     assert (tmp_path / "eapo-1" / "comparison" / "report.md").is_file()
     eapo_run, alone = (Run.open(tmp_path / name) for name in names)
     assert eapo_run.metrics[0]["alone_rate"] < alone.metrics[0]["alone_rate"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_interrupted_leaves_two_runs_that_go_on(
+    tiny_settings: list[str], tmp_path: Path
+) -> None:
+    settings = [s for s in tiny_settings if not s.startswith("name=")]
+    endless = as_options([*settings, "steps=100000", "checkpoint_every=1"])
+    names = ["eapo-1", "eapo-self-exploratory-1"]
+    with started_forked("demo", *endless, "--runs", tmp_path) as demo:
+        while not all(list((tmp_path / name).glob("checkpoints/step-*")) for name in names):
+            assert demo.poll() is None, demo.communicate()
+            time.sleep(0.05)
+        demo.send_signal(signal.SIGINT)
+        said, told = demo.communicate()
+    assert (demo.returncode, "Traceback" in told) == (128 + signal.SIGINT, False), told
+    for name in names:
+        run = Run.open(tmp_path / name)
+        assert f"eapo train --resume {run.folder}" in said
+        assert run.checkpoints[-1].name == f"step-{len(run.metrics):06d}"
+
+
+def processes_with(*arguments: str) -> list[int]:
+    """Return the processes whose last arguments these are."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(row[0]) for row in rows if row[-len(arguments) :] == list(arguments)]
+
+
+@pytest.mark.slow
+def test_a_demo_says_why_the_run_beside_stopped(tiny_settings: list[str], tmp_path: Path) -> None:
+    settings = [s for s in tiny_settings if not s.startswith("name=")]
+    beside = tmp_path / "eapo-self-exploratory-1"
+    options = as_options([*settings, "steps=2"])
+    with started_forked("demo", *options, "--runs", tmp_path) as demo:
+        while not (pids := processes_with("--resume", str(beside))):
+            assert demo.poll() is None, demo.communicate()
+            time.sleep(0.01)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        _, told = demo.communicate()
+    assert demo.returncode == 2
+    assert f"eapo: {beside.name} stopped (status -9)" in told
+    assert len(Run.open(tmp_path / "eapo-1").metrics) == 2
 
 
 def test_a_report_of_several_runs(run: Run, tmp_path: Path) -> None:

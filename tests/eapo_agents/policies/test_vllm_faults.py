@@ -40,7 +40,6 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("checkpoints/step-*"))
 
 
-@pytest.mark.timeout(900)  # two servers and two trainings start
 def test_a_server_killed_in_a_step_is_one_sentence_and_the_run_goes_on(
     llama: Path, settings_without_model: list[str], tmp_path: Path
 ) -> None:

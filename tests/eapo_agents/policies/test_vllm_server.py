@@ -34,8 +34,6 @@ from eapo_agents.training.config import TrainConfig, with_settings
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.trainer import Trainer
 
-pytestmark = pytest.mark.timeout(900)  # two servers start
-
 PROMPT = [5 + number % 90 for number in range(100)]
 LONG = 4000
 

@@ -147,7 +147,6 @@ class MonitoredExperts:
         return replies
 
 
-@pytest.mark.timeout(900)  # three servers start
 def test_an_expert_is_killed_and_restarted_mid_rollout_and_nothing_is_lost(
     model: str, verifier: Verifier
 ) -> None:

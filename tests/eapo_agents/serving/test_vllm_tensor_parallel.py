@@ -60,7 +60,6 @@ async def until_it_fails(policy: VLLMPolicy) -> None:
             await asyncio.gather(*asked)
 
 
-@pytest.mark.timeout(900)
 def test_an_engine_of_two_workers(folder: str) -> None:
     """It samples and takes weights as one worker does, outlives Ctrl-C, and fails as a whole."""
     settings = VLLMEngine(
@@ -100,7 +99,6 @@ def served(folder: str) -> Iterator[VLLMServerPolicy]:
             yield policy
 
 
-@pytest.mark.timeout(900)
 def test_a_server_of_two_workers(served: VLLMServerPolicy) -> None:
     check_hand_over(served)
     asyncio.run(check_policy(served, PROMPT))
