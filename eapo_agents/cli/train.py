@@ -41,10 +41,9 @@ _LAST_CHARS = 2000
 
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found alone. From a base taught with errors"
-    " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, and at 85%"
-    " on none of five; at 65% it succeeds on all, and better than EAPO, unless that helps only"
-    " where a group failed alone (rollout.help_for); at 90% EAPO did not succeed in one trial"
-    " (docs/results.md)."
+    " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, EAPO on all;"
+    " at 65% it succeeds on all too, and EAPO ends where it ends; at 90% EAPO with help for all did"
+    " not succeed in one trial (docs/results.md)."
 )
 
 
