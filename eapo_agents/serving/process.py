@@ -27,7 +27,8 @@ POLL_S = 0.2
 _LAST_CHARS = 2000
 _WITH_PARENT = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, which lasts over exec
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, which lasts over exec
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -100,7 +101,10 @@ class ServerProcess:
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
-    """Return a command that does the same, and gets SIGTERM when the thread that starts it ends."""
+    """Return a command that does the same, and gets SIGTERM when the thread that starts it ends.
+
+    This is a service of Linux; elsewhere it goes on alone.
+    """
     return [sys.executable, "-c", _WITH_PARENT, str(os.getpid()), *command]
 
 
