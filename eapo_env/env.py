@@ -103,8 +103,9 @@ class EAPOMathEnv(gym.Env[str, str]):
     OpenAI's does, needs it appended.
 
     ## Observation space
-    `UnicodeText`: the transcript so far, each message under its role (`observation="transcript"`),
-    or only what the environment wrote since the last action (`"delta"`). A reply is
+    `UnicodeText`: the transcript so far (`observation="transcript"`), each message after a line
+    `[user]` or `[assistant]` and before an empty one, or only what the environment wrote since the
+    last action (`"delta"`), as in the examples. A reply is
     `<reply query="1" expert="NAME">`, its text and `</reply>`. Where the gate refused it, or none
     came, the text is `No expert is available for this.` and no expert is named. In an expert's
     text, the tags of this grammar are written with `&lt;`, so that no reply can end early. Each
@@ -120,6 +121,11 @@ class EAPOMathEnv(gym.Env[str, str]):
     ## Starting state
     A problem, drawn uniformly, in the opening prompt. The prompt says how to consult and how many
     turns there are; with a turn budget of 1 it is the evaluation prompt, without a word of experts.
+
+    A default problem is `a:((32+8)*3) b:((97-9)*3) c:((55*4)*2) a+b+c mod 100`. Its calculator
+    knows `+ - *` and brackets, and answers the last expression or number of any text in two digits,
+    modulo 100: `(32+8)*3` with `20`, `a:((32+8)*3)` with `a=20`, the problem with `24`, and `7/2`,
+    of which it reads the 2, with `02`.
 
     ## Rewards
     0 until the episode ends, then by default (`RewardRule`) 1 for a correct answer, 0.1 for a wrong
@@ -192,7 +198,8 @@ class EAPOMathEnv(gym.Env[str, str]):
     the experts as one batch, their answers to the grader as another (`EAPOMathVectorEnv`). It takes
     the arguments above, `autoreset_mode` and `max_episode_steps`. The reset options `problem_ids`
     and `gate_seeds` hold one value for each, so that eight members of a group have one problem and
-    the same draws at the gate; `render_mode="ansi"` and `render()` show the transcripts.
+    the same draws at the gate; `seed` may be a list, and each plays what `gym.make` plays with its
+    seed. `render_mode="ansi"` and `render()` show the transcripts.
     `envs.unwrapped.get_attr("episode")` has the episodes as values. With
     `autoreset_mode="SAME_STEP"` those that ended are gone when `step` returns, but for their infos
     in `infos["final_info"]`; with `"DISABLED"` the caller resets them before the next step, by the

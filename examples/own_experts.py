@@ -2,7 +2,9 @@
 
     python examples/own_experts.py                  # check the pool, and ask it in an episode
     cd examples && eapo train embedded --set experts.kind=python \\
-      --set experts.factory=own_experts:pool --set 'experts.arguments={"latency_s": 0.01}'
+      --set experts.factory=own_experts:pool --set 'experts.arguments={"latency_s": 0.01}' \\
+      --set steps=4 --set learner.warmup_steps=0 --set rollout.sampling.groups_per_step=4 \\
+      --set rollout.sampling.problems_per_round=4 --set evaluation.problems.limit=8
 
 The pool `Office` has two experts. A calculator works out a question that is an expression, with a
 name before it or not; a colleague, who takes a while, says how to go on. Questions are shared out

@@ -221,7 +221,7 @@ def _titles(report: evaluation.Report) -> dict[str, str]:
         "majority_at_k": f"majority@{k}",
         "call_rate": "call rate",
         "response_tokens": "response tokens",
-        "no_answer_rate": "no answer",
+        "no_answer_rate": "no final answer",
         "malformed_rate": "malformed turns",
         "truncation_rate": "cut by a limit",
     }

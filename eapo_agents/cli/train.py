@@ -267,7 +267,7 @@ def _in_full(metrics: Mapping[str, float]) -> str:
 def _troubles(metrics: Mapping[str, float]) -> list[str]:
     """Return the shares of episodes and turns that came to nothing, as far as there are any."""
     rates = {
-        "no answer": metrics["no_answer_rate"],
+        "no final answer": metrics["no_answer_rate"],
         "malformed": metrics["malformed_rate"],
         "cut": metrics["truncation_rate"],
     }

@@ -25,6 +25,6 @@ def add(commands: Commands) -> None:
 def _view(options: argparse.Namespace) -> int:
     runs = distinct_runs(options.runs)
     with training.view_server(runs, options.port) as server:
-        new_console().print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        new_console().print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it, or kill)")
         server.serve_forever()
     return 0

@@ -188,7 +188,7 @@ def _column(found: Evaluation, set_name: str, first: Report) -> dict[str, str]:
         f"majority@{k}": f"{report.majority_at_k:.3f}",
         "call rate": f"{report.call_rate:.3f}",
         "response tokens": f"{report.response_tokens:.1f}",
-        "no answer": f"{report.no_answer_rate:.3f}",
+        "no final answer": f"{report.no_answer_rate:.3f}",
         "malformed turns": f"{report.malformed_rate:.3f}",
         "cut by a limit": f"{report.truncation_rate:.3f}",
         "unanswered queries": f"{report.unanswered_rate:.3f}",

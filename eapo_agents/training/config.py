@@ -69,7 +69,8 @@ class TrainConfig:
         steps: training steps.
         checkpoint_every: training steps between checkpoints.
         keep_checkpoints: number of newest checkpoints to keep.
-        transcripts_every: training steps between recorded transcripts.
+        transcripts_every: training steps between recorded transcripts; the first and the last have
+            one, too.
         truncation_alarm: warn when limits truncate more than this share of a step's responses.
         standstill_alarm: warn after this number of steps in a row in which no group had right and
             wrong answers, so that nothing was learned.

@@ -139,7 +139,7 @@ class Trainer:
         check_before_loading(config, trackers)
         if policy is None:
             check_plays_ahead(config)
-        if experts is None:
+        if experts is None and not config.schedule.rules_at(1).is_alone:
             config.experts.check()
         spec = LearnerSpec(
             model=config.model,
@@ -270,7 +270,8 @@ class Trainer:
                 progress, step = result.progress, result.progress.step
                 silent = experts_are_silent(step, result.sampled, self.config.expert_alarm)
                 silent_steps = silent_steps + 1 if silent else 0
-                shown = silent or step == 1 or step % self.config.transcripts_every == 0
+                ends = step in (1, self.config.steps)
+                shown = silent or ends or step % self.config.transcripts_every == 0
                 if result.sampled and shown:
                     self._record_episodes(run, step, result.sampled)
                 every = self.config.evaluation.every

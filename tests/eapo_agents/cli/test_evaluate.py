@@ -115,7 +115,7 @@ def test_two_episodes_are_shown_and_all_are_kept(
     assert "correct (answered), gold answer '3', given '3'" in text
     assert "[bold]I think[/bold]:" in text
     assert "characters more)" in text
-    for row in ("no answer", "malformed turns", "cut by a limit"):
+    for row in ("no final answer", "malformed turns", "cut by a limit"):
         assert row in text
 
 

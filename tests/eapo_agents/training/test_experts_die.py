@@ -116,6 +116,16 @@ def test_a_run_does_not_start_with_experts_that_do_not_answer(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_a_run_alone_needs_no_experts_and_records_its_first_and_last_step(
+    tiny_settings: list[str], tmp_path: Path
+) -> None:
+    nobody = f"experts.endpoints={endpoint('http://127.0.0.1:9/v1')}"
+    alone = ["steps=3", "annealing.turn_budget=1", "experts.kind=openai", nobody]
+    settings = as_options([*tiny_settings, *alone])
+    assert main(["train", *settings, "--runs", str(tmp_path)]) == 0
+    assert list(Run.open(tmp_path / "tiny-1").transcripts) == [1, 3]
+
+
 def test_a_server_without_a_list_of_models_is_asked_for_a_token(
     tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
