@@ -120,8 +120,8 @@ def test_a_run_alone_needs_no_experts_and_records_its_first_and_last_step(
     tiny_settings: list[str], tmp_path: Path
 ) -> None:
     nobody = f"experts.endpoints={endpoint('http://127.0.0.1:9/v1')}"
-    alone = ["steps=3", "annealing.turn_budget=1", "experts.kind=openai", nobody]
-    settings = as_options([*tiny_settings, *alone])
+    alone = ["steps=3", "transcripts_every=10", "annealing.turn_budget=1", "experts.kind=openai"]
+    settings = as_options([*tiny_settings, *alone, nobody])
     assert main(["train", *settings, "--runs", str(tmp_path)]) == 0
     assert list(Run.open(tmp_path / "tiny-1").transcripts) == [1, 3]
 
