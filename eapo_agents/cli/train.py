@@ -42,8 +42,8 @@ _LAST_CHARS = 2000
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found alone. From a base taught with errors"
     " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, EAPO on all;"
-    " at 65% it succeeds on all too, and EAPO ends where it ends; at 90% EAPO with help for all did"
-    " not succeed in one trial (docs/results.md)."
+    " at 65% both succeed on all, with the same accuracy; at 90% EAPO, with help for all, did not"
+    " succeed in one trial (docs/results.md)."
 )
 
 
@@ -109,7 +109,7 @@ def _trained_side_by_side(run: training.Run, beside: training.Run) -> bool:
     from eapo_env.validation import UserError
 
     console = new_console()
-    console.print(f"[bold]{beside.name}[/bold]: beside it, run folder {beside.folder}")
+    console.print(f"[bold]{beside.name}[/bold]: in another process, run folder {beside.folder}")
     with _resumed_in_a_process(beside) as (process, output):
         if not _trained(run, run.config, learning.SINGLE_PROCESS):
             console.print(f"and with: eapo train --resume {beside.folder}")
