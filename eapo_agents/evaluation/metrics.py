@@ -149,12 +149,9 @@ def paired_difference(
         raise ValueError(f"{len(a)} values against {len(b)}: pairs need the same problems")
     difference = a - b
     mean = float(difference.mean())
+    interval = bootstrap_interval(difference, rng, num_resamples=num_resamples)
     flipped = flipped_means(difference, rng, num_resamples)
-    return PairedDifference(
-        mean=mean,
-        interval=bootstrap_interval(difference, rng, num_resamples=num_resamples),
-        p_value=sign_flip_p_value(mean, flipped),
-    )
+    return PairedDifference(mean=mean, interval=interval, p_value=sign_flip_p_value(mean, flipped))
 
 
 def resampled_means(

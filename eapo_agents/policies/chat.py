@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
@@ -39,6 +40,8 @@ _EXAMPLE = (
 )
 _ANCHOR = "\x01"
 """A character that merges with no text."""
+_OPENINGS = 256
+"""How many prompts are remembered: the members of a group begin with the same one."""
 _NOW = re.compile(r"strftime_now\(\s*(?P<quote>[\"'])(?P<format>[^\"']*)(?P=quote)\s*\)")
 _DAY = date(2024, 7, 26)
 """Today, for templates that write the date, so that a run that goes on tomorrow reads the same
@@ -65,6 +68,7 @@ class Chat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self._opening_ids = lru_cache(_OPENINGS)(self._encoded_opening)
         added = {
             str(token): token
             for token in tokenizer.added_tokens_decoder.values()
@@ -98,6 +102,11 @@ class Chat:
         self._unread_ids = frozenset(tokenizer.convert_tokens_to_ids(unread))
         self._check()
 
+    def _encoded_opening(self, messages: tuple[Message, ...]) -> Sequence[int]:
+        first, *gaps = self._frame(messages)
+        contents = [message.content for message in messages]
+        return self._encode(first, zip(contents, gaps, strict=True))
+
     def _check(self) -> None:
         """Raise a UserError if the tokenizer or the template reads an example otherwise."""
         whole = self.tokenizer.encode(_EXAMPLE, add_special_tokens=False)
@@ -125,9 +134,7 @@ class Chat:
         Raises:
             UserError: the template refuses the messages.
         """
-        first, *gaps = self._frame(messages)
-        contents = [message.content for message in messages]
-        return self._encode(first, zip(contents, gaps, strict=True))
+        return list(self._opening_ids(tuple(messages)))
 
     def reply(self, message: Message, *, after: int) -> list[int]:
         """Return the ids after a turn of the policy: end of turn, message, generation prompt.

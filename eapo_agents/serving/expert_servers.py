@@ -19,6 +19,14 @@ _API_KEY_ENV = "VLLM_API_KEY"
 """The variable from which vLLM's server reads the key that it demands."""
 NO_CPU_BINDING = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """Lets several vLLM workers share a NUMA node on CPUs; by default each needs its own."""
+_ON_CPU = {
+    # vLLM compiles two functions at the first call, even where it is told to run eagerly.
+    "TORCH_COMPILE_DISABLE": "1",
+    # Without this, vLLM overrules the executor "uni" on CPUs.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    **NO_CPU_BINDING,
+}
+"""Environment variables of servers on CPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,7 @@ class ExpertServers:
         options = ["--model", self.model, "--served-model-name", self._served_name]
         options += ["--host", HOST, "--port", str(self.port + replica)]
         options += ["--max-num-seqs", str(self.max_num_seqs), "--shutdown-timeout", "10"]
+        options += ["--disable-uvicorn-access-log"]
         options += ["--tensor-parallel-size", str(self.tensor_parallel_size)]
         if self.max_model_len:
             options += ["--max-model-len", str(self.max_model_len)]
@@ -88,6 +97,9 @@ class ExpertServers:
             options += ["--enforce-eager", "--dtype", "float32", "--block-size", "32"]
             options += ["--max-num-batched-tokens", str(tokens)]
             options += ["--kv-cache-memory-bytes", str(512 << 20)]
+            if self.tensor_parallel_size == 1:
+                # For a worker in a process of its own the engine would spin, on the same cores.
+                options += ["--distributed-executor-backend", "uni"]
         # Not the command `vllm`, which the CPU build does not have.
         return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options, *self.options]
 
@@ -122,8 +134,7 @@ class ExpertServers:
 
     def _environment(self, replica: int, gpus: Sequence[str]) -> dict[str, str]:
         if not gpus:
-            # vLLM compiles two functions at the first call, even where it is told to run eagerly.
-            return {"TORCH_COMPILE_DISABLE": "1", **NO_CPU_BINDING, **self.environment}
+            return {**_ON_CPU, **self.environment}
         first = replica * self.tensor_parallel_size
         own = gpus[first : first + self.tensor_parallel_size]
         if len(own) < self.tensor_parallel_size:

@@ -11,6 +11,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_HEAD_START_S = 2.0
+"""How long a coroutine may compute before the context is entered."""
+_CALM_S, _BUSY_S = 0.01, 0.001
+"""A loop waits whose rounds have been shorter than the second for as long as the first."""
+
 _PATIENCE_S = 10.0
 """How long a coroutine may take to end after it was cancelled."""
 
@@ -21,7 +26,9 @@ def in_background(
 ) -> Iterator[Callable[[], T]]:
     """Run a coroutine on the runner's event loop, in another thread, during the context.
 
-    Yields a function that waits for the coroutine and returns its result, or raises its error.
+    Enters the context once the coroutine waits, such as for servers that have got all their first
+    prompts: what runs beside it would delay them, and they would have nothing to do. Yields a
+    function that waits for the coroutine and returns its result, or raises its error.
     Leaving the context before that cancels the coroutine, and waits until it has ended, for ten
     seconds at most.
 
@@ -30,12 +37,16 @@ def in_background(
     """
     loop = runner.get_loop()
     task = loop.create_task(coroutine)
+    waits = Event()
     ended = Event()  # in Python 3.11, a join that Ctrl-C interrupts takes the thread for stopped
 
     def finish() -> None:
         try:
+            runner.run(_until_it_waits(task))
+            waits.set()
             runner.run(asyncio.wait([task]))
         finally:
+            waits.set()
             ended.set()
 
     def result() -> T:
@@ -45,10 +56,22 @@ def in_background(
     thread = Thread(target=finish, name="eapo-background", daemon=True)
     thread.start()
     try:
+        waits.wait()
         yield result
     finally:
         loop.call_soon_threadsafe(task.cancel)  # does nothing to one that has ended
         _wait_for_end(ended)
+
+
+async def _until_it_waits(task: asyncio.Task[Any]) -> None:
+    """Return once the running loop has had little to do for a moment, or the task has ended."""
+    loop = asyncio.get_running_loop()
+    latest, calm_since = loop.time() + _HEAD_START_S, loop.time()
+    while not task.done() and loop.time() < min(latest, calm_since + _CALM_S):
+        before = loop.time()
+        await asyncio.sleep(0)  # the loop runs all that is ready
+        if loop.time() - before > _BUSY_S:
+            calm_since = loop.time()
 
 
 def _wait_for_end(ended: Event) -> None:

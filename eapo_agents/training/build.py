@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from eapo_agents.evaluation import OnAttempts, Player, ProblemResult, Report, evaluate
 from eapo_agents.learning import SINGLE_PROCESS, Processes
 from eapo_agents.policies import (
+    EMBEDDED,
+    WRONG_BELIEF,
     HFEngine,
     OpenAIEngine,
     VLLMEngine,
@@ -185,6 +187,16 @@ def warn_of_strangers(config: TrainConfig, problems: Sequence[Problem]) -> None:
     """Log a warning if the experts know other problems alone than these."""
     if told := strangers(config, problems):
         _LOG.warning(told)
+
+
+def warn_of_untaught_model(config: TrainConfig, problems: Sequence[Problem]) -> None:
+    """Log a warning if a model of this package was taught other problems alone than these."""
+    if config.model.path in (EMBEDDED, WRONG_BELIEF) and not any(map(_is_procedural, problems)):
+        _LOG.warning(
+            "model.path=%s was taught the procedural problems alone, and none of these is one: it"
+            " will hardly answer any; set model.path to a model of your own",
+            config.model.path,
+        )
 
 
 def warn_of_foreign_evaluation(config: TrainConfig) -> None:

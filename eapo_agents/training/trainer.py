@@ -39,6 +39,7 @@ from eapo_agents.training.build import (
     training_policy,
     warn_of_foreign_evaluation,
     warn_of_strangers,
+    warn_of_untaught_model,
     without,
 )
 from eapo_agents.training.checkpoint import Progress
@@ -159,6 +160,7 @@ class Trainer:
         problems = without(held_out, config.problems.load() if problems is None else problems)
         if given.experts is None:
             warn_of_strangers(config, problems)
+        warn_of_untaught_model(config, problems)
         model, tokenizer = load_model(config.model)
         probe: SyncProbe | None = config.sync
         if policy is None:

@@ -91,10 +91,10 @@ class RunTime:
     evaluations: int
     evaluation_s: float
 
-    def hours(self, rounds: int) -> float:
-        """Return the hours of the run with so many rounds in every step."""
+    def seconds(self, rounds: int) -> float:
+        """Return the time of the run with so many rounds in every step."""
         steps_s = self.steps * (rounds * self.round_s + self.update_s)
-        return (steps_s + self.evaluations * self.evaluation_s) / _SECONDS_AN_HOUR
+        return steps_s + self.evaluations * self.evaluation_s
 
     def told(self, played: int, learned: int) -> str:
         """Return the times in a sentence.
@@ -103,13 +103,13 @@ class RunTime:
             played: number of episodes of a round.
             learned: number of episodes of an update.
         """
-        hours = f"{self.hours(1):.1f} hours"
+        whole = _in_hours(self.seconds(1))
         if self.max_rounds > 1:
-            hours += f" ({self.hours(self.max_rounds):.1f} with {self.max_rounds} rounds)"
+            whole += f" ({_in_hours(self.seconds(self.max_rounds))} with {self.max_rounds} rounds)"
         return (
             f"{self.steps} steps of {self.round_s + self.update_s:.1f} s ({self.round_s:.1f}"
             f" sampling {played} episodes, {self.update_s:.1f} updating on {learned}) and"
-            f" {self.evaluations} evaluations of {self.evaluation_s:.0f} s: {hours}"
+            f" {self.evaluations} evaluations of {self.evaluation_s:.0f} s: {whole}"
         )
 
 
@@ -129,6 +129,12 @@ class LearnerMemory:
         """Return the fewest processes with `room` bytes each that hold it; None if none do."""
         left = room - self.sequence
         return math.ceil(self.constant / left) if left > 0 else None
+
+
+def _in_hours(seconds: float) -> str:
+    if seconds < _SECONDS_AN_HOUR:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / _SECONDS_AN_HOUR:.1f} hours"
 
 
 def learner_memory(

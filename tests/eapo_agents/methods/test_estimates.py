@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -64,16 +66,18 @@ def test_what_was_measured_is_estimated_and_more_takes_no_less(
     assert one.seconds(last) <= one.seconds(last + 1) <= one.seconds(2 * last + 1)
 
 
-def test_the_hours_of_a_run() -> None:
+def test_the_time_of_a_run() -> None:
     run_time = RunTime(
         steps=80, round_s=3.0, max_rounds=2, update_s=1.5, evaluations=4, evaluation_s=90.0
     )
-    assert run_time.hours(1) == (80 * 4.5 + 360) / 3600 == 0.2
-    assert run_time.hours(2) == (80 * 7.5 + 360) / 3600
+    assert run_time.seconds(1) == 80 * 4.5 + 360 == 720
+    assert run_time.seconds(2) == 80 * 7.5 + 360 == 960
     assert run_time.told(128, 64) == (
         "80 steps of 4.5 s (3.0 sampling 128 episodes, 1.5 updating on 64) and 4 evaluations of"
-        " 90 s: 0.2 hours (0.3 with 2 rounds)"
+        " 90 s: 12.0 minutes (16.0 minutes with 2 rounds)"
     )
+    longer = replace(run_time, steps=800).told(128, 64)
+    assert longer.endswith(" 90 s: 1.1 hours (1.8 hours with 2 rounds)")
 
 
 def test_the_memory_of_the_paper_s_learner() -> None:

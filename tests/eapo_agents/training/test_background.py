@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -23,6 +24,37 @@ def test_both_sides_run_at_once() -> None:
         assert there.wait(60)
         here.set()
         assert result() == "done"
+
+
+def test_what_it_computes_at_first_is_done_before_the_context_is_entered() -> None:
+    rounds, asked = [], asyncio.Event()
+
+    async def work() -> None:
+        for number in range(20):
+            time.sleep(0.005)  # computes
+            rounds.append(number)
+            await asyncio.sleep(0)
+        await asked.wait()
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        with in_background(runner, work()) as result:
+            assert len(rounds) == 20
+            loop.call_soon_threadsafe(asked.set)
+            result()
+
+
+def test_one_that_never_waits_does_not_keep_the_context_waiting() -> None:
+    entered = threading.Event()
+
+    async def work() -> None:
+        while not entered.is_set():
+            time.sleep(0.002)
+            await asyncio.sleep(0)
+
+    with asyncio.Runner() as runner, in_background(runner, work()) as result:
+        entered.set()
+        result()
 
 
 def test_what_the_coroutine_opened_on_the_loop_is_found_there_again() -> None:

@@ -261,3 +261,16 @@ def test_experts_that_know_other_problems_are_reported(
     assert caplog.records == []
     Trainer.from_config(tiny_config, problems=problems)
     assert "experts.kind=synthetic knows the procedural problems alone" in caplog.text
+
+
+def test_a_model_that_was_taught_other_problems_is_reported(
+    tiny_config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems = [Problem(id=str(n), statement=f"Who is number {n}?", answer="Ada") for n in range(8)]
+    alone = with_settings(tiny_config, ["annealing.turn_budget=1"])
+    shipped = with_settings(alone, ["model.path=embedded"])
+    Trainer.from_config(alone, problems=problems)
+    Trainer.from_config(shipped)
+    assert caplog.records == []
+    Trainer.from_config(shipped, problems=problems)
+    assert "model.path=embedded was taught the procedural problems alone" in caplog.text
