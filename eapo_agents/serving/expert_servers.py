@@ -20,7 +20,7 @@ _API_KEY_ENV = "VLLM_API_KEY"
 NO_CPU_BINDING = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """Lets several vLLM workers share a NUMA node on CPUs; by default each needs its own."""
 _ON_CPU = {
-    # vLLM compiles two functions at the first call, even where it is told to run eagerly.
+    # Even where it is told to run eagerly, vLLM compiles two functions.
     "TORCH_COMPILE_DISABLE": "1",
     # Without this, vLLM overrules the executor "uni" on CPUs.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
