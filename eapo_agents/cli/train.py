@@ -179,12 +179,13 @@ def _trained(
 ) -> bool:
     """Train a run to its end; return whether it got there."""
     console = new_console()
-    console.print(f"[bold]{run.name}[/bold]: {config.steps} steps, run folder {run.folder}")
+    console.print(f"[bold]{run.name}[/bold]: {config.steps} steps")
     console.print(_help_offered(config))
     with (
         closing(training.Trainer.from_config(config, processes=processes)) as trainer,
         progress_bars(console, "{task.fields[metrics]}") as progress,
     ):
+        console.print(f"run folder {run.folder}")
         _fit_threads(config, trainer.step.learner.model)
         show = step_display(progress, run.name, config.steps, _in_brief, _in_full)
 
