@@ -44,8 +44,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         written = []
         for buffers, states in ((self._keys, key_states), (self._values, value_states)):
             buffer = self._reserve(buffers, layer_idx, states, len(states), self._width)
-            buffer[self._each_B, self._at_B] = states[:, :, 0]
-            written.append(buffer[: len(states), : self._width].transpose(1, 2))
+            buffer[self._each_B, :, self._at_B] = states[:, :, 0]
+            written.append(buffer[: len(states), :, : self._width])
         return written[0], written[1]
 
     def fill(self, prefilled: DynamicCache, target: Tensor) -> None:
@@ -55,7 +55,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             for buffers, states in ((self._keys, layer.keys), (self._values, layer.values)):
                 length = states.shape[2]
                 buffer = self._reserve(buffers, index, states, num_slots, length)
-                buffer[target, :length] = states.transpose(1, 2)
+                buffer[target, :, :length] = states
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy the first `length` positions of some slots into others."""
@@ -63,8 +63,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         for buffers in (self._keys, self._values):
             for index, old in enumerate(buffers):
                 assert old is not None, "rows are live, so every layer has its buffer"
-                buffer = self._reserve(buffers, index, old.transpose(1, 2), num_slots, length)
-                buffer[target, :length] = old[source, :length]
+                buffer = self._reserve(buffers, index, old, num_slots, length)
+                buffer[target, :, :length] = old[source, :, :length]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the largest number of positions before the one being written."""
@@ -74,17 +74,20 @@ class SlotCache(Cache):  # type: ignore[misc]
     def _reserve(
         buffers: list[Tensor | None], layer: int, like: Tensor, num_slots: int, length: int
     ) -> Tensor:
-        """Return a layer's buffer [slot, position, head, size], which may have grown."""
+        """Return a layer's buffer [slot, head, position, size], which may have grown.
+
+        A head's positions are contiguous: strided, attention took 1.2 to 1.6 times as long.
+        """
         old = buffers[layer]
-        slots, positions = (0, 0) if old is None else old.shape[:2]
+        slots, positions = (0, 0) if old is None else (old.shape[0], old.shape[2])
         if old is not None and slots >= num_slots and positions >= length:
             return old
         slots = slots if slots >= num_slots else max(num_slots, slots * 3 // 2)
         positions = positions if positions >= length else max(length + 64, positions * 3 // 2)
         # Zeros, because a masked position still takes part, and 0 * NaN is NaN.
-        grown = like.new_zeros(slots, positions, like.shape[1], like.shape[3])
+        grown = like.new_zeros(slots, like.shape[1], positions, like.shape[3])
         if old is not None:
-            grown[: old.shape[0], : old.shape[1]] = old
+            grown[: old.shape[0], :, : old.shape[2]] = old
         buffers[layer] = grown
         return grown
 
