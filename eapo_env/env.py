@@ -172,7 +172,8 @@ class EAPOMathEnv(gym.Env[str, str]):
             since the last action.
         gate: `"pre"` never asks a query that the gate refuses, `"post"` asks all and records the
             replies that it refuses.
-        expert_timeout_s: timeout of the experts in a step; later replies are unavailable.
+        expert_timeout_s: timeout of the experts in a step, and a second more to hand over what they
+            have; later replies are unavailable. A pool that blocks is waited for two seconds more.
         prompts: the wording.
         render_mode: None, `"ansi"` (`render` returns the transcript) or `"human"` (it is printed
             as it grows).
