@@ -270,7 +270,6 @@ def _loss_and_gradient(algorithm: Algorithm, inputs: LossInputs) -> tuple[LossOu
     given = replace(_mapped(inputs, torch.clone), logp_BT=logp_BT)
     output = algorithm.loss(given)
     assert isinstance(output, LossOutput), f"the loss is not a LossOutput: {output!r}"
-    assert output.loss.shape == (), f"the loss has the shape {tuple(output.loss.shape)}"
     assert output.loss.requires_grad, "the loss has no gradient in logp_BT"
     (gradient_BT,) = torch.autograd.grad(output.loss, logp_BT)
     for item in fields(inputs):

@@ -59,11 +59,8 @@ class Office:
 
     async def _answer(self, query: Query) -> ExpertReply:
         if query.slot == 0:
-            name, _, expression = query.text.rpartition(":")  # "a:((32+8)*3)" of the embedded model
-            value = calculated(expression)
-            if value is None:
-                return Unavailable(NO_ANSWER)
-            return Reply("calculator", f"{name}={value}" if name else str(value))
+            value = told(query)
+            return Unavailable(NO_ANSWER) if value is None else Reply("calculator", value)
         await asyncio.sleep(self.latency_s)  # a call of your client would stand here
         return Reply("colleague", "Work the brackets out first, then add them, modulo 100.")
 
@@ -113,8 +110,11 @@ def with_a_model(base_url: str, model: str) -> Mixed:
 
 def told(query: Query) -> str | None:
     """Return the value of a question that is an expression; None, which is no answer, if not."""
-    value = calculated(query.text)
-    return None if value is None else str(value)
+    name, _, expression = query.text.rpartition(":")  # "a:((32+8)*3)" of the embedded model
+    value = calculated(expression)
+    if value is None:
+        return None
+    return f"{name}={value}" if name else str(value)
 
 
 def pool(latency_s: float = 0.1) -> Office:

@@ -178,7 +178,7 @@ def test_a_function_and_a_served_model_in_one_pool() -> None:
     module = example("own_experts")
     with StubServer("echo") as server:
         pool = module.with_a_model(base_url=server.url, model="echo")
-        texts = ("(47+38)*6", "How?", "Why?", "And then?")
+        texts = ("(47+38)*6", "How?", "Why?", "And then?", "a:((32+8)*3)")
         queries = [Query(text=text, slot=slot) for slot, text in enumerate(texts)]
         replies = asyncio.run(pool.ask(queries))
         asyncio.run(check_expert_pool(pool))
@@ -187,6 +187,7 @@ def test_a_function_and_a_served_model_in_one_pool() -> None:
         Reply("echo", "echo: How?"),
         Unavailable(NO_ANSWER, "calculator"),
         Reply("echo", "echo: And then?"),
+        Reply("calculator", "a=20"),  # as the embedded model asks
     ]
 
 

@@ -260,8 +260,8 @@ def _in_full(metrics: Mapping[str, float]) -> str:
     if "seconds/evaluation" in metrics:
         spent = duration(metrics["seconds/evaluation"])
         parts.append(f"alone {metrics['alone/mean_at_k']:.2f} (evaluation {spent})")
-    failed = metrics.get("expert_failure_rate", 0.0)
-    parts += [f"failed replies {failed:.2f}"] if failed >= _SHOWN_FROM else []
+    failed = metrics["failed_reply_rate"]
+    parts += [f"unanswered {failed:.2f}"] if failed >= _SHOWN_FROM else []
     return "; ".join([*parts, *_troubles(metrics)])
 
 

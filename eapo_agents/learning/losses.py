@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from eapo_env.validation import UserError
+
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this, so that exp() stays finite (as in verl)."""
 
@@ -54,18 +56,30 @@ class LossInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossOutput:
-    """A micro-batch's share of the loss, with diagnostics.
+    """A micro-batch's share of the loss, with diagnostics: scalar tensors.
 
     Args:
-        loss: a scalar to differentiate.
+        loss: what is differentiated.
         sums: diagnostics summed over policy tokens; the learner adds them up over micro-batches
             and reports each divided by the step's `num_tokens`.
         maxima: diagnostics of which the learner reports the largest, as `max_<name>`.
+
+    Raises:
+        UserError: one of them is no tensor, or has a shape.
     """
 
     loss: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
     maxima: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in {"loss": self.loss, **self.sums, **self.maxima}.items():
+            if not isinstance(value, Tensor) or value.dim():
+                shown = f"shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                raise UserError(
+                    f"{name!r} of a LossOutput must be a tensor of one number, not {shown}: sum it"
+                    " over the policy's tokens"
+                )
 
 
 Loss = Callable[[LossInputs], LossOutput]

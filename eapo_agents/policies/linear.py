@@ -1,14 +1,17 @@
 """Linear layers computed by oneDNN on a CPU, where torch uses MKL.
 
 torch multiplies float32 matrices with MKL, which does not use AVX-512 on processors that are not
-Intel's: there oneDNN, which torch uses for bfloat16 and in compiled code, is twice as fast. Without
-AVX-512, and on Intel's, it is slower on the few rows of a decoding step. Linear layers take most of
-a small model's time. Results differ by rounding only. Other devices and dtypes, autocast and
-compiled code use torch's own layer.
+Intel's. Where these compute it at full width, as AMD's do from Zen 5 on, oneDNN, which torch uses
+for bfloat16 and in compiled code, is twice as fast. Elsewhere it is slower on the few rows of a
+decoding step: Zen 4 computes AVX-512 in halves. Linear layers take most of a small model's time.
+Results differ by rounding only. Other devices and dtypes, autocast and compiled code use torch's
+own layer.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +19,10 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_PROCESSOR = Path("/proc/cpuinfo")  # of Linux; elsewhere the layers are torch's
+_ZEN_5 = 26  # AMD's family, in which Zen 4 is 25
 
 
 def with_fast_linears(model: PreTrainedModel) -> PreTrainedModel:
@@ -32,8 +39,15 @@ def with_fast_linears(model: PreTrainedModel) -> PreTrainedModel:
 
 def onednn_is_faster() -> bool:
     """Return whether this processor's float32 products are faster with oneDNN than with MKL."""
-    is_intel = "Intel" in torch.cpu.get_capabilities().get("cpu_name", "")
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not _PROCESSOR.exists():
+        return False
+    return is_zen_5(_PROCESSOR.read_text(encoding="utf-8"))
+
+
+def is_zen_5(cpuinfo: str) -> bool:
+    """Return whether a processor is AMD's Zen 5 or later, given its `/proc/cpuinfo`."""
+    family = re.search(r"^cpu family\s*: (\d+)$", cpuinfo, re.MULTILINE)
+    return "AuthenticAMD" in cpuinfo and family is not None and int(family[1]) >= _ZEN_5
 
 
 class FastLinear(nn.Linear):

@@ -202,10 +202,6 @@ def no_limit(inputs: LossInputs) -> LossOutput:
     return LossOutput(loss=(-inputs.advantage_B[:, None] * ratio_BT * inputs.mask_BT).sum())
 
 
-def in_pieces(inputs: LossInputs) -> LossOutput:
-    return LossOutput(loss=-inputs.logp_BT.sum(1))
-
-
 def without_gradient(inputs: LossInputs) -> LossOutput:
     return LossOutput(loss=inputs.logp_BT.detach().sum())
 
@@ -232,7 +228,6 @@ def with_a_rate(inputs: LossInputs) -> LossOutput:
         (prompts_too, "the gradient is not zero off the mask"),
         (objective, "lowers sequences of positive advantage"),
         (no_limit, "not finite"),
-        (in_pieces, "the loss has the shape"),
         (without_gradient, "no gradient in logp_BT"),
         (a_number, "not a LossOutput"),
         (changing, "changed its input advantage_B"),

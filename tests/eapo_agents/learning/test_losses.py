@@ -32,6 +32,7 @@ from eapo_agents.learning.losses import (
     sequence_mean,
     sft_loss,
 )
+from eapo_env.validation import UserError
 
 ALGORITHMS: list[Algorithm] = [DAPO(), GRPO(), DrGRPO(), GSPO(), CISPO(), RLOO(), MaxRL()]
 NORMALISATIONS: list[Normalisation] = [
@@ -247,6 +248,16 @@ def test_clipping_stops_the_gradient_only_where_it_should(advantage: float, rati
     found = gradient(partial(dapo_loss, importance_cap=None), inputs)[inputs.mask_BT]
     expected = 0.0 if stopped else -advantage * ratio / 4
     assert found.tolist() == pytest.approx([expected] * 4)
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [{"loss": torch.ones(3)}, {"sums": {"rate": torch.ones(2, 3)}}, {"maxima": {"gap": 1.0}}],
+)
+def test_an_output_holds_single_numbers_as_tensors(mine: dict[str, Any]) -> None:
+    message = r"'(loss|rate|gap)' of a LossOutput .* not (shape \[3\]|shape \[2, 3\]|1\.0)"
+    with pytest.raises(UserError, match=message):
+        LossOutput(**({"loss": torch.ones(())} | mine))
 
 
 def test_importance_weights_by_hand() -> None:

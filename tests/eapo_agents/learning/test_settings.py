@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Qwen2Conf
 
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
-from eapo_agents.policies.linear import FastLinear
+from eapo_agents.policies.linear import FastLinear, is_zen_5
 from eapo_agents.policies.models import ModelSettings, load_model
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.episode import begin
@@ -189,14 +189,29 @@ def test_bfloat16_is_near_float32_in_every_layout(layout: str) -> None:
 
 
 def test_loaded_models_have_fast_layers_and_given_ones_are_left_alone(tiny_model: Path) -> None:
-    """oneDNN's where it is faster: on processors with AVX-512 that are not Intel's."""
+    """oneDNN's where it is faster: on AMD's processors with AVX-512 of full width."""
     loaded, _ = load_model(ModelSettings(path=str(tiny_model)))
     processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    is_faster = "avx512f" in processor and "GenuineIntel" not in processor
+    is_faster = "avx512f" in processor and is_zen_5(processor)
     assert isinstance(loaded.lm_head, FastLinear) == is_faster
     model = qwen2()
     Learner(model, settings=EXACT)
     assert type(model.lm_head) is torch.nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "is_faster"),
+    [
+        ("AuthenticAMD", "25", False),  # Zen 3 and 4
+        ("AuthenticAMD", "26", True),
+        ("GenuineIntel", "6", False),
+        ("GenuineIntel", "207", False),
+    ],
+)
+def test_zen_5_is_told_by_its_family(vendor: str, family: str, is_faster: bool) -> None:
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 17\n"
+    assert is_zen_5(core + "\n" + core) == is_faster
+    assert not is_zen_5("processor\t: 0\nCPU architecture: 8\n")  # ARM's has no family
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:1", "meta", ""])
