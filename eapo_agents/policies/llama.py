@@ -47,6 +47,8 @@ def llama_logits(
     cos_S1D, sin_S1D = body.rotary_emb(x_SH, at_S[:, None])
     slots, size = len(last_S), cos_S1D.shape[-1]
     sin_S1D = torch.cat([-sin_S1D[..., : size // 2], sin_S1D[..., size // 2 :]], -1)
+    # As numbers: attention would turn a mask of bools into these in each layer.
+    mask_S11W = torch.where(seen_SW, 0.0, -torch.inf)[:, None, None]
     for index, layer in enumerate(body.layers):
         attention, input_SH = layer.self_attn, _normed(layer.input_layernorm, x_SH)
         query_SH = attention.q_proj(input_SH)
@@ -57,7 +59,7 @@ def llama_logits(
         keys, values = cache.update(both_SHD[:, heads:, None], values, index)
         # Heads that share keys and values are taken as positions, as in `grouped_sdpa`.
         query = both_SHD[:, :heads].reshape(slots, keys.shape[1], -1, size)
-        read = scaled_dot_product_attention(query, keys, values, attn_mask=seen_SW[:, None, None])
+        read = scaled_dot_product_attention(query, keys, values, attn_mask=mask_S11W)
         x_SH = x_SH + attention.o_proj(read.reshape(slots, -1))
         x_SH = x_SH + layer.mlp(_normed(layer.post_attention_layernorm, x_SH))
     logits_SV: Tensor = model.lm_head(_normed(body.norm, x_SH))
