@@ -7,10 +7,10 @@
       --set rollout.sampling.problems_per_round=4 --set evaluation.problems.limit=8
 
 The pool `Office` has two experts. A calculator works out a question that is an expression, with a
-name before it or not; a colleague, who takes a while, says how to go on. Questions are shared out
-by their place in the turn. An expert without an answer says `Unavailable(NO_ANSWER)`; what it
-raised would cost its reply, not the run. `Mixed` makes several pools one, here a function and a
-model that `eapo serve-expert MODEL` serves:
+name before it or not; so does a colleague, who takes a while, and otherwise says how to go on.
+Questions are shared out by their place in the turn. An expert without an answer says
+`Unavailable(NO_ANSWER)`; what it raised would cost its reply, not the run. `Mixed` makes several
+pools one, here a function and a model that `eapo serve-expert MODEL` serves:
 
     --set experts.factory=own_experts:with_a_model \\
     --set 'experts.arguments={"base_url": "http://127.0.0.1:8000/v1", "model": "MODEL"}'
@@ -58,11 +58,11 @@ class Office:
         return await asyncio.gather(*(self._answer(query) for query in queries))
 
     async def _answer(self, query: Query) -> ExpertReply:
+        value = told(query)
         if query.slot == 0:
-            value = told(query)
             return Unavailable(NO_ANSWER) if value is None else Reply("calculator", value)
         await asyncio.sleep(self.latency_s)  # a call of your client would stand here
-        return Reply("colleague", "Work the brackets out first, then add them, modulo 100.")
+        return Reply("colleague", value or "Work the brackets out first, then add them.")
 
 
 def calculated(text: str) -> int | None:

@@ -401,8 +401,8 @@ def _add_outputs(
         for name, value in output.sums.items():
             metrics[name] = metrics.get(name, 0.0) + value.detach() / num_tokens
         for name, value in output.maxima.items():
-            largest = metrics.get(f"max_{name}", value)
-            metrics[f"max_{name}"] = torch.maximum(largest, value.detach())
+            value = value.detach()
+            metrics[f"max_{name}"] = torch.maximum(metrics.get(f"max_{name}", value), value)
 
 
 def _combined_metrics(steps: Sequence[Mapping[str, float]]) -> Metrics:

@@ -316,16 +316,19 @@ def recorder(seen: list[LossInputs]) -> Algorithm:
         seen.append(replace(inputs, logp_BT=inputs.logp_BT.detach()))
         logp_B = (inputs.logp_BT * inputs.mask_BT).sum(1)
         mine = -(inputs.advantage_B * logp_B).sum() / inputs.num_sequences
-        return LossOutput(loss=mine, sums={"mine_rate": inputs.mask_BT.sum()})
+        unlikeliest = {"mine": -logp_B.min()}  # with a gradient, which no metric needs
+        return LossOutput(loss=mine, sums={"mine_rate": inputs.mask_BT.sum()}, maxima=unlikeliest)
 
     return CustomAlgorithm(name="mine", advantages=lambda rewards_G: 2.0 * rewards_G, loss=loss)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_custom_algorithm_plugs_in() -> None:
     seen: list[LossInputs] = []
     learner = Learner(tiny_model(), algorithm=recorder(seen), settings=FLOAT64)
     found = learner.update(drawn_groups())
     assert found["mine_rate"] == pytest.approx(1.0)
+    assert found["max_mine"] > 0
     assert sorted(seen[0].advantage_B.tolist()) == sorted(
         2.0 * t.reward for group in drawn_groups() for t in group.trajectories
     )
