@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,5 +27,6 @@ def _view(options: argparse.Namespace) -> int:
     runs = distinct_runs(options.runs)
     with training.view_server(runs, options.port) as server:
         new_console().print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it, or kill)")
-        server.serve_forever()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
     return 0

@@ -111,14 +111,18 @@ def paired(a: Evaluation, b: Evaluation) -> dict[str, tuple[Means, Means]]:
     """Return, for each set that both have, the mean correctness of every common problem.
 
     Raises:
-        UserError: no problem in common.
+        UserError: no problem in common, by the name of its set and its id.
     """
     pairs = {
         name: _common(a.reports[name], b.reports[name]) for name in a.reports if name in b.reports
     }
     pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
     if not pairs:
-        raise UserError(f"{a.name} and {b.name} were not evaluated on the same problems")
+        sets = " and ".join(", ".join(one.reports) for one in (a, b))
+        raise UserError(
+            f"{a.name} and {b.name} were not evaluated on the same problems, by the names of the"
+            f" sets and the ids in them: {sets}"
+        )
     return pairs
 
 
