@@ -137,7 +137,11 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
     """
     from transformers import AutoModelForCausalLM
 
-    from eapo_agents.policies.linear import onednn_is_faster, with_fast_linears
+    from eapo_agents.policies.linear import (
+        cpuinfo_with_avx512,
+        onednn_is_faster,
+        with_fast_linears,
+    )
 
     with _loading(settings):
         model = AutoModelForCausalLM.from_pretrained(
@@ -145,7 +149,9 @@ def load_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedToke
         )
     tokenizer = _tokenizer_of(model, settings)
     _set_ends(model, tokenizer)
-    return with_fast_linears(model) if onednn_is_faster() else model, tokenizer
+    if onednn_is_faster(model.num_parameters(), cpuinfo_with_avx512()):
+        model = with_fast_linears(model)
+    return model, tokenizer
 
 
 def outline_model(settings: ModelSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

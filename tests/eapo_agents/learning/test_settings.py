@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Qwen2Conf
 
 from eapo_agents.learning.learner import Learner
 from eapo_agents.learning.settings import LearnerSettings
-from eapo_agents.policies.linear import FastLinear, is_zen_5
+from eapo_agents.policies.linear import FastLinear, onednn_is_faster
 from eapo_agents.policies.models import ModelSettings, load_model
 from eapo_agents.rollouts.trajectory import Group, Trajectory
 from eapo_env.episode import begin
@@ -189,29 +189,35 @@ def test_bfloat16_is_near_float32_in_every_layout(layout: str) -> None:
 
 
 def test_loaded_models_have_fast_layers_and_given_ones_are_left_alone(tiny_model: Path) -> None:
-    """oneDNN's where it is faster: on AMD's processors with AVX-512 of full width."""
+    """oneDNN's where it is faster: for a small model on AMD's processors from Zen 5 on."""
     loaded, _ = load_model(ModelSettings(path=str(tiny_model)))
     processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    is_faster = "avx512f" in processor and is_zen_5(processor)
-    assert isinstance(loaded.lm_head, FastLinear) == is_faster
+    is_zen_5 = (
+        "avx512f" in processor and "AuthenticAMD" in processor and "family\t: 26" in processor
+    )
+    assert isinstance(loaded.lm_head, FastLinear) == is_zen_5
     model = qwen2()
     Learner(model, settings=EXACT)
     assert type(model.lm_head) is torch.nn.Linear
 
 
 @pytest.mark.parametrize(
-    ("vendor", "family", "is_faster"),
+    ("vendor", "family", "small", "large"),
     [
-        ("AuthenticAMD", "25", False),  # Zen 3 and 4
-        ("AuthenticAMD", "26", True),
-        ("GenuineIntel", "6", False),
-        ("GenuineIntel", "207", False),
+        ("AuthenticAMD", "25", False, True),  # Zen 4
+        ("AuthenticAMD", "26", True, True),  # Zen 5
+        ("GenuineIntel", "6", False, False),
+        ("GenuineIntel", "207", False, False),
     ],
 )
-def test_zen_5_is_told_by_its_family(vendor: str, family: str, is_faster: bool) -> None:
+def test_the_layers_follow_processor_and_size(
+    vendor: str, family: str, small: bool, large: bool
+) -> None:
     core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 17\n"
-    assert is_zen_5(core + "\n" + core) == is_faster
-    assert not is_zen_5("processor\t: 0\nCPU architecture: 8\n")  # ARM's has no family
+    found = [onednn_is_faster(weights, core + "\n" + core) for weights in (10**6, 10**8)]
+    assert found == [small, large]
+    for other in ("", "processor\t: 0\nCPU architecture: 8\n"):  # ARM's has no family
+        assert not onednn_is_faster(10**8, other)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:1", "meta", ""])
