@@ -3,8 +3,8 @@
 torch multiplies float32 matrices with MKL, which does not use AVX-512 on processors that are not
 Intel's. Where these compute it at full width, as AMD's do from Zen 5 on, oneDNN, which torch uses
 for bfloat16 and in compiled code, is twice as fast. Zen 4 computes it in halves: there oneDNN's
-products take 0.6 to 1 of MKL's time, but each some 15 microseconds more to start, which is most of
-a small model's time in a decoding step. On Intel's, and without AVX-512, oneDNN is slower. Results
+products take 0.6 to 1.1 of MKL's time, but each some 15 microseconds more to start, so that a small
+model's training takes a third longer. On Intel's, and without AVX-512, oneDNN is slower. Results
 differ by rounding only. Other devices and dtypes, autocast and compiled code use torch's own layer.
 """
 
