@@ -32,7 +32,7 @@ from eapo_agents.training import (
     presets,
 )
 from eapo_env.annealing import Annealing
-from eapo_env.experts import ExpertPool
+from eapo_env.experts import ExpertPool, SilentExperts
 from eapo_env.types import Rules
 from eapo_env.validation import UserError
 
@@ -286,7 +286,7 @@ def _measurement_of_run(run: Run, seconds: float) -> Measurement:
     report = run.last_evaluation
     assert report is not None, "the last step ends with an evaluation"
     trained = replace(run.config, model=ModelSettings(path=str(run.checkpoints[-1])))
-    greedy_P = _greedy(trained, Rules.alone())
+    greedy_P = _greedy(trained, Rules.alone(), SilentExperts())
     return Measurement.of(report, greedy_P=greedy_P, metrics=run.metrics, seconds=seconds)
 
 

@@ -18,6 +18,7 @@ from programs import PROGRAMS
 from eapo_agents.cli import main
 from eapo_agents.methods.leap import LeapSettings
 from eapo_agents.reproduction.experiment_kinds import (
+    BaseModelExperts,
     Distill,
     Evaluate,
     Experiment,
@@ -90,6 +91,22 @@ def test_experiments_run_in_parallel_and_leave_their_results(
     assert [len(run.greedy_P) for run in (trained, *results["evaluated"])] == [4, 4, 4]
     assert results["evaluated"][0].response_tokens != results["evaluated"][1].response_tokens
     assert jobs_in(undisturbed, settings, TRAINED, EVALUATED) == [], "a result is not made again"
+
+
+def test_copies_of_the_base_model_are_experts_of_a_training(
+    folder: Path, settings: list[str]
+) -> None:
+    experiment = replace(TRAINED, name="copies", experts=BaseModelExperts())
+    settings = [one for one in settings if not one.startswith("experts")]
+    (job,) = jobs_in(folder, settings, experiment)
+    results = []
+    for _again in range(2):  # the second takes up the ended training
+        job.run(lambda step: None)
+        (result,) = read_results(folder / "results")["copies"]
+        results.append(replace(result, machine=""))
+        shutil.rmtree(folder / "results")
+    assert results[0] == results[1]
+    assert len(results[0].greedy_P) == 4
 
 
 def test_leap_is_an_experiment_like_any_other(folder: Path, settings: list[str]) -> None:
