@@ -16,6 +16,7 @@ from .huggingface import (
 from .linear import with_fast_linears as with_fast_linears
 from .models import (
     EMBEDDED as EMBEDDED,
+    SHIPPED as SHIPPED,
     WRONG_BELIEF as WRONG_BELIEF,
     LoRASettings as LoRASettings,
     ModelSettings as ModelSettings,

@@ -26,6 +26,7 @@ WRONG_BELIEF = "wrong-belief"
 """The path of the embedded model after it was taught to calculate wrongly, which ships too."""
 
 SHIPPED = (EMBEDDED, WRONG_BELIEF)
+"""The paths of the models that ship."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from eapo_agents.evaluation import OnAttempts, Player, ProblemResult, Report, evaluate
 from eapo_agents.learning import SINGLE_PROCESS, Processes
 from eapo_agents.policies import (
-    EMBEDDED,
-    WRONG_BELIEF,
+    SHIPPED,
     HFEngine,
     OpenAIEngine,
     VLLMEngine,
@@ -172,8 +171,8 @@ def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequenc
 
 def strangers(config: TrainConfig, problems: Sequence[Problem]) -> str:
     """Return, if the experts know other problems alone than these, what is said of it; else ""."""
-    kind, alone = config.experts.kind, config.schedule.rules_at(1).is_alone
-    if alone or kind not in ("synthetic", "synthetic-parts"):
+    kind = config.experts.kind
+    if config.is_alone or kind not in ("synthetic", "synthetic-parts"):
         return ""
     if any(map(_is_procedural, problems)):
         return ""
@@ -191,7 +190,7 @@ def warn_of_strangers(config: TrainConfig, problems: Sequence[Problem]) -> None:
 
 def warn_of_untaught_model(config: TrainConfig, problems: Sequence[Problem]) -> None:
     """Log a warning if a model of this package was taught other problems alone than these."""
-    if config.model.path in (EMBEDDED, WRONG_BELIEF) and not any(map(_is_procedural, problems)):
+    if config.model.path in SHIPPED and not any(map(_is_procedural, problems)):
         _LOG.warning(
             "model.path=%s was taught the procedural problems alone, and none of these is one: it"
             " will hardly answer any; set model.path to a model of your own",

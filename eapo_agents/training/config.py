@@ -134,6 +134,11 @@ class TrainConfig:
         return dataclasses.replace(self.annealing, steps=self.annealing.steps or self.steps)
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no step of the run consults experts."""
+        return self.schedule.rules_at(1).is_alone
+
+    @property
     def evaluation_seed(self) -> int:
         """The seed of evaluations, apart from those of training."""
         return derive_seed(self.seed, 2)

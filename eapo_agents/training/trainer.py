@@ -140,7 +140,7 @@ class Trainer:
         check_before_loading(config, trackers)
         if policy is None:
             check_plays_ahead(config)
-        if experts is None and not config.schedule.rules_at(1).is_alone:
+        if experts is None and not config.is_alone:
             config.experts.check()
         spec = LearnerSpec(
             model=config.model,

@@ -43,7 +43,7 @@ def ask_experts(
 ) -> Findings[ExpertPool]:
     """Yield whether the experts answer a question, and rightly; return those that can be asked."""
     settings = config.experts
-    if config.schedule.rules_at(1).is_alone:
+    if config.is_alone:
         yield Finding(part="experts", text="none: the run is alone from its first step")
         return SilentExperts()
     match settings.kind:
