@@ -17,7 +17,8 @@ import numpy as np
 
 from eapo_agents.evaluation import PairedDifference, seeds_difference, seeds_interval
 from eapo_agents.files import write_text
-from eapo_agents.reproduction.experiment_kinds import STEPS
+from eapo_agents.reproduction.base_models import BaseModel
+from eapo_agents.reproduction.experiment_kinds import STEPS, Distill, Evaluate, Train
 from eapo_agents.reproduction.plots import draw_gain, draw_training
 from eapo_agents.reproduction.results import (
     Result,
@@ -201,28 +202,37 @@ def _table(study: Study, table: PaperTable, results: Results) -> Iterator[str]:
 
 
 def _moved(study: Study, table: PaperTable, results: Results) -> Iterator[str]:
-    """Yield a sentence on what each method of a table moved, against the base: see `_changes`."""
-    base = results.get(study.base, ())
-    trained = [
-        f"{row.label}: {_changes(base, results[row.experiment])}"
-        for row in table.rows
-        if row.experiment in results and results[row.experiment][0].curves.get("accuracy")
-    ]
-    if base and trained:
-        yield from ("", f"Moved, against the base: {'; '.join(trained)}.")
+    """Yield a sentence on what each training of a table moved, against its base: see `_changes`."""
+    told = []
+    for row in table.rows:
+        experiment, runs = study.experiments[row.experiment], results.get(row.experiment, ())
+        if isinstance(experiment, Train | Distill):
+            base = _untrained(experiment.base_model, study, results)
+            if base and runs and (changes := _changes(base, runs)):
+                told.append(f"{row.label}: {changes}")
+    if told:
+        yield from ("", f"Moved, against its base: {'; '.join(told)}.")
+
+
+def _untrained(base_model: BaseModel, study: Study, results: Results) -> Sequence[Result]:
+    """Return the results of the base model alone; none if it was not evaluated."""
+    for one in study.experiments.values():
+        if isinstance(one, Evaluate) and one.rules.is_alone and one.base_model == base_model:
+            return results.get(one.name, ())
+    return ()
 
 
 def _changes(base: Sequence[Result], runs: Sequence[Result]) -> str:
-    """Return which of mode, noise and support changed by ten points or more.
+    """Return which of mode, noise and support changed by ten points or more; "" if unmeasured.
 
     The mode is greedy accuracy, the support pass@256, and the noise what sampling loses of the
     greedy accuracy.
     """
-    found = []
-    for name, share in (("mode", _greedy), ("support", _support), ("noise", _noise)):
-        change = 100 * (share(runs) - share(base))
-        if not math.isnan(change) and abs(change) >= _NOTABLE:
-            found.append(f"the {name} ({change:+.0f})")
+    shares = {"mode": _greedy, "support": _support, "noise": _noise}
+    changes = {name: 100 * (share(runs) - share(base)) for name, share in shares.items()}
+    if all(map(math.isnan, changes.values())):
+        return ""
+    found = [f"the {name} ({by:+.0f})" for name, by in changes.items() if abs(by) >= _NOTABLE]
     return " and ".join(found) or "nothing"
 
 

@@ -108,6 +108,31 @@ def test_greedy_answers_and_pass_at_k_are_shown_where_they_were_measured(tmp_pat
     assert "| 33.5 33.5 | 37.5 | 66.7 | - | 0.1250 |" in row
 
 
+def test_what_a_training_moved_is_told_against_the_base_that_it_began_from(tmp_path: Path) -> None:
+    # Greedy, then pass@256 of 256 samples each; sampling loses no points where the noise is 0.
+    measured = {
+        "base": ((False, False), (0, 1)),
+        "base-0.65": ((True, False), (256, 0)),
+        "self-exploratory": ((True, False), (256, 0)),
+        "self-exploratory-0.65": ((True, False), (256, 0)),
+        "self-exploratory-0.85": ((True, True), (256, 256)),  # its base was not evaluated
+        "distilled": ((True, True), (256, 256)),
+    }
+    runs = [
+        replace(
+            RUN, experiment=name, samples_per_problem=256, correct_P=correct_P, greedy_P=greedy_P
+        )
+        for name, (greedy_P, correct_P) in measured.items()
+    ]
+    told = [line for line in report(tmp_path, *runs, study=BELIEF).splitlines() if "Moved" in line]
+    both = "distillation, all parameters: the mode (+100) and the support (+50); "
+    assert told[0] == f"Moved, against its base: {both}self-exploratory RL: the mode (+50)."
+    assert told[-1] == (
+        "Moved, against its base: self-exploratory RL: the mode (+50);"
+        " belief 0.65: self-exploratory RL: nothing."
+    )
+
+
 @pytest.mark.parametrize(
     ("others", "verdict", "aim"),
     [
