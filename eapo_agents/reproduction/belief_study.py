@@ -110,6 +110,7 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
         ),
         EAPO,
         # Table 2
+        replace(_EVALUATED, name="base-one-or-three", base_model=BASE_ONE_OR_THREE_QUERIES),
         _of(
             "eapo-one-query",
             base_model=BASE_ONE_OR_THREE_QUERIES,
@@ -159,6 +160,11 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
         *_from("0.90", STRONGEST),
     )
 }
+
+_TABLE_2 = replace(
+    TABLE_2,
+    rows=(TableRow(label="base *, untrained", experiment="base-one-or-three"), *TABLE_2.rows),
+)
 
 _TABLE_9 = PaperTable(
     key="9",
@@ -234,7 +240,7 @@ _OURS = PaperTable(
 BELIEF = Study(
     name="belief",
     experiments=_EXPERIMENTS,
-    tables=(TABLE_1, TABLE_2, TABLE_3, _TABLE_9, TABLE_E, _OURS),
+    tables=(TABLE_1, _TABLE_2, TABLE_3, _TABLE_9, TABLE_E, _OURS),
     main_claim=Claim(
         text="EAPO at a constant rate of 1/2, with common draws, is ahead of self-exploratory RL",
         better="eapo-half-group",
