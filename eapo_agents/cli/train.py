@@ -40,10 +40,10 @@ _SMALL = 8_000_000  # weights
 _LAST_CHARS = 2000
 
 _WHERE_IT_PAYS = (
-    "Help pays where right answers are too rare to be found alone. From a base taught with errors"
-    " in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, EAPO on all;"
-    " at 65% both succeed on all, with the same accuracy; at 90% EAPO, with help for all, did not"
-    " succeed in one trial (docs/results.md)."
+    "Help pays where right answers are too rare to be found reliably. From a base taught with"
+    " errors in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, EAPO"
+    " on all; at 65% both succeed on all, and no difference was found; at 90% EAPO, with help for"
+    " all, did not succeed in one trial (docs/results.md)."
 )
 
 

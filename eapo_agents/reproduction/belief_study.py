@@ -1,6 +1,7 @@
 """The study: a base whose most likely answer is wrong, and the paper's schedule and reward.
 
-`EAPO` is the paper's; every other training changes what its name says and nothing else.
+`EAPO` is the paper's; every other training changes what its name says and nothing else. MaxRL's
+advantage takes rewards of 0 and 1, so that training has no reward for the format.
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ _EXPERIMENTS: Mapping[str, Experiment] = {
             experts=ExpertSettings(kind="meaningless"),
             rules=_HELPED,
         ),
+        # Not in the paper: the paper's schedule from two turns, as those below
+        _of("eapo-two-turns", annealing=Annealing(turn_budget=2)),
         # Not in the paper: other schedules, with draws at the gate per member and per group
         _of("eapo-half", annealing=_HALF),
         _of("eapo-half-group", num_seeds=10, annealing=_HALF, gate_draws="group"),
@@ -194,6 +197,7 @@ _OURS = PaperTable(
         TableRow(label="self-exploratory RL", experiment="self-exploratory"),
         TableRow(label="self-exploratory RL, MaxRL", experiment="self-exploratory-maxrl"),
         TableRow(label="EAPO, s^-1", experiment="eapo"),
+        TableRow(label="s^-1 from two turns", experiment="eapo-two-turns"),
         TableRow(label="constant 1/2", experiment="eapo-half"),
         TableRow(label="constant 1/2, common draws", experiment="eapo-half-group"),
         TableRow(label="linear", experiment="eapo-linear"),
