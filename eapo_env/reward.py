@@ -67,12 +67,13 @@ class Overlong:
 class RewardRule:
     """The paper's reward: the F1 of the answer, or a little for a right format; minus penalties.
 
-    The F1 is 1 or 0 in mathematics. Of an answer with F1 0 the format is right if the episode ended
-    in an answer and no turn was malformed: an answer where the instructions want it, and consult
-    blocks that can be read.
+    The F1 is 1 or 0 in mathematics. The format is right if the episode ended in an answer and no
+    turn was malformed: an answer where the instructions want it, and consult blocks that can be
+    read.
 
     Args:
-        format_reward: for a wrong answer in the right format (paper: 0.1).
+        format_reward: the least that an answer in the right format earns (paper: 0.1 for a wrong
+            one).
         consultation_penalty: taken off per query, at most 0.5 in all, so that a correct answer
             always earns more than a wrong one. A query counts whether or not the gate accepts it.
         overlong: DAPO's length punishment, or None for none.
@@ -98,7 +99,7 @@ class RewardRule:
 
     def reward(self, episode: Episode, score: float, num_policy_tokens: int = 0) -> float:
         """Return the reward of a finished episode."""
-        earned = float(score) or (self.format_reward if is_well_formed(episode) else 0.0)
+        earned = max(float(score), self.format_reward if is_well_formed(episode) else 0.0)
         asked = min(self.consultation_penalty * episode.num_queries, LARGEST_PENALTY)
         length = self.overlong.penalty(num_policy_tokens) if self.overlong else 0.0
         return earned - asked + length

@@ -145,14 +145,14 @@ def check_reward(reward: Reward) -> None:
     assert isinstance(reward, Reward), f"{reward!r} has no method `reward`"
     for episode in _finished_episodes():
         for num_tokens in (0, 1, 1000, 10**6):
-            wrong, half, right = (
-                _reward(reward, episode, score, num_tokens) for score in (0.0, 0.5, 1.0)
-            )
+            scores = (0.0, 0.01, 0.5, 1.0)
+            earned = [_reward(reward, episode, score, num_tokens) for score in scores]
+            wrong, *_, right = earned
             shown = f"{episode.stop_reason}, {num_tokens} tokens"
-            assert right >= wrong, f"correct earns {right}, wrong {wrong} ({shown})"
-            assert right >= half >= wrong, f"score 0.5 earns {half}, of {wrong}, {right} ({shown})"
             again = _reward(reward, episode, 0.0, num_tokens)
             assert again == wrong, f"{again} after {wrong} for the same episode ({shown})"
+            assert right >= wrong, f"correct earns {right}, wrong {wrong} ({shown})"
+            assert earned == sorted(earned), f"the scores {scores} earn {earned} ({shown})"
 
 
 def _reward(reward: Reward, episode: Episode, score: float, num_tokens: int) -> float:

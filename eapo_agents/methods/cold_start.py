@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from eapo_agents.learning import SINGLE_PROCESS, Processes, check_leads
-from eapo_agents.methods.imitation import ImitationStep, fitting, imitation_spec
+from eapo_agents.methods.imitation import (
+    ImitationStep,
+    fitting,
+    imitation_spec,
+    with_thought,
+)
 from eapo_agents.methods.solutions import (
     SOLUTIONS_FILE,
     Solution,
@@ -133,7 +138,7 @@ class Demonstrator:
         count = self.config.steps * self.settings.batch_size
         chosen = [playable[int(number)] for number in rng.integers(len(playable), size=count)]
         played = [self._episode(problem, _right(recorded, problem), rng) for problem in chosen]
-        all_lessons = [encode(_with_thought(episode, chat), chat) for episode in played]
+        all_lessons = [encode(with_thought(episode, chat), chat) for episode in played]
         lessons = fitting(all_lessons, self.rollout.policy, self.rollout.limits)
         if not lessons:
             raise UserError(f"none of {count} demonstrations fits the token limits")
@@ -183,23 +188,3 @@ def _right(recorded: Mapping[str, Sequence[Solution]], problem: Problem) -> list
     for solution in solutions:
         solution.check_is_of(problem)
     return right_solutions(solutions)
-
-
-def _with_thought(episode: Episode, chat: Chat) -> Episode:
-    """Return the episode as a model writes it whose template opens the reasoning of each turn."""
-    if not chat.opened:
-        return episode
-    messages = tuple(
-        replace(message, content=_closed_thought(message.content))
-        if message.role == "assistant"
-        else message
-        for message in episode.messages
-    )
-    return replace(episode, messages=messages)
-
-
-def _closed_thought(text: str) -> str:
-    """Return a turn that goes on in an open thought: its own, or one that is closed at once."""
-    if "</think>" in text:
-        return text.removeprefix("<think>").lstrip("\n")
-    return f"</think>\n\n{text}"

@@ -19,7 +19,12 @@ from eapo_agents.learning import (
     Processes,
     check_leads,
 )
-from eapo_agents.methods.imitation import ImitationStep, fitting, imitation_spec
+from eapo_agents.methods.imitation import (
+    ImitationStep,
+    fitting,
+    imitation_spec,
+    with_thought,
+)
 from eapo_agents.methods.solutions import (
     SOLUTIONS_FILE,
     SolutionCollector,
@@ -200,9 +205,8 @@ class SolutionTeacher:
 def encode_solution(problem: Problem, text: str, chat: Chat, prompts: Prompts) -> Demonstration:
     """Return a solution as the policy would write it alone, in one turn.
 
-    Where the chat template itself opens the reasoning (`<think>`), the solution does not again.
+    Where the chat template itself opens the reasoning (`<think>`), the solution does not again, and
+    one without reasoning closes it at once.
     """
-    if chat.opened:
-        text = text.removeprefix("<think>").lstrip("\n")
     episode = act(begin(problem, Rules.alone(), prompts), text, np.random.default_rng(0))
-    return encode(episode, chat)
+    return encode(with_thought(episode, chat), chat)

@@ -25,9 +25,10 @@ from eapo_agents.learning import (
     check_policy,
     check_saves,
 )
-from eapo_agents.policies import Policy
+from eapo_agents.policies import Chat, Policy
 from eapo_agents.rollouts import Demonstration, Rollout, TokenLimits
 from eapo_agents.training import Progress, Run, StepResult, TrainConfig, hand_over
+from eapo_env.episode import Episode
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 
@@ -137,3 +138,23 @@ def fitting(
         if lesson.num_policy_tokens <= limits.max_response_tokens
         and lesson.num_tokens <= policy.max_context_tokens
     ]
+
+
+def with_thought(episode: Episode, chat: Chat) -> Episode:
+    """Return the episode as a model writes it whose template opens the reasoning of each turn."""
+    if not chat.opened:
+        return episode
+    messages = tuple(
+        replace(message, content=_closed_thought(message.content))
+        if message.role == "assistant"
+        else message
+        for message in episode.messages
+    )
+    return replace(episode, messages=messages)
+
+
+def _closed_thought(text: str) -> str:
+    """Return a turn that goes on in an open thought: its own, or one that is closed at once."""
+    if "</think>" in text:
+        return text.removeprefix("<think>").lstrip("\n")
+    return f"</think>\n\n{text}"

@@ -116,6 +116,10 @@ class LeapWords:
 class ReasoningPath(Protocol):
     """A conversation in which the model is in the middle of its turn."""
 
+    @property
+    def opened(self) -> str:
+        """How the turn begins: with the `<think>` that a chat template opened, or with nothing."""
+
     async def write(self, sampling: Sampling, seed: int) -> tuple[Self, ChatTurn]:
         """Return the path after what the model writes next, and what it wrote.
 
@@ -145,6 +149,11 @@ class TokenPath:
         """Return the path at the start of the policy's first turn."""
         chat = Chat(policy.tokenizer)
         return cls(policy, chat, tuple(chat.opening(messages)))
+
+    @property
+    def opened(self) -> str:
+        """What the chat template opens."""
+        return self.chat.opened
 
     async def write(self, sampling: Sampling, seed: int) -> tuple[TokenPath, ChatTurn]:
         """Return the path with the sampled ids, exactly, and their text."""
@@ -182,6 +191,11 @@ class MessagePath:
         """Return the path at the start of the model's first turn."""
         return cls(model, tuple(messages))
 
+    @property
+    def opened(self) -> str:
+        """Nothing: the server reads its own template's reasoning."""
+        return ""
+
     async def write(self, sampling: Sampling, seed: int) -> tuple[MessagePath, ChatTurn]:
         """Return the path after the model's next message; after its own, `GO_ON` comes first."""
         path = self if self.messages[-1].role == "user" else self._with(GO_ON)
@@ -214,7 +228,7 @@ class PathState:
 
     path: ReasoningPath
     seed: int
-    text: str = ""
+    text: str
     num_tokens: int = 0
     stopped: bool = False
 
@@ -280,8 +294,9 @@ class Leap:
     async def solve(self, problem: Problem, num_paths: int, seed: int) -> list[Attempt]:
         """Return the attempts of `num_paths` paths at a problem, which exchange summaries."""
         opening = (self.prompts.opening(problem, Rules.alone()),)
+        path = self.open_path(opening)
         states = [
-            PathState(path=self.open_path(opening), seed=derive_seed(seed, number))
+            PathState(path=path, text=path.opened, seed=derive_seed(seed, number))
             for number in range(num_paths)
         ]
         while any(map(self._goes_on, states)):

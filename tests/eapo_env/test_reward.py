@@ -47,6 +47,14 @@ def test_asking_less_never_earns_less(penalty: float, episode: Episode, correct:
     assert rule.reward(EPISODES[0], correct) >= rule.reward(episode, correct)
 
 
+@given(st.floats(0, 0.4), st.floats(0, 1), st.floats(0, 1), st.sampled_from(EPISODES))
+def test_a_higher_score_never_earns_less(
+    format_reward: float, one: float, other: float, episode: Episode
+) -> None:
+    rule, (low, high) = RewardRule(format_reward=format_reward), sorted((one, other))
+    assert rule.reward(episode, low) <= rule.reward(episode, high)
+
+
 @pytest.mark.parametrize(
     ("num_queries", "correct", "reward"),
     [(0, True, 1.0), (0, False, 0.0), (2, True, 0.8), (3, False, -0.3), (9, True, 0.5)],
@@ -56,7 +64,9 @@ def test_the_penalty_by_hand(num_queries: int, correct: bool, reward: float) -> 
     assert rule.reward(EPISODES[num_queries], correct) == pytest.approx(reward)
 
 
-@pytest.mark.parametrize(("score", "reward"), [(1.0, 1.0), (0.4, 0.4), (0.0, 0.1), (True, 1.0)])
+@pytest.mark.parametrize(
+    ("score", "reward"), [(1.0, 1.0), (0.4, 0.4), (0.05, 0.1), (0.0, 0.1), (True, 1.0)]
+)
 def test_by_default_the_reward_is_the_papers(score: float, reward: float) -> None:
     """F1, or 0.1 for a wrong answer in the right format, whatever was asked and written."""
     for episode in EPISODES:

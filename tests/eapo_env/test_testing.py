@@ -198,6 +198,8 @@ class Paying:
                 return 1.0 - score
             case "random":
                 return score + self.rng.random()
+            case "a gap":
+                return score or 0.1
             case "divides by queries":
                 return 1.0 / episode.num_queries
         return np.float32(score)
@@ -210,6 +212,7 @@ class Paying:
         ("not a number", "not a number: '0.0'"),
         ("against correct answers", "correct earns 0.0, wrong 1.0"),
         ("random", "for the same episode"),
+        ("a gap", r"the scores \(0.0, 0.01, 0.5, 1.0\) earn \[0.1, 0.01, 0.5, 1.0\]"),
         ("divides by queries", "raised ZeroDivisionError"),
     ],
 )

@@ -16,11 +16,11 @@ from tiny_llama import saved, tiny_llama
 
 from eapo_agents.cli import main
 from eapo_agents.methods.cold_start import (
-    _closed_thought,
     cold_start,
     cold_start_trainer,
     recorded_episode,
 )
+from eapo_agents.methods.imitation import _closed_thought
 from eapo_agents.methods.solutions import Solution, add_solutions
 from eapo_agents.policies.chat import Chat
 from eapo_agents.rollouts.trajectory import Demonstration

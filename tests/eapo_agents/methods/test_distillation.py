@@ -47,9 +47,10 @@ from eapo_env.synthetic import synthetic_problems
 from eapo_env.testing import ScriptedExperts
 from eapo_env.types import ExpertReply, Problem, Query, Reply, Unavailable
 from eapo_env.validation import UserError
-from eapo_env.verifier import Verifier
+from eapo_env.verifier import Status, Verifier
 
 RIGHT, WRONG = "\\boxed{3}", "\\boxed{7}"
+PLAIN, REASONED = "1+1=2, so \\boxed{2}", "<think>\n1+1=2\n</think>\n\n\\boxed{2}"
 
 
 @dataclass(frozen=True)
@@ -427,9 +428,23 @@ def test_reading_with_reasoning_is_total(value: object) -> None:
     assert isinstance(reply, Reply | Unavailable)
 
 
-@pytest.mark.parametrize("opens", [True, False])
-def test_reasoning_is_opened_once(tokenizer: PreTrainedTokenizerFast, opens: bool) -> None:
-    """Templates of some reasoning models write the opening tag themselves."""
+@pytest.mark.parametrize(
+    ("text", "opens", "learned"),
+    [
+        (REASONED, False, REASONED),
+        (REASONED, True, REASONED.removeprefix("<think>\n")),
+        (PLAIN, False, PLAIN),
+        (PLAIN, True, f"</think>\n\n{PLAIN}"),
+    ],
+)
+def test_a_lesson_is_a_turn_that_counts(
+    tokenizer: PreTrainedTokenizerFast,
+    verifier: Verifier,
+    text: str,
+    opens: bool,
+    learned: str,
+) -> None:
+    """Templates of some reasoning models open the thought themselves: it is closed once."""
     template = tokenizer.chat_template + ("{{ '<think>\\n' }}" if opens else "")
     changed = tokenizer.__class__(
         tokenizer_object=tokenizer.backend_tokenizer,
@@ -438,9 +453,10 @@ def test_reasoning_is_opened_once(tokenizer: PreTrainedTokenizerFast, opens: boo
     )
     chat = Chat(changed)
     problem = Problem(id="p", statement="1+1", answer="2")
-    text = "<think>\n1+1=2\n</think>\n\n\\boxed{2}"
     lesson = encode_solution(problem, text, chat, Prompts.terse())
     whole = changed.decode(lesson.token_ids, skip_special_tokens=False)
-    assert whole.count("<think>") == 1
-    learned = chat.text(lesson.token_ids[np.asarray(lesson.mask)].tolist())
-    assert learned == (text.removeprefix("<think>\n") if opens else text)
+    assert whole.count("<think>") == (opens or "<think>" in text)
+    written = lesson.token_ids[np.asarray(lesson.mask)].tolist()
+    assert chat.text(written) == learned
+    (verdict,) = verifier.verify([(chat.turn(written), problem.answer)])
+    assert verdict.status is Status.CORRECT

@@ -117,6 +117,22 @@ def test_a_path_that_is_done_or_has_closed_its_reasoning_is_left_alone(
     assert len(seen) == 3 * 2, "one block, and then to the end"
 
 
+def test_what_stands_in_an_unfinished_thought_is_not_the_answer(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    """As everywhere; templates of some reasoning models open the thought themselves."""
+    opening = tokenizer.__class__(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token=tokenizer.eos_token,
+        chat_template=tokenizer.chat_template + "{{ '<think>\\n' }}",
+    )
+    for text, correct in (("maybe \\boxed{3} ", False), ("2</think>So \\boxed{3}", True)):
+        one = leap(opening, verifier, lambda prompt, rng, text=text: text, block_tokens=40)
+        attempts = asyncio.run(one.solve(PROBLEM, 2, seed=0))
+        assert [attempt.correct for attempt in attempts] == [correct] * 2
+        assert attempts[0].episode.response.startswith("<think>\n")
+
+
 def test_a_context_that_is_full_ends_a_path(
     tokenizer: PreTrainedTokenizerFast, verifier: Verifier
 ) -> None:
