@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Never, get_args
 
@@ -61,12 +62,14 @@ class Turn:
         episode: the episode after the completion, before any reply.
         queries: what to ask the experts, in this order; often empty.
         pairs: what to ask the verifier: one (response, gold answer), or nothing.
+        gate_rng: the gate's generator after the draws for this turn's queries.
     """
 
     start: Episode
     episode: Episode
     queries: tuple[Query, ...]
     pairs: tuple[tuple[str, str], ...]
+    gate_rng: np.random.Generator
 
 
 class EAPOMathEnv(gym.Env[str, str]):
@@ -340,8 +343,10 @@ class EAPOMathEnv(gym.Env[str, str]):
         if start.stop_reason is not None:
             raise ResetNeeded(f"the episode is over ({start.stop_reason}): call reset() first")
         assert self._gate_rng is not None, "reset makes the gate's generator with the episode"
-        episode = act(start, action, self._gate_rng)
-        return Turn(start, episode, queries_to_send(episode, self.gate), pairs_to_grade(episode))
+        gate_rng = deepcopy(self._gate_rng)
+        episode = act(start, action, gate_rng)
+        queries, pairs = queries_to_send(episode, self.gate), pairs_to_grade(episode)
+        return Turn(start, episode, queries, pairs, gate_rng)
 
     def end_turn(
         self, turn: Turn, replies: Sequence[ExpertReply], verdicts: Sequence[Verdict]
@@ -355,7 +360,7 @@ class EAPOMathEnv(gym.Env[str, str]):
         if turn.start is not self._episode:
             raise RuntimeError("the episode was reset or stepped while this turn was under way")
         episode = receive_replies(turn.episode, self.gate, replies)
-        self._episode = episode
+        self._episode, self._gate_rng = episode, turn.gate_rng
         self._verdict = verdicts[0] if verdicts else None
         self._show()
         over = episode.stop_reason is not None

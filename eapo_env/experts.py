@@ -136,7 +136,7 @@ class ScriptedExperts:
         try:
             answer = self.answer(query)
         except Exception as error:
-            return _warned(error, self._expert(query))
+            return warned(error, self._expert(query))
         if isinstance(answer, Awaitable):
             return answer
         return self._kept(query, answer)
@@ -149,7 +149,7 @@ class ScriptedExperts:
         except Exception as error:
             if deadline.expired():
                 return Unavailable(f"no reply within {self.timeout_s:g} s", self._expert(query))
-            return _warned(error, self._expert(query))
+            return warned(error, self._expert(query))
         return replace(self._kept(query, text), latency_s=time.monotonic() - asked_s)
 
     def _timeout(self) -> asyncio.Timeout:
@@ -161,7 +161,7 @@ class ScriptedExperts:
         if text is None:
             return Unavailable(NO_ANSWER, expert)
         if not isinstance(text, str):
-            return _warned(TypeError(f"not a string: {text!r:.80}"), expert)
+            return warned(TypeError(f"not a string: {text!r:.80}"), expert)
         reply = Reply(expert, text)
         if self.cache_size:
             self._memory.replies[expert, query.text, query.statement] = reply
@@ -283,10 +283,11 @@ class ErroneousExperts:
         try:
             return replace(reply, text=self.corrupt(reply.text, rng))
         except Exception as error:
-            return _warned(error, reply.expert)
+            return warned(error, reply.expert)
 
 
-def _warned(error: Exception, expert: str) -> Unavailable:
+def warned(error: Exception, expert: str) -> Unavailable:
+    """Return the failure of an expert whose function raised this error, after a warning."""
     # The user's function met text that a model wrote: that must neither end a run nor be hidden.
     told, place = described(error), _place(error)
     # Python shows equal warnings once; the text of this error may quote the query, and differ.

@@ -25,7 +25,7 @@ from eapo_env.connections import (
     open_connection,
 )
 from eapo_env.endpoints import Endpoint, Thinking
-from eapo_env.experts import query_rng
+from eapo_env.experts import query_rng, warned
 from eapo_env.prompts import CUT_MARK, encodable
 from eapo_env.reachability import unreachable
 from eapo_env.spending import Budget, read_usage, tokens_to_charge
@@ -241,7 +241,10 @@ class OpenAIExperts:
         self, query: Query, opened: Mapping[Endpoint, Connection | None]
     ) -> ExpertReply:
         experts = [(model, endpoint) for endpoint in self.endpoints for model in endpoint.models]
-        chosen = self.route(query, len(experts)) % len(experts)
+        try:
+            chosen = self.route(query, len(experts)) % len(experts)
+        except Exception as error:
+            return warned(error, "")
         model = experts[chosen][0]
         group = dict.fromkeys(e for name, e in experts[chosen:] + experts[:chosen] if name == model)
         connections = [there for endpoint in group if (there := opened[endpoint]) is not None]
@@ -281,7 +284,13 @@ class OpenAIExperts:
     def _read(self, content: object, model: str, thinking: Thinking) -> ExpertReply:
         if self.read is read_reply:
             return read_reply(content, model, thinking)
-        return self.read(content, model)
+        try:
+            reply = self.read(content, model)
+            if not isinstance(reply, ExpertReply):
+                raise TypeError(f"read must return a Reply or an Unavailable, not {reply!r:.80}")
+        except Exception as error:
+            return warned(error, model)
+        return reply
 
     async def _hedged(
         self,

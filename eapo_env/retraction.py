@@ -28,8 +28,10 @@ _FILLING = (
 )
 _FILLS = frozenset(_FILLING.split("|"))
 _FILLER = rf"(?:[,:]? (?:{_FILLING})(?![a-z]))"
+# "The statement that is not true is \\boxed{D}", "The number he said is \\boxed{7}"
+_NO_CLAUSE = r"(?!(?:not (?:true|correct|right)|said|says?|claims|claimed) (?:is|are|was|were)\b)"
 _DENIED_BEFORE = re.compile(
-    rf"(?:(?:\b(?:{_DENYING}|instead of)(?!,)(?<!\bi said)(?<!we said)|n't"
+    rf"(?:(?:\b{_NO_CLAUSE}(?:{_DENYING}|instead of)(?!,)(?<!\bi said)(?<!we said)|n't"
     r"|(?<!second )(?<!some )\bthought(?= (?:that|the|this|it|my)\b)"
     r"|(?:\A|[.,;:!?\n] ?|\b(?:so|but|and|hence|thus) )(?:the|this|that|my|one|an?)"
     rf"(?: [a-z]{{2,12}})? (?:{_MISTAKEN})){_FILLER}{{0,9}}"
@@ -38,20 +40,22 @@ _DENIED_BEFORE = re.compile(
     r"[\s$*(\\\[:,]{0,8}\Z|~~\$?\Z",
     re.IGNORECASE,
 )
+_NO_COMPLEMENT = r"(?!-| (?:to|for|with|in|at|that|by|when|if)\b)"  # "impossible to do better"
 _WRONG = (
-    r"(?:wrong|incorrect|false|untrue|mistaken|erroneous|invalid|impossible|rejected|nonsense"
-    r"|a mistake|an error)\b"
+    rf"(?:(?:wrong|incorrect|false|untrue|mistaken|erroneous|invalid|rejected|nonsense"
+    rf"|a mistake|an error)\b|impossible\b{_NO_COMPLEMENT})"
 )
 _RIGHT = (
-    r"(?:quite |really |actually )?(?:right|correct|valid|true|possible|allowed|it\b"
-    rf"|(?:the |my |our |an? )?(?:final |correct |right )?(?:{_NOUN}))"
+    rf"(?:quite |really |actually )?(?:(?:right|correct|valid|true|possible|allowed)\b"
+    rf"{_NO_COMPLEMENT}|it\b|(?:the |my |our |an? )?(?:final |correct |right )?(?:{_NOUN}))"
 )
 _IS_NOT = r"(?:'s| is| are| was| were)(?: not|n't| never)"
 _DOES_NOT = r"(?: (?:does|do|did|could|can|would)(?: not|n't)| cannot| can't)"
 _EVALUATION = (
     r"(?:(?:'s| is| are| was| were| seems| looks| must be| has to be| would be)(?: [a-z]{2,12})?"
     rf" {_WRONG}|{_IS_NOT} {_RIGHT}| fails\b| contradicts\b"
-    rf"|{_DOES_NOT} (?:work|satisfy|fit|hold|solve|match|be (?:right|correct|true)))"
+    rf"|{_DOES_NOT} (?:(?:work|hold)\b{_NO_COMPLEMENT}|satisfy|fit|solve|match"
+    r"|be (?:right|correct|true)))"
 )
 _DENIED_BEHIND = re.compile(
     rf"(?:\s?[$*)\]}}\\]){{0,6}}(?:\s?\?|,? (?:which|(?:and|but) (?:that|this|it)){_EVALUATION}"

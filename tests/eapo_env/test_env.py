@@ -637,10 +637,10 @@ def test_a_reply_to_an_episode_that_was_reset_meanwhile_is_refused() -> None:
 def test_a_cancelled_step_leaves_the_episode_as_it_was() -> None:
     async def scene() -> None:
         experts = Gatekeeper()
-        env = EAPOMathEnv(problems=PROBLEMS, experts=experts)
+        env = EAPOMathEnv(problems=PROBLEMS, experts=experts, rules=HALF)
         env.reset(seed=0)
         before = env.episode
-        step = asyncio.create_task(env.step_async(ask("a?")))
+        step = asyncio.create_task(env.step_async(ask(*"abc")))
         while not experts.num_asked:
             await asyncio.sleep(0)
         step.cancel()
@@ -648,7 +648,9 @@ def test_a_cancelled_step_leaves_the_episode_as_it_was() -> None:
             await step
         assert env.episode is before
         experts.may_answer.set()
-        assert (await env.step_async(ask("a?")))[-1]["turn"] == 1
+        again = [await env.step_async(ask(*"abc")) for _turn in range(2)]
+        env.reset(seed=0)
+        assert again == [await env.step_async(ask(*"abc")) for _turn in range(2)], "gate included"
 
     asyncio.run(scene())
 

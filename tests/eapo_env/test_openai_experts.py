@@ -372,6 +372,28 @@ def test_the_route_is_the_users(server: StubServer) -> None:
     assert [reply.expert for reply in replies] == ["echo:0", "echo:1"] * 2
 
 
+def test_a_route_or_reader_that_fails_loses_its_own_reply_alone(server: StubServer) -> None:
+    def route(query: Query, num_experts: int) -> int:
+        return {"far": 1, "near": 0, "odd": 0}[query.text]
+
+    def read(content: Any, model: str) -> Any:
+        text = content["choices"][0]["message"]["content"]
+        return text if "odd" in text else Reply(model, text)
+
+    endpoint = Endpoint(base_url=server.url, models=["echo:0", "echo:1"])
+    pool = OpenAIExperts(endpoints=[endpoint], route=route, read=read)
+    asked = [Query(text=text) for text in ("near", "lost", "odd", "far")]
+    with pytest.warns(RuntimeWarning, match="failed: "):
+        near, lost, odd, far = asyncio.run(pool.ask(asked))
+    assert [reply.expert for reply in (near, far)] == ["echo:0", "echo:1"]
+    assert isinstance(near, Reply)
+    assert isinstance(far, Reply)
+    assert isinstance(lost, Unavailable)
+    assert isinstance(odd, Unavailable)
+    assert "KeyError('lost')" in lost.reason
+    assert "read must return a Reply or an Unavailable, not 'echo: odd'" in odd.reason
+
+
 def test_a_model_that_is_not_served_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     """Some servers answer with the model they have, whatever its name."""
     with StubServer("echo:there") as server:
