@@ -341,9 +341,11 @@ def _same_relation(answer: str, gold: str, scalar: Scalar) -> bool | None:
     if a_relation and g_relation and a_relation[1] == g_relation[1] == "=":
         names = IS_NAME.match(a_relation[0]), IS_NAME.match(g_relation[0])
         if all(names):
-            if not _same_name(a_relation[0], g_relation[0]):
-                return False
-            return _same_scalar(a_relation[2], g_relation[2], scalar)
+            if _same_name(a_relation[0], g_relation[0]):
+                return _same_scalar(a_relation[2], g_relation[2], scalar)
+            if has_variables(a_relation[2]) and has_variables(g_relation[2]):
+                return _same_sided(a_relation, g_relation, scalar)
+            return False
     values = value_of(answer), value_of(gold)
     if a_relation and not g_relation and not _is_claim(answer):
         return False
@@ -363,8 +365,9 @@ def _is_claim(text: str) -> bool:
     """Return whether an equation can give a value: no inequality in it, no two unequal numbers."""
     sides = RELATION.split(text)
     numbers = [number(side.strip()) for side in sides]
-    known = [found.value for found in numbers if found]
-    return len(set(known)) <= 1 and all(sign in ("=", ":=") for sign in RELATION.findall(text))
+    known = [found for found in numbers if found]
+    are_equal = all(same_number(known[0], other) for other in known[1:])
+    return are_equal and all(sign in ("=", ":=") for sign in RELATION.findall(text))
 
 
 def _have_other_names(answer: str, gold: str) -> bool:

@@ -29,6 +29,9 @@ _STEPS = tuple((operation, operand) for operation in OPERATIONS for operand in r
 
 MOST_BRACKETS = len(string.ascii_lowercase)
 
+_REPEATS = 30
+"""Draws in a row, for each problem wanted, that repeat: then there are no more problems."""
+
 LONGEST_QUESTION = 1000
 """Characters of a query that an expert reads."""
 _NUMERIC = r"[0-9(][0-9+\-*() ]*"
@@ -178,9 +181,12 @@ def synthetic_problems(
     rng = np.random.default_rng([seed, brackets, operations])
     drawn_how = "" if carry_rate is None else f"c{carry_rate:g}"
     sums: dict[str, BracketSum] = {}
+    repeats = 0
     while len(sums) < num_problems:
         drawn = random_sum(rng, brackets=brackets, operations=operations, carry_rate=carry_rate)
-        sums.setdefault(drawn.statement, drawn)
+        repeats = repeats + 1 if sums.setdefault(drawn.statement, drawn) is not drawn else 0
+        if repeats > _REPEATS * num_problems:
+            raise UserError(f"num_problems={num_problems} is more than exist at this difficulty")
     return tuple(
         Problem(
             id=f"synthetic-{brackets}x{operations}{drawn_how}-{seed}-{number}",

@@ -94,6 +94,8 @@ _ABBREVIATIONS = _set(
     "cm mm km dm nm kg mg mL ml ft in hr hrs am pm min sec Hz kHz mi lb lbs oz yd mph kph sq"
     " cu Rs kW kWh MB GB cc rad deg USD EUR gal qt pt ms"
 )
+_TIMES = _set("h s")
+"""Letters that are units behind a unit and a slash, as in `km/h`; elsewhere they are variables."""
 ATTACHED = _set("cm mm km kg mL Hz kHz mph kph kWh MB GB USD EUR lbs hrs")
 """Units that may follow a number without a space; any others would be products of variables."""
 _IRREGULAR = {
@@ -241,6 +243,8 @@ def _counted_per(separator: str, words: Sequence[Word]) -> str | None:
     """Return the name of what a rate is per: a measure, or behind a word one thing."""
     if not words:
         return None
+    if separator == "/" and len(words) == 1 and words[0][0] in _TIMES:
+        return words[0][0] + _power(words[0][1])
     thing = _thing(words)
     if thing is not None:
         return thing.name

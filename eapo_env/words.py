@@ -41,6 +41,7 @@ _LONE_WORDS = frozenset(
     ("yes", "no", "odd", "true", "false", "none", "even", "both", "neither", "zero", "one", "two")
 )
 _SEPARATORS = re.compile(r"[ .()-]+")
+_LIST = re.compile(r", ?(?:and )?| and ")
 _WORD = re.compile(r"[A-Za-z]?[a-z]*'?[a-z]+|[A-Z]+|")
 _SHORT_CAPITALS = re.compile(r"(?<![A-Za-z])[A-Z]{1,3}(?![A-Za-z]).|[A-Za-z]'(?![a-z])")
 """Names of points among words, whose case and primes count."""
@@ -81,8 +82,13 @@ def same_words(answer: str, gold: str) -> bool | None:
     if not (a or g):
         return None
     if a and g:
-        return _plain_words(answer) == _plain_words(gold)
+        return _listed(answer) == _listed(gold)
     return None if RELATION.search(answer) or RELATION.search(gold) else False
+
+
+def _listed(text: str) -> list[str]:
+    """Return the items of a list of words in a fixed order: `Alice and Bob` is `Bob, Alice`."""
+    return sorted(_plain_words(item) for item in _LIST.split(text) if item.strip())
 
 
 def labelled_options(items: Sequence[str]) -> dict[str, str]:

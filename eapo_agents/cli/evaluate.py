@@ -25,6 +25,7 @@ from eapo_agents.cli.options import (
     model_config,
 )
 from eapo_agents.cli.transcripts import Transcripts, add_transcripts
+from eapo_agents.files import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,7 +135,8 @@ async def evaluated(
         subject["method"] = {"name": method.name, **method.subject}
         journal = evaluation.Journal.open(_journal_path(json_file), subject)
     if files.transcripts and not (journal and journal.results):
-        files.transcripts.unlink(missing_ok=True)
+        with writing(files.transcripts):
+            files.transcripts.unlink(missing_ok=True)
     episodes = Transcripts(file=files.transcripts, label={"method": method.name})
     with progress_bars(console, "{task.fields[mean]}") as progress:
         bars = {one.name: _Bar.of(progress, method.name, one, journal) for one in sets}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from eapo_agents import adapters, training
 from eapo_agents.cli.console import new_console
 from eapo_agents.cli.options import add_settings, preset_config
+from eapo_agents.files import writing
 
 if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
@@ -33,7 +34,8 @@ def _export(options: argparse.Namespace) -> int:
     problems = training.without(held_out, config.problems.load())
     console = new_console()
     disable_progress_bars()  # they take a moment here
-    options.folder.mkdir(parents=True, exist_ok=True)
+    with writing(options.folder):
+        options.folder.mkdir(parents=True, exist_ok=True)
     for name, chosen, rules in (
         ("train.parquet", problems, Rules()),
         ("val.parquet", held_out, Rules.alone()),

@@ -122,7 +122,8 @@ class Train:
         trainer = Trainer.from_config(config, experts=_expert_pool(self.experts, config))
         if not trainer.train(run, lambda step, metrics: on_step(step)):
             return None
-        seconds = sum(row["seconds/rollout"] + row["seconds/update"] for row in run.metrics)
+        parts = ("seconds/rollout", "seconds/update")  # neither in an evaluation before step 1
+        seconds = sum(row.get(part, 0.0) for row in run.metrics for part in parts)
         return _measurement_of_run(run, seconds)
 
 
@@ -198,7 +199,10 @@ class Evaluate:
         experts = _expert_pool(self.experts, config)
         report = asyncio.run(
             evaluate(
-                make_rollout(config, policy_of(config), experts=experts),
+                replace(
+                    make_rollout(config, policy_of(config), experts=experts),
+                    truncation=config.evaluation.truncation,
+                ),
                 config.evaluation.problems.load(),
                 samples_per_problem=config.evaluation.samples_per_problem,
                 rules=self.rules,
@@ -311,6 +315,7 @@ def _new_or_resumed_run(folder: Path, config: TrainConfig) -> Run:
     if not (folder / "config.json").exists():
         (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     run = Run.open(folder)
-    if replace(run.config, experts=config.experts) != config:
+    recorded = replace(run.config, experts=config.experts)
+    if recorded != fitted_to_model(config):
         raise UserError(f"{folder} holds a run of other settings; delete it to start again")
     return run

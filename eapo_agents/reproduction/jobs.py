@@ -228,7 +228,12 @@ def _start(job: Job, running: Running) -> None:
 
 
 def _work(job: Job, connection: Connection) -> None:
-    """Run a job in this process; if the parent has died, sending a step ends it."""
+    """Run a job in this process; if the parent has died, sending a step ends it.
+
+    A Ctrl-C in the terminal is for the parent alone, which passes it on: as a second signal here it
+    would end the run without a checkpoint.
+    """
+    os.setsid()
     try:
         job.run(connection.send)
     except (KeyboardInterrupt, BrokenPipeError):

@@ -77,13 +77,15 @@ class Pretraining:
         from eapo_agents.learning import Learner
         from eapo_agents.policies import char_tokenizer, with_fast_linears
 
+        folder = Path(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         tokenizer = char_tokenizer()
         torch.manual_seed(self.seed)
         model = with_fast_linears(LlamaForCausalLM(_shape(tokenizer)))
         learner = Learner(model, settings=LEARNER_SETTINGS)
         for learning_rate, batch in self._batches(Chat(tokenizer)):
             on_step(learner.sft_update(batch, learning_rate=learning_rate)["loss"])
-        folder = Path(folder)
         with writing(folder):
             model.half().save_pretrained(folder)
             tokenizer.save_pretrained(folder)

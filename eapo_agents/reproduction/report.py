@@ -18,7 +18,7 @@ import numpy as np
 from eapo_agents.evaluation import PairedDifference, seeds_difference, seeds_interval
 from eapo_agents.files import write_text
 from eapo_agents.reproduction.base_models import BaseModel
-from eapo_agents.reproduction.experiment_kinds import STEPS, Distill, Evaluate, Train
+from eapo_agents.reproduction.experiment_kinds import Distill, Evaluate, Train
 from eapo_agents.reproduction.plots import draw_gain, draw_training
 from eapo_agents.reproduction.results import (
     Result,
@@ -282,7 +282,7 @@ def _numbers(study: Study, row: TableRow, results: Results) -> str:
 
 def _at_half_training(runs: Sequence[Result]) -> str:
     """Return each policy's mean@k, alone, after half of its training; "-" without training."""
-    found = [dict(run.curves.get("alone/mean_at_k", ())).get(STEPS // 2) for run in runs]
+    found = [dict(run.curves.get("alone/mean_at_k", ())).get(_steps(run) // 2) for run in runs]
     return " ".join(f"{100 * mean:.1f}" for mean in found if mean is not None) or "-"
 
 
@@ -306,11 +306,8 @@ def _call_rates(study: Study, results: Results) -> Iterator[str]:
         ("acceptance_rate", "acceptance rate"),
         ("accuracy", "accuracy in training"),
     ):
-        runs = [
-            [v for _, v in run.curves.get(curve, ())]
-            for run in results.get(study.main_claim.better, ())
-        ]
-        quarters = [_mean([v for run in runs for v in _quarter(run, q)]) for q in range(4)]
+        runs = results.get(study.main_claim.better, ())
+        quarters = [_mean([v for run in runs for v in _quarter(run, curve, q)]) for q in range(4)]
         yield f"| {label} | {' | '.join(f'{value:.2f}' for value in quarters)} |"
 
 
@@ -335,12 +332,21 @@ def _trainings(study: Study, results: Results) -> Iterator[str]:
 
 
 def _by_quarters(run: Result, curve: str, digits: int) -> str:
-    values = [value for _, value in run.curves.get(curve, ())]
-    return " ".join(f"{_mean(_quarter(values, q)):.{digits}f}" for q in range(4)) if values else "-"
+    if not run.curves.get(curve):
+        return "-"
+    return " ".join(f"{_mean(_quarter(run, curve, q)):.{digits}f}" for q in range(4))
 
 
-def _quarter(values: Sequence[float], quarter: int) -> Sequence[float]:
-    return values[len(values) * quarter // 4 : len(values) * (quarter + 1) // 4]
+def _quarter(run: Result, curve: str, quarter: int) -> Sequence[float]:
+    """Return a curve's values in a quarter of the training; a step may have none."""
+    steps = _steps(run)
+    points = run.curves.get(curve, ())
+    return [value for step, value in points if 4 * (step - 1) // steps == quarter]
+
+
+def _steps(run: Result) -> int:
+    """Return the number of training steps; 0 without training."""
+    return max((step for points in run.curves.values() for step, _ in points), default=0)
 
 
 def _difference(study: Study, claim: Claim, results: Results) -> PairedDifference | None:

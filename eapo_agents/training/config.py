@@ -125,6 +125,11 @@ class TrainConfig:
         probability(self, "truncation_alarm", "expert_alarm")
         if self.stop_without_experts is not None:
             at_least(1, self, "stop_without_experts")
+        if self.annealing.schedule == "ours_by_success" and self.rollout.help_for != "all":
+            raise UserError(
+                f"rollout.help_for={self.rollout.help_for} with annealing.schedule=ours_by_success:"
+                " the groups that fail alone would not count as episodes alone"
+            )
         if not self.name or set(self.name) & set("/\\\0"):
             raise UserError(f"name must be a valid folder name, not {self.name!r}")
 

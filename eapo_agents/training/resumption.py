@@ -100,7 +100,7 @@ def _hints(old: TrainConfig, new: TrainConfig, refused: Changes, after: Mapping[
 
 def lengthened(old: TrainConfig, new: TrainConfig) -> TrainConfig:
     """Return the new config with the old one's annealing, which by default ends with the run."""
-    if new.annealing != old.annealing:
+    if new.annealing != old.annealing or new.steps == old.steps:
         return new
     return replace(new, annealing=old.schedule)
 

@@ -60,7 +60,7 @@ from eapo_agents.training.summary import (
 )
 from eapo_agents.training.trackers import Tracker
 from eapo_env.event_loop import check_no_loop_runs
-from eapo_env.experts import ExpertPool
+from eapo_env.experts import ExpertPool, SilentExperts
 from eapo_env.reward import Reward
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
@@ -150,7 +150,8 @@ class Trainer:
             lora=LoRA.of(config.model.lora, config.seed),
         )
         spec.check_picklable(processes)
-        experts = config.experts.build() if experts is None else experts
+        if experts is None:
+            experts = SilentExperts() if config.is_alone else config.experts.build()
         reward = config.reward.build() if reward is None else reward
         verifier = config.verifier.build() if verifier is None else verifier
         if problems is None and held_out is None:

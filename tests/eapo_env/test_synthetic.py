@@ -148,6 +148,8 @@ def test_more_problems_than_there_are_is_refused() -> None:
     assert len(synthetic_problems(1080, brackets=1, operations=1)) == 1080
     with pytest.raises(ValueError, match="at most 1080 at this difficulty: 1081"):
         synthetic_problems(1081, brackets=1, operations=1)
+    with pytest.raises(ValueError, match="num_problems=1000 is more than exist at this difficulty"):
+        synthetic_problems(1000, brackets=1, operations=1, carry_rate=0.0)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,11 @@ def test_what_stands_in_an_unfinished_thought_is_not_the_answer(
         chat_template=tokenizer.chat_template + "{{ '<think>\\n' }}",
     )
     for text, correct in (("maybe \\boxed{3} ", False), ("2</think>So \\boxed{3}", True)):
-        one = leap(opening, verifier, lambda prompt, rng, text=text: text, block_tokens=40)
+
+        def script(prompt: str, rng: np.random.Generator, text: str = text) -> str:
+            return text
+
+        one = leap(opening, verifier, script, block_tokens=40)
         attempts = asyncio.run(one.solve(PROBLEM, 2, seed=0))
         assert [attempt.correct for attempt in attempts] == [correct] * 2
         assert attempts[0].episode.response.startswith("<think>\n")

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +160,22 @@ def test_a_killed_run_resumes(folder: Path, undisturbed: Path, settings: list[st
     assert_resumes(folder, undisturbed, settings)
 
 
+def test_a_ctrl_c_reaches_the_run_once(
+    folder: Path, undisturbed: Path, settings: list[str]
+) -> None:
+    """A terminal sends it to every process of the group."""
+    run = folder / "runs" / "trained" / "seed-0"
+    command = [sys.executable, str(PROGRAMS / "train_seed.py"), str(folder), json.dumps(settings)]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait() == 1
+    assert '"interrupted"' in (run / "events.jsonl").read_text()
+    assert_resumes(folder, undisturbed, settings)
+
+
 def assert_resumes(folder: Path, undisturbed: Path, settings: list[str]) -> None:
     for job in jobs_in(folder, settings, TRAINED):
         job.run(lambda step: None)
@@ -169,6 +187,20 @@ def assert_resumes(folder: Path, undisturbed: Path, settings: list[str]) -> None
 
 def without_times(result: Result) -> Result:
     return replace(result, seconds=0.0)
+
+
+def test_a_run_with_what_the_model_decides_and_a_baseline_is_resumed(
+    folder: Path, settings: list[str]
+) -> None:
+    given = [one for one in settings if not one.startswith(("rollout.wording", "learner.learning"))]
+    given += ["rollout.wording=auto", "learner.learning_rate=null", "evaluation.baseline=evaluated"]
+    seconds = []
+    for _again in range(2):  # the second takes up the ended training
+        (job,) = jobs_in(folder, given, TRAINED)
+        job.run(lambda step: None)
+        seconds.append(read_results(folder / "results")["trained"][0].seconds)
+        shutil.rmtree(folder / "results")
+    assert seconds[0] == seconds[1] > 0
 
 
 def test_a_run_of_other_settings_is_not_resumed(folder: Path, settings: list[str]) -> None:

@@ -340,6 +340,12 @@ def test_what_a_kind_does_not_use_is_refused() -> None:
             with_settings(TrainConfig(), [setting])
 
 
+def test_success_alone_needs_all_groups_that_play_alone() -> None:
+    given = ["annealing.schedule=ours_by_success", "rollout.help_for=failed_alone"]
+    with pytest.raises(UserError, match=r"help_for=failed_alone with annealing\.schedule=ours_by"):
+        with_settings(TrainConfig(), [*given, "annealing.initial_acceptance_rate=0.6"])
+
+
 def test_the_experts_are_withdrawn_over_the_training_unless_said_otherwise() -> None:
     assert with_settings(embedded(), ["steps=7"]).schedule.steps == 7
     assert with_settings(embedded(), ["steps=7", "annealing.steps=5"]).schedule.steps == 5

@@ -80,6 +80,7 @@ def test_a_longer_run_keeps_the_schedule_it_had() -> None:
     longer = lengthened(SERVED, with_settings(SERVED, ["steps=300"]))
     assert longer.schedule == SERVED.schedule
     assert changed_settings(SERVED, longer) == {"steps": (200, 300)}
+    assert lengthened(SERVED, with_settings(SERVED, ["steps=200"])) == SERVED
 
 
 def test_a_schedule_that_follows_steps_is_named_where_only_steps_was_changed() -> None:
