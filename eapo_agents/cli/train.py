@@ -42,8 +42,8 @@ _LAST_CHARS = 2000
 _WHERE_IT_PAYS = (
     "Help pays where right answers are too rare to be found reliably. From a base taught with"
     " errors in 80% of the steps, as here, self-exploratory RL succeeds on four of ten seeds, EAPO"
-    " on all; at 65% both succeed on all, and no difference was found; at 90% EAPO, with help for"
-    " all, did not succeed in one trial (docs/results.md)."
+    " on all; at 65% both succeed on all, and no difference was found; at 90% EAPO succeeds on"
+    " one of five (docs/results.md)."
 )
 
 

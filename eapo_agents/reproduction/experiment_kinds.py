@@ -316,6 +316,6 @@ def _new_or_resumed_run(folder: Path, config: TrainConfig) -> Run:
         (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     run = Run.open(folder)
     recorded = replace(run.config, experts=config.experts)
-    if recorded != fitted_to_model(config):
+    if fitted_to_model(recorded) != fitted_to_model(config):
         raise UserError(f"{folder} holds a run of other settings; delete it to start again")
     return run
