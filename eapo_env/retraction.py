@@ -28,7 +28,7 @@ _FILLING = (
 )
 _FILLS = frozenset(_FILLING.split("|"))
 _FILLER = rf"(?:[,:]? (?:{_FILLING})(?![a-z]))"
-# "The statement that is not true is \\boxed{D}", "The number he said is \\boxed{7}"
+# "The statement that is not true is \boxed{D}", "The number he said is \boxed{7}"
 _NO_CLAUSE = r"(?!(?:not (?:true|correct|right)|said|says?|claims|claimed) (?:is|are|was|were)\b)"
 _DENIED_BEFORE = re.compile(
     rf"(?:(?:\b{_NO_CLAUSE}(?:{_DENYING}|instead of)(?!,)(?<!\bi said)(?<!we said)|n't"

@@ -25,7 +25,6 @@ from eapo_agents.cli.options import (
     model_config,
 )
 from eapo_agents.cli.transcripts import Transcripts, add_transcripts
-from eapo_agents.files import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,6 +128,8 @@ async def evaluated(
     Raises:
         UserError: the journal beside the file belongs to another evaluation.
     """
+    from eapo_agents.files import writing
+
     journal, json_file = None, files.report
     if json_file:
         subject = training.evaluation_subject(config, sets)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from eapo_agents import adapters, training
 from eapo_agents.cli.console import new_console
 from eapo_agents.cli.options import add_settings, preset_config
-from eapo_agents.files import writing
 
 if TYPE_CHECKING:
     from eapo_agents.cli.options import Commands
@@ -27,6 +26,7 @@ def add(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> int:
     from datasets import Dataset, disable_progress_bars
 
+    from eapo_agents.files import writing
     from eapo_env.types import Rules
 
     config = preset_config(options.preset, options.set)

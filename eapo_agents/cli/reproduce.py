@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
     reproduce.add_argument(
         "--folder",
         type=Path,
-        default=Path("runs/reproduction"),
-        help="of everything that is written: runs, results, report; default: runs/reproduction",
+        help="of everything that is written: runs, results, report; default:"
+        " runs/reproduction-STUDY",
     )
     reproduce.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="how many runs in parallel"
@@ -54,17 +54,19 @@ def _reproduce(options: argparse.Namespace) -> int:
     console = new_console()
     study = reproduction.STUDIES[options.study]
     template = reproduction.read_template(options.template)
+    folder = options.folder or Path("runs", f"reproduction-{study.name}")
     if options.report:
-        _show_report(console, options.folder, template, study)
+        _show_report(console, folder, template, study)
         return 0
     reproduction.check_at_once(options.jobs)
+    reproduction.check_study(study, reproduction.read_results(folder / "results"))
     jobs = reproduction.open_jobs(
         study.experiments_of(options.table),
         num_seeds=options.seeds,
-        folder=options.folder,
+        folder=folder,
         settings=options.set,
     )
-    console.print(f"{len(jobs)} runs to go, {options.jobs} in parallel, in {options.folder}")
+    console.print(f"{len(jobs)} runs to go, {options.jobs} in parallel, in {folder}")
     with console.status("base models") as status:
         reproduction.make_base_models(
             jobs, lambda base_model: status.update(f"base model {base_model.name}")
@@ -74,8 +76,8 @@ def _reproduce(options: argparse.Namespace) -> int:
             on_step = partial(_show_step, progress, progress.add_task("all", total=len(jobs)), {})
             finished = reproduction.run_jobs(jobs, at_once=options.jobs, on_step=on_step)
     finally:
-        if any((options.folder / "results").glob("*/seed-*.json")):
-            _show_report(console, options.folder, template, study)
+        if any((folder / "results").glob("*/seed-*.json")):
+            _show_report(console, folder, template, study)
     if not finished:
         console.print("interrupted; the same command resumes")
     return 0 if finished else INTERRUPTED

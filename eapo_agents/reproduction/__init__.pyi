@@ -8,6 +8,11 @@ from .jobs import (
     run_jobs as run_jobs,
 )
 from .pretraining import Pretraining as Pretraining
-from .report import read_template as read_template, write_report as write_report
+from .report import (
+    check_study as check_study,
+    read_template as read_template,
+    write_report as write_report,
+)
+from .results import read_results as read_results
 from .studies import STUDIES as STUDIES
 from .study import Study as Study

@@ -68,17 +68,30 @@ def write_report(folder: str | PathLike[str], template: str, study: Study) -> Pa
         study: whose results they are.
 
     Raises:
-        UserError: no results there, or an invalid file among them.
+        UserError: no results there, an invalid file among them, or one of another study.
     """
     folder = Path(folder)
     results = read_results(folder / "results")
     if not results:
         raise UserError(f"{folder / 'results'} holds no results: run `eapo reproduce` first")
+    check_study(study, results)
     draw_training(study, results, folder / "images" / "results-training.png")
     draw_gain(study, results, folder / "images" / "results-gain.png")
     path = folder / "results.md"
     write_text(path, page(template, study, results))
     return path
+
+
+def check_study(study: Study, results: Results) -> None:
+    """Raise a `UserError` if some results are of other experiments than the study's.
+
+    Studies have experiments of one name that differ, so those of two cannot be in one folder.
+    """
+    if strange := sorted(results.keys() - study.experiments.keys()):
+        raise UserError(
+            f"these results are of another study than {study.name!r}: {', '.join(strange)};"
+            " choose another --folder or --study"
+        )
 
 
 def page(template: str, study: Study, results: Results) -> str:

@@ -283,6 +283,16 @@ def test_a_report_on_nothing_is_an_error(
     assert "holds no results: run `eapo reproduce` first" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [["--report"], ["--jobs", "1"]])
+def test_the_results_of_another_study_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    replace(RESULT, experiment="eapo-two-turns").write(tmp_path / "results")
+    command = ["reproduce", "--study", "noise", "--folder", str(tmp_path)]
+    assert main([*command, *more]) == 2
+    assert "of another study than 'noise': eapo-two-turns;" in capsys.readouterr().err
+
+
 RESULT = Result(
     experiment="eapo",
     seed=0,
