@@ -20,7 +20,6 @@ from eapo_agents.methods.cold_start import (
     cold_start_trainer,
     recorded_episode,
 )
-from eapo_agents.methods.imitation import _closed_thought
 from eapo_agents.methods.solutions import Solution, add_solutions
 from eapo_agents.policies.chat import Chat
 from eapo_agents.rollouts.trajectory import Demonstration
@@ -156,17 +155,6 @@ def test_problems_need_recorded_solutions_or_are_procedural(
     add_solutions(recording, run)
     with pytest.raises(UserError, match="are of another problem of this id"):
         lessons(config, run)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("I ask.", "</think>\n\nI ask."),
-        ("<think>\nso\n</think>\n\n7", "so\n</think>\n\n7"),
-    ],
-)
-def test_a_thought_that_the_template_opened_is_closed(text: str, expected: str) -> None:
-    assert _closed_thought(text) == expected
 
 
 def test_the_preset_keeps_all_but_the_method() -> None:
