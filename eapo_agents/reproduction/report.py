@@ -347,7 +347,8 @@ def _trainings(study: Study, results: Results) -> Iterator[str]:
 def _by_quarters(run: Result, curve: str, digits: int) -> str:
     if not run.curves.get(curve):
         return "-"
-    return " ".join(f"{_mean(_quarter(run, curve, q)):.{digits}f}" for q in range(4))
+    quarters = (_quarter(run, curve, quarter) for quarter in range(4))
+    return " ".join(f"{_mean(values):.{digits}f}" if values else "-" for values in quarters)
 
 
 def _quarter(run: Result, curve: str, quarter: int) -> Sequence[float]:

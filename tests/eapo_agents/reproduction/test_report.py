@@ -287,3 +287,13 @@ def test_a_trained_experiment_shows_what_it_could_do_alone_at_half_training(tmp_
     text = report(tmp_path, slow, replace(slow, seed=1))
     (row,) = (line for line in text.splitlines() if line.startswith("| slow |"))
     assert "| 75.0 75.0 | - | - | 12.5 12.5 | 0.1250 |" in row
+
+
+def test_quarters_are_of_the_training_where_a_step_recorded_nothing(tmp_path: Path) -> None:
+    """Of eight steps the first four have no entropy; half of a longer training is later."""
+    curves = {"entropy": tuple((step, step / 10) for step in range(5, 9))}
+    ended = {"accuracy": tuple((step, 0.5) for step in range(1, 9))}
+    half = {"alone/mean_at_k": ((4, 0.25), (8, 0.5))}
+    text = report(tmp_path, replace(RUN, experiment="eapo", curves=curves | ended | half))
+    assert "| EAPO, seed 0 | 75.0 | - - 0.55 0.75 | - | - |" in text
+    assert "| 75.0 | - | - | 25.0 | 0.1250 |" in text

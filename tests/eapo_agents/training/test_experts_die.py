@@ -94,8 +94,8 @@ def came(run: Run, step: int) -> set[bool]:
     return {"reply" in slot for slot in slots if slot["accepted"]}
 
 
-def endpoint(url: str, model: str = "echo") -> str:
-    return json.dumps([{"base_url": url, "models": [model], "max_retries": 0}])
+def endpoint(url: str, model: str = "echo", **more: str) -> str:
+    return json.dumps([{"base_url": url, "models": [model], "max_retries": 0} | more])
 
 
 def test_a_run_does_not_start_with_experts_that_do_not_answer(
@@ -119,7 +119,8 @@ def test_a_run_does_not_start_with_experts_that_do_not_answer(
 def test_a_run_alone_needs_no_experts_and_records_its_first_and_last_step(
     tiny_settings: list[str], tmp_path: Path
 ) -> None:
-    nobody = f"experts.endpoints={endpoint('http://127.0.0.1:9/v1')}"
+    keyless = endpoint("http://127.0.0.1:9/v1", api_key_env="EAPO_TESTS_HAVE_NO_SUCH_KEY")
+    nobody = f"experts.endpoints={keyless}"
     alone = ["steps=3", "transcripts_every=10", "annealing.turn_budget=1", "experts.kind=openai"]
     settings = as_options([*tiny_settings, *alone, nobody])
     assert main(["train", *settings, "--runs", str(tmp_path)]) == 0
