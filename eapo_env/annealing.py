@@ -12,7 +12,7 @@ from functools import cache
 from typing import Literal, assert_never, get_args
 
 from eapo_env.types import Rules
-from eapo_env.validation import UserError, at_least, probability
+from eapo_env.validation import UserError, at_least, positive, probability, whole
 
 Schedule = Literal["power", "constant", "ours_linear", "ours_slow", "ours_fast", "ours_by_success"]
 TurnPace = Literal["linear", "acceptance"]
@@ -74,6 +74,7 @@ class Annealing:
 
     def __post_init__(self) -> None:
         if self.steps is not None:
+            whole(self, "steps")
             at_least(1, self, "steps")
         by_clock = [name for name in get_args(Schedule) if name not in _NOT_BY_CLOCK]
         for name, known in (
@@ -85,8 +86,9 @@ class Annealing:
                 raise UserError(
                     f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
                 )
-        if not 0 <= self.exponent < math.inf:
-            raise UserError(f"exponent must be at least 0 and finite, not {self.exponent}")
+        at_least(0, self, "exponent")
+        if self.exponent == math.inf:
+            raise UserError("exponent must be finite, not inf")
         if self.rate is not None:
             probability(self, "rate")
             self._of_schedule("rate", None, "constant", self.schedule)
@@ -95,8 +97,8 @@ class Annealing:
             shape = self.matched_to if matched else self.schedule
             self._of_schedule("exponent", 1.0, "power", shape)
         probability(self, "initial_acceptance_rate")
-        if not 0 < self.success_goal <= 1:
-            raise UserError(f"success_goal must be in (0, 1], not {self.success_goal}")
+        probability(self, "success_goal")
+        positive(self, "success_goal")
         if self.schedule == "ours_by_success" and self.initial_acceptance_rate > _HIGHEST_START:
             raise UserError(
                 f"initial_acceptance_rate of {self.schedule} must be at most {_HIGHEST_START}, not"

@@ -65,6 +65,9 @@ _CLOSING_MARKS = re.compile(
     r"(?:\s|\\\\|\\(?:blacksquare|square|Box|qed|QED)(?![a-z])|[∎□■✓✔✅。]|\bQ\.?E\.?D\.?)+\Z"
 )
 _HALF_OF_DAY = re.compile(r"(?<=\d )(?:([ap])(?:m|\. ?m\.?)|([AP])(?:M|\. ?M\.?))(?![A-Za-z])")
+_INFINITY = re.compile(r"(?<![A-Za-z\\])(?:[Ii]nfinity|infty|inf(?= ?(?:[,)\]]|\Z)))(?![A-Za-z])")
+_UNION = re.compile(r"(?<=[)\]]) ?U ?(?=[(\[])")
+_AND_SO_ON = re.compile(r"(?<=,) ?\.\.\.")
 _FACTORIAL = re.compile(r"(?<=[0-9)])!=")
 _ALIGNED = re.compile(
     r"\A\\begin ?\{(?P<kind>aligned|align|align\*|gathered|gather|gather\*|split|equation"
@@ -100,8 +103,12 @@ def canonical(text: str) -> str:
         text = f"\\approx {text[1:]}"
     if "\\" in text or "~" in text or "{" in text or "^" in text:
         text = rewritten(text)
-    if "nfinity" in text:
-        text = text.replace("infinity", "\\infty").replace("Infinity", "\\infty")
+    if "inf" in text or "Inf" in text:
+        text = _INFINITY.sub(r"\\infty", text)
+    if "U" in text:
+        text = _UNION.sub(r"\\cup ", text)
+    if "..." in text:
+        text = _AND_SO_ON.sub(r"\\ldots ", text)
     text = _SPACES.sub(" ", text).replace(" ^", "^").strip()
     text = without_closing_marks(text)
     if "\\begin" in text:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from eapo_env.answers import solution_answer
@@ -25,7 +26,7 @@ from eapo_env.hub import is_hub_id
 from eapo_env.rows import PlacedRow, cell, has_column, read_rows, texts
 from eapo_env.structure import equivalent, exact_scalar
 from eapo_env.types import Problem
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, whole
 from eapo_env.verifier import check_gold
 
 AnswerKind = Literal["math", "words"]
@@ -186,8 +187,10 @@ def load_problems(
             with file, line and column: malformed ones, an empty or repeated id, a gold answer that
             cannot be verified; no problem at all; `datasets` is needed and not installed.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit must be at least 1, not {limit}")
+    if limit is not None:
+        given = SimpleNamespace(limit=limit)
+        whole(given, "limit")
+        at_least(1, given, "limit")
     if source == "synthetic" and path is None:
         _refuse("the procedural problems have", columns=columns, split=split, subset=subset)
         from eapo_env.synthetic import synthetic_problems

@@ -13,13 +13,14 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 
 from eapo_env.experts import ErroneousExperts, ExpertPool, ScriptedExperts
 from eapo_env.types import Problem, Query
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, probability, whole
 
 MODULUS = 100
 OPERATIONS = "+-*"
@@ -161,18 +162,21 @@ def synthetic_problems(
         seed: random seed of the problems.
 
     Raises:
-        UserError: a number below 1, more brackets than there are letters to name them, or more
-            problems than exist at this difficulty.
+        UserError: a number below 1, a negative seed, more brackets than there are letters to name
+            them, or more problems than exist at this difficulty.
     """
-    for name, value in (
-        ("num_problems", num_problems),
-        ("brackets", brackets),
-        ("operations", operations),
-    ):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
-    if carry_rate is not None and not 0 <= carry_rate <= 1:
-        raise UserError(f"carry_rate must be in [0, 1], not {carry_rate}")
+    given = SimpleNamespace(
+        num_problems=num_problems,
+        brackets=brackets,
+        operations=operations,
+        carry_rate=carry_rate,
+        seed=seed,
+    )
+    whole(given, "num_problems", "brackets", "operations", "seed")
+    at_least(1, given, "num_problems", "brackets", "operations")
+    at_least(0, given, "seed")
+    if carry_rate is not None:
+        probability(given, "carry_rate")
     if brackets > MOST_BRACKETS:
         raise UserError(f"brackets must be at most {MOST_BRACKETS}, not {brackets}")
     most = (90 * (8 * len(OPERATIONS)) ** operations) ** brackets // 2

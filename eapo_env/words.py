@@ -78,17 +78,23 @@ def same_words(answer: str, gold: str) -> bool | None:
         )  # fmt: skip
     if _CHOICE.match(gold) and _LABELLED.match(answer):
         return False
-    a, g = _is_words(answer), _is_words(gold)
-    if not (a or g):
-        return None
+    a, g = _listed(answer), _listed(gold)
     if a and g:
-        return _listed(answer) == _listed(gold)
+        return a == g
+    if not (_is_words(answer) or _is_words(gold)):
+        return None
     return None if RELATION.search(answer) or RELATION.search(gold) else False
 
 
 def _listed(text: str) -> list[str]:
-    """Return the items of a list of words in a fixed order: `Alice and Bob` is `Bob, Alice`."""
-    return sorted(_plain_words(item) for item in _LIST.split(text) if item.strip())
+    """Return the items of a list of words in a fixed order, `Alice and Bob` as `Bob, Alice`.
+
+    Empty if the text is no such list; words alone are a list of one item.
+    """
+    items = [item for item in _LIST.split(text) if item.strip()]
+    if not (_is_words(text) or all(map(_is_words, items))):
+        return []
+    return sorted(map(_plain_words, items))
 
 
 def labelled_options(items: Sequence[str]) -> dict[str, str]:

@@ -46,7 +46,9 @@ def add(commands: Commands) -> None:
 def _cold_start(options: argparse.Namespace) -> int:
     def config() -> training.TrainConfig:
         chosen = training.presets.cold_started(preset_of(options), lora_rank=options.lora)
-        return training.fitted_to_model(training.with_settings(chosen, options.set))
+        config = training.fitted_to_model(training.with_settings(chosen, options.set))
+        training.check_model(config)  # before a run folder holds the recording
+        return config
 
     def main(processes: learning.Processes) -> tuple[training.Run, bool]:
         with new_or_resumed_run(options, config) as (run, chosen):

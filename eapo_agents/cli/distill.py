@@ -44,7 +44,9 @@ def _distill(options: argparse.Namespace) -> int:
     def config() -> training.TrainConfig:
         preset = training.presets.preset_named(options.preset or "embedded")
         chosen = training.presets.distilled(preset, lora_rank=options.lora)
-        return training.fitted_to_model(training.with_settings(chosen, options.set))
+        config = training.fitted_to_model(training.with_settings(chosen, options.set))
+        training.check_model(config)  # before a run folder holds the recording
+        return config
 
     def main(processes: learning.Processes) -> tuple[training.Run, bool]:
         with new_or_resumed_run(options, config) as (run, chosen):

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """The exit status of a command that was interrupted and has saved its work: 128 + SIGINT."""
 
+_OF_A_NEW_RUN = {
+    "model": "",
+    "preset": "",
+    "lora": "--lora ",
+    "recording": "--recording ",
+    "runs": "--runs ",
+}
+"""What only a new run can take, and how a message names it."""
+
 MODEL_HELP = 'a run folder, a model folder or hub id, or "embedded"'
 
 
@@ -65,7 +74,12 @@ def add_experts(parser: argparse.ArgumentParser) -> None:
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add `--runs`."""
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--runs", type=Path, help="where run folders go; default: runs")
+
+
+def runs_folder(options: argparse.Namespace) -> Path:
+    """Return the folder of `--runs`."""
+    return options.runs or Path("runs")
 
 
 def add_resume(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +149,7 @@ def new_or_resumed_run(
     if options.resume:
         yield _resumed(options)
         return
-    run = training.Run.create(config(), options.runs)
+    run = training.Run.create(config(), runs_folder(options))
     with run.removed_if_unused():
         yield run, run.config
 
@@ -144,8 +158,9 @@ def _resumed(options: argparse.Namespace) -> tuple[training.Run, training.TrainC
     """Return the run and its settings with `--set` applied, which the training records."""
     from eapo_env.validation import UserError
 
-    if options.preset:
-        raise UserError(f"--resume takes the run's own settings; not {options.preset}")
+    for name, option in _OF_A_NEW_RUN.items():
+        if (value := getattr(options, name, None)) is not None:
+            raise UserError(f"--resume takes the run's own settings; not {option}{value}")
     run = training.Run.open(options.resume)
     old = run.config
     if not options.set:

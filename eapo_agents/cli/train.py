@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from eapo_agents import evaluation, learning, reproduction, serving, training
+from eapo_agents import evaluation, learning, methods, reproduction, serving, training
 from eapo_agents.cli.console import duration, new_console, progress_bars, step_display
 from eapo_agents.cli.options import (
     INTERRUPTED,
@@ -23,6 +23,7 @@ from eapo_agents.cli.options import (
     add_settings,
     new_or_resumed_run,
     preset_config,
+    runs_folder,
 )
 from eapo_agents.cli.report import show_report
 from eapo_agents.cli.transcripts import show_episode
@@ -88,7 +89,7 @@ def _train(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     eapo = preset_config("demo", options.set)
     runs = [
-        training.Run.create(config, options.runs)
+        training.Run.create(config, runs_folder(options))
         for config in (eapo, training.presets.self_exploratory(eapo))
     ]
     with runs[0].removed_if_unused(), runs[1].removed_if_unused():
@@ -160,11 +161,10 @@ def _show_before_and_after(
         return
     once = replace(config, evaluation=replace(config.evaluation, samples_per_problem=1))
     attempts: list[evaluation.Graded] = []
-    rollout = training.make_rollout(once, training.policy_of(once))
-    with closing(rollout.policy):
+    with methods.player_of(once) as player:
         asyncio.run(
             training.evaluate_alone(
-                once, rollout, problems, on_attempts=lambda one: attempts.append(one[0])
+                once, player, problems, on_attempts=lambda one: attempts.append(one[0])
             )
         )
     before = (evaluation.episode_row(one) for one in attempts)

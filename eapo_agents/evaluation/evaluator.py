@@ -6,6 +6,7 @@ bootstrap over problems gives all the intervals.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import compress
@@ -198,7 +199,7 @@ async def evaluate(
         on_attempts: called before that with the episodes of the problem.
 
     Raises:
-        UserError: no problems, or no samples.
+        UserError: no problems, no samples, or two problems with one id.
     """
     if not problems or samples_per_problem < 1:
         raise UserError(
@@ -225,6 +226,9 @@ async def evaluate_each(
     on_attempts: OnAttempts = lambda attempts: None,
 ) -> Report:
     """Return the report on the same number of attempts at each problem; see `evaluate`."""
+    counts = Counter(problem.id for problem in problems)
+    if repeated := [id for id, count in counts.items() if count > 1]:
+        raise UserError(f"{len(repeated)} ids are of several problems each: {repeated[0]!r:.80}")
     known = {result.problem_id: result for result in done}
 
     async def result_of(number: int, problem: Problem) -> ProblemResult:

@@ -18,6 +18,7 @@ from eapo_agents.learning.advantages import Advantages
 from eapo_agents.learning.losses import LossInputs
 from eapo_agents.learning.settings import Layout
 from eapo_agents.rollouts import Demonstration, Group, Logprobs, Trajectory
+from eapo_env.validation import UserError
 
 PAD_ID = 0
 """Any valid token id: padding is neither attended to nor in the loss."""
@@ -150,11 +151,11 @@ def mini_batch(
     """Return the rows as one optimiser step, in micro-batches of at most `max_tokens` tokens.
 
     Raises:
-        ValueError: rows without a single policy token.
+        UserError: rows without a single policy token.
     """
     num_tokens = sum(row.record.num_policy_tokens for row in rows)
     if not num_tokens:
-        raise ValueError(f"{len(rows)} sequences with no policy token to learn from")
+        raise UserError(f"{len(rows)} sequences with no policy token to learn from")
     return MiniBatch(
         batches=make_batches(rows, max_tokens=max_tokens, layout=layout),
         num_tokens=float(num_tokens),

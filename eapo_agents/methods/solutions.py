@@ -117,7 +117,12 @@ class SolutionCollector:
             on_problem(sum(done), len(problems))
 
         await gather(one(n, problem, samples) for n, problem, samples in missing if samples)
-        return {p.id: sorted(found[p.id], key=lambda one: one.sample) for p in problems}
+        return {problem.id: self._wanted(found[problem.id]) for problem in problems}
+
+    def _wanted(self, there: Sequence[Solution]) -> list[Solution]:
+        """Return the solutions that the settings ask for, of a file that may hold more."""
+        wanted = (one for one in there if one.sample < self.settings.samples_per_problem)
+        return sorted(wanted, key=lambda one: one.sample)
 
     def _missing(self, problem: Problem, there: Sequence[Solution]) -> list[int]:
         for solution in there:

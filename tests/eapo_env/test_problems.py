@@ -387,6 +387,11 @@ def test_a_limit_below_one_is_refused(limit: int) -> None:
         load_problems("sample", limit=limit)
 
 
+def test_a_limit_is_a_whole_number() -> None:
+    with pytest.raises(UserError, match="limit must be a whole number, not '3'"):
+        load_problems("sample", limit="3")  # type: ignore[arg-type]
+
+
 def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "set.jsonl", [{"problem": "?", "answer": 1}] * 2)
     for columns in (None, Columns(id=None), {"id": None}):

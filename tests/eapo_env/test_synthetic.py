@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from eapo_env.synthetic import (
 )
 from eapo_env.testing import check_expert_pool
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
+from eapo_env.validation import UserError
 
 EXAMPLE = BracketSum(
     (Bracket(47, (("+", 38), ("*", 6))), Bracket(12, (("*", 9), ("-", 5)))),
@@ -131,6 +133,20 @@ def test_steps_carry_as_often_as_asked(seed: int, carry_rate: float) -> None:
 def test_a_carry_rate_is_a_probability(carry_rate: float) -> None:
     with pytest.raises(ValueError, match=rf"carry_rate must be in \[0, 1\], not {carry_rate}"):
         synthetic_problems(carry_rate=carry_rate)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"seed": "7"}, "seed must be a whole number, not '7'"),
+        ({"num_problems": 2.5}, "num_problems must be a whole number, not 2.5"),
+        ({"carry_rate": "all"}, "carry_rate must be a number, not 'all'"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        synthetic_problems(**given)
 
 
 def test_more_problems_extend_fewer() -> None:

@@ -109,6 +109,7 @@ def _metrics(
 ) -> Table:
     rows = [
         ["training steps", *(_steps(method) for method in methods)],
+        ["evaluated after step", *(str(one.step) if one else "-" for one in evaluations)],
         ["mean@k, alone", *(f"{one.mean:.3f}" if one else "-" for one in evaluations)],
         ["95% interval", *(_span(one.interval if one else None) for one in evaluations)],
         ["k, problems", *(_sizes(one) for one in evaluations)],

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from rich.console import Console
 from eapo_agents.cli import main
 from eapo_agents.cli.app import parsed
 from eapo_agents.cli.console import duration, progress_bars, step_display
+from eapo_agents.methods.solutions import Solution
 from eapo_agents.training.run_folder import Run
 
 
@@ -313,6 +314,10 @@ NO_PROBLEMS = "evaluation.problems.source=none.jsonl"
             "decide what is learned: seed is 0, not 1",
         ),
         (["train", "embedded", "--resume", "RUN"], "--resume takes the run's own settings"),
+        (["train", "--resume", "RUN", "--runs", "HERE"], "own settings; not --runs HERE"),
+        (["distill", "--resume", "RUN", "--lora", "4"], "own settings; not --lora 4"),
+        (["distill", "--resume", "RUN", "--recording", "a.jsonl"], "not --recording a.jsonl"),
+        (["cold-start", "embedded", "--resume", "RUN"], "own settings; not embedded"),
         (
             ["train", "nosuchpreset"],
             "unknown preset 'nosuchpreset'. There are embedded, demo, local, smollm2, one_gpu",
@@ -389,7 +394,20 @@ def test_a_start_that_fails_leaves_no_run_folder(
     runs, setting = tmp_path / "runs", setting.replace("HERE", str(tmp_path))
     assert main([command, "--set", setting, "--runs", str(runs)]) == 2
     assert "eapo: no " in capsys.readouterr().err
-    assert list(runs.iterdir()) == []
+    assert not runs.exists() or not any(runs.iterdir())
+
+
+@pytest.mark.parametrize("command", [["distill"], ["cold-start", "embedded"]])
+def test_a_recording_is_not_copied_for_a_model_that_is_not_there(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording, runs = tmp_path / "recording.jsonl", tmp_path / "runs"
+    solution = Solution(problem="a", sample=0, expert="e", text="", status="unavailable")
+    recording.write_text(json.dumps(asdict(solution)) + "\n", encoding="utf-8")
+    there = ["--recording", str(recording), "--runs", str(runs)]
+    assert main([*command, *there, "--set", f"model.path={tmp_path / 'none'}"]) == 2
+    assert f"no such run or model folder: {tmp_path / 'none'}" in capsys.readouterr().err
+    assert not runs.exists()
 
 
 def test_a_run_that_somebody_wants_to_go_on_with_is_never_removed(run: Run, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from eapo_env.actions import Consult, render_consult
 from eapo_env.experts import ScriptedExperts
 from eapo_env.prompts import Prompts
 from eapo_env.types import Problem, Rules
+from eapo_env.validation import UserError
 from eapo_env.verifier import Verifier
 
 PROBLEMS = [Problem(id=f"p{n}", statement=f"problem {n}", answer=str(n)) for n in range(4)]
@@ -34,7 +35,7 @@ def report(
         prompts=Prompts.terse(),
         limits=TokenLimits(max_response_tokens=60),
     )
-    return asyncio.run(evaluate(rollout, PROBLEMS, **options))
+    return asyncio.run(evaluate(rollout, options.pop("problems", PROBLEMS), **options))
 
 
 def test_the_report_by_hand(tokenizer: PreTrainedTokenizerFast, verifier: Verifier) -> None:
@@ -176,3 +177,10 @@ def test_nothing_to_evaluate_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match="4 problems, 0 samples each"):
         report(tokenizer, verifier, [], samples_per_problem=0)
+
+
+def test_two_problems_with_one_id_are_refused(
+    tokenizer: PreTrainedTokenizerFast, verifier: Verifier
+) -> None:
+    with pytest.raises(UserError, match="1 ids are of several problems each: 'p0'"):
+        report(tokenizer, verifier, [], problems=[*PROBLEMS, PROBLEMS[0]])

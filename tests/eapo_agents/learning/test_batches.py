@@ -22,6 +22,7 @@ from eapo_agents.learning.batches import (
 from eapo_agents.rollouts.trajectory import Demonstration, Group, Trajectory
 from eapo_env.episode import begin
 from eapo_env.types import Problem, Rules
+from eapo_env.validation import UserError
 
 PROBLEM = Problem(id="p", statement="1 + 1 = ?", answer="2")
 EPISODE = begin(PROBLEM, Rules(), seed=0)
@@ -219,7 +220,7 @@ def test_mini_batches_count_the_whole_step() -> None:
 
 def test_a_step_without_policy_tokens_is_refused() -> None:
     rows = [Row(record=Demonstration(token_ids=(1, 2), mask=(False, False)))] * 2  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="2 sequences with no policy token"):
+    with pytest.raises(UserError, match="2 sequences with no policy token"):
         mini_batch(rows, max_tokens=100, num_groups=1)
 
 

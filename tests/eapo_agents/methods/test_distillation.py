@@ -308,6 +308,9 @@ def test_what_was_collected_is_not_asked_for_again(verifier: Verifier, tmp_path:
     teachers.asked.clear()
     assert collect(problems) == found
     assert not teachers.asked
+    fewer = replace(collection, settings=DistillationSettings(samples_per_problem=1))
+    kept = asyncio.run(fewer.collect(problems, path, lambda *_: None))
+    assert {id: [s.sample for s in of] for id, of in kept.items()} == {p.id: [0] for p in problems}
     path.write_text('{"problem": 7}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"solutions.jsonl, line 1 holds no Solution"):
         collect(problems)

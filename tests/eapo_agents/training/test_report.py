@@ -50,6 +50,7 @@ def test_the_table_shows_the_last_values(recorded: Recorder) -> None:
     found = values(table)
     assert found["training steps"] == ["4", "1"]
     assert found["accuracy, last training step"] == ["0.375", "0.062"]
+    assert found["evaluated after step"] == ["4", "-"]
     assert found["mean@k, alone"] == ["0.750", "-"]
     assert found["95% interval"] == ["0.500 to 1.000", "-"]
     assert found["variance, alone"] == ["0.125", "-"]
