@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,9 @@ class ImitationStep:
 
     def take(self, runner: asyncio.Runner, progress: Progress) -> StepResult:
         """Take one step."""
+        start = time.perf_counter()
         metrics = self.learner.sft_update(self._batch(progress.step))
+        metrics = {**metrics, "seconds/update": time.perf_counter() - start}
         return StepResult(metrics=metrics, progress=replace(progress, step=progress.step + 1))
 
     def before_evaluation(self, runner: asyncio.Runner) -> dict[str, float]:

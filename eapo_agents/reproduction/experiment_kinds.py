@@ -122,9 +122,7 @@ class Train:
         trainer = Trainer.from_config(config, experts=_expert_pool(self.experts, config))
         if not trainer.train(run, lambda step, metrics: on_step(step)):
             return None
-        parts = ("seconds/rollout", "seconds/update")  # neither in an evaluation before step 1
-        seconds = sum(row.get(part, 0.0) for row in run.metrics for part in parts)
-        return _measurement_of_run(run, seconds)
+        return _measurement_of_run(run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +159,10 @@ class Distill:
         Raises:
             UserError: the folder holds a run of other settings.
         """
-        start = time.perf_counter()
         run = _new_or_resumed_run(folder, config)
         if not distill(run, on_step=lambda step, metrics: on_step(step)):
             return None
-        return _measurement_of_run(run, time.perf_counter() - start)
+        return _measurement_of_run(run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,9 +283,11 @@ def _expert_pool(experts: Experts, config: TrainConfig) -> ExpertPool | None:
     return ModelExperts(config.model) if isinstance(experts, BaseModelExperts) else None
 
 
-def _measurement_of_run(run: Run, seconds: float) -> Measurement:
+def _measurement_of_run(run: Run) -> Measurement:
     report = run.last_evaluation
     assert report is not None, "the last step ends with an evaluation"
+    parts = ("seconds/rollout", "seconds/update")  # of whole steps, over all resumptions
+    seconds = sum(row.get(part, 0.0) for row in run.metrics for part in parts)
     trained = replace(run.config, model=ModelSettings(path=str(run.checkpoints[-1])))
     greedy_P = _greedy(trained, Rules.alone(), SilentExperts())
     return Measurement.of(report, greedy_P=greedy_P, metrics=run.metrics, seconds=seconds)

@@ -47,7 +47,7 @@ class Measurement:
         variance: the paper's Var.
         response_tokens: mean policy tokens of those samples.
         curves: metrics over training; empty without training.
-        seconds: of computing.
+        seconds: of computing; of a training, those of its steps.
     """
 
     samples_per_problem: int
