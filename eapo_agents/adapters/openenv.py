@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from openenv.core.client_types import StepResult
@@ -23,7 +24,7 @@ from openenv.core.env_server.types import (
     State,
 )
 
-from eapo_agents.training import TrainConfig, prompts_of
+from eapo_agents.training import TrainConfig, prompts_of, without
 from eapo_env import EAPOMathEnv
 from eapo_env.env import Info
 from eapo_env.experts import ExpertPool
@@ -85,12 +86,14 @@ class ServedParts:
         """Return what a config describes.
 
         Raises:
-            UserError: a bad setting, servers that are not there, problems that cannot be read.
+            UserError: a bad setting, servers that are not there, problems that cannot be read, or
+                none to train on that is not held out.
         """
         config.experts.check()
+        held_out = config.evaluation.problems.load()
         return cls(
             config=config,
-            splits={"train": config.problems.load(), "held_out": config.evaluation.problems.load()},
+            splits={"train": without(held_out, config.problems.load()), "held_out": held_out},
             experts=config.experts.build(),
             verifier=config.verifier.build(),
         )
@@ -237,19 +240,35 @@ class EapoEnvironment(Environment[EapoAction, EapoObservation, State]):
     def _read(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options as `EAPOMathEnv` takes them."""
         place = {name: options[name] for name in _PLACE if options.get(name) is not None}
-        rest = {name: value for name, value in options.items() if name not in _PLACE}
+        rest = {name: options[name] for name in options if name not in (*_PLACE, "problem_id")}
         match place, options.get("problem_id"):
             case {"split": split, "index": int(index)}, None:
                 problems = self._problems(split)
                 if not 0 <= index < len(problems):
                     raise UserError(f"index must be in [0, {len(problems)}), not {index}")
                 return {**rest, "problem": problems[index]}
-            case {}, _ if not place:
+            case {}, None if not place:
                 return rest
+            case {}, problem_id if not place:
+                return {**rest, "problem": self._problem(problem_id)}
             case _:
                 raise UserError(
                     "a problem is chosen by split and index (a whole number), or by problem_id,"
                     f" not by {place | {'problem_id': options.get('problem_id')}}"
+                )
+
+    def _problem(self, problem_id: object) -> Problem:
+        """Return the problem of an id in any split."""
+        every = chain.from_iterable(self._parts.splits.values())
+        found = list({one.statement: one for one in every if one.id == problem_id}.values())
+        match found:
+            case [problem]:
+                return problem
+            case []:
+                raise UserError(f"no problem has the id {problem_id!r:.200}")
+            case _:
+                raise UserError(
+                    f"{len(found)} problems have the id {problem_id!r:.200}: name split and index"
                 )
 
     def _problems(self, split: object) -> Sequence[Problem]:

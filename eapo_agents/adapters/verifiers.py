@@ -17,9 +17,9 @@ import verifiers.v1 as vf
 from openai import AsyncOpenAI
 from pydantic import Field
 
-from eapo_agents.policies import ChatTurn, PolicyError, Sampling, read_turn
+from eapo_agents.policies import ChatTurn, PolicyError, Sampling, read_turn, truncation_fields
 from eapo_agents.rollouts import TextRollout
-from eapo_agents.training import TrainConfig, presets, prompts_of, with_settings
+from eapo_agents.training import TrainConfig, presets, prompts_of, with_settings, without
 from eapo_env.experts import ExpertPool
 from eapo_env.prompts import encodable
 from eapo_env.reward import Reward, earned
@@ -65,13 +65,16 @@ class EapoTaskset(vf.Taskset[EapoTask, EapoTasksetConfig]):
         """Yield the problems in their order.
 
         Raises:
-            UserError: no such preset, a bad setting, or problems that cannot be read.
+            UserError: no such preset, a bad setting, problems that cannot be read, or none to train
+                on that is not held out.
         """
         ours = self.config
         Rules(turn_budget=ours.turn_budget, acceptance_rate=ours.acceptance_rate)
         config = _config(ours.preset, tuple(ours.settings))
-        source = config.problems if ours.split == "train" else config.evaluation.problems
-        for problem in source.load():
+        problems: Sequence[Problem] = config.evaluation.problems.load()
+        if ours.split == "train":
+            problems = without(problems, config.problems.load())
+        for problem in problems:
             data = EapoData(
                 id=problem.id,
                 prompt=problem.statement,
@@ -167,10 +170,10 @@ class InterceptedModel:
             model=self.name,
             messages=[{"role": m.role, "content": encodable(m.content)} for m in messages],  # type: ignore[misc]
             temperature=sampling.temperature,
-            top_p=sampling.truncation.top_p,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop) or None,
             seed=seed % 2**31,
+            extra_body=truncation_fields(sampling.truncation),
         )
         content = answer.http_response.json()
         turn = read_turn(content, sampling.stop)

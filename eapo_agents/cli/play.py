@@ -75,7 +75,7 @@ def _play(options: argparse.Namespace) -> int:
     show_rules(console, env)
     write = _model(config, env) if options.model else _person(console)
     order = default_rng(options.seed).permutation(len(env.problems))
-    with suppress(EOFError), closing(env):
+    with suppress(EOFError), closing(env), closing(env.verifier):
         for number in range(options.episodes):
             env.reset(
                 seed=rollouts.derive_seed(options.seed, number),
@@ -102,12 +102,15 @@ def _environment(source: str | None, rules: Rules, config: training.TrainConfig)
     from eapo_env import EAPOMathEnv
 
     config.experts.check()
+    held_out = config.evaluation.problems
     made = gym.make(
         "EAPO-Math-v0",
-        problems=source or config.evaluation.problems.load(),
+        problems=training.ProblemSet.named(source or held_out.source, held_out).problems,
         # The environment has an expert of its own, and says where it knows the problems not.
         experts=None if config.experts == training.ExpertSettings() else config.experts.build(),
         rules=rules,
+        reward=config.reward.build(),
+        verifier=config.verifier.build(),
         observation="delta",
         prompts=training.prompts_of(config),
     )

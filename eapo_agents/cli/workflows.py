@@ -223,8 +223,6 @@ def _record(options: argparse.Namespace) -> int:
 
     What they did not answer before is asked again.
     """
-    from eapo_env.verifier import Verifier
-
     config = with_pool(preset_config(options.preset or "embedded", options.set), options.pool)
     config.experts.check()
     sets = problem_sets(config, options.problems)
@@ -237,7 +235,7 @@ def _record(options: argparse.Namespace) -> int:
     )
     with (
         hint_on_interrupt(console, file),
-        closing(Verifier()) as verifier,
+        closing(config.verifier.build()) as verifier,
         console.status("") as status,
     ):
         collection = methods.SolutionCollector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -96,9 +97,19 @@ def _leap(
 
 
 def text_rollout(
-    config: TrainConfig, model: ChatModel, experts: ExpertPool, *, consult_first: int = 0
+    config: TrainConfig,
+    model: ChatModel,
+    experts: ExpertPool,
+    *,
+    consult_first: int = 0,
+    expert_timeout_s: float = math.inf,
 ) -> TextRollout:
-    """Return the rollout in message space that a config describes."""
+    """Return the rollout in message space that a config describes.
+
+    Args:
+        expert_timeout_s: of one consultation; by default none, because in an evaluation all start
+            at once and a deadline would measure the queue.
+    """
     return TextRollout(
         model=model,
         experts=experts,
@@ -108,7 +119,7 @@ def text_rollout(
         temperature=config.rollout.temperature,
         truncation=config.evaluation.truncation,
         consult_first=consult_first,
-        expert_timeout_s=config.experts.evaluation_timeout_s,
+        expert_timeout_s=expert_timeout_s,
     )
 
 

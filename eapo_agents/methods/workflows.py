@@ -9,6 +9,7 @@ and the names of pools (`7B+14B+32B`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,13 @@ class Workflow:
         """
         asked = 0 if self.turn_budget or condition == "alone" else self.num_replies
         rollout = text_rollout(
-            config, model, self.pool(config, model, condition, problems), consult_first=asked
+            config,
+            model,
+            self.pool(config, model, condition, problems),
+            consult_first=asked,
+            expert_timeout_s=(
+                config.experts.evaluation_timeout_s if condition == "experts" else math.inf
+            ),
         )
         return await evaluate(
             rollout,

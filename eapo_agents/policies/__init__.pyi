@@ -33,6 +33,7 @@ from .openai import (
     OpenAIEngine as OpenAIEngine,
     OpenAIPolicy as OpenAIPolicy,
     read_turn as read_turn,
+    truncation_fields as truncation_fields,
 )
 from .policy import (
     NO_TRUNCATION as NO_TRUNCATION,

@@ -87,7 +87,7 @@ class OpenAIPolicy:
             "model": self._model,
             "messages": [{"role": m.role, "content": encodable(m.content)} for m in messages],
             "temperature": sampling.temperature,
-            **_truncation(sampling.truncation),
+            **truncation_fields(sampling.truncation),
             "max_tokens": sampling.max_tokens,
             "stop": list(sampling.stop) or None,
             "seed": seed % 2**31,
@@ -112,16 +112,17 @@ def _with_limit(body: Mapping[str, object], room: int) -> dict[str, object]:
     return {**body, name: room}
 
 
-def _truncation(truncation: Truncation) -> dict[str, object]:
-    """Return the request's fields for a truncation; those unknown to OpenAI only if they are set.
+def truncation_fields(truncation: Truncation) -> dict[str, float]:
+    """Return a request's fields for a truncation; those unknown to OpenAI only if they are set.
 
     Otherwise the server's default applies: in vLLM, the model's generation_config.
     """
-    return {
-        "top_p": truncation.top_p,
-        "top_k": None if truncation.top_k == -1 else truncation.top_k,
-        "min_p": truncation.min_p or None,
-    }
+    fields: dict[str, float] = {"top_p": truncation.top_p}
+    if truncation.top_k != -1:
+        fields["top_k"] = truncation.top_k
+    if truncation.min_p:
+        fields["min_p"] = truncation.min_p
+    return fields
 
 
 def read_turn(content: object, stop: Sequence[str]) -> ChatTurn | None:

@@ -7,6 +7,7 @@ so that two experiments differ in their fields and in nothing else.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -199,6 +200,7 @@ class Evaluate:
                 replace(
                     make_rollout(config, policy_of(config), experts=experts),
                     truncation=config.evaluation.truncation,
+                    expert_timeout_s=math.inf,  # all start at once: it would measure the queue
                 ),
                 config.evaluation.problems.load(),
                 samples_per_problem=config.evaluation.samples_per_problem,

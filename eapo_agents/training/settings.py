@@ -471,7 +471,16 @@ class ProblemSet:
             settings = replace(settings, source=text)
             return cls(name=settings.label, problems=settings.load())
         if name in SOURCES:
-            return cls(name=name, problems=load_problems(name, path=path, limit=settings.limit))
+            problems = load_problems(
+                name,
+                path=path,
+                split=settings.split,
+                subset=settings.subset,
+                limit=settings.limit,
+                answers=settings.answers,
+                skip_bad=settings.skip_bad,
+            )
+            return cls(name=name, problems=problems)
         return cls(name=name, problems=replace(settings, source=path).load())
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from eapo_agents.policies import HFPolicy, ModelSettings, PolicyChat, Sampling, load_model
+from eapo_agents.policies import (
+    HFPolicy,
+    ModelSettings,
+    PolicyChat,
+    Sampling,
+    Truncation,
+    load_model,
+)
 from eapo_env.types import Message
 
 app = FastAPI()
@@ -24,6 +31,9 @@ async def complete(body: dict[str, Any]) -> dict[str, Any]:
             max_tokens=body["max_tokens"],
             temperature=body["temperature"],
             stop=tuple(body.get("stop") or ()),
+            truncation=Truncation(
+                top_p=body["top_p"], top_k=body.get("top_k", -1), min_p=body.get("min_p", 0.0)
+            ),
         ),
         body["seed"],
     )

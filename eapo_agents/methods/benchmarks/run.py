@@ -79,6 +79,7 @@ class BenchmarkSettings:
             if name not in BENCHMARKS:
                 raise UserError(f"unknown benchmark {name!r}: they are {', '.join(BENCHMARKS)}")
         at_least(1, self, "max_tokens", "max_connections")
+        at_least(0, self, "temperature")
         if self.limit is not None:
             at_least(1, self, "limit")
 
@@ -184,8 +185,8 @@ def run_benchmarks(
 ) -> tuple[BenchmarkResult, ...]:
     """Return the results of a model, which is served for the run; write them to a folder.
 
-    Finished benchmarks are kept in a journal until all are: called again after an interruption, it
-    resumes after the last one.
+    Finished benchmarks are kept in a journal until all are: called again after an interruption or a
+    failure, it runs the others only.
 
     Args:
         model: a model folder or hub id.
@@ -224,7 +225,8 @@ def run_benchmarks(
         )
     report = {**subject, "results": [asdict(result) for result in results]}
     write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
-    journal.path.unlink()
+    if not any(result.failed for result in results):  # what failed is run again, the rest is not
+        journal.path.unlink()
     return results
 
 

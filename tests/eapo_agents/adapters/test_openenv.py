@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from programs import ENVIRONMENT, ROOT, run_program
 
 import eapo_env  # noqa: F401, registers EAPO-Math-v0
 from eapo_agents.adapters import EapoAction, EapoClient, EapoObservation
+from eapo_agents.adapters.openenv import EapoEnvironment, ServedParts
 from eapo_agents.cli import main
+from eapo_agents.training import with_settings
+from eapo_agents.training.presets import preset_named
 from eapo_env.prompts import Prompts
 from eapo_env.reward import RewardRule
 from eapo_env.synthetic import synthetic_problems
 from eapo_env.types import Rules
+from eapo_env.validation import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -142,6 +147,36 @@ def test_problems_are_chosen_by_split_without_their_answers(address: str) -> Non
     assert held_out[2].statement in first.observation.text
     assert shown.count('"statement"') == 4
     assert "answer" not in shown
+
+
+def problem_file(folder: Path, problems: dict[str, str]) -> Path:
+    """Write problems without ids, so that they are numbered after the file's name."""
+    folder.mkdir()
+    rows = [{"problem": statement, "answer": answer} for statement, answer in problems.items()]
+    path = folder / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_an_id_names_a_problem_of_any_split_and_no_held_out_one_is_trained_on(
+    tmp_path: Path,
+) -> None:
+    train = problem_file(tmp_path / "a", {"1 + 1": "2", "1 + 2": "3", "2 + 2": "4"})
+    held_out = problem_file(tmp_path / "b", {"5 + 5": "10", "1 + 2": "3"})
+    config = with_settings(
+        preset_named("embedded"),
+        [f"problems.source={train}", f"evaluation.problems.source={held_out}"],
+    )
+    parts = ServedParts.from_config(config)
+    assert [problem.statement for problem in parts.splits["train"]] == ["1 + 1", "2 + 2"]
+    with closing(parts.verifier):
+        environment = EapoEnvironment(parts)
+        [*_, last] = environment.list_tasks("train")
+        assert "2 + 2" in environment.reset(problem_id=last["id"]).text
+        [both, only] = environment.list_tasks("held_out")
+        assert "1 + 2" in environment.reset(problem_id=only["id"]).text
+        with pytest.raises(UserError, match=f"2 problems have the id '{both['id']}': name split"):
+            environment.reset(problem_id=both["id"])
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,21 @@ def test_it_agrees_with_our_own_evaluation(address: str, tmp_path: Path) -> None
     assert 0.5 < mean(traces, "correct") < 1
 
 
+def test_truncated_sampling_reaches_the_policy(address: str, tmp_path: Path) -> None:
+    """The likeliest token alone, at temperature 1, is greedy decoding."""
+    right = []
+    for number, how in enumerate(
+        (["rollout.temperature=0"], ["rollout.temperature=1", "evaluation.truncation.top_k=1"])
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        settings = ["evaluation.problems.num_problems=8", *how]
+        traces = evaluated(address, folder, settings=settings)
+        by_place = sorted(traces, key=lambda trace: int(trace["task"]["data"]["idx"]))
+        right.append([trace["metrics"]["correct"] for trace in by_place])
+    assert right[0] == right[1]
+
+
 def test_experts_are_consulted_and_withdrawn(address: str, tmp_path: Path) -> None:
     by_rate = {}
     for rate in (1.0, 0.0):
