@@ -20,8 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eapo_agents.learning import Algorithm, LossInputs, LossOutput, StatefulAlgorithm
+from eapo_agents.learning import (
+    Algorithm,
+    LossInputs,
+    LossOutput,
+    StatefulAlgorithm,
+    check_metric_names,
+    saved_state,
+)
 from eapo_agents.policies import Completion, Finish, Policy, Sampling, Truncation, completion_limit
+from eapo_env.validation import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -217,6 +225,15 @@ def _check_advantages(algorithm: Algorithm) -> None:
             algorithm.load_state_dict(before)
         again = algorithm.advantages(rewards_G)
         assert np.array_equal(again, advantages_G), f"not the same twice; {shown}"
+        if isinstance(algorithm, StatefulAlgorithm):
+            _check_state(algorithm)
+
+
+def _check_state(algorithm: StatefulAlgorithm) -> None:
+    try:
+        saved_state(algorithm)
+    except UserError as error:
+        raise AssertionError(str(error)) from error
 
 
 def _random_inputs(rng: np.random.Generator, spread: float) -> LossInputs:
@@ -281,6 +298,10 @@ def _loss_and_gradient(algorithm: Algorithm, inputs: LossInputs) -> tuple[LossOu
 
 def _check_gradient(algorithm: Algorithm, inputs: LossInputs) -> None:
     output, gradient_BT = _loss_and_gradient(algorithm, inputs)
+    try:
+        check_metric_names(output)
+    except UserError as error:
+        raise AssertionError(str(error)) from error
     numbers = {"loss": output.loss, **output.sums, **output.maxima}
     farthest = (inputs.logp_BT - inputs.logp_old_BT).abs().max()
     for name, value in numbers.items():

@@ -19,6 +19,7 @@ TurnPace = Literal["linear", "acceptance"]
 
 _NOT_BY_CLOCK = ("constant", "ours_by_success")
 _HIGHEST_START = 0.6
+_SUCCESS_GOAL = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,8 @@ class Annealing:
         queries_per_turn: K, the maximum number of queries of a turn (paper: 3).
 
     Raises:
-        UserError: a value out of its range, or a `rate` or an `exponent` that the schedule does not
-            have.
+        UserError: a value out of its range, or a `rate`, an `exponent`, a `matched_to` or a
+            `success_goal` that the schedule does not have.
     """
 
     steps: int | None = None
@@ -67,7 +68,7 @@ class Annealing:
     rate: float | None = None
     matched_to: Schedule = "power"
     initial_acceptance_rate: float = 1.0
-    success_goal: float = 0.3
+    success_goal: float = _SUCCESS_GOAL
     turn_budget: int = 10
     turn_pace: TurnPace = "linear"
     queries_per_turn: int = 3
@@ -99,6 +100,10 @@ class Annealing:
         probability(self, "initial_acceptance_rate")
         probability(self, "success_goal")
         positive(self, "success_goal")
+        if self.matched_to != "power":
+            self._of_schedule("matched_to", "power", "constant", self.schedule)
+        if self.success_goal != _SUCCESS_GOAL:
+            self._of_schedule("success_goal", _SUCCESS_GOAL, "ours_by_success", self.schedule)
         if self.schedule == "ours_by_success" and self.initial_acceptance_rate > _HIGHEST_START:
             raise UserError(
                 f"initial_acceptance_rate of {self.schedule} must be at most {_HIGHEST_START}, not"
@@ -188,7 +193,7 @@ class Annealing:
 @cache
 def _mean_rate(annealing: Annealing) -> float:
     """Return the mean acceptance rate of the schedule that a constant one is matched to."""
-    other = replace(annealing, schedule=annealing.matched_to)
+    other = replace(annealing, schedule=annealing.matched_to, matched_to="power")
     steps = range(1, annealing._num_steps + 1)
     return math.fsum(map(other.acceptance_rate_at, steps)) / annealing._num_steps
 

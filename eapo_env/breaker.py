@@ -77,6 +77,10 @@ class Breaker:
         """Return the circuit after the endpoint passed a health check: one failure opens it."""
         return Closed(self.max_failures - 1)
 
+    def gave_up(self, circuit: Circuit, now_s: float) -> Circuit:
+        """Return the circuit after its last call ended without an outcome: the next one probes."""
+        return Open(now_s) if isinstance(circuit, Probing) else circuit
+
     def failed(self, circuit: Circuit, now_s: float) -> Circuit:
         """Return the circuit after a call failed.
 

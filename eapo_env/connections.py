@@ -59,6 +59,10 @@ class CircuitOpen:
 CallResult = Payload | Failure | CircuitOpen
 
 
+LOST_RACE = "another endpoint answered first"
+"""The message of a cancellation that says nothing against the endpoint."""
+
+
 class Connection:
     """The connection of an event loop to an endpoint; `open_connection` returns it."""
 
@@ -110,6 +114,8 @@ class Connection:
     def free_slot(self) -> None:
         """Count a call as ended."""
         self._in_flight -= 1
+        if not self._in_flight:
+            self.circuit = self.endpoint.breaker.gave_up(self.circuit, _now_s())
         if self._shared:
             self._shared.free()
         self._wake()
@@ -143,9 +149,9 @@ class Connection:
         try:
             async with asyncio.timeout(self.endpoint.call_timeout_s):
                 content = await self._client.post("/chat/completions", body=body, cast_to=object)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             # A batch cancels its stragglers together, which is one sign of death and not many.
-            if self._silent_since(sent_s):
+            if self._silent_since(sent_s) and LOST_RACE not in error.args:
                 self._failed("no reply before the deadline")
                 self._heard_s = _now_s()
             self._took_longer_than(_now_s() - sent_s)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from eapo_env.breaker import Breaker
 from eapo_env.spending import Price
-from eapo_env.validation import UserError, at_least, positive
+from eapo_env.validation import UserError, at_least, positive, whole
 
 _MOST_LIVE_CALLS = 1000  # the connections that the client's own pool opens at most
 _MOST_HEDGED = 0.5
@@ -60,13 +60,18 @@ class Endpoint:
     price: Price | None = None
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
+        if not str(self.base_url).startswith(("http://", "https://")):
             raise UserError(f"base_url must begin with http:// or https://, not {self.base_url!r}")
-        if "@" in urlsplit(self.base_url).netloc:
+        try:
+            netloc = urlsplit(self.base_url).netloc
+        except ValueError as error:
+            raise UserError(f"base_url is no address: {self.base_url!r} ({error})") from None
+        if "@" in netloc:
             raise UserError("base_url must hold no user and password: name a variable, api_key_env")
         if isinstance(self.models, str) or not self.models:
             raise UserError(f"models must be a non-empty tuple of names, not {self.models!r}")
         object.__setattr__(self, "models", tuple(self.models))
+        whole(self, "max_live_calls", "max_retries")
         if not 1 <= self.max_live_calls <= _MOST_LIVE_CALLS:
             raise UserError(
                 f"max_live_calls must be in [1, {_MOST_LIVE_CALLS}], not {self.max_live_calls}"
@@ -75,7 +80,8 @@ class Endpoint:
         at_least(0, self, "max_retries")
         if self.thinking not in get_args(Thinking):
             raise UserError(f"thinking must be maybe or none, not {self.thinking!r}")
-        if not 0 <= self.hedged_share <= _MOST_HEDGED:
+        at_least(0, self, "hedged_share")
+        if self.hedged_share > _MOST_HEDGED:
             raise UserError(f"hedged_share must be in [0, {_MOST_HEDGED}], not {self.hedged_share}")
 
     def check_key(self) -> None:

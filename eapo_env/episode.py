@@ -239,10 +239,11 @@ def receive(episode: Episode, replies: Sequence[ExpertReply]) -> Episode:
     )
 
 
-def truncate(episode: Episode, reason: StopReason, completion: str = "") -> Episode:
+def truncate(episode: Episode, reason: StopReason, completion: str | None = None) -> Episode:
     """Return the episode cut off by an outside limit; a pending consultation is dropped.
 
-    A completion that the limit cut short is kept in the history as the last, malformed turn.
+    A completion that the limit cut short, if there is one, is kept in the history as the last,
+    malformed turn, even without a text: special tokens have none.
 
     Raises:
         ValueError: the reason is not a truncation.
@@ -252,7 +253,7 @@ def truncate(episode: Episode, reason: StopReason, completion: str = "") -> Epis
     assert episode.stop_reason is None, "the episode is over"
     if episode.pending:
         return replace(episode, consultations=episode.consultations[:-1], stop_reason=reason)
-    if not completion:
+    if completion is None:
         return replace(episode, stop_reason=reason)
     return replace(
         episode,

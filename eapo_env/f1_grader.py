@@ -17,7 +17,10 @@ from eapo_env.verifier import Pairs, Status, Verdict
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _FONTS = re.compile(r"\\(?:text[a-z]*|math[a-z]*|mbox|emph|underline)\s*(?=\{)")
 _SPACES = re.compile(r"\\[ ,;:!]|\\q?quad\b|~")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = rf"[{re.escape(string.punctuation)}]"
+_PUNCTUATION_BUT_OF_NUMBERS = re.compile(
+    rf"(?!(?<=\d)[./](?=\d)|(?<![\w.])-(?=\.?\d)|(?<!\w)\.(?=\d)){_PUNCTUATION}"
+)
 _WHOLE_ANSWERS = ("yes", "no", "noanswer")
 
 
@@ -46,19 +49,32 @@ def f1_score(answer: str, gold: str) -> float:
 
     Words are compared in lower case, without articles, punctuation and LaTeX's fonts and spaces
     (`\text{Paris}`). Where one of the two is "yes", "no" or "noanswer", only the same answer
-    counts.
+    counts; so it does where one of the two is nothing but articles and punctuation, as the option
+    `A`. Unlike SQuAD's measure, `3.5`, `1/2` and `-5` are not `35`, `12` and `5`.
     """
     words, gold_words = _words(answer), _words(gold)
-    one_is_whole = any(" ".join(one) in _WHOLE_ANSWERS for one in (words, gold_words))
-    if one_is_whole or not (words and gold_words):
+    if not (words and gold_words):
+        return float(_with_articles(answer) == _with_articles(gold))
+    if any(" ".join(one) in _WHOLE_ANSWERS for one in (words, gold_words)):
         return float(words == gold_words)
     common = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * common / (len(words) + len(gold_words))
 
 
 def _words(text: str) -> list[str]:
-    plain = _SPACES.sub(" ", _FONTS.sub(" ", text))
-    return _ARTICLES.sub(" ", plain.lower().translate(_PUNCTUATION)).split()
+    return _ARTICLES.sub(" ", _without_punctuation(text)).split()
+
+
+def _with_articles(text: str) -> list[str]:
+    return _without_punctuation(text).split() or [_unstyled(text).strip("{} ")]
+
+
+def _without_punctuation(text: str) -> str:
+    return _PUNCTUATION_BUT_OF_NUMBERS.sub("", _unstyled(text))
+
+
+def _unstyled(text: str) -> str:
+    return _SPACES.sub(" ", _FONTS.sub(" ", text)).lower()
 
 
 def _graded(response: str, gold: str) -> Verdict:

@@ -18,6 +18,7 @@ from eapo_env.acceptance import REFUSED
 from eapo_env.balancing import hedge_after
 from eapo_env.call_queue import Queue
 from eapo_env.connections import (
+    LOST_RACE,
     Connection,
     Failure,
     Payload,
@@ -186,6 +187,8 @@ class OpenAIExperts:
         object.__setattr__(self, "endpoints", tuple(self.endpoints))
         if not self.endpoints:
             raise UserError("a pool needs at least one endpoint, not ()")
+        if other := [one for one in self.endpoints if not isinstance(one, Endpoint)]:
+            raise UserError(f"endpoints must be of the class Endpoint, not {other[0]!r:.200}")
         positive(self, "batch_timeout_s")
         unpriced = [e.base_url for e in self.endpoints if e.price is None]
         if unpriced and self.budget.cost_limit is not None:
@@ -314,6 +317,7 @@ class OpenAIExperts:
                     asked = again.result()
                 else:
                     asked = _Asked(await call, connection, again_sent.is_set())
+                    await _cancel([again], LOST_RACE)
             finally:
                 await _cancel([call, again])
         if isinstance(asked.result, Payload):
@@ -384,7 +388,7 @@ def _without_system_role(body: Mapping[str, object]) -> dict[str, object]:
             return dict(body)
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    stragglers = [task for task in tasks if task.cancel()]
+async def _cancel(tasks: Sequence[asyncio.Task[Any]], why: str | None = None) -> None:
+    stragglers = [task for task in tasks if task.cancel(why)]
     if stragglers:
         await asyncio.wait(stragglers)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from eapo_env.actions import Malformed
 from eapo_env.episode import Episode
 from eapo_env.types import StopReason
-from eapo_env.validation import UserError
+from eapo_env.validation import UserError, at_least, whole
 
 LARGEST_PENALTY = 0.5
 
@@ -52,10 +52,12 @@ class Overlong:
     factor: float = 1.0
 
     def __post_init__(self) -> None:
+        whole(self, "limit", "cushion")
+        at_least(0, self, "factor")
         if not 0 < self.cushion <= self.limit:
             raise UserError(f"cushion must be in (0, limit={self.limit}], not {self.cushion}")
-        if not 0 <= self.factor < math.inf:
-            raise UserError(f"factor must be at least 0 and finite, not {self.factor}")
+        if self.factor == math.inf:
+            raise UserError("factor must be finite, not inf")
 
     def penalty(self, num_policy_tokens: int) -> float:
         """Return the penalty, in [-factor, 0]."""
@@ -87,15 +89,13 @@ class RewardRule:
     overlong: Overlong | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.format_reward < LARGEST_PENALTY:
+        at_least(0, self, "format_reward", "consultation_penalty")
+        if not self.format_reward < LARGEST_PENALTY:
             raise UserError(
                 f"format_reward must be in [0, {LARGEST_PENALTY}), not {self.format_reward}"
             )
-        if not 0 <= self.consultation_penalty < math.inf:
-            raise UserError(
-                "consultation_penalty must be at least 0 and finite, not"
-                f" {self.consultation_penalty}"
-            )
+        if self.consultation_penalty == math.inf:
+            raise UserError("consultation_penalty must be finite, not inf")
 
     def reward(self, episode: Episode, score: float, num_policy_tokens: int = 0) -> float:
         """Return the reward of a finished episode."""

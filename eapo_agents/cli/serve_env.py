@@ -55,5 +55,5 @@ def _bound(host: str, port: int) -> socket.socket:
 
     try:
         return socket.create_server((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen on {host}:{port}: {error}") from None

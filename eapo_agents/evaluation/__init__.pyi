@@ -11,6 +11,7 @@ from .evaluator import (
     Player as Player,
     ProblemResult as ProblemResult,
     Report as Report,
+    check_evaluable as check_evaluable,
     evaluate as evaluate,
     evaluate_each as evaluate_each,
 )

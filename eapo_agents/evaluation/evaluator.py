@@ -201,10 +201,8 @@ async def evaluate(
     Raises:
         UserError: no problems, no samples, or two problems with one id.
     """
-    if not problems or samples_per_problem < 1:
-        raise UserError(
-            f"nothing to evaluate: {len(problems)} problems, {samples_per_problem} samples each"
-        )
+    if samples_per_problem < 1:
+        raise UserError(f"samples_per_problem must be at least 1, not {samples_per_problem}")
     rules = rules or Rules.alone()
 
     async def attempts(problem: Problem, seed: int) -> Sequence[Graded]:
@@ -214,6 +212,19 @@ async def evaluate(
     return await evaluate_each(
         attempts, problems, seed=seed, done=done, on_result=on_result, on_attempts=on_attempts
     )
+
+
+def check_evaluable(problems: Sequence[Problem]) -> None:
+    """Check that there are problems, each with an id of its own.
+
+    Raises:
+        UserError: there are none, or two have one id.
+    """
+    if not problems:
+        raise UserError("nothing to evaluate: there is no problem")
+    counts = Counter(problem.id for problem in problems)
+    if repeated := [id for id, count in counts.items() if count > 1]:
+        raise UserError(f"{len(repeated)} ids are of several problems each: {repeated[0]!r:.80}")
 
 
 async def evaluate_each(
@@ -226,9 +237,7 @@ async def evaluate_each(
     on_attempts: OnAttempts = lambda attempts: None,
 ) -> Report:
     """Return the report on the same number of attempts at each problem; see `evaluate`."""
-    counts = Counter(problem.id for problem in problems)
-    if repeated := [id for id, count in counts.items() if count > 1]:
-        raise UserError(f"{len(repeated)} ids are of several problems each: {repeated[0]!r:.80}")
+    check_evaluable(problems)
     known = {result.problem_id: result for result in done}
 
     async def result_of(number: int, problem: Problem) -> ProblemResult:

@@ -41,7 +41,12 @@ from .distributed import (
     num_launched as num_launched,
     shard_over as shard_over,
 )
-from .learner import Learner as Learner, NonFiniteUpdateError as NonFiniteUpdateError
+from .learner import (
+    Learner as Learner,
+    NonFiniteUpdateError as NonFiniteUpdateError,
+    check_metric_names as check_metric_names,
+    saved_state as saved_state,
+)
 from .logprobs import token_logprobs as token_logprobs
 from .lora import Adapters as Adapters, LoRA as LoRA
 from .losses import (

@@ -57,7 +57,7 @@ class StatefulAlgorithm(Protocol):
     """An algorithm with a state that checkpoints keep."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
+        """Return the state: numbers, texts, tensors, and lists and dicts of these."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state."""

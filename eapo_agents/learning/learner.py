@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, assert_never
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +56,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Metrics = dict[str, float]
+
+_OWN_METRICS = {
+    *("loss", "entropy", "mismatch_kl", "max_mismatch_ratio", "padding_rate", "grad_norm"),
+    *("learning_rate", "learned_tokens", "learned_sequences"),
+}
 
 
 class NonFiniteUpdateError(UserError, FloatingPointError):
@@ -303,7 +309,7 @@ class Learner:
         """Return what `_go_on_from` needs: the state beside weights and moments."""
         state: dict[str, Any] = {"step": self.step}
         if isinstance(self.algorithm, StatefulAlgorithm):
-            state["algorithm"] = self.algorithm.state_dict()
+            state["algorithm"] = saved_state(self.algorithm)
         return state
 
     def _go_on_from(self, state: Mapping[str, Any]) -> None:
@@ -335,6 +341,7 @@ class Learner:
             logp_BT, entropy = self._forward(batch)
             inputs = mini.loss_inputs(batch, logp_BT, logp_BT.detach() if old is None else old[i])
             output = loss(inputs)
+            check_metric_names(output)
             output.loss.backward()  # type: ignore[no-untyped-call]
             gap = mismatch(inputs)
             gap = replace(gap, sums=gap.sums | {"entropy": entropy})
@@ -376,6 +383,44 @@ class Learner:
             return token_logprobs(self._reader, batch, layout, self.temperature)
 
 
+def check_metric_names(output: LossOutput) -> None:
+    """Check that a loss names no metric as the update names its own.
+
+    Raises:
+        UserError: it does, or a sum begins with `max_`, as maxima are named.
+    """
+    names = {*output.sums, *(f"max_{name}" for name in output.maxima)}
+    sums_as_maxima = {name for name in output.sums if name.startswith("max_")}
+    if taken := sorted(names & _OWN_METRICS | sums_as_maxima):
+        raise UserError(f"a loss cannot name a metric {taken[0]!r}: that is a metric of the update")
+
+
+def saved_state(algorithm: StatefulAlgorithm) -> Any:
+    """Return an algorithm's state as a checkpoint keeps it; numpy's numbers become Python's.
+
+    Raises:
+        UserError: it holds something that a checkpoint cannot give back.
+    """
+    return _plain(algorithm.state_dict(), f"the state_dict of the algorithm {algorithm!r:.80}")
+
+
+def _plain(value: object, where: str) -> object:
+    match value:
+        case np.generic():
+            return value.item()
+        case None | bool() | int() | float() | str() | Tensor():
+            return value
+        case dict():
+            return {_plain(key, where): _plain(one, where) for key, one in value.items()}
+        case list() | tuple():
+            return type(value)(_plain(one, where) for one in value)
+        case _:
+            raise UserError(
+                f"{where} holds {value!r:.80} ({type(value).__name__}), which no checkpoint gives"
+                " back: numbers, texts, tensors, and lists and dicts of these are"
+            )
+
+
 def _read(checkpoint: Path) -> dict[str, Any]:
     """Return what the first process wrote beside the model."""
     state: dict[str, Any] = torch.load(
@@ -407,7 +452,10 @@ def _add_outputs(
 
 def _combined_metrics(steps: Sequence[Mapping[str, float]]) -> Metrics:
     """Return the mean of each metric over the optimiser steps, or the largest of a maximum."""
+    found: dict[str, list[float]] = {}
+    for metrics in steps:
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
     return {
-        name: (max if name.startswith("max_") else fmean)([metrics[name] for metrics in steps])
-        for name in steps[0]
+        name: (max if name.startswith("max_") else fmean)(values) for name, values in found.items()
     }

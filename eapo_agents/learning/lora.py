@@ -49,7 +49,7 @@ class LoRA:
             r=self.rank, lora_alpha=self.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
         )
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed % 2**63)
             return Adapters(peft_model=get_peft_model(model, config), base=base)
 
 

@@ -212,6 +212,7 @@ def gspo_loss(
         "clip_low_rate": (advantage_B < 0) & (ratio_B < 1.0 - clip_low),
         "clip_high_rate": (advantage_B > 0) & (ratio_B > 1.0 + clip_high),
     }
+    loss_B = loss_B * inputs.mask_BT.any(1)  # without a token of the policy its ratio would be 1
     return LossOutput(
         loss=loss_B.sum() / inputs.num_sequences,
         sums={name: (hit_B[:, None] & inputs.mask_BT).sum() for name, hit_B in hits_B.items()},
@@ -302,7 +303,7 @@ def _cut(log_ratio: Tensor) -> Tensor:
 
 
 def _num_own_tokens_B(inputs: LossInputs) -> Tensor:
-    """Count each sequence's policy tokens, at least 1: one without any has a loss of 0 anyway."""
+    """Count each sequence's policy tokens, at least 1."""
     return inputs.mask_BT.sum(1).clamp(min=1).to(inputs.advantage_B.dtype)
 
 

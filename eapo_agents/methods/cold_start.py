@@ -38,6 +38,7 @@ from eapo_agents.training import (
     TrainConfig,
     Trainer,
     check_before_loading,
+    check_trains,
     fitted_to_model,
     make_rollout,
     probe_of,
@@ -85,6 +86,7 @@ def cold_start_trainer(config: TrainConfig, *, processes: Processes = SINGLE_PRO
         UserError: a config without the section cold_start, or another bad setting.
     """
     check_leads(processes)
+    check_trains(config, processes)
     config = fitted_to_model(config)
     settings = config.cold_start
     if settings is None:

@@ -42,6 +42,7 @@ from eapo_agents.training import (
     TrainConfig,
     Trainer,
     check_before_loading,
+    check_trains,
     fitted_to_model,
     make_rollout,
     probe_of,
@@ -113,6 +114,7 @@ def distillation_trainer(
             cannot be read.
     """
     check_leads(processes)
+    check_trains(config, processes)
     config = fitted_to_model(config)
     settings = config.distillation
     if settings is None:

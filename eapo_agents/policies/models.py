@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -234,10 +235,22 @@ def load_tokenizer(
         raise UserError(f"the tokenizer of {path!r} encodes nothing: are its files missing?")
     for circumstance in ("local_files_only", "is_local"):  # of the loading, which would be saved
         tokenizer.init_kwargs.pop(circumstance, None)
-    if template and isinstance(tokenizer.chat_template, str):
-        lines = [f"{{%- set {name} = {json.dumps(value)} %}}" for name, value in template.items()]
-        tokenizer.chat_template = "".join(lines) + tokenizer.chat_template
+    if isinstance(tokenizer.chat_template, str):
+        for name, value in template.items():
+            tokenizer.chat_template = _with_variable(tokenizer.chat_template, name, value)
     return tokenizer
+
+
+def _with_variable(template: str, name: str, value: object) -> str:
+    """Return a chat template that sets a variable first, in the place of an earlier such line."""
+    line = f"{{%- set {name} = {json.dumps(value)} %}}"
+    earlier = re.match(rf"(?:{_SET})*?(?P<old>\{{%- set {name} = [^%]* %\}})", template)
+    if earlier is None:
+        return line + template
+    return template[: earlier.start("old")] + line + template[earlier.end("old") :]
+
+
+_SET = r"\{%- set \w+ = [^%]* %\}"
 
 
 _SENTENCE = "What is 2 + 3?\n x = 4"

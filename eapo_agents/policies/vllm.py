@@ -199,7 +199,7 @@ class VLLMPolicy:
             try:
                 self._engine.add_request(name, tokens_input(prompt_ids), params)
             except (ValueError, VLLMValidationError) as error:
-                refused.append((name, ValueError(str(error))))
+                refused.append((name, UserError(str(error))))
         if leaving:
             self._engine.abort_request(leaving)
         return refused

@@ -157,8 +157,12 @@ def _main_claim(study: Study, results: Results) -> Iterator[str]:
 def _difference_and_p(a_SP: Shares, b_SP: Shares, level: float) -> str:
     if not (len(a_SP) and len(b_SP)):
         return "- | -"
-    found = seeds_difference(a_SP, b_SP, level=level)
-    return f"{_points(found)} | {found.p_value:.4f}"
+    found, seeds = seeds_difference(a_SP, b_SP, level=level), min(len(a_SP), len(b_SP))
+    return (
+        f"{_points(found, seeds)} | {found.p_value:.4f}"
+        if seeds > 1
+        else f"{_points(found, 1)} | -"
+    )
 
 
 def _looks(study: Study) -> Iterator[tuple[str, range, float]]:
@@ -181,7 +185,8 @@ def _claims(study: Study, results: Results) -> Iterator[str]:
     for claim in (claim for table in study.tables for claim in table.claims):
         found = _difference(study, claim, results)
         seeds = f"{_num_seeds(claim.better, results)}/{_num_seeds(claim.worse, results)}"
-        here = _points(found) if found else "-"
+        fewest = min(_num_seeds(name, results) for name in (claim.better, claim.worse))
+        here = _points(found, fewest) if found else "-"
         verdict = _verdict(found, claim, results)
         yield f"| {claim.text} | {claim.paper_points:+.2f} | {here} | {seeds} | {verdict} |"
 
@@ -306,7 +311,8 @@ def _gains(study: Study, results: Results) -> Iterator[str]:
         names = (point.base, point.self_exploratory, point.eapo)
         numbers = [_percent(results.get(name, ())) for name in names]
         found = _difference_of(study, point.eapo, point.self_exploratory, results)
-        gain = _points(found) if found else "-"
+        fewest = min(_num_seeds(name, results) for name in names[1:])
+        gain = _points(found, fewest) if found else "-"
         seeds = "/".join(str(_num_seeds(name, results)) for name in names)
         yield f"| {point.step_error_rate} | {' | '.join(numbers)} | {gain} | {seeds} |"
 
@@ -377,7 +383,10 @@ def _difference_of(
     return seeds_difference(means_SP(a), means_SP(b), level=level) if a and b else None
 
 
-def _points(found: PairedDifference) -> str:
+def _points(found: PairedDifference, fewest_seeds: int) -> str:
+    """Return a difference in points; without its interval if it does not count one side's seeds."""
+    if fewest_seeds < 2:
+        return f"{100 * found.mean:+.1f}"
     low, high = found.interval
     return f"{100 * found.mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 

@@ -3,6 +3,7 @@ from .build import (
     check_before_loading as check_before_loading,
     check_model as check_model,
     check_plays_ahead as check_plays_ahead,
+    check_trains as check_trains,
     evaluate_alone as evaluate_alone,
     policy_of as policy_of,
     probe_of as probe_of,

@@ -62,6 +62,21 @@ def check_before_loading(config: TrainConfig, trackers: Sequence[Tracker] | None
             tracker.check()
 
 
+def check_trains(config: TrainConfig, processes: Processes = SINGLE_PROCESS) -> None:
+    """Check that a training can sample from the engine, before a model is loaded.
+
+    Raises:
+        UserError: it gives no tokens, or is for one process only.
+    """
+    match config.engine:
+        case OpenAIEngine() as engine:
+            raise _no_tokens(engine)
+        case VLLMEngine() if processes.world_size > 1:
+            raise UserError(
+                f"engine=vllm is for one process, not for {processes.world_size}: use vllm-server"
+            )
+
+
 def check_plays_ahead(config: TrainConfig) -> None:
     """Check that the engine can play a step while another one is learned, if it shall.
 
@@ -110,17 +125,14 @@ def training_policy(
         UserError: a model that the engine refuses, an engine that cannot be trained, or vLLM in one
             of several processes: both need torch's default process group.
     """
+    check_trains(config, processes)
     match config.engine:
-        case OpenAIEngine() as engine:
-            raise _no_tokens(engine)
         case HFEngine() as engine:
             sampled = processes.policy_copy(model.to(config.learner.weights_dtype))
             sampled.to(config.learner.torch_device)
             return engine.build(config.model, (sampled, tokenizer))
-        case VLLMEngine() if processes.world_size > 1:
-            raise UserError(
-                f"engine=vllm is for one process, not for {processes.world_size}: use vllm-server"
-            )
+        case OpenAIEngine() as engine:
+            raise _no_tokens(engine)
         case engine:
             return engine.build(config.model)
 

@@ -97,7 +97,12 @@ class RewardStep:
         after = replace(after, spent=budget_of(self.rollout.experts).spent)
         waited = time.perf_counter()
         handed_over = hand_over(runner, self.learner, self.rollout.policy, self.probe)
-        metrics = step_metrics(sampled) | {
+        measured = step_metrics(sampled)
+        if taken := sorted(measured.keys() & update.keys()):
+            raise UserError(
+                f"a loss cannot name a metric {taken[0]!r}: that is one of the episodes"
+            )
+        metrics = measured | {
             "acceptance_rate": self.config.schedule.acceptance_rate_at(step, success),
             "turn_budget": self.config.schedule.turn_budget_at(step, success),
             **update,

@@ -13,7 +13,7 @@ To add a built-in kind of experts: its pool in `eapo_env`, and its kind in `Expe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
@@ -111,7 +111,14 @@ class ProblemSettings(Factory):
                 )
                 return made[: self.limit]
             case "python":
-                return tuple(self.make("eapo.problems"))[: self.limit]
+                given = self.make("eapo.problems")
+                problems = tuple(given) if isinstance(given, Iterable) else ()
+                if not problems or not all(isinstance(one, Problem) for one in problems):
+                    raise UserError(
+                        f"{self.factory!r} must return problems (eapo_env.Problem), at least one,"
+                        f" not {given!r:.200}"
+                    )
+                return problems[: self.limit]
             case _:
                 try:
                     return load_problems(

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from eapo_agents.evaluation import Graded, OnAttempts, Report
+from eapo_agents.evaluation import Graded, OnAttempts, Report, check_evaluable
 from eapo_agents.learning import (
     SINGLE_PROCESS,
     Algorithm,
@@ -34,6 +34,7 @@ from eapo_agents.rollouts import Rollout, Sampled
 from eapo_agents.training.build import (
     check_before_loading,
     check_plays_ahead,
+    check_trains,
     evaluate_alone,
     probe_of,
     training_policy,
@@ -91,6 +92,7 @@ class Trainer:
     made: Parts = Parts()
 
     def __post_init__(self) -> None:
+        check_evaluable(self.held_out)
         _ = self.recorded_config  # as the parts are before any training
 
     @classmethod
@@ -136,10 +138,11 @@ class Trainer:
             held_out=held_out,
         )
         given.check()
+        if policy is None:
+            check_trains(config, processes)
+            check_plays_ahead(config)
         config = fitted_to_model(config)
         check_before_loading(config, trackers)
-        if policy is None:
-            check_plays_ahead(config)
         if experts is None and not config.is_alone:
             config.experts.check()
         spec = LearnerSpec(

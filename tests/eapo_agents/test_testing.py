@@ -220,9 +220,15 @@ def with_a_rate(inputs: LossInputs) -> LossOutput:
     return replace(share(inputs, 1 / inputs.num_tokens), sums={"rate": rate})
 
 
+def with_its_own_entropy(inputs: LossInputs) -> LossOutput:
+    entropy = inputs.mask_BT.double().sum()
+    return replace(share(inputs, 1 / inputs.num_tokens), sums={"entropy": entropy})
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
+        (with_its_own_entropy, "a loss cannot name a metric 'entropy'"),
         (mean_of_a_micro_batch, "the gradients of the micro-batches .* do not add up"),
         (divided_by_no_tokens, "not finite"),
         (prompts_too, "the gradient is not zero off the mask"),
@@ -280,6 +286,13 @@ def test_the_check_repeats_an_algorithm_with_a_state_from_the_same_state() -> No
             self.baseline = state["baseline"]
 
     check_algorithm(RunningBaseline())
+
+    class Unsaved(RunningBaseline):
+        def state_dict(self) -> dict[str, Any]:
+            return {"baseline": self.baseline, "history": np.zeros(3)}
+
+    with pytest.raises(AssertionError, match=r"holds array\(.*ndarray.*no checkpoint gives back"):
+        check_algorithm(Unsaved())
 
     class Forgetful(RunningBaseline):
         def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -20,18 +20,19 @@ BY_CLOCK: list[Schedule] = [name for name in SCHEDULES if name not in _NOT_BY_CL
 def annealings(draw: st.DrawFn) -> Annealing:
     schedule, matched_to = draw(st.sampled_from(SCHEDULES)), draw(st.sampled_from(BY_CLOCK))
     rate = draw(st.none() | st.floats(0, 1)) if schedule == "constant" else None
+    own: dict[str, Any] = {"constant": {"matched_to": matched_to}}
+    own["ours_by_success"] = {"success_goal": draw(st.floats(0.01, 1))}
     shape = matched_to if schedule == "constant" and rate is None else schedule
     return Annealing(
         steps=draw(st.integers(1, 2_000)),
         schedule=schedule,
         exponent=draw(st.floats(0, 4)) if shape == "power" else 1.0,
         rate=rate,
-        matched_to=matched_to,
         turn_budget=draw(st.integers(1, 12)),
         turn_pace=draw(st.sampled_from(get_args(TurnPace))),
         queries_per_turn=draw(st.integers(0, 5)),
         initial_acceptance_rate=draw(st.floats(0, 0.6)),
-        success_goal=draw(st.floats(0.01, 1)),
+        **own.get(schedule, {}),
     )
 
 
@@ -116,13 +117,20 @@ def test_it_begins_with_the_whole_budget_and_ends_alone(
     assert last.is_alone
 
 
-@given(ANNEALINGS)
-def test_a_matched_constant_spends_what_the_other_schedule_does(annealing: Annealing) -> None:
+@given(ANNEALINGS, st.sampled_from(BY_CLOCK), st.floats(0, 4))
+def test_a_matched_constant_spends_what_the_other_schedule_does(
+    annealing: Annealing, matched_to: Schedule, exponent: float
+) -> None:
     assert annealing.steps is not None
     steps = range(1, annealing.steps + 1)
-    exponent = annealing.exponent if annealing.matched_to == "power" else 1.0
-    constant = replace(annealing, schedule="constant", rate=None, exponent=exponent)
-    other = replace(constant, schedule=annealing.matched_to)
+    constant = Annealing(
+        steps=annealing.steps,
+        schedule="constant",
+        matched_to=matched_to,
+        exponent=exponent if matched_to == "power" else 1.0,
+        initial_acceptance_rate=annealing.initial_acceptance_rate,
+    )
+    other = replace(constant, schedule=matched_to, matched_to="power")
     spent, matched = (math.fsum(map(one.acceptance_rate_at, steps)) for one in (constant, other))
     assert spent == pytest.approx(matched)
 
@@ -179,6 +187,8 @@ def test_the_rules_carry_the_queries_a_turn() -> None:
         ({"steps": 10, "initial_acceptance_rate": math.nan}, "initial_acceptance_rate .*not nan"),
         ({"steps": 10, "turn_budget": 0}, "turn_budget must be at least 1, not 0"),
         ({"steps": 10, "queries_per_turn": -1}, "queries_per_turn must be at least 0, not -1"),
+        ({"matched_to": "ours_linear"}, "matched_to=ours_linear means nothing for .* power"),
+        ({"success_goal": 0.5}, "success_goal=0.5 means nothing for the schedule power"),
         ({"schedule": "ours_linear", "rate": 0.5}, "rate=0.5 means nothing for .* ours_linear"),
         ({"schedule": "ours_fast", "exponent": 2.0}, "exponent=2.0 means nothing for .* ours_fast"),
         ({"schedule": "constant", "rate": 0.5, "exponent": 2.0}, "exponent=2.0 means nothing for"),

@@ -264,6 +264,9 @@ def test_no_other_key_of_the_environment_is_sent(server: StubServer) -> None:
     ("settings", "message"),
     [
         ({"base_url": "localhost:8000"}, "base_url must begin with http"),
+        ({"base_url": None}, "base_url must begin with http"),
+        ({"base_url": "http://[x/v1"}, r"base_url is no address: 'http://\[x/v1'"),
+        ({"max_live_calls": "3"}, "max_live_calls must be a whole number, not '3'"),
         ({"models": ()}, r"models must be a non-empty tuple of names, not \(\)"),
         ({"models": "echo"}, "not 'echo'"),
         ({"max_live_calls": 0}, r"max_live_calls must be in \[1, 1000\], not 0"),

@@ -33,7 +33,15 @@ ANSWERS = st.text(st.sampled_from("aA b.Cthe yesno,'-\u00e9"), max_size=12)
         ("no one", "no", 0),
         ("Yes!", "yes", 1),
         ("", "Paris", 0),
-        ("the", "a", 1),  # nothing is left of either
+        ("the", "A", 0),  # nothing but articles: an option
+        ("(a).", "A", 1),
+        ("!", "A", 0),
+        ("!", "!", 1),
+        ("3.5 million", "3.5 million.", 1),
+        ("35", "3.5", 0),
+        ("12", "1/2", 0),
+        ("5", "-5", 0),
+        ("$1,000", "1000", 1),
         (r"\text{Eiffel\ tower}", "Eiffel tower", 1),  # as boxes hold words
         (r"\textbf{Eiffel}~\mathrm{tower}", "Eiffel tower", 1),
         (r"\text {yes}", "yes", 1),
@@ -48,7 +56,8 @@ def test_the_score_by_hand(answer: str, gold: str, score: float) -> None:
 def test_the_score_is_symmetric_and_a_share(one: str, other: str) -> None:
     assert 0 <= f1_score(one, other) == f1_score(other, one) <= 1
     assert f1_score(one, one) == 1
-    assert f1_score(one, f" The {one.upper()}. ") == 1
+    if f1_score(f"{one} word", "word") < 1:  # it is more than articles and punctuation
+        assert f1_score(one, f" The {one.upper()}. ") == 1
     assert f1_score(rf"\text{{{one}}}", other) == f1_score(one, other)
 
 

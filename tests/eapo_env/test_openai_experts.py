@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, strategies as st
 from stub_server import HUGE_CHARS, StubServer, completion
 
+from eapo_env.acceptance import REFUSED
 from eapo_env.balancing import FEWEST_MEASURED
-from eapo_env.breaker import Breaker
-from eapo_env.connections import open_connection
+from eapo_env.breaker import Breaker, Circuit, Closed, Open
+from eapo_env.connections import LOST_RACE, open_connection
 from eapo_env.endpoints import Endpoint
 from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.openai_experts import (
@@ -27,6 +28,7 @@ from eapo_env.openai_experts import (
     without_reasoning,
 )
 from eapo_env.prompts import CUT_MARK
+from eapo_env.spending import Budget
 from eapo_env.testing import check_expert_pool
 from eapo_env.types import ExpertReply, Query, Reply, Unavailable
 from eapo_env.validation import UserError
@@ -353,6 +355,44 @@ def test_calls_to_a_server_that_hangs_are_answered_by_another(hedged_share: floa
         replies = asyncio.run(warm_then_hang(hangs, fine))
     num_answered = sum(isinstance(reply, Reply) for reply in replies)
     assert num_answered == 8 if hedged_share else num_answered < 8
+
+
+def test_an_endpoint_that_loses_races_is_not_taken_for_dead() -> None:
+    """A call is repeated at a second server, which is slower, and cancelled there."""
+
+    async def circuit(server: StubServer, why: str | None) -> Circuit:
+        connection = await open_connection(Endpoint(base_url=server.url, models=["delay:9"]))
+        assert connection is not None
+        for _ in range(connection.endpoint.breaker.max_failures):
+            async with connection.queue("delay:9").slot([connection]):
+                body = {"model": "delay:9", "messages": [{"role": "user", "content": "a"}]}
+                call = asyncio.create_task(connection.send(body))
+                await asyncio.sleep(0.05)
+                call.cancel(why)
+                await asyncio.wait([call])
+        return connection.circuit
+
+    with StubServer() as slower:
+        assert asyncio.run(circuit(slower, LOST_RACE)) == Closed(0)
+        assert isinstance(asyncio.run(circuit(slower, None)), Open)
+
+
+def test_a_probe_that_was_never_sent_leaves_the_circuit_open() -> None:
+    """The money is spent just when the circuit would let a call through."""
+
+    async def circuit_after(pool: OpenAIExperts, endpoint: Endpoint) -> Circuit:
+        connection = await open_connection(endpoint)
+        assert connection is not None
+        connection.circuit = Open(until_s=0.0)
+        assert await pool.ask(queries("a")) == [REFUSED]
+        assert connection.admits, "the next call may probe"
+        return connection.circuit
+
+    endpoint = Endpoint(base_url="http://127.0.0.1:9/v1", models=["m"])
+    budget = Budget(token_limit=1)
+    budget.charge(1, 1, None)
+    pool = OpenAIExperts(endpoints=[endpoint], budget=budget)
+    assert isinstance(asyncio.run(circuit_after(pool, endpoint)), Open)
 
 
 def test_a_group_of_dead_servers_says_why() -> None:

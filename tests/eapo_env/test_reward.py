@@ -131,6 +131,8 @@ def test_overlong_falls_with_length_and_stays_in_range(
     [
         (RewardRule, {"consultation_penalty": -0.1}),
         (RewardRule, {"consultation_penalty": math.nan}),
+        (RewardRule, {"format_reward": "0.1"}),
+        (Overlong, {"limit": "5"}),
         (RewardRule, {"consultation_penalty": math.inf}),
         (Overlong, {"cushion": 0}),
         (Overlong, {"cushion": 5, "limit": 4}),

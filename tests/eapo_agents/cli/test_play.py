@@ -113,6 +113,23 @@ def test_a_refused_query_is_shown_as_such_and_a_terminal_executes_no_text() -> N
     assert "queries      1, of which 0 had a reply to read" in done.stdout
 
 
+def test_the_settings_of_problems_verifier_and_reward_hold(tmp_path: Path) -> None:
+    """Answers in words, from another column, and a reward for the right format."""
+    problems = tmp_path / "words.jsonl"
+    problems.write_text('{"question": "Who?", "answer": "Marie Curie"}\n')
+    settings = [
+        'evaluation.problems.columns={"statement":"question"}',
+        "evaluation.problems.answers=words",
+        "verifier.kind=f1",
+        "reward.format_reward=0.3",
+        "experts=silent",
+    ]
+    play = ["play", "--problems", str(problems), *as_options(settings)]
+    for answer, reward in (("Curie, Marie", "1"), ("Bohr", "0.3")):
+        done = eapo(*play, input=f"\\boxed{{{answer}}}\n\n", env=DUMB)
+        assert f"reward {reward}\n" in done.stdout
+
+
 def test_a_policy_alone_is_told_that_it_may_only_answer() -> None:
     done = eapo("play", "--turns", "1", input="\\boxed{1}\n\n", env=DUMB)
     assert "write one turn, alone: answer with \\boxed{...}" in done.stdout

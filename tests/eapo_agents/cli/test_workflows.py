@@ -66,6 +66,7 @@ def test_a_served_model_collaborates_with_itself(
                 "engine=openai",
                 f"engine.base_url={server.url}",
                 "rollout.wording=terse",
+                "experts.batch_timeout_s=0.001",  # of training, not of copies in an evaluation
             ]
         )
         command = ["workflow", "solve:3", "self", "--replies", "3", *options]

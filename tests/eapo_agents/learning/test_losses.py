@@ -276,6 +276,15 @@ def test_importance_weights_by_hand() -> None:
     assert loss == pytest.approx((-1.0004 + math.sqrt(6.0)) / 2 * math.sqrt(1.5))
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_sequence_without_policy_tokens_adds_nothing(loss: Loss) -> None:
+    """Whatever its advantage: several processes read such sequences where they have no others."""
+    inputs = by_hand()
+    silent = replace(inputs, mask_BT=inputs.mask_BT & torch.tensor([[True], [False]]))
+    other = replace(silent, advantage_B=torch.tensor([1.0, 7.0], dtype=torch.float64))
+    assert loss(silent).loss.item() == loss(other).loss.item()
+
+
 def test_mismatch_by_hand() -> None:
     inputs = by_hand()
     off = torch.tensor([0.0, math.log(0.25), 0.0, math.log(3.0)], dtype=torch.float64)

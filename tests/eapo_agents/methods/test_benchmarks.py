@@ -294,10 +294,16 @@ def test_a_served_model_and_its_replicas_are_put_through_all_seven(
 def test_what_is_finished_is_kept_when_another_fails(tiny_model: Path, tmp_path: Path) -> None:
     """Code is to run in Docker, which is not there; then the same command is given again."""
     few = ["--tasks", "gpqa", "humaneval", "--sample", "--limit", "1", "--max-tokens", "8"]
-    command = ["benchmarks", tiny_model, *few, "--out", tmp_path]
     logs = []
     for _ in range(2):
-        done = eapo_forked(*command, env=LOCAL | {"DOCKER_HOST": "tcp://127.0.0.1:9"})
+        done = eapo_forked(
+            "benchmarks",
+            tiny_model,
+            *few,
+            "--out",
+            tmp_path,
+            env=LOCAL | {"DOCKER_HOST": "tcp://127.0.0.1:9"},
+        )
         assert done.returncode == 1, done.stdout + done.stderr
         report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         gpqa, humaneval = report["results"]

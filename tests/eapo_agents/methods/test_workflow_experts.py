@@ -123,6 +123,19 @@ def test_what_experts_did_not_answer_is_asked_again(
     assert len(server.records("solve:3")) == 4 + 4, "what was answered is not asked again"
 
 
+def test_solutions_are_graded_as_the_settings_say(
+    server: Any, tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words, `3` is `the 3`."""
+    problems = tmp_path / "words.jsonl"
+    problems.write_text('{"id": "a", "problem": "Which?", "answer": "the 3"}\n', encoding="utf-8")
+    words = ["verifier.kind=f1", "evaluation.problems.answers=words"]
+    settings = [*tiny_settings, *experts(server, "solve:3"), *words]
+    record = command("record-experts", str(tmp_path / "r.jsonl"), settings=settings)
+    assert main([*record, "--samples", "1", "--problems", str(problems)]) == 0
+    assert "1 solutions of 1 problems, 1 right, 0 wrong" in said(capsys)
+
+
 def test_solutions_of_another_problem_of_the_same_id_are_refused(
     server: Any, tiny_settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

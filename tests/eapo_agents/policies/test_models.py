@@ -169,6 +169,13 @@ def test_variables_of_the_template_are_set_and_saved(tiny_model: Path, tmp_path:
     assert Chat(tokenizer).opened == ""
     tokenizer.save_pretrained(tmp_path / "saved")
     assert Chat(load_tokenizer(tmp_path / "saved")).opened == ""
+    again = load_tokenizer(tmp_path / "saved", {"date_string": "2nd", "enable_thinking": True})
+    assert Chat(again).opened == "<think>2nd"
+    again.save_pretrained(tmp_path / "again")
+    third = load_tokenizer(tmp_path / "again", {"enable_thinking": False})
+    assert Chat(third).opened == ""
+    assert third.chat_template.count("set enable_thinking =") == 1
+    assert 'set date_string = "2nd"' in third.chat_template, "others stay as they were saved"
     assert Chat(load_tokenizer(folder)).opened == "<think>"
     dated = load_tokenizer(folder, {"date_string": 'the "1st"'})
     assert Chat(dated).opened == '<think>the "1st"'

@@ -151,6 +151,7 @@ def test_verdicts(tmp_path: Path, others: list[tuple[int, ...]], verdict: str, a
     text = report(tmp_path, *eapo, *rest)
     (row,) = (line for line in text.splitlines() if line.startswith("| EAPO is ahead of self"))
     assert row.endswith(f"| 2/{len(others)} | {verdict} |")
+    assert (" to " in row) == (len(others) > 1), "one seed tells nothing of the others"
     assert aim in text
 
 

@@ -127,6 +127,15 @@ def test_a_completion_cut_for_length_truncates_and_a_used_up_budget_does_not() -
     assert not spent.episode.stop_reason.truncated
 
 
+def test_a_cut_turn_without_text_is_a_turn() -> None:
+    """Its ids are special tokens, which have no text; the trajectory holds them."""
+    policy = WritesSpecialTokens([])
+    cut = asyncio.run(rollout(policy).play(PROBLEM, Rules(), seed=0))
+    assert (cut.num_policy_tokens, cut.episode.turn) == (1, 1)
+    assert (cut.episode.messages[-1].role, cut.episode.messages[-1].content) == ("assistant", "")
+    assert cut.episode.stop_reason is StopReason.LENGTH
+
+
 def test_an_answer_given_before_the_cut_counts() -> None:
     found = play(["\\boxed{7} or so, I think"], limits=TokenLimits(max_response_tokens=6))
     assert (found.episode.stop_reason, found.correct) == (StopReason.ANSWERED, True)
@@ -227,6 +236,17 @@ def test_what_an_engine_writes_after_the_end_of_a_consultation_is_dropped(
     expected = asyncio.run(rollout(Recording(texts)).play(PROBLEM, rules, seed=seed))
     found = asyncio.run(rollout(WritesOn(texts, after)).play(PROBLEM, rules, seed=seed))
     assert found == expected
+
+
+class WritesSpecialTokens(Recording):
+    """A policy that writes one id without text, and is cut off."""
+
+    async def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> Completion:
+        ids = (TOKENIZER.pad_token_id,)
+        assert TOKENIZER.decode(ids, skip_special_tokens=True) == ""
+        return Completion(token_ids=ids, logprobs=(-1.0,), finish="length")
 
 
 class WritesOn(Recording):

@@ -76,6 +76,18 @@ def test_a_named_file_is_laid_out_as_its_source_or_as_any(tmp_path: Path) -> Non
         assert (found.name, [one.answer for one in found.problems]) == (name, [answer])
 
 
+def test_a_named_file_is_read_with_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": str(n), "problem": f"p{n}", "solution": r"\boxed{7}"} for n in range(3)]
+    rows[0]["solution"] = ""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match="column 'solution'"):
+        ProblemSet.named(f"aime-2024={path}", ProblemSettings())
+    with pytest.warns(UserWarning, match="1 "):
+        found = ProblemSet.named(f"aime-2024={path}", ProblemSettings(skip_bad=True))
+    assert [problem.id for problem in found.problems] == ["1", "2"]
+
+
 def test_a_runs_newest_evaluation_goes_by_the_run_and_its_problems(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:

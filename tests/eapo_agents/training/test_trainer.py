@@ -506,6 +506,24 @@ def test_a_given_reward_verifier_and_problems_are_used(
     assert {row["problem_id"] for row in rows} == {problem.id for problem in problems}
 
 
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [([], "nothing to evaluate"), ([0, 0], "1 ids are of several problems each")],
+)
+def test_held_out_problems_are_checked_before_a_training(
+    tiny_config: TrainConfig, held_out: list[int], message: str
+) -> None:
+    problems = [Problem(id=str(n), statement=f"held out {n}", answer="1") for n in held_out]
+    with pytest.raises(UserError, match=message):
+        Trainer.from_config(tiny_config, held_out=problems)
+
+
+def test_a_served_model_is_refused_before_any_is_loaded(tiny_config: TrainConfig) -> None:
+    config = with_settings(tiny_config, ["engine=openai", "model.path=my-served-model"])
+    with pytest.raises(UserError, match="a model behind such a server can be evaluated, not"):
+        Trainer.from_config(config)
+
+
 @dataclass
 class Remembering:
     """A tracker that keeps everything, and fails in a step."""
