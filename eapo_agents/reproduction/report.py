@@ -155,14 +155,12 @@ def _main_claim(study: Study, results: Results) -> Iterator[str]:
 
 
 def _difference_and_p(a_SP: Shares, b_SP: Shares, level: float) -> str:
-    if not (len(a_SP) and len(b_SP)):
+    fewest_seeds = min(len(a_SP), len(b_SP))
+    if not fewest_seeds:
         return "- | -"
-    found, seeds = seeds_difference(a_SP, b_SP, level=level), min(len(a_SP), len(b_SP))
-    return (
-        f"{_points(found, seeds)} | {found.p_value:.4f}"
-        if seeds > 1
-        else f"{_points(found, 1)} | -"
-    )
+    found = seeds_difference(a_SP, b_SP, level=level)
+    p_value = f"{found.p_value:.4f}" if fewest_seeds > 1 else "-"
+    return f"{_points(found, fewest_seeds)} | {p_value}"
 
 
 def _looks(study: Study) -> Iterator[tuple[str, range, float]]:
