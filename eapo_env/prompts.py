@@ -65,7 +65,7 @@ class Prompts:
             template = getattr(self, field.name)
             try:
                 template.format(**values.get(field.name, {}))
-            except (KeyError, IndexError, ValueError, AttributeError) as error:
+            except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
                 raise UserError(
                     f"prompt {field.name!r} cannot be filled in: {error!r} in {template!r}"
                 ) from None

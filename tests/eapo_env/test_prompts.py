@@ -194,6 +194,7 @@ def test_encodable_text_fits_in_utf8_and_loses_nothing_else(text: str) -> None:
         ("reply", "{text"),
         ("unavailable", "{expert}"),
         ("turns_left", "{turns_left.x}"),
+        ("turns_left", "{turns_left[0]}"),
         ("malformed", r"\boxed{}"),
     ],
 )

@@ -87,6 +87,16 @@ def test_experts_are_consulted_exactly_where_their_replies_can_be_used(
     assert (legal(decision, episode) > 0) == usable
 
 
+@pytest.mark.parametrize(
+    "block", ["<consult></consult>", "<consult>", "<consult><query>?</query></consult>"]
+)
+def test_an_answer_beside_a_consult_block_answers(block: str) -> None:
+    fresh = begin(Problem(id="p", statement="2 + 2", answer="4"), Rules())
+    for text in (rf"{block}\boxed{{4}}", rf"\boxed{{4}} {block}"):
+        after = act(fresh, answering(text), np.random.default_rng(0))
+        assert after.actions == (Answer("4"),)
+
+
 def test_the_numbers_of_an_episode_worked_by_hand() -> None:
     problem = Problem(id="p", statement="x" * 300, answer="3")
     episode = begin(problem, Rules(turn_budget=4, acceptance_rate=1.0))
