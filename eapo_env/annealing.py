@@ -102,6 +102,10 @@ class Annealing:
         positive(self, "success_goal")
         if self.matched_to != "power":
             self._of_schedule("matched_to", "power", "constant", self.schedule)
+            if self.rate is not None:
+                raise UserError(
+                    f"matched_to={self.matched_to} means nothing beside rate={self.rate}"
+                )
         if self.success_goal != _SUCCESS_GOAL:
             self._of_schedule("success_goal", _SUCCESS_GOAL, "ours_by_success", self.schedule)
         if self.schedule == "ours_by_success" and self.initial_acceptance_rate > _HIGHEST_START:

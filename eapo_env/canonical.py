@@ -66,7 +66,7 @@ _CLOSING_MARKS = re.compile(
 )
 _HALF_OF_DAY = re.compile(r"(?<=\d )(?:([ap])(?:m|\. ?m\.?)|([AP])(?:M|\. ?M\.?))(?![A-Za-z])")
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?:[Ii]nfinity|infty|inf(?= ?(?:[,)\]]|\Z)))(?![A-Za-z])")
-_UNION = re.compile(r"(?<=[)\]]) ?U ?(?=[(\[])")
+_UNION = re.compile(r"([(\[][^()\[\]]{1,80},[^()\[\]]{1,80}[)\]]) ?U ?(?=[(\[][^()\[\]]{1,80},)")
 _AND_SO_ON = re.compile(r"(?<=,) ?\.\.\.")
 _FACTORIAL = re.compile(r"(?<=[0-9)])!=")
 _ALIGNED = re.compile(
@@ -106,7 +106,7 @@ def canonical(text: str) -> str:
     if "inf" in text or "Inf" in text:
         text = _INFINITY.sub(r"\\infty", text)
     if "U" in text:
-        text = _UNION.sub(r"\\cup ", text)
+        text = _UNION.sub(r"\1\\cup ", text)
     if "..." in text:
         text = _AND_SO_ON.sub(r"\\ldots ", text)
     text = _SPACES.sub(" ", text).replace(" ^", "^").strip()

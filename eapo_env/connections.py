@@ -151,10 +151,12 @@ class Connection:
                 content = await self._client.post("/chat/completions", body=body, cast_to=object)
         except asyncio.CancelledError as error:
             # A batch cancels its stragglers together, which is one sign of death and not many.
-            if self._silent_since(sent_s) and LOST_RACE not in error.args:
+            lost_race = LOST_RACE in error.args
+            if self._silent_since(sent_s) and not lost_race:
                 self._failed("no reply before the deadline")
                 self._heard_s = _now_s()
-            self._took_longer_than(_now_s() - sent_s)
+            if self._latency_s is not None or not lost_race:  # as a first measurement, too short
+                self._took_longer_than(_now_s() - sent_s)
             raise
         except TimeoutError:
             self._took_longer_than(_now_s() - sent_s)

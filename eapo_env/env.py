@@ -91,8 +91,8 @@ class EAPOMathEnv(gym.Env[str, str]):
     `UnicodeText`, any string: the text of one turn. The first complete `<consult>` block in it is
     the action and ends the turn, also within `<think>`: what follows it is dropped. A text without
     one that gives an answer is graded; any other text is malformed and uses up the turn, and so is
-    an answer beside a `<consult>` that asks nothing, or that is opened after `</think>` and never
-    closed. No text raises an error.
+    an answer beside a `<consult>` that asks nothing, or that is opened behind all reasoning and
+    never closed. No text raises an error.
 
     | action | text | what happens |
     |---|---|---|

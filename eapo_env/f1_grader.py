@@ -16,10 +16,11 @@ from eapo_env.verifier import Pairs, Status, Verdict
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _FONTS = re.compile(r"\\(?:text[a-z]*|math[a-z]*|mbox|emph|underline)\s*(?=\{)")
+_DELIMITERS = re.compile(r"\$|\\[()]")
 _SPACES = re.compile(r"\\[ ,;:!]|\\q?quad\b|~")
 _PUNCTUATION = rf"[{re.escape(string.punctuation)}]"
 _PUNCTUATION_BUT_OF_NUMBERS = re.compile(
-    rf"(?!(?<=\d)[./](?=\d)|(?<![\w.])-(?=\.?\d)|(?<!\w)\.(?=\d)){_PUNCTUATION}"
+    rf"(?!(?<=\d)[./](?=\d)|(?<![\w.])-(?=\.?\d)|(?<![\w.])\.(?=\d)){_PUNCTUATION}"
 )
 _WHOLE_ANSWERS = ("yes", "no", "noanswer")
 
@@ -66,7 +67,7 @@ def _words(text: str) -> list[str]:
 
 
 def _with_articles(text: str) -> list[str]:
-    return _without_punctuation(text).split() or [_unstyled(text).strip("{} ")]
+    return _without_punctuation(text).split() or [_unstyled(text).strip("{}.'\" ")]
 
 
 def _without_punctuation(text: str) -> str:
@@ -74,7 +75,8 @@ def _without_punctuation(text: str) -> str:
 
 
 def _unstyled(text: str) -> str:
-    return _SPACES.sub(" ", _FONTS.sub(" ", text)).lower()
+    plain = _SPACES.sub(" ", _FONTS.sub(" ", _DELIMITERS.sub("", text))).strip().lower()
+    return re.sub(r"\A- (?=\.?\d)", "-", plain)
 
 
 def _graded(response: str, gold: str) -> Verdict:

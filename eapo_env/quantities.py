@@ -47,8 +47,9 @@ _NUMBER = re.compile(
     rf"|(?:(?P<mixed>\d{{1,60}})[ ])?(?P<num>\d{{1,300}}) ?/ ?(?P<den>\d{{1,300}})"
     rf"|(?P<open>\()?(?P<num2>{_SIGNED})(?(open)\)) ?/ ?\((?P<den2>{_SIGNED})\)"
     r"|(?P<whole_part>\d{0,60})\.(?P<before>\d{0,60}) ?"
-    r"(?:\\(?:overline|bar) ?\{(?P<repeating>\d{1,30})\}|\((?P<in_brackets>\d{1,30})\)"
+    r"(?:\\(?:overline|bar) ?\{(?P<repeating>\d{1,30})\}"
     r"|(?P<dotted>\\dot\{\d\}(?:\d{0,28}\\dot\{\d\})?))"
+    r"|(?P<whole_part3>\d{0,60})\.\((?P<in_brackets>\d{1,30})\)"
     r"|(?P<whole_part2>\d{0,60})\.(?P<going_on>\d{1,60}) ?(?:\\ldots|\.\.\.)"
     r"|10 ?\^ ?(?:\{ ?(?P<power1>[+-]?\d{1,3}) ?\}|(?P<power2>\d))"
     rf"|(?P<decimal>{_DECIMAL})"
@@ -220,8 +221,10 @@ def _value(match: re.Match[str]) -> tuple[Fraction | None, int | None]:
     """Return (value, decimal places or None); the value is None for a division by zero."""
     decimals: int | None = None
     value: Fraction | None
-    if digits := match["repeating"] or match["in_brackets"]:
-        value = _repeating(match["whole_part"], match["before"], digits)
+    if match["repeating"]:
+        value = _repeating(match["whole_part"], match["before"], match["repeating"])
+    elif match["in_brackets"]:
+        value = _repeating(match["whole_part3"], "", match["in_brackets"])
     elif match["dotted"]:
         digits = re.sub(r"\\dot\{(\d)\}", r"\1", match["dotted"])
         value = _repeating(match["whole_part"], match["before"], digits)

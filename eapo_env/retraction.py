@@ -57,11 +57,10 @@ _EVALUATION = (
     rf"|{_DOES_NOT} (?:(?:work|hold)\b{_NO_COMPLEMENT}|satisfy|fit|solve|match"
     r"|be (?:right|correct|true)))"
 )
-_NUMERO = r"\. \d{1,9} [a-z]"  # "No. 9 is the largest"
 _DENIED_BEHIND = re.compile(
     rf"(?:\s?[$*)\]}}\\]){{0,6}}(?:\s?\?|,? (?:which|(?:and|but) (?:that|this|it)){_EVALUATION}"
     rf"|{_EVALUATION}|{_IS_NOT}|{_DOES_NOT}| ?\({_WRONG}|\s?[✗✘❌]"
-    rf"|[.!,]?[\s$*)]{{0,6}}(?:[Nn]o(?!{_NUMERO})|Nope)(?:[.,!;:]| wait))"
+    r"|[.!,]?[\s$*)]{0,6}(?:[Nn]o|Nope)(?:[.,!;:]| wait))"
 )
 _START = r"(?:(?:\A|(?<=[.!?\n$]))[\s*]{0,6}|, (?=but ))"
 _SUBJECT = (
@@ -77,7 +76,7 @@ _LATER_DENIAL = re.compile(
     r"|(?:[Ss]cratch|[Ii]gnore|[Dd]isregard|[Ff]orget) (?:that|this|it|the above))"
 )
 _OTHER_VALUE = re.compile(
-    rf"{_START}(?:(?:[Ww]ait|[Aa]ctually|[Hh]mm|[Nn]o(?!{_NUMERO})|[Oo]ops|[Ss]orry|[Cc]orrection|[Rr]ather"
+    rf"{_START}(?:(?:[Ww]ait|[Aa]ctually|[Hh]mm|[Nn]o|[Oo]ops|[Ss]orry|[Cc]orrection|[Rr]ather"
     rf"|[Ee]dit|[Oo]n second thought|I mean)[,.:;! -]{{1,3}}){{1,3}}"
     rf"(?:{_SUBJECT}(?:'s| is| was| should be| must be)? ?)?"
     rf"(?P<value>{MATH}|{NUMBER})(?=[.!]?(?:\s|\Z))"

@@ -105,7 +105,9 @@ def _environment(source: str | None, rules: Rules, config: training.TrainConfig)
     held_out = config.evaluation.problems
     made = gym.make(
         "EAPO-Math-v0",
-        problems=training.ProblemSet.named(source or held_out.source, held_out).problems,
+        problems=training.ProblemSet.named(source, held_out).problems
+        if source
+        else held_out.load(),
         # The environment has an expert of its own, and says where it knows the problems not.
         experts=None if config.experts == training.ExpertSettings() else config.experts.build(),
         rules=rules,

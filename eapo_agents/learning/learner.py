@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from io import BytesIO
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -390,9 +391,12 @@ def check_metric_names(output: LossOutput) -> None:
         UserError: it does, or a sum begins with `max_`, as maxima are named.
     """
     names = {*output.sums, *(f"max_{name}" for name in output.maxima)}
-    sums_as_maxima = {name for name in output.sums if name.startswith("max_")}
-    if taken := sorted(names & _OWN_METRICS | sums_as_maxima):
-        raise UserError(f"a loss cannot name a metric {taken[0]!r}: that is a metric of the update")
+    if taken := sorted(names & _OWN_METRICS):
+        raise UserError(
+            f"a loss cannot name a metric {taken[0]!r}: the update has one of that name"
+        )
+    if sums := sorted(name for name in output.sums if name.startswith("max_")):
+        raise UserError(f"a loss cannot name a sum {sums[0]!r}: so maxima are named")
 
 
 def saved_state(algorithm: StatefulAlgorithm) -> Any:
@@ -401,24 +405,28 @@ def saved_state(algorithm: StatefulAlgorithm) -> Any:
     Raises:
         UserError: it holds something that a checkpoint cannot give back.
     """
-    return _plain(algorithm.state_dict(), f"the state_dict of the algorithm {algorithm!r:.80}")
+    state, file = _without_numpy(algorithm.state_dict()), BytesIO()
+    try:
+        torch.save(state, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"no checkpoint can give back the state_dict of the algorithm {algorithm!r:.80}:"
+            f" numbers, texts, tensors, and lists and dicts of these it can ({error!r:.200})"
+        ) from error
+    return state
 
 
-def _plain(value: object, where: str) -> object:
-    match value:
-        case np.generic():
-            return value.item()
-        case None | bool() | int() | float() | str() | Tensor():
-            return value
-        case dict():
-            return {_plain(key, where): _plain(one, where) for key, one in value.items()}
-        case list() | tuple():
-            return type(value)(_plain(one, where) for one in value)
-        case _:
-            raise UserError(
-                f"{where} holds {value!r:.80} ({type(value).__name__}), which no checkpoint gives"
-                " back: numbers, texts, tensors, and lists and dicts of these are"
-            )
+def _without_numpy(value: Any) -> Any:
+    """Return the value with Python's numbers in the place of numpy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {key: _without_numpy(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_numpy, value))
+    return value
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gymnasium.vector.utils import batch_space
 
 from eapo_agents.policies import ChatModel, Sampling
 from eapo_agents.rollouts import derive_seed, gather
-from eapo_env.actions import Answer, Consult, parse_action, render_consult
+from eapo_env.actions import CONSULT_OPEN, Consult, render_consult
 from eapo_env.answers import extract_answer
 from eapo_env.demonstrator import TOTAL, NoisyDemonstrator, known_values
 from eapo_env.episode import Episode
@@ -113,8 +113,8 @@ def consulting(questions: Sequence[str], count: int, episode: Episode) -> str:
 
 
 def answering(text: str) -> str:
-    """Return the turn that answers with a text; where a consult block is in it, as plain text."""
-    return text if isinstance(parse_action(text), Answer) else neutralise(text)
+    """Return the turn that answers with a text, without the tags of a consult block in it."""
+    return text.replace(CONSULT_OPEN, neutralise(CONSULT_OPEN))
 
 
 def _saturating(count: float) -> float:

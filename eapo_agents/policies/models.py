@@ -242,15 +242,17 @@ def load_tokenizer(
 
 
 def _with_variable(template: str, name: str, value: object) -> str:
-    """Return a chat template that sets a variable first, in the place of an earlier such line."""
-    line = f"{{%- set {name} = {json.dumps(value)} %}}"
-    earlier = re.match(rf"(?:{_SET})*?(?P<old>\{{%- set {name} = [^%]* %\}})", template)
-    if earlier is None:
-        return line + template
-    return template[: earlier.start("old")] + line + template[earlier.end("old") :]
+    """Return a chat template that sets a variable first, and not again right after that."""
+    any_setting = _setting(r"\w+")
+    if earlier := re.match(rf"(?P<others>(?:{any_setting})*?){_setting(name)}", template):
+        template = earlier["others"] + template[earlier.end() :]
+    return f"{{%- set {name} = {json.dumps(value)} %}}{template}"
 
 
-_SET = r"\{%- set \w+ = [^%]* %\}"
+def _setting(name: str) -> str:
+    """Return the pattern of the line that sets a variable to a text, a number or a truth value."""
+    value = r'(?:"(?:[^"\\]|\\.)*"|true|false|-?\d[\d.eE+-]*)'
+    return rf"\{{%- set {name} = {value} %\}}"
 
 
 _SENTENCE = "What is 2 + 3?\n x = 4"

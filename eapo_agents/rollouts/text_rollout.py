@@ -101,8 +101,8 @@ class TextRollout:
                 derive_seed(seed, 1, episode.turn),
             )
             num_tokens += turn.num_tokens
-            has_no_room = turn.finish == "length" and turn.num_tokens == 0
-            return None if has_no_room else turn
+            wrote_nothing = turn.finish == "length" and not (turn.num_tokens or turn.text)
+            return None if wrote_nothing else turn
 
         rng = np.random.default_rng(seed)
         experts = GuardedExperts(

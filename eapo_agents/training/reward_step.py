@@ -97,15 +97,9 @@ class RewardStep:
         after = replace(after, spent=budget_of(self.rollout.experts).spent)
         waited = time.perf_counter()
         handed_over = hand_over(runner, self.learner, self.rollout.policy, self.probe)
-        measured = step_metrics(sampled)
-        if taken := sorted(measured.keys() & update.keys()):
-            raise UserError(
-                f"a loss cannot name a metric {taken[0]!r}: that is one of the episodes"
-            )
-        metrics = measured | {
+        metrics = step_metrics(sampled) | {
             "acceptance_rate": self.config.schedule.acceptance_rate_at(step, success),
             "turn_budget": self.config.schedule.turn_budget_at(step, success),
-            **update,
             **handed_over,
             **staleness(sampled, version),
             **played.metrics,
@@ -114,6 +108,11 @@ class RewardStep:
             "seconds/hand_over": time.perf_counter() - waited,
             "memory/peak_mib": peak_memory_mib(),
         }
+        if taken := sorted(metrics.keys() & update.keys()):
+            raise UserError(
+                f"a loss cannot name a metric {taken[0]!r}: the step has one of that name"
+            )
+        metrics |= update
         warn_of_truncation(step, metrics["truncation_rate"], self.config.truncation_alarm)
         return StepResult(metrics=metrics, progress=after, sampled=sampled)
 

@@ -481,8 +481,6 @@ class ProblemSet:
             problems = load_problems(
                 name,
                 path=path,
-                split=settings.split,
-                subset=settings.subset,
                 limit=settings.limit,
                 answers=settings.answers,
                 skip_bad=settings.skip_bad,

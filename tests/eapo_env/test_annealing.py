@@ -20,7 +20,7 @@ BY_CLOCK: list[Schedule] = [name for name in SCHEDULES if name not in _NOT_BY_CL
 def annealings(draw: st.DrawFn) -> Annealing:
     schedule, matched_to = draw(st.sampled_from(SCHEDULES)), draw(st.sampled_from(BY_CLOCK))
     rate = draw(st.none() | st.floats(0, 1)) if schedule == "constant" else None
-    own: dict[str, Any] = {"constant": {"matched_to": matched_to}}
+    own: dict[str, Any] = {"constant": {"matched_to": matched_to} if rate is None else {}}
     own["ours_by_success"] = {"success_goal": draw(st.floats(0.01, 1))}
     shape = matched_to if schedule == "constant" and rate is None else schedule
     return Annealing(
@@ -188,6 +188,7 @@ def test_the_rules_carry_the_queries_a_turn() -> None:
         ({"steps": 10, "turn_budget": 0}, "turn_budget must be at least 1, not 0"),
         ({"steps": 10, "queries_per_turn": -1}, "queries_per_turn must be at least 0, not -1"),
         ({"matched_to": "ours_linear"}, "matched_to=ours_linear means nothing for .* power"),
+        ({"schedule": "constant", "rate": 0.5, "matched_to": "ours_fast"}, "beside rate=0.5"),
         ({"success_goal": 0.5}, "success_goal=0.5 means nothing for the schedule power"),
         ({"schedule": "ours_linear", "rate": 0.5}, "rate=0.5 means nothing for .* ours_linear"),
         ({"schedule": "ours_fast", "exponent": 2.0}, "exponent=2.0 means nothing for .* ours_fast"),

@@ -42,6 +42,12 @@ ANSWERS = st.text(st.sampled_from("aA b.Cthe yesno,'-\u00e9"), max_size=12)
         ("12", "1/2", 0),
         ("5", "-5", 0),
         ("$1,000", "1000", 1),
+        ("$-5$", "-5", 1),
+        ("-$5", "-5", 1),
+        ("-$5", "5", 0),
+        ("- 5", "-5", 1),
+        ("...5", "5", 1),
+        ("$<$.", "<", 1),
         (r"\text{Eiffel\ tower}", "Eiffel tower", 1),  # as boxes hold words
         (r"\textbf{Eiffel}~\mathrm{tower}", "Eiffel tower", 1),
         (r"\text {yes}", "yes", 1),

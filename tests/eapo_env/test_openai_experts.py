@@ -17,7 +17,7 @@ from stub_server import HUGE_CHARS, StubServer, completion
 from eapo_env.acceptance import REFUSED
 from eapo_env.balancing import FEWEST_MEASURED
 from eapo_env.breaker import Breaker, Circuit, Closed, Open
-from eapo_env.connections import LOST_RACE, open_connection
+from eapo_env.connections import open_connection
 from eapo_env.endpoints import Endpoint
 from eapo_env.guarded_experts import GuardedExperts
 from eapo_env.openai_experts import (
@@ -358,23 +358,26 @@ def test_calls_to_a_server_that_hangs_are_answered_by_another(hedged_share: floa
 
 
 def test_an_endpoint_that_loses_races_is_not_taken_for_dead() -> None:
-    """A call is repeated at a second server, which is slower, and cancelled there."""
+    """Each call is repeated at a slower server, which never answers before it is cancelled."""
 
-    async def circuit(server: StubServer, why: str | None) -> Circuit:
-        connection = await open_connection(Endpoint(base_url=server.url, models=["delay:9"]))
-        assert connection is not None
-        for _ in range(connection.endpoint.breaker.max_failures):
-            async with connection.queue("delay:9").slot([connection]):
-                body = {"model": "delay:9", "messages": [{"role": "user", "content": "a"}]}
-                call = asyncio.create_task(connection.send(body))
-                await asyncio.sleep(0.05)
-                call.cancel(why)
-                await asyncio.wait([call])
-        return connection.circuit
+    async def circuit_of_slower(*servers: StubServer) -> Circuit:
+        model = "delay:0.15"
+        endpoints = [
+            Endpoint(base_url=one.url, models=[model], hedged_share=0.5) for one in servers
+        ]
+        found = [await open_connection(endpoint) for endpoint in endpoints]
+        connections = [one for one in found if one is not None]
+        for connection in connections:
+            connection.queue(model).recent_s.extend([0.05] * FEWEST_MEASURED)
+        pool = OpenAIExperts(endpoints=endpoints)
+        for n in range(connections[1].endpoint.breaker.max_failures + 1):
+            [reply] = await pool.ask(queries(str(n)))
+            assert isinstance(reply, Reply)
+            assert reply.hedged
+        return connections[1].circuit
 
-    with StubServer() as slower:
-        assert asyncio.run(circuit(slower, LOST_RACE)) == Closed(0)
-        assert isinstance(asyncio.run(circuit(slower, None)), Open)
+    with StubServer() as faster, StubServer(slowness=40) as slower:
+        assert asyncio.run(circuit_of_slower(faster, slower)) == Closed(0)
 
 
 def test_a_probe_that_was_never_sent_leaves_the_circuit_open() -> None:

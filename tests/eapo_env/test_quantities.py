@@ -43,7 +43,7 @@ def test_what_is_no_number(text: str) -> None:
         ("2/(-3)", Fraction(-2, 3)),
         ("1.2 \\times 10^{-3}", Fraction("0.0012")),
         ("0.1\\overline{6}", Fraction(1, 6)),
-        ("0.1(6)", Fraction(1, 6)),
+        ("1.(6)", Fraction(5, 3)),
         ("10^{3}", Fraction(1000)),
         (".5", Fraction(1, 2)),
         ("2,\\! 345,\\! 678", Fraction(2345678)),

@@ -71,6 +71,7 @@ def test_an_inequality_is_its_interval(low: int, length: int, left: str, right: 
     [
         ("x<-2 \\text{ or } x>2", "(-\\infty,-2)\\cup(2,\\infty)", True),
         ("(-inf, 2] U (3, inf)", "(-\\infty,2]\\cup(3,\\infty)", True),
+        ("(0, 1)U(2, 3)U[4, 5]", "(0,1)\\cup(2,3)\\cup[4,5]", True),
         ("(-infty,2)", "(-\\infty,2)", True),
         ("x \\ne 0", "(-\\infty,0)\\cup(0,\\infty)", True),
         ("\\mathbb{R}\\setminus\\{0\\}", "(-\\infty,0)\\cup(0,\\infty)", True),

@@ -71,7 +71,6 @@ CHATTER = [
     "{}, which is impossible to simplify further.",
     "The statement that is not true is {}.",
     "The one that is not correct is {}.",
-    "{}. No. 4 is larger.",
     "The number Bob said is {}.",
     "{} is the answer.",
     "{}\n\nQuestion: What is 1 + 1?\nThat is wrong.",

@@ -175,8 +175,10 @@ def test_what_is_done_is_not_played_again_and_new_results_are_passed_on(
 def test_nothing_to_evaluate_is_an_error(
     tokenizer: PreTrainedTokenizerFast, verifier: Verifier
 ) -> None:
-    with pytest.raises(ValueError, match="4 problems, 0 samples each"):
+    with pytest.raises(UserError, match="samples_per_problem must be at least 1, not 0"):
         report(tokenizer, verifier, [], samples_per_problem=0)
+    with pytest.raises(UserError, match="nothing to evaluate: there is no problem"):
+        report(tokenizer, verifier, [], problems=[])
 
 
 def test_two_problems_with_one_id_are_refused(

@@ -95,6 +95,8 @@ def test_an_answer_beside_a_consult_block_answers(block: str) -> None:
     for text in (rf"{block}\boxed{{4}}", rf"\boxed{{4}} {block}"):
         after = act(fresh, answering(text), np.random.default_rng(0))
         assert after.actions == (Answer("4"),)
+    thought = act(fresh, answering(rf"<think>\boxed{{4}}</think>{block}"), np.random.default_rng(0))
+    assert isinstance(thought.actions[-1], Malformed), "a thought is no answer"
 
 
 def test_the_numbers_of_an_episode_worked_by_hand() -> None:

@@ -176,6 +176,11 @@ def test_variables_of_the_template_are_set_and_saved(tiny_model: Path, tmp_path:
     assert Chat(third).opened == ""
     assert third.chat_template.count("set enable_thinking =") == 1
     assert 'set date_string = "2nd"' in third.chat_template, "others stay as they were saved"
+    odd = load_tokenizer(folder, {"date_string": '50% "} %}'})
+    odd.save_pretrained(tmp_path / "odd")
+    fourth = load_tokenizer(tmp_path / "odd", {"enable_thinking": False, "date_string": "3rd"})
+    assert "50%" not in fourth.chat_template
+    assert fourth.chat_template.endswith(template)
     assert Chat(load_tokenizer(folder)).opened == "<think>"
     dated = load_tokenizer(folder, {"date_string": 'the "1st"'})
     assert Chat(dated).opened == '<think>the "1st"'
