@@ -9,7 +9,6 @@ from .build import (
     probe_of as probe_of,
     strangers as strangers,
     training_policy as training_policy,
-    without as without,
 )
 from .checkpoint import (
     Played as Played,
@@ -53,6 +52,7 @@ from .settings import (
     ProblemSettings as ProblemSettings,
     RolloutSettings as RolloutSettings,
     check_distinct as check_distinct,
+    without as without,
 )
 from .signals import interruption as interruption, termination as termination
 from .steps import (

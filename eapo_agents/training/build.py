@@ -164,23 +164,6 @@ async def evaluate_alone(
     )
 
 
-def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
-    """Return the problems whose statements are not held out for evaluation.
-
-    Raises:
-        UserError: no problem is left.
-    """
-    statements = {problem.statement for problem in held_out}
-    rest = [problem for problem in problems if problem.statement not in statements]
-    if not rest:
-        raise UserError(
-            f"all {len(problems)} problems are held out, none is left to train on: problems and"
-            " evaluation.problems hold the same ones; change evaluation.problems.seed if they are"
-            " synthetic, otherwise one of the sources"
-        )
-    return rest
-
-
 def strangers(config: TrainConfig, problems: Sequence[Problem]) -> str:
     """Return, if the experts know other problems alone than these, what is said of it; else ""."""
     kind = config.experts.kind

@@ -496,6 +496,23 @@ def check_distinct(sets: Sequence[ProblemSet]) -> None:
         raise UserError(f"two problem sets are named {twice[0]!r}; use NAME=FILE")
 
 
+def without(held_out: Sequence[Problem], problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Return the problems whose statements are not held out for evaluation.
+
+    Raises:
+        UserError: no problem is left.
+    """
+    statements = {problem.statement for problem in held_out}
+    rest = [problem for problem in problems if problem.statement not in statements]
+    if not rest:
+        raise UserError(
+            f"all {len(problems)} problems are held out, none is left to train on: problems and"
+            " evaluation.problems hold the same ones; change evaluation.problems.seed if they are"
+            " synthetic, otherwise one of the sources"
+        )
+    return rest
+
+
 def refuse_foreign(section: DataclassInstance, name: str, own: Mapping[str, set[str]]) -> None:
     """Check that a section changes only what its kind uses.
 

@@ -12,7 +12,6 @@ from eapo_agents.policies.engines import HFEngine
 from eapo_agents.policies.policy import Truncation
 from eapo_agents.policies.vllm import VLLMEngine
 from eapo_agents.policies.vllm_server import VLLMServerEngine
-from eapo_agents.training.build import without
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.imitation_settings import DistillationSettings
 from eapo_agents.training.presets import (
@@ -31,6 +30,7 @@ from eapo_agents.training.presets import (
     smollm2,
     table_5,
 )
+from eapo_agents.training.settings import without
 from eapo_env.types import Rules
 
 PAPERS = [preset() for preset in PRESETS if preset not in (embedded, demo, local, smollm2, one_gpu)]
