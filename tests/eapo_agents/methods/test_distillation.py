@@ -268,11 +268,11 @@ def test_parts_given_in_python_replace_those_of_the_config(
 ) -> None:
     teachers = Teachers()
     problems = [Problem(id=f"mine-{n}", statement=f"p{n}", answer="7") for n in range(3)]
+    held_out = [Problem(id="q", statement="q", answer="7")]
     trainer = distillation_trainer(
-        replace(config, steps=1), experts=teachers, problems=problems, held_out=problems[:0]
+        replace(config, steps=1), experts=teachers, problems=problems, held_out=held_out
     )
-    assert trainer.held_out == []
-    trainer = replace(trainer, held_out=[Problem(id="q", statement="q", answer="7")])
+    assert trainer.held_out == held_out
     run = Run.create(config, tmp_path)
     assert trainer.train(run)
     assert {query.statement for query in teachers.asked} == {"p0", "p1", "p2"}
