@@ -27,6 +27,11 @@ from .model_defaults import (
     wording_of as wording_of,
 )
 from .parts import Parts as Parts
+from .problem_sets import (
+    ProblemSet as ProblemSet,
+    check_distinct as check_distinct,
+    without as without,
+)
 from .report.page import write_page as write_page
 from .report.plots import (
     Bar as Bar,
@@ -48,11 +53,8 @@ from .scheduled_rollout import ScheduledRollout as ScheduledRollout, make_rollou
 from .settings import (
     EvaluationSettings as EvaluationSettings,
     ExpertSettings as ExpertSettings,
-    ProblemSet as ProblemSet,
     ProblemSettings as ProblemSettings,
     RolloutSettings as RolloutSettings,
-    check_distinct as check_distinct,
-    without as without,
 )
 from .signals import interruption as interruption, termination as termination
 from .steps import (

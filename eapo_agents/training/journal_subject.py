@@ -9,7 +9,7 @@ from operator import getitem
 from typing import Any
 
 from eapo_agents.training.config import TrainConfig
-from eapo_agents.training.settings import ProblemSet
+from eapo_agents.training.problem_sets import ProblemSet
 
 TRAINING_ONLY = (
     "name",

@@ -46,10 +46,10 @@ from eapo_agents.training.checkpoint import Progress
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.model_defaults import fitted_to_model
 from eapo_agents.training.parts import Parts
+from eapo_agents.training.problem_sets import without
 from eapo_agents.training.reward_step import RewardStep
 from eapo_agents.training.run_folder import Run
 from eapo_agents.training.scheduled_rollout import make_rollout
-from eapo_agents.training.settings import without
 from eapo_agents.training.signals import interruption, report_all_but_ctrl_c
 from eapo_agents.training.steps import TrainingStep
 from eapo_agents.training.summary import (

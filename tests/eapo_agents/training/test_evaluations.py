@@ -17,8 +17,9 @@ from eapo_agents.evaluation.journal import Journal
 from eapo_agents.training.config import TrainConfig
 from eapo_agents.training.journal_subject import TRAINING_ONLY, evaluation_subject
 from eapo_agents.training.presets import preset_named
+from eapo_agents.training.problem_sets import ProblemSet
 from eapo_agents.training.run_folder import Run, read_evaluation
-from eapo_agents.training.settings import ProblemSet, ProblemSettings
+from eapo_agents.training.settings import ProblemSettings
 from eapo_env.types import Problem
 from eapo_env.validation import UserError
 

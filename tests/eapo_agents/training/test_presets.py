@@ -30,7 +30,7 @@ from eapo_agents.training.presets import (
     smollm2,
     table_5,
 )
-from eapo_agents.training.settings import without
+from eapo_agents.training.problem_sets import without
 from eapo_env.types import Rules
 
 PAPERS = [preset() for preset in PRESETS if preset not in (embedded, demo, local, smollm2, one_gpu)]
